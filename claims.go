@@ -1,0 +1,270 @@
+package fleetkey
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// accessTokenType is the typ of a JWT access token (RFC 9068 section 2.1).
+const accessTokenType = "at+jwt"
+
+// Claims is what [Signer.Issue] signs into an access token (RFC 9068 section
+// 2.2). Zero fields are filled in or left out, as each says.
+type Claims struct {
+	Issuer    string         // iss; zero: Config.Issuer, and nothing else is accepted
+	Subject   string         // sub; zero: ClientID, as for a client's own token
+	Audience  []string       // aud; zero: Config.Audience
+	ClientID  string         // client_id; zero: left out
+	Scope     string         // scope, separated by spaces (RFC 6749 section 3.3); zero: left out
+	ID        string         // jti; zero: a random one of 130 bits
+	IssuedAt  time.Time      // iat; zero: now
+	NotBefore time.Time      // nbf; zero: left out
+	ExpiresAt time.Time      // exp; zero: IssuedAt + Config.TokenTTL
+	Extra     map[string]any // further claims; the names above are refused, in any case
+}
+
+// registered are the claims that have a field in [Claims] and a meaning for
+// Verify.
+var registered = [...]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope"}
+
+// isRegistered reports whether a name would be taken for a registered claim by
+// a reader that compares names without case, as encoding/json does.
+func isRegistered(name string) bool {
+	return slices.ContainsFunc(registered[:], func(r string) bool { return strings.EqualFold(r, name) })
+}
+
+// Issue signs an access token. It works from memory.
+//
+// Claims that Verify would not accept match [ErrInvalidClaims]: a lifetime over
+// Config.MaxTokenTTL, another issuer, a registered name in Extra. With no key
+// to sign, the error matches [ErrNoSigningKey], [ErrKeyExpired] or [ErrStale].
+func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
+	now := s.cfg.Now()
+	k, err := s.signingKey(now)
+	if err != nil {
+		return "", fmt.Errorf("fleetkey: issue: %w", err)
+	}
+	if err := s.fillIn(&c, now); err != nil {
+		return "", fmt.Errorf("fleetkey: issue: %w: %w", ErrInvalidClaims, err)
+	}
+	payload, err := c.encode()
+	if err != nil {
+		return "", fmt.Errorf("fleetkey: issue: %w: %w", ErrInvalidClaims, err)
+	}
+	return k.sign(k.header, payload)
+}
+
+// Sign signs any claims as a JWT of any type, such as an ID token ("JWT") or a
+// logout token ("logout+jwt"). The claims are what go-json-experiment/json, the
+// Go team's json/v2, encodes as an object; nothing is filled in. An exp that
+// lies more than Config.MaxTokenTTL ahead is refused, since the key may not be
+// trusted for so long.
+func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, error) {
+	now := s.cfg.Now()
+	k, err := s.signingKey(now)
+	if err != nil {
+		return "", fmt.Errorf("fleetkey: sign: %w", err)
+	}
+	if err := checkType(typ); err != nil {
+		return "", fmt.Errorf("fleetkey: sign: %w", err)
+	}
+	payload, err := json.Marshal(claims, json.Deterministic(true))
+	if err != nil {
+		return "", fmt.Errorf("fleetkey: sign: %w: %w", ErrInvalidClaims, err)
+	}
+	var times struct {
+		Expires *float64 `json:"exp"`
+	}
+	if err := json.Unmarshal(payload, &times); err != nil || payload[0] != '{' {
+		return "", fmt.Errorf("fleetkey: sign: %w: not a JSON object with a numeric exp", ErrInvalidClaims)
+	}
+	if latest := now.Add(s.cfg.MaxTokenTTL); times.Expires != nil && *times.Expires > float64(latest.Unix()) {
+		return "", fmt.Errorf("fleetkey: sign: %w: exp is more than Config.MaxTokenTTL %v ahead", ErrInvalidClaims, s.cfg.MaxTokenTTL)
+	}
+	return k.sign(k.key.header(typ), payload)
+}
+
+// checkType accepts a typ header value: a media type with or without its
+// application/ prefix (RFC 7515 section 4.1.9), in the characters that RFC 6838
+// section 4.2 allows.
+func checkType(typ string) error {
+	ok := typ != "" && len(typ) <= 127
+	for _, c := range []byte(typ) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("!#$&-^_.+/", c) >= 0)
+	}
+	if !ok {
+		return fmt.Errorf("%w: typ %q is not a media type", ErrInvalidClaims, typ)
+	}
+	return nil
+}
+
+// signingKey returns the key that signs now, unless a token signed by it might
+// be refused before it expires.
+func (s *Signer) signingKey(now time.Time) (*trustedKey, error) {
+	snap := s.current.Load()
+	k := snap.signing(now)
+	if k == nil {
+		return nil, snap.whyNoKey(now)
+	}
+	if last := k.until.Add(-s.cfg.MaxTokenTTL - 2*s.cfg.ClockSkew); now.After(last) {
+		return nil, fmt.Errorf("%w: key %s was to be replaced by %s", ErrKeyExpired, k.id, last.Format(time.RFC3339))
+	}
+	if s.cfg.Rotation.Every > 0 {
+		r, loaded := s.cfg.Rotation, s.health.Load().loaded
+		limit := r.Announce + r.Retain - s.cfg.MaxTokenTTL - 2*s.cfg.ClockSkew
+		if age := time.Since(loaded); age > limit {
+			return nil, fmt.Errorf("%w: %v, more than %v", ErrStale, age.Round(time.Second), limit)
+		}
+	}
+	return k, nil
+}
+
+// whyNoKey says why no key signs at a time.
+func (s *snapshot) whyNoKey(now time.Time) error {
+	for _, k := range s.set.keys {
+		switch {
+		case k.private == nil:
+		case k.cert.NotBefore.After(now):
+			return fmt.Errorf("%w: key %s begins to sign at %s; is the clock right?", ErrNoSigningKey, k.id, k.cert.NotBefore.Format(time.RFC3339))
+		default:
+			return fmt.Errorf("%w: key %s ended at %s", ErrKeyExpired, k.id, k.cert.NotAfter.Format(time.RFC3339))
+		}
+	}
+	return fmt.Errorf("%w: the bundle holds no private key", ErrNoSigningKey)
+}
+
+const maxSignature = 512 // bytes, of RSA-4096; a hint, longer ones fit too
+
+// sign returns the JWS compact serialization (RFC 7515 section 7.1).
+func (k *key) sign(header string, payload []byte) (string, error) {
+	buf := make([]byte, 0, len(header)+base64.RawURLEncoding.EncodedLen(len(payload))+2+base64.RawURLEncoding.EncodedLen(maxSignature))
+	buf = append(append(buf, header...), '.')
+	buf = base64.RawURLEncoding.AppendEncode(buf, payload)
+	signature, err := k.alg.method.Sign(string(buf), k.private)
+	if err != nil {
+		return "", fmt.Errorf("fleetkey: sign with %s key %s: %w", k.alg.name, k.id, err)
+	}
+	buf = base64.RawURLEncoding.AppendEncode(append(buf, '.'), signature)
+	if len(buf) > MaxTokenSize {
+		return "", fmt.Errorf("fleetkey: %w: the token would have %d bytes; at most %d are allowed", ErrInvalidClaims, len(buf), MaxTokenSize)
+	}
+	return string(buf), nil
+}
+
+// fillIn completes the claims, and refuses what Verify would refuse.
+func (s *Signer) fillIn(c *Claims, now time.Time) error {
+	setDefault(&c.Issuer, s.cfg.Issuer)
+	setDefault(&c.Subject, c.ClientID)
+	setDefault(&c.IssuedAt, now)
+	setDefault(&c.ExpiresAt, c.IssuedAt.Add(s.cfg.TokenTTL))
+	setDefault(&c.ID, rand.Text())
+	if len(c.Audience) == 0 {
+		c.Audience = s.cfg.Audience
+	}
+	switch longest := s.cfg.MaxTokenTTL; {
+	case c.Issuer != s.cfg.Issuer:
+		return fmt.Errorf("issuer %q is not Config.Issuer %q", c.Issuer, s.cfg.Issuer)
+	case c.Subject == "":
+		return errors.New("neither Subject nor ClientID is given")
+	case slices.Contains(c.Audience, ""):
+		return errors.New("the audience holds an empty name")
+	case !inRange(c.IssuedAt) || !inRange(c.ExpiresAt) || !c.NotBefore.IsZero() && !inRange(c.NotBefore):
+		return errors.New("a time is outside of the years 1970 to 9999")
+	case c.ExpiresAt.Unix() <= c.IssuedAt.Unix():
+		return errors.New("ExpiresAt is not after IssuedAt")
+	case c.ExpiresAt.Sub(c.IssuedAt) > longest || c.ExpiresAt.Sub(now) > longest:
+		return fmt.Errorf("the lifetime is over Config.MaxTokenTTL %v", longest)
+	}
+	for name := range c.Extra {
+		if isRegistered(name) {
+			return fmt.Errorf("Extra holds the registered claim %q; use the field for it", name)
+		}
+	}
+	return nil
+}
+
+// maxTime is 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
+const maxTime = 253402300799
+
+func inRange(t time.Time) bool { return t.Unix() >= 0 && t.Unix() <= maxTime }
+
+// encode returns the filled-in claims as a JSON object.
+func (c *Claims) encode() ([]byte, error) {
+	o := object{json: make([]byte, 0, 512)}
+	o.string("iss", c.Issuer)
+	o.string("sub", c.Subject)
+	if len(c.Audience) == 1 {
+		o.string("aud", c.Audience[0])
+	} else {
+		o.value("aud", c.Audience)
+	}
+	o.time("exp", c.ExpiresAt)
+	o.time("iat", c.IssuedAt)
+	if !c.NotBefore.IsZero() {
+		o.time("nbf", c.NotBefore)
+	}
+	o.string("jti", c.ID)
+	if c.ClientID != "" {
+		o.string("client_id", c.ClientID)
+	}
+	if c.Scope != "" {
+		o.string("scope", c.Scope)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
+		o.value(name, c.Extra[name])
+	}
+	return append(o.json, '}'), o.err
+}
+
+// An object is a JSON object in the making. It takes the first error along, and
+// is as strict as what reads it: invalid UTF-8 and duplicate names are errors.
+type object struct {
+	json []byte
+	err  error
+}
+
+func (o *object) quote(before byte, text string) {
+	quoted, err := jsontext.AppendQuote(append(o.json, before), text)
+	if o.err == nil {
+		o.err = err
+	}
+	o.json = quoted
+}
+
+func (o *object) name(name string) {
+	if len(o.json) == 0 {
+		o.quote('{', name)
+	} else {
+		o.quote(',', name)
+	}
+}
+
+func (o *object) string(name, value string) {
+	o.name(name)
+	o.quote(':', value)
+}
+
+func (o *object) time(name string, t time.Time) {
+	o.name(name)
+	o.json = strconv.AppendInt(append(o.json, ':'), t.Unix(), 10)
+}
+
+func (o *object) value(name string, v any) {
+	o.name(name)
+	encoded, err := json.Marshal(v, json.Deterministic(true))
+	if err != nil && o.err == nil {
+		o.err = fmt.Errorf("claim %q: %w", name, err)
+	}
+	o.json = append(append(o.json, ':'), encoded...)
+}

@@ -1,0 +1,191 @@
+package fleetkey
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// JWKSPath is where [Signer.Discovery] says that [Signer.JWKS] is served,
+// below the issuer.
+const JWKSPath = "/.well-known/jwks.json"
+
+// DiscoveryPath is where clients look for [Signer.Discovery], below the issuer
+// (OpenID Connect Discovery 1.0 section 4).
+const DiscoveryPath = "/.well-known/openid-configuration"
+
+// JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC
+// 7517 section 5): every key that is trusted now, those announced included. The
+// bytes are made when the set changes, not for each request. Clients may cache
+// them for Config.JWKSMaxAge, and the ETag makes asking again cheap. It never
+// serves an empty set, which clients would take for "trust nothing".
+func (s *Signer) JWKS() http.Handler {
+	cacheControl := "public, max-age=" + strconv.FormatInt(int64(s.cfg.JWKSMaxAge/time.Second), 10)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		snap := s.current.Load()
+		if len(snap.byKID) == 0 {
+			w.Header().Set("Cache-Control", "no-store")
+			http.Error(w, "no key is trusted now", http.StatusServiceUnavailable)
+			return
+		}
+		serveJSON(w, r, snap.jwks, snap.etag, cacheControl)
+	})
+}
+
+// Discovery returns a handler that serves the OpenID Provider's metadata
+// (OpenID Connect Discovery 1.0 section 3). It fills in issuer, jwks_uri,
+// id_token_signing_alg_values_supported, subject_types_supported and
+// response_types_supported; members of metadata are added and win, but the
+// issuer has to be Config.Issuer.
+//
+// Discovery is called when a server is put together, and panics on metadata
+// that cannot be served.
+func (s *Signer) Discovery(metadata map[string]any) http.Handler {
+	document := map[string]any{
+		"issuer":                   s.cfg.Issuer,
+		"jwks_uri":                 strings.TrimSuffix(s.cfg.Issuer, "/") + JWKSPath,
+		"subject_types_supported":  []string{"public"},
+		"response_types_supported": []string{"code"},
+	}
+	maps.Copy(document, metadata)
+	if document["issuer"] != s.cfg.Issuer {
+		panic(fmt.Sprintf("fleetkey: Discovery: metadata has issuer %v, but Config.Issuer is %q", document["issuer"], s.cfg.Issuer))
+	}
+	if _, err := json.Marshal(document); err != nil {
+		panic("fleetkey: Discovery: metadata: " + err.Error())
+	}
+	const algorithms = "id_token_signing_alg_values_supported"
+	_, given := document[algorithms]
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		current := maps.Clone(document)
+		if !given {
+			current[algorithms] = s.algorithms()
+		}
+		body, err := json.Marshal(current)
+		if err != nil { // marshalled above, and strings since
+			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+			return
+		}
+		serveJSON(w, r, body, "", "public, max-age=900")
+	})
+}
+
+// algorithms are those of the trusted keys, and RS256, which a provider has to
+// name in any case.
+func (s *Signer) algorithms() []string {
+	names := []string{"RS256"}
+	for _, k := range s.PublicKeys() {
+		names = append(names, k.Algorithm)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheControl string) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", cacheControl)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Access-Control-Allow-Origin", "*") // public data, and browser apps need it
+	if etag != "" {
+		h.Set("ETag", etag)
+	}
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+type contextKey struct{}
+
+// FromContext returns the token that [Signer.Require] has verified for a
+// request.
+func FromContext(ctx context.Context) (*Token, bool) {
+	t, ok := ctx.Value(contextKey{}).(*Token)
+	return t, ok
+}
+
+// Require returns middleware that lets a request through only if it carries a
+// valid access token in its Authorization header (RFC 6750 section 2.1) with
+// all the given scopes. [FromContext] then returns the token. Others get 400,
+// 401 or 403 and a WWW-Authenticate header (RFC 6750 section 3); the answer
+// tells the class of the error, not the cause.
+func (s *Signer) Require(scopes ...string) func(http.Handler) http.Handler {
+	needed := strings.Join(scopes, " ")
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			raw, err := bearer(r.Header)
+			if err != nil {
+				refuse(w, http.StatusBadRequest, `error="invalid_request"`)
+				return
+			}
+			if raw == "" {
+				refuse(w, http.StatusUnauthorized, "")
+				return
+			}
+			token, err := s.Verify(r.Context(), raw)
+			if err != nil {
+				refuse(w, http.StatusUnauthorized, `error="invalid_token", error_description="`+publicReason(err)+`"`)
+				return
+			}
+			for _, scope := range scopes {
+				if !token.HasScope(scope) {
+					refuse(w, http.StatusForbidden, `error="insufficient_scope", scope="`+needed+`"`)
+					return
+				}
+			}
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, token)))
+		})
+	}
+}
+
+// bearer returns the token of an Authorization header, or "" if there is none
+// or it is of another scheme.
+func bearer(h http.Header) (string, error) {
+	values := h.Values("Authorization")
+	switch len(values) {
+	case 0:
+		return "", nil
+	case 1:
+	default:
+		return "", errors.New("more than one Authorization header")
+	}
+	scheme, token, _ := strings.Cut(values[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", nil
+	}
+	token = strings.Trim(token, " ")
+	if token == "" {
+		return "", errors.New("no token after Bearer")
+	}
+	return token, nil
+}
+
+// publicReason is what a client may be told: that it should get a new token, or
+// that this one is of no use here.
+func publicReason(err error) string {
+	if errors.Is(err, ErrExpired) {
+		return "the token is expired"
+	}
+	return "the token is invalid"
+}
+
+func refuse(w http.ResponseWriter, status int, parameters string) {
+	challenge := "Bearer"
+	if parameters != "" {
+		challenge += " " + parameters
+	}
+	w.Header().Set("WWW-Authenticate", challenge)
+	w.Header().Set("Cache-Control", "no-store")
+	http.Error(w, http.StatusText(status), status)
+}

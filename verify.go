@@ -1,0 +1,267 @@
+package fleetkey
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// MaxTokenSize is the longest token, in bytes, that is issued or verified. HTTP
+// servers commonly limit all headers of a request to as much.
+const MaxTokenSize = 16 << 10
+
+// maxKeyID is the longest kid, in bytes, that is looked up.
+const maxKeyID = 128
+
+// Verify checks an access token and returns what it says. The error tells which
+// check failed and matches one of the sentinels ([ErrExpired], [ErrUnknownKey],
+// ...); the token is then nil.
+//
+// The checks and their order follow RFC 8725 and RFC 9068 section 4: form and
+// size, header, typ, kid, alg (given by the key, not by the token), signature,
+// and only then the claims: exp, iat, nbf, lifetime, iss, aud and sub. Nothing
+// that a token says is ever fetched. The algorithm and the strictness cannot be
+// configured.
+//
+// Verify works from memory. Only a token whose kid is not known makes it look
+// into the store, as [Signer] says; ctx bounds the wait.
+func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
+	parts, err := split(token)
+	if err != nil {
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	k, err := s.current.Load().keyFor(parts, s.cfg.Now())
+	if errors.Is(err, ErrUnknownKey) && s.lookForKey(ctx) {
+		k, err = s.current.Load().keyFor(parts, s.cfg.Now())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	t, err := k.open(parts)
+	if err == nil {
+		err = s.checkClaims(t)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	return t, nil
+}
+
+// parts are the three segments of a token, and what was signed.
+type parts struct {
+	header, payload, signature, signed string
+}
+
+// split takes a compact JWS apart (RFC 7515 section 7.1). It looks at every
+// character itself, since Go's base64 skips line breaks (RFC 8725bis: anything
+// but base64url characters and dots must be refused).
+func split(token string) (parts, error) {
+	if len(token) > MaxTokenSize {
+		return parts{}, fmt.Errorf("%w: %d bytes long; at most %d are accepted", ErrMalformed, len(token), MaxTokenSize)
+	}
+	var dots [2]int
+	n := 0
+	for i := range len(token) {
+		c := token[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		case c == '.' && n < len(dots):
+			dots[n] = i
+			n++
+		default:
+			return parts{}, fmt.Errorf("%w: not three base64url segments", ErrMalformed)
+		}
+	}
+	first, second := dots[0], dots[1]
+	if n != len(dots) || first == 0 || second == first+1 || second == len(token)-1 {
+		return parts{}, fmt.Errorf("%w: not three base64url segments", ErrMalformed)
+	}
+	return parts{header: token[:first], payload: token[first+1 : second], signature: token[second+1:], signed: token[:second]}, nil
+}
+
+// decode reads a segment in the one canonical form: no padding, no bits unused.
+func decode(segment, what string) ([]byte, error) {
+	data, err := base64.RawURLEncoding.Strict().DecodeString(segment)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the %s is not canonical base64url", ErrMalformed, what)
+	}
+	return data, nil
+}
+
+// keyFor returns the key that a token's header names. The headers that the
+// fleet itself writes are the same bytes for each key; only others are parsed.
+func (s *snapshot) keyFor(p parts, now time.Time) (*trustedKey, error) {
+	k := s.byHeader[p.header]
+	if k == nil {
+		h, err := parseHeader(p.header)
+		if err != nil {
+			return nil, err
+		}
+		if k = s.byKID[h.keyID]; k == nil {
+			return nil, fmt.Errorf("%w: kid %q", ErrUnknownKey, h.keyID)
+		}
+		if h.algorithm != k.alg.name {
+			return nil, fmt.Errorf("%w: the key's is %s", ErrWrongAlgorithm, k.alg.name)
+		}
+		if h.thumbprint && k.private != nil {
+			return nil, fmt.Errorf("%w: x5t in the header", ErrMalformed)
+		}
+	}
+	if !now.Before(k.until) {
+		return nil, fmt.Errorf("%w: kid %q was trusted until %s", ErrUnknownKey, k.id, k.until.Format(time.RFC3339))
+	}
+	return k, nil
+}
+
+// header is what a JOSE header may say.
+type header struct {
+	algorithm, keyID, typ string
+	thumbprint            bool // x5t or x5t#S256, which other systems write
+}
+
+// parseHeader reads a JOSE header and checks its typ. Parameters that could
+// name a key elsewhere or change what is signed (jwk, jku, x5u, x5c, b64, zip,
+// crit, ...) are refused, whatever they say.
+func parseHeader(segment string) (header, error) {
+	data, err := decode(segment, "header")
+	if err != nil {
+		return header{}, err
+	}
+	var h header
+	if err := json.Unmarshal(data, &h); err != nil {
+		return header{}, fmt.Errorf("%w: the header is not a JSON object of alg, typ and kid alone", ErrMalformed)
+	}
+	typ := strings.ToLower(h.typ)
+	if strings.TrimPrefix(typ, "application/") != accessTokenType {
+		return header{}, fmt.Errorf("%w: its typ is not %s", ErrWrongType, accessTokenType)
+	}
+	if h.keyID == "" || len(h.keyID) > maxKeyID {
+		return header{}, fmt.Errorf("%w: kid is absent or over %d bytes", ErrMalformed, maxKeyID)
+	}
+	return h, nil
+}
+
+// UnmarshalJSONFrom is called by json.Unmarshal, whose decoder refuses
+// duplicate names, invalid UTF-8 and trailing data.
+func (h *header) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	return eachMember(dec, func(name string) error {
+		value, err := readString(dec)
+		switch name {
+		case "alg":
+			h.algorithm = value
+		case "kid":
+			h.keyID = value
+		case "typ":
+			h.typ = value
+		case "x5t", "x5t#S256":
+			h.thumbprint = true
+		default:
+			return errors.New("unknown header parameter")
+		}
+		return err
+	})
+}
+
+// eachMember reads an object and calls f for the name of each member; f has to
+// read the value.
+func eachMember(dec *jsontext.Decoder, f func(name string) error) error {
+	if dec.PeekKind() != '{' {
+		return errors.New("not a JSON object")
+	}
+	if _, err := dec.ReadToken(); err != nil {
+		return err
+	}
+	for dec.PeekKind() != '}' {
+		name, err := dec.ReadToken()
+		if err != nil {
+			return err
+		}
+		if err := f(name.String()); err != nil {
+			return err
+		}
+	}
+	_, err := dec.ReadToken()
+	return err
+}
+
+func readString(dec *jsontext.Decoder) (string, error) {
+	if dec.PeekKind() != '"' {
+		return "", &claimError{"a value is not a string"}
+	}
+	token, err := dec.ReadToken()
+	if err != nil {
+		return "", err
+	}
+	return token.String(), nil
+}
+
+// open verifies the signature and only then reads the claims.
+func (k *trustedKey) open(p parts) (*Token, error) {
+	signature, err := decode(p.signature, "signature")
+	if err != nil {
+		return nil, err
+	}
+	if err := k.alg.method.Verify(p.signed, signature, k.cert.PublicKey); err != nil {
+		return nil, fmt.Errorf("%w: key %s", ErrBadSignature, k.id)
+	}
+	payload, err := decode(p.payload, "payload")
+	if err != nil {
+		return nil, err
+	}
+	t := &Token{keyID: k.id, payload: payload}
+	if err := json.Unmarshal(payload, &t.claims); err != nil {
+		var wrong *claimError
+		if errors.As(err, &wrong) {
+			return nil, fmt.Errorf("%w: %w", ErrInvalidClaims, wrong)
+		}
+		return nil, fmt.Errorf("%w: the payload is not a strict JSON object", ErrMalformed)
+	}
+	return t, nil
+}
+
+// checkClaims checks the registered claims (RFC 7519 section 4.1) of a token
+// whose signature is good.
+func (s *Signer) checkClaims(t *Token) error {
+	c, now, skew := &t.claims, s.cfg.Now(), s.cfg.ClockSkew
+	if missing := c.missing(); missing != "" {
+		return fmt.Errorf("%w: %s", ErrMissingClaim, missing)
+	}
+	switch {
+	case !now.Before(c.expires.Add(skew)):
+		return fmt.Errorf("%w since %s", ErrExpired, c.expires.Format(time.RFC3339))
+	case c.issued.After(now.Add(skew)):
+		return fmt.Errorf("%w: issued at %s, ahead of the clock", ErrNotYetValid, c.issued.Format(time.RFC3339))
+	case c.notBefore.After(now.Add(skew)):
+		return fmt.Errorf("%w before %s", ErrNotYetValid, c.notBefore.Format(time.RFC3339))
+	case !c.expires.After(c.issued) || c.expires.Sub(c.issued) > s.cfg.MaxTokenTTL:
+		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, s.cfg.MaxTokenTTL)
+	case c.issuer != s.cfg.Issuer:
+		return fmt.Errorf("%w: %q", ErrWrongIssuer, c.issuer)
+	case !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(s.cfg.Audience, a) }):
+		return fmt.Errorf("%w: %q", ErrWrongAudience, c.audience)
+	}
+	return nil
+}
+
+// Keyfunc gives golang-jwt the key of a token, for code that parses with
+// jwt.Parse and the like. It knows the keys of memory only. The token's alg has
+// to be the key's; golang-jwt checks the claims that it is told to check.
+func (s *Signer) Keyfunc(t *jwt.Token) (any, error) {
+	kid, _ := t.Header["kid"].(string)
+	k := s.current.Load().byKID[kid]
+	if k == nil || !s.cfg.Now().Before(k.until) {
+		return nil, fmt.Errorf("fleetkey: %w: kid %q", ErrUnknownKey, kid)
+	}
+	if t.Method.Alg() != k.alg.name {
+		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.alg.name)
+	}
+	return k.cert.PublicKey, nil
+}
