@@ -1,0 +1,155 @@
+package fleetkey
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+)
+
+// This file turns what the AWS SDK reports into errors that say what to do.
+//
+// Errors are told apart by the code of [smithy.APIError]: many, AccessDenied
+// among them, have no Go type (AWS, Secrets Manager API, Common Errors).
+
+// ErrDeletionPending says that the AWS secret is scheduled for deletion. Until
+// it is restored it can be neither read nor written nor created again. It does
+// not match [ErrNotExist]: the keys still exist.
+var ErrDeletionPending = errors.New("the secret is scheduled for deletion")
+
+const (
+	codeExists   = "ResourceExistsException"
+	codeNotFound = "ResourceNotFoundException"
+)
+
+func errorCode(err error) string {
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		return api.ErrorCode()
+	}
+	return ""
+}
+
+func hasCode(err error, code string) bool { return errorCode(err) == code }
+
+// httpStatus returns 0 if there was no answer.
+func httpStatus(err error) int {
+	var r *smithyhttp.ResponseError
+	if errors.As(err, &r) {
+		return r.HTTPStatusCode()
+	}
+	return 0
+}
+
+// errNotSecretsManager is for a success that lacks what a success has. The SDK
+// takes an empty or foreign JSON answer for one.
+func errNotSecretsManager(op string) error {
+	return fmt.Errorf("%s: the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?", op)
+}
+
+// withoutValue returns err unless its text holds a piece of the value: AWS's
+// validation messages can quote the offending argument.
+func withoutValue(err error, value []byte) error {
+	text := err.Error()
+	for line := range strings.Lines(string(value)) {
+		if line = strings.TrimSpace(line); len(line) >= 16 && strings.Contains(text, line) {
+			return fmt.Errorf("%s, HTTP status %d (the text quotes the value and is withheld)", errorCode(err), httpStatus(err))
+		}
+	}
+	return err
+}
+
+// explain adds to the error of an AWS operation what it means and what to do.
+func (s *AWSStore) explain(op string, err error, timedOut bool, limit time.Duration, value []byte) error {
+	sentinel, hint := s.diagnose(op, err, timedOut, limit)
+	cause := withoutValue(err, value)
+	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
+		// Do not keep the body: it may be a secret's after all.
+		cause = fmt.Errorf("operation %s, HTTP status %d", op, httpStatus(err))
+	}
+	switch {
+	case sentinel != nil && hint != "":
+		return fmt.Errorf("%w: %s: %w", sentinel, hint, cause)
+	case hint != "":
+		return fmt.Errorf("%s: %w", hint, cause)
+	}
+	return cause
+}
+
+// diagnose returns the error to match, if any, and advice, if any.
+func (s *AWSStore) diagnose(op string, err error, timedOut bool, limit time.Duration) (error, string) {
+	code, status, text := errorCode(err), httpStatus(err), err.Error()
+	switch code {
+	case codeNotFound:
+		if op == "CreateSecret" {
+			return nil, "does the KMS key exist in this region?"
+		}
+		return ErrNotExist, "if it should exist, check name, region and account"
+	case "InvalidRequestException":
+		// Only the message tells this from other invalid requests.
+		if strings.Contains(strings.ToLower(text), "delet") {
+			return ErrDeletionPending, fmt.Sprintf("restore it by: aws secretsmanager restore-secret --secret-id %s --region %s", s.id, s.region)
+		}
+	case "DecryptionFailure", "EncryptionFailure":
+		return nil, "AWS cannot use the secret's KMS key: is it enabled, in this region, and open to this role?"
+	case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
+		return nil, "the AWS credentials have expired: renew them (and check the clock)"
+	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
+		"IncompleteSignature", "MissingAuthenticationTokenException", "MissingAuthenticationToken":
+		return nil, "AWS does not accept the credentials: check access key, secret key, session token, and the clock"
+	case "LimitExceededException":
+		return nil, "an AWS quota is reached: a secret has about 100 versions, each of which lives at least 24 h"
+	case "AccessDeniedException", "AccessDenied":
+		return s.denied(op, text)
+	}
+	return s.diagnoseTransport(op, err, code, status, text, timedOut, limit)
+}
+
+// diagnoseTransport is for what did not come from Secrets Manager's own logic.
+func (s *AWSStore) diagnoseTransport(op string, err error, code string, status int, text string, timedOut bool, limit time.Duration) (error, string) {
+	_, throttled := retry.DefaultThrottleErrorCodes[code]
+	_, garbled := errors.AsType[*smithy.DeserializationError](err)
+	switch {
+	case throttled || status == http.StatusTooManyRequests:
+		return nil, "AWS throttles this account's calls: ask less often"
+	case strings.Contains(text, "get identity:"): // no type; the text is tested
+		return nil, "no AWS credentials: give the server a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
+	case status == http.StatusForbidden && (code == "" || code == "UnknownError"): // emulators, in XML
+		return s.denied(op, text)
+	case status >= 500:
+		return nil, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
+	case timedOut:
+		return nil, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", limit)
+	case garbled:
+		return nil, errNotSecretsManager(op).Error()
+	case code == "" && status == 0:
+		return nil, "AWS cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
+	}
+	return nil, ""
+}
+
+// denied tells a missing permission on the secret from one on its KMS key. The
+// latter does not match ErrAccessDenied, because the secret certainly exists.
+func (s *AWSStore) denied(op, text string) (error, string) {
+	if strings.Contains(text, "KMS") || strings.Contains(text, "kms:") {
+		actions := "kms:Decrypt"
+		if op != "GetSecretValue" {
+			actions += " and kms:GenerateDataKey"
+		}
+		return fs.ErrPermission, "allow " + actions + " on the secret's KMS key, in the role's policy and in the key's"
+	}
+	actions := "secretsmanager:" + op
+	switch {
+	case op == "PutSecretValue" || op == "UpdateSecretVersionStage":
+		actions = "secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage"
+	case op == "CreateSecret" && len(s.replica) > 0:
+		actions += " and secretsmanager:ReplicateSecretToRegions"
+	}
+	return ErrAccessDenied, fmt.Sprintf("allow %s on %s", actions, s.id.resource(s.region))
+}

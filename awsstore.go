@@ -1,0 +1,398 @@
+package fleetkey
+
+import (
+	"cmp"
+	"context"
+	crand "crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
+)
+
+// An AWSStore is a [KeyStore] in one secret of AWS Secrets Manager.
+//
+// Reading takes secretsmanager:GetSecretValue, creating the secret at the first
+// start secretsmanager:CreateSecret, and nothing else. Replacing the value
+// (rotation) takes secretsmanager:PutSecretValue and
+// secretsmanager:UpdateSecretVersionStage as well. Each on
+//
+//	arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME*
+//
+// where the star stands for the six characters that AWS adds to a name. A
+// Version is the id of the secret's version that carries the label AWSCURRENT.
+//
+// An AWSStore is safe for concurrent use.
+type AWSStore struct {
+	id      secretID
+	region  string
+	timeout time.Duration
+	client  *secretsmanager.Client
+	kmsKey  string
+	replica []types.ReplicaRegionType
+}
+
+// AWSOptions are the choices of [NewAWSStore]. The zero value suits a server
+// that runs in AWS with a role.
+type AWSOptions struct {
+	// Region, such as "eu-west-1". Empty: that of the ARN, of the environment
+	// and shared configuration, or of the EC2 instance, in this order.
+	Region string
+
+	// Client replaces the client made from the SDK's default configuration,
+	// for instance to assume a role: secretsmanager.NewFromConfig(cfg).
+	Client *secretsmanager.Client
+
+	// KMSKeyID is the id, ARN or alias of the customer managed key for a new
+	// secret; empty: aws/secretsmanager, which needs no permission. Reading
+	// then takes kms:Decrypt, writing kms:GenerateDataKey as well.
+	KMSKeyID string
+
+	// ReplicaRegions get a copy of a new secret. It takes
+	// secretsmanager:ReplicateSecretToRegions.
+	ReplicaRegions []string
+
+	// Timeout bounds each call to AWS, retries included; zero: 10 s.
+	// CreateSecret has three times as long, since the first secret of an
+	// account can take "a one-time significant delay" (AWS, CreateSecret).
+	Timeout time.Duration
+}
+
+const (
+	stageCurrent = "AWSCURRENT"
+
+	// stagePending parks a version until it is promoted. It is a label of our
+	// own: AWS's rotation breaks if it meets AWSPENDING on a foreign version.
+	stagePending = "FLEETKEY_PENDING"
+
+	// metadataTimeout bounds the question for the region, which a machine
+	// outside EC2 cannot answer and often drops.
+	metadataTimeout = 3 * time.Second
+
+	// moveGrace is how long a writer waits for another one that is half-way.
+	// A caller that died there costs the next one this delay, once.
+	moveGrace = 5 * time.Second
+)
+
+// NewAWSStore returns the store for a secret, given by name or by ARN. The
+// secret need not exist: the first Save creates it, if it was given by name.
+//
+// Nothing is asked of Secrets Manager yet, so that only a malformed name,
+// unreadable AWS configuration and a missing region are errors here. ctx bounds
+// the search for the region.
+//
+// A name ending in a hyphen and six letters or digits, such as "openid-server",
+// is refused: AWS confuses it with an ARN that lacks its ending (AWS,
+// CreateSecret, parameter Name). Such a secret works by its ARN.
+func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOptions)) (*AWSStore, error) {
+	var o AWSOptions
+	for _, opt := range opts {
+		opt(&o)
+	}
+	id, err := parseSecretID(secretName)
+	if err == nil && id.region != "" && o.Region != "" && id.region != o.Region {
+		err = fmt.Errorf("the ARN is of another region than the option Region, %q", o.Region)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("AWS secret %q: %w", secretName, err)
+	}
+	region := cmp.Or(id.region, o.Region)
+	if o.Client == nil {
+		cfg, err := loadAWSConfig(ctx, region)
+		if err != nil {
+			return nil, fmt.Errorf("AWS secret %q: %w", secretName, err)
+		}
+		o.Client = secretsmanager.NewFromConfig(cfg)
+	}
+	s := &AWSStore{
+		id:      id,
+		region:  cmp.Or(region, o.Client.Options().Region),
+		timeout: cmp.Or(o.Timeout, 10*time.Second),
+		client:  o.Client,
+		kmsKey:  o.KMSKeyID,
+	}
+	if s.region == "" {
+		return nil, fmt.Errorf("AWS secret %q: the client has no region: set AWSOptions.Region", secretName)
+	}
+	for _, r := range o.ReplicaRegions {
+		s.replica = append(s.replica, types.ReplicaRegionType{Region: aws.String(r)})
+	}
+	return s, nil
+}
+
+// loadAWSConfig reads the SDK's default configuration. The SDK takes
+// credentials from the instance metadata by itself, but not the region.
+func loadAWSConfig(ctx context.Context, region string) (aws.Config, error) {
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+	if err != nil {
+		return cfg, fmt.Errorf("read the AWS configuration: %w", err)
+	}
+	if cfg.Region != "" {
+		return cfg, nil
+	}
+	ask, cancel := context.WithTimeout(ctx, metadataTimeout)
+	defer cancel()
+	out, err := imds.NewFromConfig(cfg).GetRegion(ask, nil)
+	if err != nil {
+		return cfg, fmt.Errorf("no AWS region: set AWS_REGION, or region in the profile, or give the secret's ARN "+
+			"(the EC2 instance metadata did not answer either: %w)", err)
+	}
+	cfg.Region = out.Region
+	return cfg, nil
+}
+
+// String names the secret and its region.
+func (s *AWSStore) String() string {
+	return fmt.Sprintf("AWS secret %s in %s", s.id, s.region)
+}
+
+// Load reads the current value by one GetSecretValue. Besides the errors of
+// [KeyStore] it returns [ErrDeletionPending].
+func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
+	bundle, v, err := s.get(ctx)
+	if err != nil {
+		return nil, "", fmt.Errorf("load %s: %w", s, err)
+	}
+	return bundle, v, nil
+}
+
+// Save creates the secret if prev is zero, and otherwise replaces its current
+// value. Besides the errors of [KeyStore] it returns [ErrDeletionPending]. When
+// several callers save equal bytes over the same prev, that is one change, and
+// more than one of them may be told that it succeeded.
+func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
+	save := s.replace
+	if prev == "" {
+		save = s.create
+	}
+	var v Version
+	err := checkSize(bundle)
+	if err == nil {
+		v, err = save(ctx, bundle, prev)
+	}
+	if err != nil {
+		return "", fmt.Errorf("save %s: %w", s, err)
+	}
+	return v, nil
+}
+
+func checkSize(bundle []byte) error {
+	if n := len(bundle); n < 1 || n > MaxBundleSize {
+		return fmt.Errorf("a secret holds 1 to %d bytes, not %d", MaxBundleSize, n)
+	}
+	return nil
+}
+
+// get names AWSCURRENT although it is the default: IAM policies can make it a
+// condition, which a call without it fails.
+func (s *AWSStore) get(ctx context.Context) ([]byte, Version, error) {
+	out, err := call(ctx, s, s.timeout, s.client.GetSecretValue, &secretsmanager.GetSecretValueInput{
+		SecretId:     aws.String(s.id.String()),
+		VersionStage: aws.String(stageCurrent),
+	}, nil)
+	if err != nil {
+		return nil, "", err
+	}
+	bundle := out.SecretBinary
+	if out.SecretString != nil {
+		bundle = []byte(*out.SecretString)
+	}
+	v := aws.ToString(out.VersionId)
+	if v == "" || len(bundle) == 0 {
+		return nil, "", errNotSecretsManager("GetSecretValue")
+	}
+	return bundle, Version(v), nil
+}
+
+// create makes the secret. It asks for no tags, and for no replicas unless
+// told to, because both need more permissions. A retry by the SDK repeats the
+// same token, which AWS takes for the same call.
+func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Version, error) {
+	if s.id.suffix != "" {
+		return "", errors.New("an ARN names a secret that exists already: give the name instead and it will be created, " +
+			"or store a first value yourself by aws secretsmanager put-secret-value")
+	}
+	in := &secretsmanager.CreateSecretInput{
+		Name:              aws.String(s.id.name),
+		Description:       aws.String("Signing keys of an OpenID server fleet (PEM)"),
+		AddReplicaRegions: s.replica,
+	}
+	if s.kmsKey != "" {
+		in.KmsKeyId = aws.String(s.kmsKey)
+	}
+	in.SecretString, in.SecretBinary = secretValue(bundle)
+	out, err := call(ctx, s, 3*s.timeout, s.client.CreateSecret, in, bundle)
+	if hasCode(err, codeExists) {
+		return "", fmt.Errorf("%w: %w", ErrConflict, err)
+	}
+	if err != nil {
+		return "", err
+	}
+	if aws.ToString(out.VersionId) == "" {
+		return "", errNotSecretsManager("CreateSecret")
+	}
+	return Version(*out.VersionId), nil
+}
+
+// replace is the compare-and-swap. PutSecretValue alone is none: it moves
+// AWSCURRENT whoever wrote in between. So the new version is parked under a
+// label of our own, and UpdateSecretVersionStage, which fails unless the label
+// AWSCURRENT is still on prev, decides.
+//
+// Parked versions count against AWS's quota of about 100, and live for 24 h at
+// least. The token, which becomes the version's id, is therefore derived from
+// prev: of any number of simultaneous writers one makes a version and the
+// others are refused, and wait for the outcome. If there is none (the maker
+// died, or an operator moved AWSCURRENT back to prev), a random token is safe,
+// since the token never decides.
+func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Version, error) {
+	// Looking first keeps a late writer from making a version, and a first
+	// version from becoming current by itself, as it does in an empty secret.
+	_, current, err := s.get(ctx)
+	if err == nil && current != prev {
+		return "", conflict(current)
+	}
+	var v Version
+	if err == nil {
+		v, err = s.put(ctx, bundle, deriveToken(string(prev)))
+	}
+	if hasCode(err, codeExists) {
+		if current, err = s.awaitMove(ctx, prev); err == nil && current != prev {
+			return "", conflict(current)
+		}
+		if err == nil {
+			v, err = s.put(ctx, bundle, deriveToken(crand.Text()))
+		}
+	}
+	switch {
+	case errors.Is(err, ErrNotExist):
+		return "", fmt.Errorf("%w: it has no value any more: %v", ErrConflict, err)
+	case err != nil:
+		return "", err
+	}
+	return s.promote(ctx, v, prev)
+}
+
+// put stores a version that nobody reads yet. The SDK repeats the token when
+// it retries, and AWS then does nothing more.
+func (s *AWSStore) put(ctx context.Context, bundle []byte, token string) (Version, error) {
+	in := &secretsmanager.PutSecretValueInput{
+		SecretId:           aws.String(s.id.String()),
+		ClientRequestToken: aws.String(token),
+		VersionStages:      []string{stagePending},
+	}
+	in.SecretString, in.SecretBinary = secretValue(bundle)
+	out, err := call(ctx, s, s.timeout, s.client.PutSecretValue, in, bundle)
+	if err != nil {
+		return "", err
+	}
+	if aws.ToString(out.VersionId) == "" {
+		return "", errNotSecretsManager("PutSecretValue")
+	}
+	return Version(*out.VersionId), nil
+}
+
+// promote moves AWSCURRENT from prev to v. After a refusal it looks where the
+// label is, rather than at the error: a call whose answer was lost and that the
+// SDK repeated is refused although it succeeded.
+func (s *AWSStore) promote(ctx context.Context, v, prev Version) (Version, error) {
+	out, err := call(ctx, s, s.timeout, s.client.UpdateSecretVersionStage, &secretsmanager.UpdateSecretVersionStageInput{
+		SecretId:            aws.String(s.id.String()),
+		VersionStage:        aws.String(stageCurrent),
+		MoveToVersionId:     aws.String(string(v)),
+		RemoveFromVersionId: aws.String(string(prev)),
+	}, nil)
+	if err == nil && aws.ToString(out.ARN) != "" {
+		return v, nil
+	}
+	if err == nil {
+		err = errNotSecretsManager("UpdateSecretVersionStage")
+	}
+	if errors.Is(err, ErrAccessDenied) {
+		return "", err
+	}
+	current, readErr := s.awaitMove(ctx, prev)
+	switch {
+	case readErr != nil:
+		return "", fmt.Errorf("%w (and then, to learn whether it took effect: %w)", err, readErr)
+	case current == v:
+		return v, nil
+	case current != prev:
+		return "", conflict(current)
+	}
+	return "", err
+}
+
+// awaitMove returns the current version as soon as it is not prev, and prev if
+// that takes too long. Pauses and patience are random, so that of many waiting
+// writers one goes first and the others see it.
+func (s *AWSStore) awaitMove(ctx context.Context, prev Version) (Version, error) {
+	patience := moveGrace + rand.N(moveGrace)
+	start := time.Now()
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		_, current, err := s.get(ctx)
+		if errors.Is(err, ErrNotExist) { // a moving label is off before it is on
+			current, err = prev, nil
+		}
+		if err != nil || current != prev || time.Since(start) > patience {
+			return current, err
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+	}
+}
+
+func conflict(current Version) error {
+	return fmt.Errorf("%w: the current version is %s", ErrConflict, current)
+}
+
+// secretValue picks the field for a bundle: text, which the AWS console shows,
+// or bytes.
+func secretValue(bundle []byte) (*string, []byte) {
+	if utf8.Valid(bundle) {
+		return aws.String(string(bundle)), nil
+	}
+	return nil, bundle
+}
+
+// deriveToken makes the same token of the same text in every process, in the
+// form of a UUID (version 8, RFC 9562 section 5.8) as AWS recommends.
+func deriveToken(from string) string {
+	b := sha256.Sum256([]byte("fleetkey successor of " + from))
+	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
+
+// call performs one AWS operation within its own time limit. value is what
+// must not appear in an error.
+func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
+	op func(context.Context, *In, ...func(*secretsmanager.Options)) (*Out, error), in *In, value []byte,
+) (*Out, error) {
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	out, err := op(limited, in, func(o *secretsmanager.Options) {
+		o.Region = s.region
+		// A client that was set to log bodies would log private keys.
+		o.ClientLogMode &^= aws.LogRequestWithBody | aws.LogResponseWithBody
+	})
+	if err == nil {
+		return out, nil
+	}
+	name := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", in), "*secretsmanager."), "Input")
+	if end := ctx.Err(); end != nil {
+		return nil, fmt.Errorf("%s: %w: %w", name, end, withoutValue(err, value))
+	}
+	return nil, s.explain(name, err, limited.Err() != nil, limit, value)
+}

@@ -1,0 +1,320 @@
+package fleetkey
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// A FileStore is a [KeyStore] in one file, on a disk of this machine or on a
+// folder that the fleet shares (NFS, EFS). Make one with [NewFileStore]. Its
+// methods may be called at the same time from many goroutines and processes.
+//
+// # What is on the disk
+//
+// The file has mode 0600. Its directory is created with mode 0700 if it is
+// missing; one that exists is taken as it is, and whoever may write to it can
+// replace the keys. Beside the file lie:
+//
+//   - NAME.lock, which a Save holds locked. It is empty and stays: a process
+//     that removed it would let two writers in. Readers never wait for it.
+//   - .NAME.tmp-NUMBER, a bundle on its way. A writer that is killed leaves
+//     one behind; the first Save that comes an hour later removes it.
+//
+// A Save writes the temporary file, syncs it, renames it over the old one and
+// syncs the directory. A crash or a power cut at any point leaves the old
+// bundle or the new one. The file keeps its owner: if root saves, the service
+// can still read. A file that root creates goes to the directory's owner.
+//
+// # Symbolic links
+//
+// Links anywhere in the path are followed first, and everything then happens
+// beside the file they lead to. So links stay links, and two paths to one
+// file share one lock. A link that leads nowhere is an error, not an absent
+// file: its target may be on a volume that is not mounted.
+//
+// # Windows
+//
+// File modes mean nothing there and directories cannot be synced. What
+// protects the file is the access control list that it inherits from its
+// directory: give only the service and administrators access to that.
+//
+// # Network folders
+//
+// The lock is flock(2), or LockFileEx on Windows. A file system that has no
+// locks makes Save fail; it never writes unlocked. A read or a write that
+// hangs in the kernel, as on a hard NFS mount whose server is away, cannot be
+// cut short by a context.
+type FileStore struct {
+	path string // absolute, links not yet followed
+}
+
+// NewFileStore returns the store in the file at path. It does not touch the
+// disk. A relative path is taken from the present working directory.
+func NewFileStore(path string) *FileStore {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs // a later Chdir must not make the keys seem absent
+	}
+	return &FileStore{path: path}
+}
+
+// String names the store for errors and logs: "file /var/lib/app/keys.pem".
+func (s *FileStore) String() string { return "file " + s.path }
+
+// Load implements [KeyStore]. The [Version] is the SHA-256 of the content.
+//
+// The error matches [ErrNotExist] only if there is no file and no link at the
+// path. Load refuses a file that is empty, longer than [MaxBundleSize], not a
+// regular file or, but for Windows, open to group or others.
+func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
+	bundle, err := s.load(ctx)
+	if err != nil {
+		return nil, "", s.explain("load keys from", err)
+	}
+	return bundle, versionOf(bundle), nil
+}
+
+// Save implements [KeyStore]. It waits for another writer until ctx ends; the
+// error then names the lock file.
+func (s *FileStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
+	if err := s.save(ctx, bundle, prev); err != nil {
+		return "", s.explain("save keys to", err)
+	}
+	return versionOf(bundle), nil
+}
+
+func (s *FileStore) explain(op string, err error) error {
+	uid := ""
+	if errors.Is(err, fs.ErrPermission) && os.Getuid() >= 0 {
+		uid = fmt.Sprintf(" (running as uid %d)", os.Getuid())
+	}
+	return fmt.Errorf("%s %s: %w%s", op, s, err, uid)
+}
+
+func versionOf(bundle []byte) Version {
+	sum := sha256.Sum256(bundle)
+	return Version(hex.EncodeToString(sum[:]))
+}
+
+func (s *FileStore) load(ctx context.Context) ([]byte, error) {
+	var bundle []byte
+	var err error
+	for range 5 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		var path string
+		var exists bool
+		if path, exists, err = s.resolve(); err == nil {
+			if !exists {
+				return nil, ErrNotExist
+			}
+			bundle, err = readBundle(path)
+		}
+		// The file was replaced between two steps: ESTALE is how NFS says
+		// so; ENOENT is a link that now leads elsewhere. Look again.
+		if !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
+			return bundle, err
+		}
+	}
+	return nil, fmt.Errorf("the file changes too fast to be read: %v", err) // %v: this is not ErrNotExist
+}
+
+// resolve follows every link in the path. If nothing is there it returns where
+// the file would be.
+func (s *FileStore) resolve() (path string, exists bool, err error) {
+	path, err = filepath.EvalSymlinks(s.path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return path, err == nil, err
+	}
+	// Climb to the nearest name that exists. Only if that leads somewhere is
+	// what lies below it absent.
+	rest := ""
+	for p := s.path; ; p = filepath.Dir(p) {
+		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) && p != filepath.Dir(p) {
+			rest = filepath.Join(filepath.Base(p), rest)
+			continue
+		}
+		path, err = filepath.EvalSymlinks(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", false, fmt.Errorf("the symbolic link %s leads nowhere: bring its target back (is a volume not mounted?) or remove the link", p)
+		}
+		return filepath.Join(path, rest), err == nil && rest == "", err
+	}
+}
+
+// readBundle reads the file at path, which holds no links.
+func readBundle(path string) ([]byte, error) {
+	f, err := openNoWait(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !fi.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file (mode %s): choose another path", path, fi.Mode())
+	}
+	if err := checkMode(path, fi); err != nil {
+		return nil, err
+	}
+	bundle, err := io.ReadAll(io.LimitReader(f, MaxBundleSize+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(bundle) > MaxBundleSize:
+		return nil, fmt.Errorf("%s is longer than %d bytes: it is not a key bundle", path, MaxBundleSize)
+	case len(bundle) == 0:
+		return nil, fmt.Errorf("%s is empty: restore it from a backup, or remove it to have a new key created", path)
+	}
+	return bundle, nil
+}
+
+func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error {
+	if len(bundle) == 0 || len(bundle) > MaxBundleSize {
+		return fmt.Errorf("a bundle of %d bytes: it must have 1 to %d", len(bundle), MaxBundleSize)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	path, exists, err := s.resolve()
+	if err != nil {
+		return err
+	}
+	if !exists && prev != "" {
+		return ErrConflict // and no directory is made
+	}
+	if err := makeDir(filepath.Dir(path)); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+
+	// Look again: whoever held the lock before us may have saved.
+	var current Version
+	switch old, err := readBundle(path); {
+	case err == nil:
+		current = versionOf(old)
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if current != prev {
+		return ErrConflict
+	}
+	removeStale(path)
+	return replace(ctx, path, bundle)
+}
+
+// makeDir is os.MkdirAll, but makes each new directory survive a power cut.
+func makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+		if err := makeDir(filepath.Dir(dir)); err != nil {
+			return err
+		}
+		err = os.Mkdir(dir, 0o700)
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return nil // the parent may be written but not read, so not synced either
+}
+
+// lock keeps other writers of path out until unlock is called or the process
+// ends, however it ends.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	name := path + ".lock"
+	if f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
+		err = setOwner(f, path) // we made it: the service must be able to open it too
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+	l := flock.New(name, flock.SetFlag(os.O_CREATE|os.O_RDONLY|noWait))
+	switch _, err := l.TryLockContext(ctx, 10*time.Millisecond); {
+	case err == nil:
+		// If Unlock fails, closing the descriptor still frees the lock.
+		return func() { _ = l.Close() }, nil
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return nil, fmt.Errorf("another writer holds the lock %s: %w", name, err)
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.ENOLCK):
+		return nil, fmt.Errorf("locking is not supported on the file system at %s (move the file or mount it with locks): %w", path, err)
+	default:
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+}
+
+// replace puts bundle in the place of the file at path, durably and whole.
+func replace(ctx context.Context, path string, bundle []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			f.Close()
+			os.Remove(f.Name()) // after the rename the name is gone: no harm
+		}
+	}()
+	if err := setOwner(f, path); err != nil {
+		return err
+	}
+	if _, err := f.Write(bundle); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
+
+// removeStale removes the temporary files of writers that died. The caller
+// holds the lock; the hour is for writers that lost theirs (a network folder
+// whose server was restarted). It does its best: a Save must not fail over it.
+func removeStale(path string) {
+	dir := filepath.Dir(path)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		number, ours := strings.CutPrefix(e.Name(), tempPrefix(path))
+		if !ours || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
+			continue
+		}
+		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > time.Hour {
+			os.Remove(filepath.Join(dir, e.Name()))
+		}
+	}
+}

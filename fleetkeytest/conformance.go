@@ -1,0 +1,328 @@
+package fleetkeytest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// TestKeyStore checks an implementation of [fleetkey.KeyStore] against the
+// promises of that interface, each in a subtest of its own:
+//
+//	func TestS3Store(t *testing.T) {
+//		fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
+//			key := t.Name() + "/" + rand.Text() // a fresh cell, absent
+//			return func() fleetkey.KeyStore { return NewS3Store(bucket, key) }
+//		})
+//	}
+//
+// Each call of open makes a fresh cell that holds nothing; it may use t.Cleanup
+// and t.TempDir. The function it returns opens that cell anew each time, as one
+// more instance of a fleet would; it may be called from many goroutines, so it
+// must not call t.FailNow. Some subtests ask for two cells.
+//
+// The suite stores what fleetkey stores: PEM text, at least one byte and at
+// most [fleetkey.MaxBundleSize], in printable ASCII with tabs and line ends. It
+// asks for nothing about other bytes, since a secret is often a string.
+// It takes a store as correct that shows a Save to other instances a little
+// late (up to 10 s), because [fleetkey.Signer] does.
+func TestKeyStore(t *testing.T, open func(t *testing.T) func() fleetkey.KeyStore) {
+	for _, c := range []struct {
+		name string
+		test func(s *suite)
+	}{
+		{"Absent", testAbsent},
+		{"Create", testCreate},
+		{"CreateTwice", testCreateTwice},
+		{"Replace", testReplace},
+		{"StalePrev", testStalePrev},
+		{"PrevOnAbsent", testPrevOnAbsent},
+		{"Content", testContent},
+		{"TooLarge", testTooLarge},
+		{"CallerOwnsSlices", testCallerOwnsSlices},
+		{"CreateRace", testCreateRace},
+		{"ReplaceRace", testReplaceRace},
+		{"LoadsDuringSaves", testLoadsDuringSaves},
+		{"EndedContext", testEndedContext},
+		{"ContextEndsDuringSaves", testContextEndsDuringSaves},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// A store that hangs should fail its subtest, not the whole run.
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+			defer cancel()
+			c.test(&suite{T: t, ctx: ctx, newCell: open, open: open(t)})
+		})
+	}
+}
+
+func testAbsent(s *suite) {
+	s.requireAbsent(s.open())
+	s.requireAbsent(s.open())
+}
+
+func testCreate(s *suite) {
+	store, b := s.open(), bundle("create", 3000)
+	v := s.mustSave(store, b, "")
+	s.requireHolds(store, b, v)
+	s.requireHolds(s.open(), b, v)
+}
+
+func testCreateTwice(s *suite) {
+	store, b := s.open(), bundle("first", 2000)
+	v := s.mustSave(store, b, "")
+	s.requireConflict(store, bundle("second", 2000), "")
+	s.requireConflict(s.open(), bundle("third", 2000), "")
+	s.requireConflict(s.open(), b, "") // the same content is no excuse
+	s.requireHolds(s.open(), b, v)
+}
+
+// testReplace also takes the content back to what it was before (A, B, A).
+func testReplace(s *suite) {
+	a, b, c := bundle("a", 2000), bundle("b", 4000), bundle("c", 4000)
+	seen := map[fleetkey.Version][]byte{}
+	var v fleetkey.Version
+	for i, content := range [][]byte{a, b, a, c, b} {
+		store := s.open()
+		v = s.mustSave(store, content, v)
+		if old, ok := seen[v]; ok && !bytes.Equal(old, content) {
+			s.Fatalf("save %d: version %q was given to another content before", i+1, v)
+		}
+		seen[v] = content
+		s.requireHolds(store, content, v)
+		s.requireHolds(s.open(), content, v)
+	}
+}
+
+func testStalePrev(s *suite) {
+	store, now := s.open(), bundle("2", 2000)
+	v1 := s.mustSave(store, bundle("1", 2000), "")
+	v2 := s.mustSave(store, now, v1)
+	s.requireConflict(store, bundle("3", 2000), v1)
+	s.requireConflict(s.open(), bundle("4", 2000), v1)
+	s.requireConflict(s.open(), bundle("5", 2000), "")
+	s.requireHolds(s.open(), now, v2)
+}
+
+// testPrevOnAbsent takes a version that the store has issued from another cell:
+// a made-up one might not even have the right form.
+func testPrevOnAbsent(s *suite) {
+	other := s.newCell(s.T)()
+	v := s.mustSave(other, bundle("other", 2000), "")
+	s.requireConflict(s.open(), bundle("here", 2000), v)
+	s.requireAbsent(s.open())
+}
+
+func testContent(s *suite) {
+	ascii := []byte("\t\n\r\n")
+	for c := byte(' '); c <= '~'; c++ {
+		ascii = append(ascii, c)
+	}
+	pemText := bundle("content", 5000)
+	var v fleetkey.Version
+	for _, c := range []struct {
+		name    string
+		content []byte
+	}{
+		{"one byte", []byte("x")},
+		{"all printable ASCII, tab, CR and LF", ascii},
+		{"PEM", pemText},
+		{"PEM with CRLF", bytes.ReplaceAll(pemText, []byte("\n"), []byte("\r\n"))},
+		{"blank lines and spaces at both ends", slices.Concat([]byte(" \n\n"), pemText, []byte("\n\t \n\n"))},
+		{"no line end at the end", bytes.TrimRight(pemText, "\n")},
+		{"the largest", bundle("largest", fleetkey.MaxBundleSize)},
+		{"small after large", bundle("small", 300)},
+	} {
+		s.Log("content:", c.name)
+		v = s.mustSave(s.open(), c.content, v)
+		s.requireHolds(s.open(), c.content, v)
+	}
+}
+
+// testTooLarge lets a store take or refuse what is over the limit; but a
+// refusal must not print it, nor store a part of it.
+func testTooLarge(s *suite) {
+	b := bundle("too large", fleetkey.MaxBundleSize+1)
+	if v, err := s.open().Save(s.ctx, b, ""); err == nil {
+		s.requireHolds(s.open(), b, v)
+		return
+	} else {
+		s.requireNoLeak(err, b)
+	}
+	s.requireAbsent(s.open())
+}
+
+func testCallerOwnsSlices(s *suite) {
+	store, b := s.open(), bundle("mine", 2000)
+	given := bytes.Clone(b)
+	v := s.mustSave(store, given, "")
+	scribble(given)
+	got := s.requireHolds(store, b, v)
+	scribble(got)
+	s.requireHolds(store, b, v)
+	s.requireHolds(s.open(), b, v)
+}
+
+func testCreateRace(s *suite) {
+	winner, v := s.race("")
+	for range instances {
+		s.requireHolds(s.open(), winner, v)
+	}
+}
+
+func testReplaceRace(s *suite) {
+	v := s.mustSave(s.open(), bundle("before", 2000), "")
+	for range 5 {
+		var winner []byte
+		winner, v = s.race(v)
+		s.requireHolds(s.open(), winner, v)
+	}
+}
+
+// testLoadsDuringSaves loads all the time while one writer replaces long and
+// short bundles: every Load must give one of them, whole, and its version.
+func testLoadsDuringSaves(s *suite) {
+	const saves, readers = 20, 4
+	wrote := map[string]fleetkey.Version{}
+	v := s.mustSave(s.open(), bundle("0", 1000), "")
+	wrote[string(bundle("0", 1000))] = v
+
+	type read struct {
+		content string
+		version fleetkey.Version
+		err     error
+	}
+	reads := make(chan []read, readers)
+	done := make(chan struct{})
+	for range readers {
+		store := s.open()
+		go func() {
+			var mine []read
+			defer func() { reads <- mine }()
+			for last := false; !last; {
+				select {
+				case <-done:
+					last = true // one more, after the last save
+				default:
+				}
+				b, v, err := store.Load(s.ctx)
+				mine = append(mine, read{string(b), v, err})
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	store := s.open()
+	var err error
+	for i := 1; i <= saves && err == nil; i++ {
+		b := bundle(fmt.Sprint(i), 1000+(i%2)*60000)
+		if v, err = store.Save(s.ctx, b, v); err == nil {
+			wrote[string(b)] = v
+		}
+	}
+	close(done)
+	for range readers {
+		for _, r := range <-reads {
+			switch saved, ok := wrote[r.content]; {
+			case r.err != nil:
+				s.Errorf("Load during Saves: %v", r.err)
+			case !ok:
+				s.Errorf("Load during Saves: %d bytes that nobody has saved", len(r.content))
+			case saved != r.version:
+				s.Errorf("Load during Saves: version %q for the content saved as %q", r.version, saved)
+			}
+		}
+	}
+	if err != nil {
+		s.Fatalf("Save during Loads: %v", err)
+	}
+}
+
+// testEndedContext calls with contexts that have ended before. Such a call must
+// change nothing, and above all it must not say "absent".
+func testEndedContext(s *suite) {
+	cancelled, cancel := context.WithCancel(s.ctx)
+	cancel()
+	expired, cancel := context.WithDeadline(s.ctx, time.Now().Add(-time.Second))
+	defer cancel()
+	check := func(op string, ctx context.Context, call func() error, given []byte) {
+		s.Helper()
+		start := time.Now()
+		err := call()
+		switch {
+		case !errors.Is(err, ctx.Err()):
+			s.Errorf("%s with an ended context: error %v, want one that matches %q", op, err, ctx.Err())
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fleetkey.ErrConflict):
+			s.Errorf("%s with an ended context: error %v, which claims to know the content", op, err)
+		case time.Since(start) > soon:
+			s.Errorf("%s with an ended context took %v", op, time.Since(start))
+		}
+		s.requireNoLeak(err, given)
+	}
+	both := func(prev fleetkey.Version, name string) {
+		s.Helper()
+		for _, ctx := range []context.Context{cancelled, expired} {
+			store, b := s.open(), bundle(name, 2000)
+			check("Load", ctx, func() error { _, _, err := store.Load(ctx); return err }, nil)
+			check("Save", ctx, func() error { _, err := store.Save(ctx, b, prev); return err }, b)
+		}
+	}
+	both("", "never")
+	s.requireAbsent(s.open())
+	b := bundle("stays", 2000)
+	v := s.mustSave(s.open(), b, "")
+	both(v, "never either")
+	s.requireHolds(s.open(), b, v)
+}
+
+// testContextEndsDuringSaves ends the context of racing Saves at some moment:
+// each then either has won, or has lost, or does not know; and what is stored
+// is whole.
+func testContextEndsDuringSaves(s *suite) {
+	before := bundle("before", 2000)
+	v := s.mustSave(s.open(), before, "")
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	results := s.saveAll(ctx, v)
+	first := <-results
+	cancel()
+	ended := time.Now()
+
+	possible := map[string]bool{string(before): true}
+	var won []saved
+	for i, r := 0, first; ; r = <-results {
+		switch {
+		case r.err == nil:
+			won = append(won, r)
+		case errors.Is(r.err, fleetkey.ErrConflict):
+		case errors.Is(r.err, context.Canceled):
+			possible[string(r.content)] = true
+		default:
+			s.Errorf("Save whose context ends: %v", r.err)
+		}
+		s.requireNoLeak(r.err, r.content)
+		if i++; i == instances {
+			break
+		}
+	}
+	if took := time.Since(ended); took > soon {
+		s.Errorf("the last Save returned %v after its context had ended", took)
+	}
+	switch len(won) {
+	case 0:
+		if b, _, err := s.open().Load(s.ctx); err != nil || !possible[string(b)] {
+			s.Errorf("after Saves that were cancelled: Load gives %d bytes that nobody has saved, error %v", len(b), err)
+		}
+	case 1:
+		s.requireHolds(s.open(), won[0].content, won[0].version)
+	default:
+		s.Errorf("%d Saves with the same prev succeeded", len(won))
+	}
+}

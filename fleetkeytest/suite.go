@@ -1,0 +1,174 @@
+package fleetkeytest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// This file holds what the subtests of TestKeyStore share: the fleet that
+// races, what they require of a store, and the bundles they save.
+
+const (
+	// settleTime is how long a store may hide a finished Save from others.
+	settleTime = 10 * time.Second
+	// soon is how fast a method has to return once its context has ended. It is
+	// long, so that a busy machine does not fail a sound store.
+	soon = 5 * time.Second
+	// instances is the size of the fleet that races.
+	instances = 32
+)
+
+// A suite is one subtest on one cell.
+type suite struct {
+	*testing.T
+	ctx     context.Context
+	newCell func(*testing.T) func() fleetkey.KeyStore
+	open    func() fleetkey.KeyStore
+}
+
+// A saved is what one Save in a race came to.
+type saved struct {
+	content []byte
+	version fleetkey.Version
+	err     error
+}
+
+// saveAll lets every instance save a bundle of its own at the same moment.
+func (s *suite) saveAll(ctx context.Context, prev fleetkey.Version) <-chan saved {
+	results := make(chan saved, instances)
+	start := make(chan struct{})
+	for i := range instances {
+		store, b := s.open(), bundle(fmt.Sprintf("instance %d after %q", i, prev), 3000+i)
+		go func() {
+			<-start
+			v, err := store.Save(ctx, b, prev)
+			results <- saved{b, v, err}
+		}()
+	}
+	close(start)
+	return results
+}
+
+// race requires that exactly one of the instances wins, and returns what it
+// saved.
+func (s *suite) race(prev fleetkey.Version) ([]byte, fleetkey.Version) {
+	s.Helper()
+	var winners []saved
+	results := s.saveAll(s.ctx, prev)
+	for range instances {
+		r := <-results
+		if r.err == nil {
+			winners = append(winners, r)
+		} else if !errors.Is(r.err, fleetkey.ErrConflict) {
+			s.Errorf("Save that lost a race: error %v, want one that matches ErrConflict", r.err)
+		}
+		s.requireNoLeak(r.err, r.content)
+	}
+	if len(winners) != 1 || s.Failed() {
+		s.Fatalf("%d of %d Saves with prev %q succeeded, want exactly 1", len(winners), instances, prev)
+	}
+	return winners[0].content, winners[0].version
+}
+
+func (s *suite) mustSave(store fleetkey.KeyStore, b []byte, prev fleetkey.Version) fleetkey.Version {
+	s.Helper()
+	v, err := store.Save(s.ctx, b, prev)
+	s.requireNoLeak(err, b)
+	if err != nil {
+		s.Fatalf("Save with prev %q: %v", prev, err)
+	}
+	if v == "" {
+		s.Fatal("Save returned the zero version")
+	}
+	return v
+}
+
+func (s *suite) requireConflict(store fleetkey.KeyStore, b []byte, prev fleetkey.Version) {
+	s.Helper()
+	_, err := store.Save(s.ctx, b, prev)
+	if !errors.Is(err, fleetkey.ErrConflict) {
+		s.Fatalf("Save with prev %q: error %v, want one that matches ErrConflict", prev, err)
+	}
+	s.requireNoLeak(err, b)
+}
+
+func (s *suite) requireAbsent(store fleetkey.KeyStore) {
+	s.Helper()
+	b, v, err := store.Load(s.ctx)
+	if !errors.Is(err, fleetkey.ErrNotExist) || !errors.Is(err, fs.ErrNotExist) {
+		s.Fatalf("Load of an absent bundle: %d bytes, version %q, error %v; want an error that matches ErrNotExist", len(b), v, err)
+	}
+}
+
+// requireHolds waits until the store shows version v, and requires that it is
+// the content want. It returns what was loaded.
+func (s *suite) requireHolds(store fleetkey.KeyStore, want []byte, v fleetkey.Version) []byte {
+	s.Helper()
+	for deadline := time.Now().Add(settleTime); ; time.Sleep(20 * time.Millisecond) {
+		b, got, err := store.Load(s.ctx)
+		if err == nil && got == v {
+			if !bytes.Equal(b, want) {
+				s.Fatalf("Load of version %q: %d bytes, which are not the %d bytes saved", v, len(b), len(want))
+			}
+			return b
+		}
+		s.requireNoLeak(err, want)
+		if late := err == nil || errors.Is(err, fs.ErrNotExist); !late || time.Now().After(deadline) {
+			s.Fatalf("Load: version %q, error %v; want version %q", got, err, v)
+		}
+	}
+}
+
+// requireNoLeak requires that the error's text does not hold the bundle, or a
+// piece of it, in any of the usual spellings.
+func (s *suite) requireNoLeak(err error, b []byte) {
+	s.Helper()
+	if err == nil {
+		return
+	}
+	text := fmt.Sprintf("%v\n%+v\n%#v", err, err, err)
+	const piece = 24 // a multiple of 3, to fall in step with base64
+	for i := 0; i+piece <= len(b); i += piece {
+		p := b[i : i+piece]
+		decimal := strings.Trim(fmt.Sprint(p), "[]")
+		for _, spelling := range []string{string(p), hex.EncodeToString(p), base64.StdEncoding.EncodeToString(p), decimal} {
+			if strings.Contains(text, spelling) {
+				s.Fatalf("an error holds a piece of the bundle (bytes %d to %d); its text is not shown", i, i+piece)
+			}
+		}
+	}
+}
+
+// bundle returns PEM text of exactly size bytes that is different for every
+// name: explanatory text, then a block of random-looking bytes. It is no key.
+func bundle(name string, size int) []byte {
+	body := make([]byte, max(0, size-200)*48/65)
+	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(body)
+	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: body})
+	head := fmt.Sprintf("# %s: test data, not a key\n", name)
+	fill := size - len(head) - len(block) - 1
+	if fill < 0 {
+		panic(fmt.Sprintf("bundle %q does not fit into %d bytes", name, size))
+	}
+	return slices.Concat([]byte(head), bytes.Repeat([]byte("#"), fill), []byte("\n"), block)
+}
+
+func scribble(b []byte) {
+	for i := range b {
+		b[i] = '!'
+	}
+}
