@@ -9,8 +9,10 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -119,9 +121,9 @@ func lowOrder(public ed25519.PublicKey) bool {
 }
 
 // newKey generates a key of the named algorithm and a self-signed certificate
-// for it. The times are cut to whole seconds, which is what a certificate can
-// say.
-func newKey(algorithmName, commonName string, notBefore, notAfter time.Time) (*key, error) {
+// for it, with marks as its alternative names (see rotation.go). The times are
+// cut to whole seconds, which is what a certificate can say.
+func newKey(algorithmName, commonName string, notBefore, notAfter time.Time, marks ...*url.URL) (*key, error) {
 	alg, err := algorithmNamed(algorithmName)
 	if err != nil {
 		return nil, err
@@ -130,22 +132,36 @@ func newKey(algorithmName, commonName string, notBefore, notAfter time.Time) (*k
 	if err != nil {
 		return nil, fmt.Errorf("generate an %s key: %w", alg.name, err)
 	}
+	subject, err := asn1.Marshal(pkix.Name{CommonName: commonName}.ToRDNSequence())
+	if err != nil {
+		return nil, fmt.Errorf("encode the common name %q: %w", commonName, err)
+	}
+	cert, err := selfSigned(alg, private, subject, notBefore, notAfter, marks)
+	if err != nil {
+		return nil, err
+	}
+	return makeKey(cert, private)
+}
+
+// selfSigned makes a certificate by a key for itself.
+func selfSigned(alg algorithm, private crypto.Signer, rawSubject []byte, notBefore, notAfter time.Time, marks []*url.URL) (*x509.Certificate, error) {
 	template := &x509.Certificate{
 		// No SerialNumber: CreateCertificate draws a random one.
-		Subject:               pkix.Name{CommonName: commonName},
+		RawSubject:            rawSubject,
 		NotBefore:             notBefore.UTC().Truncate(time.Second),
 		NotAfter:              notAfter.UTC().Truncate(time.Second),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		SignatureAlgorithm:    alg.certSig,
 		BasicConstraintsValid: true,
+		URIs:                  marks,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
-		return nil, fmt.Errorf("sign a certificate with the new %s key: %w", alg.name, err)
+		return nil, fmt.Errorf("sign a certificate with the %s key: %w", alg.name, err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("read back the new certificate: %w", err)
+		return nil, fmt.Errorf("read back the certificate: %w", err)
 	}
-	return makeKey(cert, private)
+	return cert, nil
 }

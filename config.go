@@ -23,6 +23,15 @@ type Config struct {
 	// of them. Default: the Issuer (RFC 9068 section 3 asks for a default).
 	Audience []string
 
+	// FormerIssuers are accepted beside Issuer in tokens of another system whose
+	// certificate was added by Signer.Trust, and in no others. Default: none.
+	FormerIssuers []string
+
+	// Adopt is a store whose keys move into the Signer's own, such as the file
+	// in which a server kept its key before it had company: see NewSigner.
+	// Default: none.
+	Adopt KeyStore
+
 	// Algorithm is the one that a new key signs with: RS256, PS256, ES256,
 	// ES384 or EdDSA. Keys that exist keep theirs. Default: RS256, which OpenID
 	// Connect makes mandatory and every client understands.
@@ -87,6 +96,7 @@ type Rotation struct {
 const (
 	defaultTokenTTL = time.Hour
 	maxCommonName   = 64
+	maxKeys         = 16 // of RSA-4096 fit into MaxBundleSize
 )
 
 // withDefaults returns a copy of c with every field filled in, or an error that
@@ -141,10 +151,14 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.checkBounds()
 }
 
-// certificateEnd returns the end of a certificate made at a time. Without
-// rotation it is far away, since nobody would replace it in time.
-func (c *Config) certificateEnd(made time.Time) time.Time {
-	return made.AddDate(10, 0, 0)
+// certificateEnd returns the end of a certificate that begins at a time.
+// Without rotation nobody would replace it, so the end is far. With it, a fleet
+// that has lost its right to write has three more periods to notice.
+func (c *Config) certificateEnd(begin time.Time) time.Time {
+	if c.Rotation.Every == 0 {
+		return begin.AddDate(10, 0, 0)
+	}
+	return begin.Add(max(4*c.Rotation.Every, 365*24*time.Hour))
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -173,6 +187,12 @@ func (c Config) checkBounds() error {
 	if need := 2*c.RefreshEvery + c.JWKSMaxAge + 2*c.ClockSkew; c.Rotation.Announce < need {
 		return fmt.Errorf("Config.Rotation.Announce %v would let a key sign before everyone knows it: it must be at least 2 RefreshEvery + JWKSMaxAge + 2 ClockSkew = %v",
 			c.Rotation.Announce, need)
+	}
+	if c.Rotation.Every < c.Rotation.Announce {
+		return fmt.Errorf("Config.Rotation.Every %v is less than Announce %v, the time that it takes to replace a key", c.Rotation.Every, c.Rotation.Announce)
+	}
+	if keys := c.Rotation.Retain/c.Rotation.Every + 3; keys > maxKeys {
+		return fmt.Errorf("Config.Rotation would keep %d keys, by Retain %v and Every %v; a bundle has room for %d", keys, c.Rotation.Retain, c.Rotation.Every, maxKeys)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -25,11 +26,15 @@ type keySet struct {
 // A key is one certificate of a set, with its private half unless the key is
 // there for verification only.
 type key struct {
-	id      string // RFC 7638 SHA-256 thumbprint of the public key
+	id      string // kid: the RFC 7638 SHA-256 thumbprint of the public key, if no header gives another
 	alg     algorithm
 	cert    *x509.Certificate
 	private crypto.Signer // nil: verify-only
 }
+
+// headerKeyID is the PEM header of a verify-only certificate that tells under
+// which kid another system signed with its key.
+const headerKeyID = "Kid"
 
 func makeKey(cert *x509.Certificate, private crypto.Signer) (*key, error) {
 	alg, err := algorithmOf(cert)
@@ -46,11 +51,18 @@ func makeKey(cert *x509.Certificate, private crypto.Signer) (*key, error) {
 			return nil, errors.New("the private key before the certificate does not belong to it")
 		}
 	}
-	thumbprint, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
+	return &key{id: thumbprint(cert), alg: alg, cert: cert, private: private}, nil
+}
+
+// thumbprint returns the RFC 7638 SHA-256 thumbprint of a certificate's public
+// key, base64url-encoded. The key is of a kind that algorithmOf accepts, and
+// for those there is no error.
+func thumbprint(cert *x509.Certificate) string {
+	digest, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
 	if err != nil {
-		return nil, fmt.Errorf("thumbprint of the public key: %w", err)
+		panic("fleetkey: thumbprint of an accepted key: " + err.Error())
 	}
-	return &key{id: base64.RawURLEncoding.EncodeToString(thumbprint), alg: alg, cert: cert, private: private}, nil
+	return base64.RawURLEncoding.EncodeToString(digest)
 }
 
 // newKeySet puts keys in order.
@@ -96,7 +108,7 @@ func parseKeySet(bundle []byte) (*keySet, error) {
 			private, err = parsePrivateKey(block.Bytes)
 		case pemCertificate:
 			var k *key
-			if k, err = parseCertificate(block.Bytes, private); err != nil {
+			if k, err = parseCertificate(block, private); err != nil {
 				break
 			}
 			if first, ok := blocks[k.id]; ok {
@@ -142,8 +154,10 @@ func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	if block == nil || bytes.Count(data[start:len(data)-len(rest)], []byte(begin)) != 1 {
 		return nil, nil, errors.New("damaged or cut off: not a complete PEM block")
 	}
-	if len(block.Headers) > 0 {
-		return nil, nil, errors.New("PEM headers are not supported; is the key encrypted?")
+	for name := range block.Headers {
+		if name != headerKeyID || block.Type != pemCertificate {
+			return nil, nil, fmt.Errorf("PEM header %q is not supported; is the key encrypted?", name)
+		}
 	}
 	return block, rest, nil
 }
@@ -169,8 +183,8 @@ func parsePrivateKey(der []byte) (crypto.Signer, error) {
 	return private, nil
 }
 
-func parseCertificate(der []byte, private crypto.Signer) (*key, error) {
-	cert, err := x509.ParseCertificate(der)
+func parseCertificate(block *pem.Block, private crypto.Signer) (*key, error) {
+	cert, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
 		return nil, fmt.Errorf("not a certificate: %w", err)
 	}
@@ -184,7 +198,30 @@ func parseCertificate(der []byte, private crypto.Signer) (*key, error) {
 			return nil, fmt.Errorf("damaged: the certificate's own signature does not verify: %w", err)
 		}
 	}
-	return makeKey(cert, private)
+	k, err := makeKey(cert, private)
+	if kid, ok := block.Headers[headerKeyID]; ok && err == nil {
+		if private != nil {
+			return nil, fmt.Errorf("PEM header %s is for certificates without a private key", headerKeyID)
+		}
+		if err := checkKeyID(kid); err != nil {
+			return nil, err
+		}
+		k.id = kid
+	}
+	return k, err
+}
+
+// checkKeyID accepts a kid given by hand: printable ASCII, so that it means the
+// same in a PEM header and in JSON.
+func checkKeyID(kid string) error {
+	ok := kid != "" && len(kid) <= maxKeyID && strings.TrimSpace(kid) == kid
+	for _, c := range []byte(kid) {
+		ok = ok && c >= ' ' && c <= '~' && c != '"' && c != '\\'
+	}
+	if !ok {
+		return fmt.Errorf("kid %q is not 1 to %d printable ASCII characters without quotes and backslashes", kid, maxKeyID)
+	}
+	return nil
 }
 
 // refuseChain finds the certificate authority of a certificate in the set. It
@@ -217,7 +254,11 @@ func (s *keySet) encode() ([]byte, error) {
 				return nil, err
 			}
 		}
-		if err := pem.Encode(&out, &pem.Block{Type: pemCertificate, Bytes: k.cert.Raw}); err != nil {
+		block := &pem.Block{Type: pemCertificate, Bytes: k.cert.Raw}
+		if k.id != thumbprint(k.cert) {
+			block.Headers = map[string]string{headerKeyID: k.id}
+		}
+		if err := pem.Encode(&out, block); err != nil {
 			return nil, err
 		}
 	}
@@ -265,10 +306,12 @@ func (s *keySet) successor(k *key) *key {
 }
 
 // trustEnd returns the time until which tokens signed by k are trusted: its
-// successor's begin plus retain, and never past its certificate's end.
+// successor's begin plus retain, and never past its certificate's end. For a
+// key without a private half it is the certificate's end: a key that has
+// retired got a certificate that ends there, see retire.
 func (s *keySet) trustEnd(k *key, retain time.Duration) time.Time {
 	end := k.cert.NotAfter
-	if next := s.successor(k); next != nil {
+	if next := s.successor(k); next != nil && k.private != nil {
 		if retired := next.cert.NotBefore.Add(retain); retired.Before(end) {
 			end = retired
 		}

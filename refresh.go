@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -25,7 +26,12 @@ type refresher struct {
 	waiting int           // Verify calls on a flight
 	unknown *rate.Limiter // flights that unknown kids may start
 
-	warned time.Time // of the certificate's end, see warnOfEnd
+	busy   chan struct{} // holds one while the store is in use, see lockStore
+	warned time.Time     // of the certificate's end, see warnOfEnd
+	writes writes
+	clock  clock
+	// rotationErr is why the last due rotation failed; nil: it did not.
+	rotationErr atomic.Pointer[error]
 }
 
 // A flight is one load of the store; done is closed once err holds its outcome.
@@ -57,6 +63,7 @@ const (
 func (s *Signer) startRefreshing() {
 	s.stopped = make(chan struct{})
 	s.wake = make(chan struct{}, 1)
+	s.busy = make(chan struct{}, 1)
 	s.unknown = rate.NewLimiter(rate.Every(unknownEvery), 1)
 	s.health.Store(&health{loaded: time.Now()})
 	ctx, stop := context.WithCancel(context.Background())
@@ -177,6 +184,11 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 	}
 	s.mu.Unlock()
 
+	if err := s.lockStore(ctx); err != nil {
+		f.land(ErrClosed)
+		return s.cfg.RefreshEvery
+	}
+	defer s.unlockStore()
 	err := s.load(ctx)
 	wait := s.record(ctx, err)
 
@@ -184,8 +196,24 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 	s.flying = nil
 	s.mu.Unlock()
 	f.land(err)
+	if err == nil {
+		s.maintain(ctx)
+	}
 	return wait
 }
+
+// lockStore waits until nobody else of this instance loads or saves. Between
+// the two, a set loaded earlier must not be adopted over one saved since.
+func (s *Signer) lockStore(ctx context.Context) error {
+	select {
+	case s.busy <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Signer) unlockStore() { <-s.busy }
 
 // record notes how a load went and returns the time until the next one.
 func (s *Signer) record(ctx context.Context, err error) time.Duration {

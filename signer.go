@@ -31,6 +31,8 @@ const (
 	storeTimeout = 30 * time.Second
 	// emptyTimeout bounds the wait for the winner's bundle after a lost create.
 	emptyTimeout = 10 * time.Second
+	// staleRead is how long after a change a store may still show what was before.
+	staleRead = time.Minute
 	// firstRetry is the first of the growing waits for an unavailable store.
 	firstRetry = time.Second
 )
@@ -44,16 +46,29 @@ const (
 // backing off up to RefreshEvery, until ctx ends; give ctx a deadline to fail
 // instead. Every other failure is returned at once, and nothing that exists is
 // ever overwritten. After NewSigner has returned, ctx has no effect.
+//
+// With Config.Adopt, an empty store gets the key set of that other store
+// instead of a new one, under the same kids, so that live tokens stay valid. If
+// another instance was first, the old certificates are added to its set, to be
+// trusted for Rotation.Retain (this needs rights to write). Either way the
+// private keys then leave the store that they came from.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
 	s := &Signer{cfg: cfg, store: store}
-	if err := s.start(ctx); err != nil {
+	adoption, err := s.beginAdoption(ctx)
+	if err == nil {
+		err = s.start(ctx, adoption)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("fleetkey: start with %s: %w", storeName(store), err)
 	}
 	s.startRefreshing()
+	if adoption != nil {
+		s.finishAdoption(ctx, adoption)
+	}
 	return s, nil
 }
 
@@ -67,8 +82,11 @@ func storeName(store KeyStore) string {
 
 // start fills the first snapshot. The key that it may have to generate is made
 // once, so that a create whose reply was lost is recognised as our own.
-func (s *Signer) start(ctx context.Context) error {
+func (s *Signer) start(ctx context.Context, a *adoption) error {
 	var first *keySet
+	if a != nil {
+		first = a.set
+	}
 	for wait := firstRetry; ; wait = min(2*wait, s.cfg.RefreshEvery) {
 		err := s.loadOrCreate(ctx, &first)
 		if err == nil {
@@ -93,11 +111,8 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keySet) error {
 	if !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrAccessDenied) {
 		return err
 	}
-	now := s.cfg.Now()
 	if *first == nil {
-		// Back-dated, so that it signs at once on instances whose clocks are
-		// behind this one's.
-		k, err := newKey(s.cfg.Algorithm, s.cfg.CommonName, now.Add(-s.cfg.ClockSkew), s.cfg.certificateEnd(now))
+		k, err := newKeyForNow(s.cfg.Now(), &s.cfg)
 		if err != nil {
 			return err
 		}
@@ -144,8 +159,14 @@ func (s *Signer) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load: %w", timedOut(ctx, err))
 	}
-	if old := s.current.Load(); old != nil && old.version == version && (old.changes.IsZero() || s.cfg.Now().Before(old.changes)) {
-		return nil
+	if old := s.current.Load(); old != nil {
+		asBefore := old.version == version && (old.changes.IsZero() || s.cfg.Now().Before(old.changes))
+		// A replica that has not heard of the newest version yet. What an
+		// operator rolls back lasts longer.
+		stale := old.previous == version && version != "" && time.Since(old.adopted) < staleRead
+		if asBefore || stale {
+			return nil
+		}
 	}
 	set, err := parseKeySet(bundle)
 	if err != nil {

@@ -1,12 +1,15 @@
 package fleetkey
 
 import (
+	"crypto/sha1" //nolint:gosec // names certificates, as RFC 7515 section 4.1.7 defines
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -24,6 +27,8 @@ type snapshot struct {
 	jwks     []byte                 // RFC 7517 section 5
 	etag     string
 	changes  time.Time // when a key ends to be trusted; zero: never
+	previous Version   // that this one replaced
+	adopted  time.Time // when, by the monotonic clock
 }
 
 // A trustedKey is a key and the time until which its tokens are accepted.
@@ -32,15 +37,22 @@ type trustedKey struct {
 	until  time.Time
 	header string // of every access token that it signs: alg, kid and typ, encoded
 	kept   bool   // not in the set any more, see keepVanished
+	// foreign keys sign for another system, see Signer.Trust. Their tokens are
+	// checked by the rules of before RFC 9068.
+	foreign bool
 }
 
 // newSnapshot works out what a set means at a time. The keys that old trusted
 // and the set lacks are dropped, unless keepVanished has a reason.
 func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg *Config) (*snapshot, error) {
-	s := &snapshot{version: version, set: set,
+	s := &snapshot{version: version, set: set, adopted: time.Now(),
 		byKID: make(map[string]*trustedKey), byHeader: make(map[string]*trustedKey)}
+	if old != nil && old.version != version {
+		s.previous = old.version
+	}
 	for _, k := range set.keys {
-		s.trusted = append(s.trusted, &trustedKey{key: k, until: set.trustEnd(k, cfg.Rotation.Retain), header: k.header(accessTokenType)})
+		s.trusted = append(s.trusted, &trustedKey{key: k, until: set.trustEnd(k, cfg.Rotation.Retain),
+			header: k.header(accessTokenType), foreign: k.private == nil && !k.isRetired()})
 	}
 	if old != nil {
 		s.trusted = append(s.trusted, keepVanished(old, set, now, cfg)...)
@@ -50,8 +62,13 @@ func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg
 		if !now.Before(k.until) {
 			continue
 		}
-		s.byKID[k.id], s.byHeader[k.header] = k, k
-		document.Keys = append(document.Keys, k.jwk())
+		s.byHeader[k.header] = k
+		for _, kid := range k.keyIDs() {
+			if s.byKID[kid] == nil {
+				s.byKID[kid] = k
+				document.Keys = append(document.Keys, k.jwk(kid))
+			}
+		}
 		if s.changes.IsZero() || k.until.Before(s.changes) {
 			s.changes = k.until
 		}
@@ -68,33 +85,41 @@ func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg
 // keepVanished returns the keys that old trusted, that set lacks, and whose
 // tokens nevertheless stay good for as long as they can live. That is so when
 // the loss looks like an accident: the whole bundle was exchanged for a foreign
-// one, or rolled back to an older one. A key that is missing beside a newer one
-// of the same fleet was taken out on purpose and is gone at once.
+// one, or rolled back to an older one. A key is gone at once if it was revoked,
+// or taken out of a set that still has newer ones.
 func keepVanished(old *snapshot, set *keySet, now time.Time, cfg *Config) []*trustedKey {
 	foreign := true
-	for _, k := range old.set.keys {
-		foreign = foreign && set.find(k.id) == nil
+	var revoked []string
+	for _, k := range set.keys {
+		foreign = foreign && old.set.find(k.id) == nil
+		revoked = append(revoked, k.revokes()...)
 	}
 	var kept []*trustedKey
 	for _, k := range old.trusted {
-		rolledBack := k.cert.NotBefore.After(set.keys[0].cert.NotBefore)
+		rolledBack := k.private != nil && k.cert.NotBefore.After(set.keys[0].cert.NotBefore)
 		// No clock of the fleet has let it sign yet, so there are no tokens.
 		unused := k.cert.NotBefore.After(now.Add(2 * cfg.ClockSkew))
-		if set.find(k.id) != nil || !now.Before(k.until) || unused || !(k.kept || foreign || rolledBack) {
+		if set.find(k.id) != nil || !now.Before(k.until) || unused || slices.Contains(revoked, k.id) {
 			continue
 		}
-		if !k.kept {
-			verifyOnly := *k.key
-			verifyOnly.private = nil
-			until := now.Add(cfg.MaxTokenTTL + 2*cfg.ClockSkew)
-			if k.until.Before(until) {
-				until = k.until
-			}
-			k = &trustedKey{key: &verifyOnly, until: until, header: k.header, kept: true}
+		switch {
+		case k.kept:
+			kept = append(kept, k)
+		case foreign || rolledBack:
+			kept = append(kept, k.keep(now.Add(cfg.MaxTokenTTL+2*cfg.ClockSkew)))
 		}
-		kept = append(kept, k)
 	}
 	return kept
+}
+
+// keep returns a copy that only verifies, until a time or the end of k's trust.
+func (k *trustedKey) keep(until time.Time) *trustedKey {
+	verifyOnly := *k.key
+	verifyOnly.private = nil
+	if k.until.Before(until) {
+		until = k.until
+	}
+	return &trustedKey{key: &verifyOnly, until: until, header: k.header, foreign: k.foreign, kept: true}
 }
 
 // signing returns the key that signs at a time, or nil. The newest keys come
@@ -107,19 +132,34 @@ func (s *snapshot) signing(at time.Time) *trustedKey {
 	return s.byKID[k.id]
 }
 
-// jwk returns the public half as RFC 7517 has it, with the certificate (x5c)
-// and its SHA-256 thumbprint (x5t#S256).
-func (k *key) jwk() jose.JSONWebKey {
+// keyIDs returns the kids by which tokens name the key. Of another system's key
+// whose kid nobody has given, those are the ones in use: beside the RFC 7638
+// thumbprint the certificate's (RFC 7515 sections 4.1.7 and 4.1.8), in base64url
+// and, as .NET writes it, in hexadecimal, to which IdentityServer appends the
+// algorithm.
+func (k *trustedKey) keyIDs() []string {
+	if !k.foreign || k.id != thumbprint(k.cert) {
+		return []string{k.id}
+	}
+	sha1, sha256 := sha1.Sum(k.cert.Raw), sha256.Sum256(k.cert.Raw)
+	hex := strings.ToUpper(hex.EncodeToString(sha1[:]))
+	base64url := base64.RawURLEncoding.EncodeToString
+	return []string{k.id, base64url(sha1[:]), base64url(sha256[:]), hex, hex + k.alg.name, strings.ToLower(hex)}
+}
+
+// jwk returns the public half under a kid, as RFC 7517 has it, with the
+// certificate (x5c) and its SHA-256 thumbprint (x5t#S256).
+func (k *key) jwk(kid string) jose.JSONWebKey {
 	digest := sha256.Sum256(k.cert.Raw)
 	return jose.JSONWebKey{
-		Key: k.cert.PublicKey, KeyID: k.id, Algorithm: k.alg.name, Use: "sig",
+		Key: k.cert.PublicKey, KeyID: kid, Algorithm: k.alg.name, Use: "sig",
 		Certificates: []*x509.Certificate{k.cert}, CertificateThumbprintSHA256: digest[:],
 	}
 }
 
 // header returns the encoded JOSE header of the tokens of a type that k signs.
-// It is the same for each of them. All three values are plain ASCII by
-// construction or by check, so that nothing needs escaping.
+// It is the same for each of them. All three values are printable ASCII without
+// quotes, by construction or by check, so that nothing needs escaping.
 func (k *key) header(typ string) string {
 	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"` + k.alg.name + `","kid":"` + k.id + `","typ":"` + typ + `"}`))
 }

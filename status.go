@@ -1,21 +1,32 @@
 package fleetkey
 
 import (
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"time"
 )
 
 // Status is what a [Signer] knows of its keys and its store at one moment. It
 // is answered from memory.
 type Status struct {
-	Store        string    // how the store names itself
-	Version      Version   // of the bundle in use
-	SigningKeyID string    // kid of the key that signs now; "": none can
-	Err          error     // why Issue would fail now; nil: it would not
-	Keys         []KeyInfo // newest first
-	NextChange   time.Time // when a key begins to sign or ends to be trusted; zero: never
-	LastLoad     time.Time // when the store was last read with success
-	LoadErr      error     // of the last load; nil: it succeeded
-	Failures     int       // failed loads since LastLoad
+	Store   string    // how the store names itself
+	Version Version   // of the bundle in use
+	Keys    []KeyInfo // newest first, those gone included until they are pruned
+
+	SigningKeyID   string    // kid of the key that signs now; "": none can
+	SigningSince   time.Time // when it began
+	NextActivation time.Time // when the announced key begins to sign; zero: none is announced
+	RotationDue    time.Time // when the next key is to be announced; zero: rotation is off, or one is announced
+	NextChange     time.Time // when a key begins to sign or ends to be trusted; zero: never
+	Ending         time.Time // when the signing key's certificate ends, if that is near and no key takes over
+
+	LastLoad time.Time // when the store was last read with success, by the machine's clock
+	Failures int       // failed loads since
+
+	Err         error // why Issue would fail now; nil: it would not
+	LoadErr     error // of the last load; nil: it succeeded
+	RotationErr error // of the last rotation that was due; nil: it succeeded
 }
 
 // KeyInfo describes a key of the set.
@@ -48,9 +59,20 @@ func (s *Signer) Status() Status {
 		NextChange: snap.set.nextChange(now, s.cfg.Rotation.Retain),
 		LastLoad:   h.loaded, LoadErr: h.err, Failures: h.failures,
 	}
-	k, err := s.signingKey(now)
+	if err := s.rotationErr.Load(); err != nil {
+		status.RotationErr = *err
+	}
+	signing, err := s.signingKey(now)
 	if status.Err = err; err == nil {
-		status.SigningKeyID = k.id
+		status.SigningKeyID, status.SigningSince = signing.id, signing.cert.NotBefore
+	}
+	if next := snap.set.announced(now, &s.cfg); next != nil {
+		status.NextActivation = next.cert.NotBefore
+	} else if s.cfg.Rotation.Every > 0 && signing != nil {
+		status.RotationDue = signing.cert.NotBefore.Add(s.cfg.Rotation.Every - s.cfg.Rotation.Announce)
+	}
+	if k := snap.ending(now); k != nil {
+		status.Ending = k.cert.NotAfter
 	}
 	for _, k := range snap.trusted {
 		status.Keys = append(status.Keys, KeyInfo{
@@ -59,6 +81,57 @@ func (s *Signer) Status() Status {
 		})
 	}
 	return status
+}
+
+// Warnings tells what an operator should look at, in words, although tokens are
+// issued and verified. It is empty if all is well.
+func (s Status) Warnings() []string {
+	var warnings []string
+	if s.LoadErr != nil {
+		warnings = append(warnings, fmt.Sprintf("the store could not be read since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
+	}
+	if s.RotationErr != nil {
+		warnings = append(warnings, fmt.Sprintf("the signing key could not be rotated: %v", s.RotationErr))
+	}
+	if !s.Ending.IsZero() {
+		warnings = append(warnings, "the signing key has no successor and ends at "+s.Ending.UTC().Format(time.RFC3339))
+	}
+	return warnings
+}
+
+// Health returns a handler for load balancers and monitors. It answers 200 while
+// Issue and Verify work and 503 with the reason when Issue would fail; a store
+// that cannot be reached is a warning in the answer, since to take every
+// instance out of service for it would turn a small fault into a large one. It
+// is answered from memory and shows no key material.
+func (s *Signer) Health() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := s.Status()
+		answer := struct {
+			Status       string    `json:"status"`
+			Reason       string    `json:"reason,omitempty"`
+			Warnings     []string  `json:"warnings,omitempty"`
+			SigningKeyID string    `json:"signing_kid,omitempty"`
+			LastLoad     time.Time `json:"last_load"`
+		}{"ok", "", status.Warnings(), status.SigningKeyID, status.LastLoad.UTC()}
+		code := http.StatusOK
+		if status.Err != nil {
+			answer.Status, answer.Reason, code = "failing", status.Err.Error(), http.StatusServiceUnavailable
+		} else if len(answer.Warnings) > 0 {
+			answer.Status = "degraded"
+		}
+		body, err := json.Marshal(answer)
+		if err != nil { // strings and times only
+			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(code)
+		if r.Method != http.MethodHead {
+			_, _ = w.Write(body)
+		}
+	})
 }
 
 func (k *trustedKey) role(now time.Time, signing *trustedKey) Role {
@@ -103,14 +176,21 @@ const (
 	endWarningEvery = 24 * time.Hour
 )
 
-// warnOfEnd logs, once a day, that the signing key's certificate comes to its
-// end and no other key is there to take over. Only the refresh goroutine calls
-// it.
+// ending returns the signing key if its certificate comes to its end and no
+// other key is there to take over, or nil.
+func (s *snapshot) ending(now time.Time) *trustedKey {
+	k := s.signing(now)
+	if k == nil || s.set.successor(k.key) != nil || k.cert.NotAfter.Sub(now) > endWarning {
+		return nil
+	}
+	return k
+}
+
+// warnOfEnd logs, once a day, that the signing key is ending. Only the refresh
+// goroutine calls it.
 func (s *Signer) warnOfEnd() {
-	now, snap := s.cfg.Now(), s.current.Load()
-	k := snap.signing(now)
-	if k == nil || snap.set.successor(k.key) != nil || k.cert.NotAfter.Sub(now) > endWarning ||
-		!s.warned.IsZero() && time.Since(s.warned) < endWarningEvery {
+	k := s.current.Load().ending(s.cfg.Now())
+	if k == nil || !s.warned.IsZero() && time.Since(s.warned) < endWarningEvery {
 		return
 	}
 	s.warned = time.Now()

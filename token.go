@@ -93,7 +93,7 @@ func (c *claimSet) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		case "sub":
 			c.subject, err = readString(dec)
 		case "aud":
-			c.audience, err = readAudience(dec)
+			c.audience, err = readStrings(dec)
 		case "exp":
 			c.expires, err = readTime(dec)
 		case "iat":
@@ -105,7 +105,7 @@ func (c *claimSet) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		case "client_id":
 			c.clientID, err = readString(dec)
 		case "scope":
-			c.scope, err = readString(dec)
+			c.scope, err = readScope(dec)
 		default:
 			if isRegistered(name) {
 				return &claimError{"a registered claim's name is written in another case"}
@@ -122,24 +122,24 @@ type claimError struct{ text string }
 func (e *claimError) Error() string { return e.text }
 
 // missing returns the name of a required claim that is absent, or "".
-func (c *claimSet) missing() string {
+func (c *claimSet) missing(foreign bool) string {
 	switch {
 	case c.expires.IsZero():
 		return "exp"
-	case c.issued.IsZero():
-		return "iat"
 	case c.issuer == "":
 		return "iss"
 	case len(c.audience) == 0:
 		return "aud"
-	case c.subject == "":
+	case c.issued.IsZero() && !foreign:
+		return "iat"
+	case c.subject == "" && !foreign:
 		return "sub"
 	}
 	return ""
 }
 
-// readAudience reads a string or an array of strings (RFC 7519 section 4.1.3).
-func readAudience(dec *jsontext.Decoder) ([]string, error) {
+// readStrings reads a string or an array of strings (RFC 7519 section 4.1.3).
+func readStrings(dec *jsontext.Decoder) ([]string, error) {
 	if dec.PeekKind() == '"' {
 		one, err := readString(dec)
 		return []string{one}, err
@@ -160,6 +160,21 @@ func readAudience(dec *jsontext.Decoder) ([]string, error) {
 	}
 	_, err := dec.ReadToken()
 	return names, err
+}
+
+// readScope reads a scope claim (RFC 8693 section 4.2). IdentityServer writes
+// an array of scopes instead.
+func readScope(dec *jsontext.Decoder) (string, error) {
+	if dec.PeekKind() == '"' {
+		return readString(dec)
+	}
+	scopes, err := readStrings(dec)
+	for _, scope := range scopes {
+		if scope == "" || strings.Contains(scope, " ") {
+			return "", &claimError{"a scope is empty or holds a space"}
+		}
+	}
+	return strings.Join(scopes, " "), err
 }
 
 // readTime reads a NumericDate (RFC 7519 section 2): seconds since 1970, with

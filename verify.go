@@ -47,7 +47,7 @@ func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
 	}
 	t, err := k.open(parts)
 	if err == nil {
-		err = s.checkClaims(t)
+		err = s.checkClaims(t, k.foreign)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: %w", err)
@@ -98,6 +98,8 @@ func decode(segment, what string) ([]byte, error) {
 
 // keyFor returns the key that a token's header names. The headers that the
 // fleet itself writes are the same bytes for each key; only others are parsed.
+// Other systems' access tokens may lack a typ of their own (it came with RFC
+// 9068) and carry a certificate's thumbprint.
 func (s *snapshot) keyFor(p parts, now time.Time) (*trustedKey, error) {
 	k := s.byHeader[p.header]
 	if k == nil {
@@ -105,13 +107,18 @@ func (s *snapshot) keyFor(p parts, now time.Time) (*trustedKey, error) {
 		if err != nil {
 			return nil, err
 		}
-		if k = s.byKID[h.keyID]; k == nil {
+		k = s.byKID[h.keyID]
+		untyped := k != nil && k.foreign && (h.typ == "" || strings.EqualFold(h.typ, "JWT"))
+		if !untyped && strings.TrimPrefix(strings.ToLower(h.typ), "application/") != accessTokenType {
+			return nil, fmt.Errorf("%w: its typ is not %s", ErrWrongType, accessTokenType)
+		}
+		if k == nil {
 			return nil, fmt.Errorf("%w: kid %q", ErrUnknownKey, h.keyID)
 		}
 		if h.algorithm != k.alg.name {
 			return nil, fmt.Errorf("%w: the key's is %s", ErrWrongAlgorithm, k.alg.name)
 		}
-		if h.thumbprint && k.private != nil {
+		if h.thumbprint && !k.foreign {
 			return nil, fmt.Errorf("%w: x5t in the header", ErrMalformed)
 		}
 	}
@@ -127,7 +134,7 @@ type header struct {
 	thumbprint            bool // x5t or x5t#S256, which other systems write
 }
 
-// parseHeader reads a JOSE header and checks its typ. Parameters that could
+// parseHeader reads a JOSE header. Parameters that could
 // name a key elsewhere or change what is signed (jwk, jku, x5u, x5c, b64, zip,
 // crit, ...) are refused, whatever they say.
 func parseHeader(segment string) (header, error) {
@@ -138,10 +145,6 @@ func parseHeader(segment string) (header, error) {
 	var h header
 	if err := json.Unmarshal(data, &h); err != nil {
 		return header{}, fmt.Errorf("%w: the header is not a JSON object of alg, typ and kid alone", ErrMalformed)
-	}
-	typ := strings.ToLower(h.typ)
-	if strings.TrimPrefix(typ, "application/") != accessTokenType {
-		return header{}, fmt.Errorf("%w: its typ is not %s", ErrWrongType, accessTokenType)
 	}
 	if h.keyID == "" || len(h.keyID) > maxKeyID {
 		return header{}, fmt.Errorf("%w: kid is absent or over %d bytes", ErrMalformed, maxKeyID)
@@ -228,10 +231,11 @@ func (k *trustedKey) open(p parts) (*Token, error) {
 }
 
 // checkClaims checks the registered claims (RFC 7519 section 4.1) of a token
-// whose signature is good.
-func (s *Signer) checkClaims(t *Token) error {
+// whose signature is good. A foreign token need not have iat and sub, may have
+// lived by another lifetime, and may name a former issuer.
+func (s *Signer) checkClaims(t *Token, foreign bool) error {
 	c, now, skew := &t.claims, s.cfg.Now(), s.cfg.ClockSkew
-	if missing := c.missing(); missing != "" {
+	if missing := c.missing(foreign); missing != "" {
 		return fmt.Errorf("%w: %s", ErrMissingClaim, missing)
 	}
 	switch {
@@ -241,9 +245,9 @@ func (s *Signer) checkClaims(t *Token) error {
 		return fmt.Errorf("%w: issued at %s, ahead of the clock", ErrNotYetValid, c.issued.Format(time.RFC3339))
 	case c.notBefore.After(now.Add(skew)):
 		return fmt.Errorf("%w before %s", ErrNotYetValid, c.notBefore.Format(time.RFC3339))
-	case !c.expires.After(c.issued) || c.expires.Sub(c.issued) > s.cfg.MaxTokenTTL:
+	case !foreign && (!c.expires.After(c.issued) || c.expires.Sub(c.issued) > s.cfg.MaxTokenTTL):
 		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, s.cfg.MaxTokenTTL)
-	case c.issuer != s.cfg.Issuer:
+	case c.issuer != s.cfg.Issuer && !(foreign && slices.Contains(s.cfg.FormerIssuers, c.issuer)):
 		return fmt.Errorf("%w: %q", ErrWrongIssuer, c.issuer)
 	case !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(s.cfg.Audience, a) }):
 		return fmt.Errorf("%w: %q", ErrWrongAudience, c.audience)
