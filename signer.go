@@ -54,9 +54,16 @@ const (
 // private keys then leave the store that they came from.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	cfg, err := cfg.withDefaults()
+	if err == nil {
+		err = cfg.checkBounds()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
+	return newSigner(ctx, store, cfg)
+}
+
+func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	s := &Signer{cfg: cfg, store: store}
 	adoption, err := s.beginAdoption(ctx)
 	if err == nil {
