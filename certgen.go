@@ -121,9 +121,10 @@ func lowOrder(public ed25519.PublicKey) bool {
 }
 
 // newKey generates a key of the named algorithm and a self-signed certificate
-// for it, with marks as its alternative names (see rotation.go). The times are
-// cut to whole seconds, which is what a certificate can say.
-func newKey(algorithmName, commonName string, notBefore, notAfter time.Time, marks ...*url.URL) (*key, error) {
+// for it, with marks as its alternative names (see rotation.go). The certificate
+// lives ten years, with rotation as without: what ends a key is its successor,
+// and a fleet that cannot make one had better go on than stop.
+func newKey(algorithmName, commonName string, notBefore time.Time, marks ...*url.URL) (*key, error) {
 	alg, err := algorithmNamed(algorithmName)
 	if err != nil {
 		return nil, err
@@ -136,14 +137,15 @@ func newKey(algorithmName, commonName string, notBefore, notAfter time.Time, mar
 	if err != nil {
 		return nil, fmt.Errorf("encode the common name %q: %w", commonName, err)
 	}
-	cert, err := selfSigned(alg, private, subject, notBefore, notAfter, marks)
+	cert, err := selfSigned(alg, private, subject, notBefore, notBefore.AddDate(10, 0, 0), marks)
 	if err != nil {
 		return nil, err
 	}
 	return makeKey(cert, private)
 }
 
-// selfSigned makes a certificate by a key for itself.
+// selfSigned makes a certificate by a key for itself. The times are cut to whole
+// seconds, which is what a certificate can say.
 func selfSigned(alg algorithm, private crypto.Signer, rawSubject []byte, notBefore, notAfter time.Time, marks []*url.URL) (*x509.Certificate, error) {
 	template := &x509.Certificate{
 		// No SerialNumber: CreateCertificate draws a random one.

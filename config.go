@@ -50,8 +50,10 @@ type Config struct {
 	// Default: 1 hour, or TokenTTL if that is more.
 	MaxTokenTTL time.Duration
 
-	// ClockSkew is how far any clock of the fleet may be off the true time. It
-	// is also the leeway of exp, nbf and iat. Default: 1 minute.
+	// ClockSkew is how far any clock of the fleet may be off the true time.
+	// Verify allows for it: once for exp, and twice for nbf and iat, since the
+	// issuer's clock may be ahead while the verifier's is behind. Default: 1
+	// minute.
 	ClockSkew time.Duration
 
 	// RefreshEvery is how often the store is read for a changed key set.
@@ -149,16 +151,6 @@ func (c Config) withDefaults() (Config, error) {
 		c.Now = time.Now
 	}
 	return c, nil
-}
-
-// certificateEnd returns the end of a certificate that begins at a time.
-// Without rotation nobody would replace it, so the end is far. With it, a fleet
-// that has lost its right to write has three more periods to notice.
-func (c *Config) certificateEnd(begin time.Time) time.Time {
-	if c.Rotation.Every == 0 {
-		return begin.AddDate(10, 0, 0)
-	}
-	return begin.Add(max(4*c.Rotation.Every, 365*24*time.Hour))
 }
 
 func setDefault[T comparable](field *T, value T) {

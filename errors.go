@@ -40,7 +40,7 @@ var (
 	ErrWrongAudience error = &sentinel{"token is for another audience", []error{jwt.ErrTokenInvalidAudience, ErrInvalidClaims}}
 	// ErrExpired: exp has passed by more than Config.ClockSkew.
 	ErrExpired error = &sentinel{"token is expired", []error{jwt.ErrTokenExpired, ErrInvalidClaims}}
-	// ErrNotYetValid: nbf or iat lies ahead by more than Config.ClockSkew.
+	// ErrNotYetValid: nbf or iat lies ahead by more than 2 Config.ClockSkew.
 	ErrNotYetValid error = &sentinel{"token is not valid yet", []error{jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, ErrInvalidClaims}}
 )
 

@@ -1,6 +1,10 @@
 package fleetkey
 
-import "context"
+import (
+	"context"
+	"crypto"
+	"testing"
+)
 
 // NewSignerUnchecked is NewSigner without the bounds that keep tokens from being
 // rejected, so that the simulation can show what they are for.
@@ -10,4 +14,14 @@ func NewSignerUnchecked(ctx context.Context, store KeyStore, cfg Config) (*Signe
 		return nil, err
 	}
 	return newSigner(ctx, store, cfg)
+}
+
+// PrivateKey returns the private key of a kid in a bundle, as a thief would.
+func PrivateKey(t testing.TB, bundle []byte, kid string) crypto.Signer {
+	t.Helper()
+	set, err := parseKeySet(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set.find(kid).private
 }

@@ -206,6 +206,11 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 // the two, a set loaded earlier must not be adopted over one saved since.
 func (s *Signer) lockStore(ctx context.Context) error {
 	select {
+	case <-s.stopped:
+		return ErrClosed
+	default:
+	}
+	select {
 	case s.busy <- struct{}{}:
 		return nil
 	case <-ctx.Done():

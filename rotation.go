@@ -62,7 +62,7 @@ func (s *keySet) announced(now time.Time, cfg *Config) *key {
 // newSuccessor makes a key that begins to sign once everyone knows it.
 func newSuccessor(now time.Time, cfg *Config) (*key, error) {
 	begin := now.Add(cfg.Rotation.Announce).Add(time.Second) // NotBefore is cut to seconds
-	return newKey(cfg.Algorithm, cfg.CommonName, begin, cfg.certificateEnd(begin))
+	return newKey(cfg.Algorithm, cfg.CommonName, begin)
 }
 
 // tidy returns the keys of s without those past their trust, and without the
@@ -166,7 +166,7 @@ func (s *keySet) rotated(now time.Time, cfg *Config) (*keySet, error) {
 // newKeyForNow makes a key that signs at once, also on an instance whose clock
 // is behind by ClockSkew, if this one's is ahead by as much.
 func newKeyForNow(now time.Time, cfg *Config, marks ...*url.URL) (*key, error) {
-	return newKey(cfg.Algorithm, cfg.CommonName, now.Add(-2*cfg.ClockSkew), cfg.certificateEnd(now), marks...)
+	return newKey(cfg.Algorithm, cfg.CommonName, now.Add(-2*cfg.ClockSkew), marks...)
 }
 
 // without returns s less a key, for ever. If the key may have signed tokens as

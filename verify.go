@@ -241,9 +241,9 @@ func (s *Signer) checkClaims(t *Token, foreign bool) error {
 	switch {
 	case !now.Before(c.expires.Add(skew)):
 		return fmt.Errorf("%w since %s", ErrExpired, c.expires.Format(time.RFC3339))
-	case c.issued.After(now.Add(skew)):
+	case c.issued.After(now.Add(2 * skew)):
 		return fmt.Errorf("%w: issued at %s, ahead of the clock", ErrNotYetValid, c.issued.Format(time.RFC3339))
-	case c.notBefore.After(now.Add(skew)):
+	case c.notBefore.After(now.Add(2 * skew)):
 		return fmt.Errorf("%w before %s", ErrNotYetValid, c.notBefore.Format(time.RFC3339))
 	case !foreign && (!c.expires.After(c.issued) || c.expires.Sub(c.issued) > s.cfg.MaxTokenTTL):
 		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, s.cfg.MaxTokenTTL)

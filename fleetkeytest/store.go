@@ -46,6 +46,9 @@ func NewStore() *Store {
 // that start at zero, as another instance of a fleet would have.
 func (s *Store) Open() *Store { return &Store{cell: s.cell} }
 
+// String names the store in errors and logs.
+func (s *Store) String() string { return "the in-memory store" }
+
 // A Call tells a hook which call is about to happen.
 type Call struct {
 	Op Op

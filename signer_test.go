@@ -1,0 +1,536 @@
+package fleetkey_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+const issuer = "https://id.example"
+
+// config is a Config for tests: quick keys and no log.
+func config() fleetkey.Config {
+	return fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}
+}
+
+// start makes a signer that the test closes.
+func start(t *testing.T, store fleetkey.KeyStore, cfg fleetkey.Config) *fleetkey.Signer {
+	t.Helper()
+	s, err := fleetkey.NewSigner(t.Context(), store, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+func issue(t *testing.T, s *fleetkey.Signer) string {
+	t.Helper()
+	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+	require.NoError(t, err)
+	return token
+}
+
+// accepts and refuses check one token at each of some signers.
+func accepts(t *testing.T, token string, signers ...*fleetkey.Signer) {
+	t.Helper()
+	for i, s := range signers {
+		_, err := s.Verify(t.Context(), token)
+		require.NoError(t, err, "signer %d", i)
+	}
+}
+
+func refuses(t *testing.T, want error, token string, signers ...*fleetkey.Signer) {
+	t.Helper()
+	for i, s := range signers {
+		got, err := s.Verify(t.Context(), token)
+		require.ErrorIs(t, err, want, "signer %d", i)
+		require.Nil(t, got)
+	}
+}
+
+// foreignBundle is the bundle of another fleet.
+func foreignBundle(t *testing.T, cfg fleetkey.Config) []byte {
+	t.Helper()
+	other := fleetkeytest.NewStore()
+	s, err := fleetkey.NewSigner(t.Context(), other, cfg)
+	require.NoError(t, err)
+	require.NoError(t, s.Close())
+	bundle, _ := other.Content()
+	return bundle
+}
+
+// fail makes every call of the given ops fail.
+func fail(err error, ops ...fleetkeytest.Op) func(fleetkeytest.Call) fleetkeytest.Fault {
+	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+		for _, op := range ops {
+			if c.Op == op {
+				f.Err = err
+			}
+		}
+		return f
+	}
+}
+
+func TestStartRaceMakesOneKey(t *testing.T) {
+	const n = 100
+	store := fleetkeytest.NewStore()
+	signers, tokens := make([]*fleetkey.Signer, n), make([]string, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			s, err := fleetkey.NewSigner(t.Context(), store.Open(), config())
+			if assert.NoError(t, err) {
+				signers[i] = s
+				tokens[i], err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+				assert.NoError(t, err)
+			}
+		})
+	}
+	wg.Wait()
+	for i, s := range signers {
+		require.NotNil(t, s)
+		defer s.Close()
+		accepts(t, tokens[i], signers...)
+		require.Equal(t, signers[0].SigningKey().KeyID, s.SigningKey().KeyID)
+		require.Len(t, s.PublicKeys(), 1)
+	}
+}
+
+func TestStart(t *testing.T) {
+	boom := errors.New("boom")
+	for name, tc := range map[string]struct {
+		hook  func(*fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault
+		set   []byte
+		want  error  // nil: starts
+		text  string // of the error
+		saves int
+	}{
+		"any other failure never creates":         {hook: hooked(fail(boom, fleetkeytest.OpLoad)), want: boom, text: "load"},
+		"garbage is never overwritten":            {set: []byte("{}"), text: "is not a key bundle"},
+		"a refused save":                          {hook: hooked(fail(boom, fleetkeytest.OpSave)), want: boom, text: "save", saves: 1},
+		"a refused read and a refused save":       {hook: hooked(fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad, fleetkeytest.OpSave)), want: fleetkey.ErrAccessDenied, saves: 1},
+		"reads stay refused after a create":       {hook: hooked(fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad)), want: fleetkey.ErrAccessDenied, saves: 1},
+		"a refused read that hid an empty store":  {hook: hideAbsence, saves: 1},
+		"a create whose reply is lost":            {hook: hooked(loseReply), saves: 1},
+		"a winner that shows late":                {hook: hooked(func(c fleetkeytest.Call) (f fleetkeytest.Fault) { return f }), saves: 1},
+		"a secret that exists but stays empty":    {hook: hooked(fail(fleetkey.ErrConflict, fleetkeytest.OpSave)), text: "the secret exists but has no value", want: fleetkey.ErrNotExist, saves: 1},
+		"a store that is unavailable for a while": {hook: hooked(unavailable(5)), saves: 1},
+		"a store that hangs for a while":          {hook: hooked(hang(2)), saves: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				if tc.set != nil {
+					store.Set(tc.set)
+				}
+				if tc.hook != nil {
+					store.SetHook(tc.hook(store))
+				}
+				s, err := fleetkey.NewSigner(t.Context(), store, config())
+				assert.Equal(t, tc.saves, store.Saves())
+				if tc.want == nil && tc.text == "" {
+					require.NoError(t, err)
+					defer s.Close()
+					accepts(t, issue(t, s), s, start(t, store.Open(), config()))
+					return
+				}
+				require.Nil(t, s)
+				if tc.want != nil {
+					require.ErrorIs(t, err, tc.want)
+				}
+				require.ErrorContains(t, err, tc.text)
+				require.ErrorContains(t, err, "in-memory store")
+				bundle, _ := store.Content()
+				if tc.set != nil {
+					require.Equal(t, tc.set, bundle)
+				}
+			})
+		})
+	}
+}
+
+func hooked(hook func(fleetkeytest.Call) fleetkeytest.Fault) func(*fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault {
+	return func(*fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault { return hook }
+}
+
+func loseReply(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+	if c.Op == fleetkeytest.OpSave {
+		f = fleetkeytest.Fault{Err: fleetkey.ErrUnavailable, Stored: true}
+	}
+	return f
+}
+
+func unavailable(calls int) func(fleetkeytest.Call) fleetkeytest.Fault {
+	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+		if c.Op == fleetkeytest.OpLoad && c.N <= calls {
+			f.Err = fleetkey.ErrUnavailable
+		}
+		return f
+	}
+}
+
+func hang(calls int) func(fleetkeytest.Call) fleetkeytest.Fault {
+	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+		if c.Op == fleetkeytest.OpLoad && c.N <= calls {
+			f.Delay = 24 * time.Hour
+		}
+		return f
+	}
+}
+
+// hideAbsence answers as IAM does where the policy covers the secret's stored
+// name but not the name as asked for.
+func hideAbsence(store *fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault {
+	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+		if _, v := store.Content(); c.Op == fleetkeytest.OpLoad && v == "" {
+			f.Err = fleetkey.ErrAccessDenied
+		}
+		return f
+	}
+}
+
+func TestStartWaitsForTheStoreUntilItsContextEnds(t *testing.T) { // A16
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		store.SetHook(fail(fmt.Errorf("%w: connection refused", fleetkey.ErrUnavailable), fleetkeytest.OpLoad))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		begin := time.Now()
+		_, err := fleetkey.NewSigner(ctx, store, config())
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorContains(t, err, "connection refused", "the last cause is told")
+		require.Equal(t, time.Hour, time.Since(begin))
+		require.Less(t, store.Loads(), 30, "the waits grow")
+		require.Zero(t, store.Saves())
+	})
+}
+
+func TestRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		a, b := start(t, store, config()), start(t, store.Open(), config())
+		old := issue(t, a)
+
+		time.Sleep(24 * time.Hour)
+		require.InDelta(t, 24*12, store.Loads(), 24, "one load in five minutes")
+
+		store.Set(foreignBundle(t, config()))
+		time.Sleep(6 * time.Minute)
+		require.NotEqual(t, old, a.SigningKey().KeyID)
+		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID, "a replaced secret is adopted without a restart")
+		accepts(t, issue(t, a), a, b)
+
+		_, version := store.Content()
+		store.Set([]byte("garbage"))
+		require.ErrorContains(t, a.Refresh(t.Context()), "not a key bundle")
+		time.Sleep(time.Hour)
+		require.Equal(t, version, a.Status().Version, "garbage is reported and ignored")
+		require.Error(t, a.Status().LoadErr)
+		accepts(t, issue(t, a), a, b)
+		bundle, _ := store.Content()
+		require.Equal(t, "garbage", string(bundle), "and never overwritten")
+	})
+}
+
+func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3, A5, F3, F5
+	for name, f := range map[string]fleetkeytest.Fault{
+		"refused":   {Err: fleetkey.ErrAccessDenied},
+		"throttled": {Err: fleetkey.ErrUnavailable},
+		"hanging":   {Delay: time.Hour},
+		"deleted":   {Err: fleetkey.ErrNotExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				s := start(t, store, config())
+				store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return f })
+				begin, loads, saves := time.Now(), store.Loads(), store.Saves()
+				time.Sleep(30 * 24 * time.Hour)
+				calls := float64(store.Loads()-loads) / time.Since(begin).Minutes()
+				require.LessOrEqual(t, calls, 0.3, "calls a minute")
+				require.Equal(t, saves, store.Saves(), "nothing is created")
+
+				now := time.Now()
+				accepts(t, issue(t, s), s)
+				require.Equal(t, now, time.Now(), "Issue and Verify do not wait")
+				status := s.Status()
+				require.NoError(t, status.Err)
+				require.Error(t, status.LoadErr)
+				require.Positive(t, status.Failures)
+				require.NotEmpty(t, status.Warnings())
+
+				store.SetHook(nil)
+				time.Sleep(6 * time.Minute)
+				require.NoError(t, s.Status().LoadErr, "recovers alone")
+			})
+		})
+	}
+}
+
+func TestUnknownKeyIsLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		store.Set(foreignBundle(t, config()))
+		fresh := start(t, store.Open(), config())
+		accepts(t, issue(t, fresh), s)
+	})
+}
+
+func TestUnknownKeyBurstSharesOneLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		store.Set(foreignBundle(t, config()))
+		token := issue(t, start(t, store.Open(), config()))
+		before := store.Loads()
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Second} })
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				_, err := s.Verify(t.Context(), token)
+				assert.NoError(t, err)
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 1, store.Loads()-before)
+	})
+}
+
+func TestUnknownKeyFlood(t *testing.T) { // L2
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		junk := issue(t, start(t, fleetkeytest.NewStore(), config()))
+		honest := issue(t, s)
+		before, begin := store.Loads(), time.Now()
+		for time.Since(begin) < time.Minute {
+			refuses(t, fleetkey.ErrUnknownKey, junk, s)
+			now := time.Now()
+			accepts(t, honest, s)
+			require.Equal(t, now, time.Now(), "known keys are not touched")
+			time.Sleep(50 * time.Millisecond)
+		}
+		require.LessOrEqual(t, store.Loads()-before, 7)
+		require.GreaterOrEqual(t, store.Loads()-before, 5, "and the store is asked all the same")
+	})
+}
+
+func TestUnknownKeyWhileTheStoreHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		junk := issue(t, start(t, fleetkeytest.NewStore(), config()))
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		_, err := s.Verify(ctx, junk)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+		require.Equal(t, time.Second, time.Since(begin), "ctx bounds the wait")
+	})
+}
+
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		token := issue(t, s)
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
+		waiting := make(chan error)
+		go func() { waiting <- s.Refresh(context.Background()) }()
+		synctest.Wait()
+		begin := time.Now()
+		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(), "twice")
+		require.Equal(t, begin, time.Now(), "Close does not wait for a hanging store")
+		require.Error(t, <-waiting)
+		require.ErrorIs(t, s.Refresh(t.Context()), fleetkey.ErrClosed)
+		require.ErrorIs(t, s.Rotate(t.Context()), fleetkey.ErrClosed)
+		accepts(t, token, s)
+		accepts(t, issue(t, s), s)
+		require.NoError(t, s.Status().LoadErr, "closing is not the store's failure")
+	}) // the bubble fails if a goroutine is left
+}
+
+// The rows A10 and A11 of a store that an operator has changed by hand.
+func TestVanishedKeys(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, first fleetkey.Version)
+		kept   bool
+	}{
+		"A10 exchanged for another fleet's bundle": {func(t *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, _ fleetkey.Version) {
+			store.Set(foreignBundle(t, config()))
+		}, true},
+		"A11 rolled back to before the key": {func(_ *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, first fleetkey.Version) {
+			store.RollBack(first)
+		}, true},
+		"revoked": {func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, _ fleetkey.Version) {
+			other := start(t, store.Open(), config())
+			require.NoError(t, other.Revoke(t.Context(), s.SigningKey().KeyID))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				s := start(t, store, config())
+				_, first := store.Content()
+				require.NoError(t, s.Rotate(t.Context()))
+				time.Sleep(25 * time.Hour)
+				token := issue(t, s) // by the second key
+				tc.change(t, store, s, first)
+				require.NoError(t, s.Refresh(t.Context()))
+				require.NotEqual(t, kidOf(t, token), s.SigningKey().KeyID)
+				if !tc.kept {
+					refuses(t, fleetkey.ErrUnknownKey, token, s)
+					return
+				}
+				time.Sleep(59 * time.Minute)
+				accepts(t, token, s)
+				require.Contains(t, jwks(t, s), kidOf(t, token), "and published")
+				time.Sleep(10 * time.Minute)
+				require.NotContains(t, jwks(t, s), kidOf(t, token), "until its tokens have ended")
+			})
+		})
+	}
+}
+
+// kidOf reads the kid from a token's header.
+func kidOf(t *testing.T, token string) string {
+	t.Helper()
+	var header struct{ Kid string }
+	require.NoError(t, json.Unmarshal(segment(t, token, 0), &header))
+	return header.Kid
+}
+
+// jwks returns the kids that a signer publishes.
+func jwks(t *testing.T, s *fleetkey.Signer) []string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.JWKS().ServeHTTP(w, httptest.NewRequest("GET", fleetkey.JWKSPath, nil))
+	require.Equal(t, 200, w.Code)
+	var set struct{ Keys []struct{ Kid string } }
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &set))
+	var kids []string
+	for _, k := range set.Keys {
+		kids = append(kids, k.Kid)
+	}
+	return kids
+}
+
+func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		stolen := issue(t, s)
+		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: 1} })
+		require.NoError(t, s.Refresh(t.Context()))
+		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		_, current := store.Content()
+		require.Equal(t, current, s.Status().Version)
+	})
+}
+
+func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates by
+	for name, jump := range map[string]time.Duration{"an hour back": -time.Hour, "an hour ahead": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var offset time.Duration
+				cfg := config()
+				cfg.Now = func() time.Time { return time.Now().Add(offset) }
+				store := fleetkeytest.NewStore()
+				s := start(t, store, cfg)
+				time.Sleep(2 * time.Hour)
+				offset = jump
+				accepts(t, issue(t, s), s)
+				require.Len(t, s.PublicKeys(), 1)
+			})
+		})
+	}
+	t.Run("to 1970", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			now := time.Now
+			cfg := config()
+			cfg.Now = func() time.Time { return now() }
+			store := fleetkeytest.NewStore()
+			s := start(t, store, cfg)
+			now = func() time.Time { return time.Unix(0, 0) }
+			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+			require.ErrorIs(t, err, fleetkey.ErrNoSigningKey)
+			require.ErrorContains(t, err, "clock")
+			require.ErrorIs(t, s.Status().Err, fleetkey.ErrNoSigningKey)
+			require.Equal(t, 1, store.Saves())
+		})
+	})
+}
+
+func TestCertificateEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		cfg := config()
+		cfg.RefreshEvery = 6 * time.Hour
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		s := start(t, fleetkeytest.NewStore(), cfg)
+		end := s.SigningKey().Certificate.NotAfter
+		time.Sleep(time.Until(end.Add(-91 * 24 * time.Hour)))
+		require.Empty(t, log.String())
+		require.Empty(t, s.Status().Warnings())
+		time.Sleep(3 * 24 * time.Hour)
+		require.Contains(t, log.String(), "comes to its end")
+		require.NotEmpty(t, s.Status().Warnings())
+		last := end.Add(-time.Hour - 2*time.Minute)
+		time.Sleep(time.Until(last))
+		token := issue(t, s)
+		time.Sleep(time.Second)
+		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+		require.ErrorIs(t, err, fleetkey.ErrKeyExpired)
+		time.Sleep(time.Hour - 2*time.Second)
+		accepts(t, token, s)
+	})
+}
+
+func TestConcurrentUseDuringReloads(t *testing.T) { // L5
+	store := fleetkeytest.NewStore()
+	s := start(t, store, config())
+	bundles := [][]byte{foreignBundle(t, config()), foreignBundle(t, config())}
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+				if assert.NoError(t, err) {
+					_, err = s.Verify(t.Context(), token)
+					assert.NoError(t, err)
+				}
+				s.Status()
+				s.PublicKeys()
+			}
+		})
+	}
+	for i := range 100 {
+		store.Set(bundles[i%2])
+		require.NoError(t, s.Refresh(t.Context()))
+	}
+	close(done)
+	wg.Wait()
+}
