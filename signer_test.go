@@ -481,15 +481,16 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 func TestCertificateEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		cfg := config()
-		cfg.RefreshEvery = 6 * time.Hour
+		cfg := lazily(config())
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		s := start(t, fleetkeytest.NewStore(), cfg)
 		end := s.SigningKey().Certificate.NotAfter
 		time.Sleep(time.Until(end.Add(-91 * 24 * time.Hour)))
+		synctest.Wait()
 		require.Empty(t, log.String())
 		require.Empty(t, s.Status().Warnings())
 		time.Sleep(3 * 24 * time.Hour)
+		synctest.Wait()
 		require.Contains(t, log.String(), "comes to its end")
 		require.NotEmpty(t, s.Status().Warnings())
 		last := end.Add(-time.Hour - 2*time.Minute)

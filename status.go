@@ -47,7 +47,7 @@ const (
 	Announced  Role = "announced"   // published and trusted, does not sign yet
 	Signing    Role = "signing"     // signs
 	Retired    Role = "retired"     // replaced, but still trusted
-	VerifyOnly Role = "verify-only" // trusted, has no private half
+	VerifyOnly Role = "verify-only" // another system's, trusted
 	Gone       Role = "gone"        // no longer trusted; the next writer drops it
 )
 
@@ -138,11 +138,11 @@ func (k *trustedKey) role(now time.Time, signing *trustedKey) Role {
 	switch {
 	case !now.Before(k.until):
 		return Gone
-	case k.private == nil:
+	case k.foreign:
 		return VerifyOnly
 	case k == signing:
 		return Signing
-	case k.cert.NotBefore.After(now):
+	case k.private != nil && k.cert.NotBefore.After(now):
 		return Announced
 	}
 	return Retired
