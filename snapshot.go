@@ -27,6 +27,7 @@ type snapshot struct {
 	jwks     []byte                 // RFC 7517 section 5
 	etag     string
 	changes  time.Time // when a key ends to be trusted; zero: never
+	cache    *tokenCache
 	previous Version   // that this one replaced
 	adopted  time.Time // when, by the monotonic clock
 }
@@ -45,7 +46,7 @@ type trustedKey struct {
 // newSnapshot works out what a set means at a time. The keys that old trusted
 // and the set lacks are dropped, unless keepVanished has a reason.
 func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg *Config) (*snapshot, error) {
-	s := &snapshot{version: version, set: set, adopted: time.Now(),
+	s := &snapshot{version: version, set: set, adopted: time.Now(), cache: newTokenCache(cfg.CachedTokens),
 		byKID: make(map[string]*trustedKey), byHeader: make(map[string]*trustedKey)}
 	if old != nil && old.version != version {
 		s.previous = old.version
