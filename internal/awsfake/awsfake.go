@@ -1,0 +1,217 @@
+// Package awsfake is an AWS Secrets Manager in this process, for tests. It
+// speaks the service's JSON 1.1 protocol, so that the real SDK runs on top, and
+// answers as AWS documents it, where emulators are laxer: request tokens,
+// staging labels, deletion windows, names and sizes, version quota, error codes
+// as JSON at HTTP status 400. Faults, IAM policies and eventual consistency are
+// had on demand.
+//
+//	aws := awsfake.Start(t)
+//	aws.Setenv(t)                             // the SDK now finds it
+//	aws.Inject(awsfake.Throttle(3))           // and is throttled thrice
+//
+// [New] gives a server without a socket, reached by [Server.Client]; it keeps
+// the time of a testing/synctest bubble.
+//
+// A Server is safe for concurrent use. Every operation is atomic.
+package awsfake
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+)
+
+// The account and region whose secrets a Server holds.
+const (
+	Account = "123456789012"
+	Region  = "eu-west-1"
+)
+
+// A Server is one region of Secrets Manager.
+type Server struct {
+	URL string // set by Start
+
+	mu      sync.Mutex
+	secrets map[string]history
+	calls   map[string]int
+	faults  []*Fault
+	policy  *Policy
+	lag     time.Duration // reads see the state of so long ago
+	stale   int           // reads that still see the state before the last write
+}
+
+// New returns a server without secrets and without a socket.
+func New() *Server {
+	return &Server{secrets: map[string]history{}, calls: map[string]int{}}
+}
+
+// Start returns a server on a loopback port, which ends with the test.
+func Start(t testing.TB) *Server {
+	s := New()
+	h := httptest.NewServer(s)
+	t.Cleanup(h.Close)
+	s.URL = h.URL
+	return s
+}
+
+// Setenv makes the SDK's default configuration find a started server, with
+// credentials and region, for the length of the test.
+func (s *Server) Setenv(t testing.TB) {
+	for name, value := range map[string]string{
+		"AWS_ENDPOINT_URL_SECRETS_MANAGER": s.URL,
+		"AWS_ACCESS_KEY_ID":                "AKIDFAKE",
+		"AWS_SECRET_ACCESS_KEY":            "fake",
+		"AWS_SESSION_TOKEN":                "",
+		"AWS_REGION":                       Region,
+		"AWS_EC2_METADATA_DISABLED":        "true",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// Client returns an SDK client that calls the server without a socket and
+// retries as the SDK does, only with pauses of a millisecond.
+func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.Client {
+	o := secretsmanager.Options{
+		Region:       Region,
+		BaseEndpoint: aws.String("http://awsfake.invalid"),
+		Credentials:  credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", ""),
+		HTTPClient:   s.HTTPClient(),
+		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+			o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return time.Millisecond, nil })
+		}),
+	}
+	return secretsmanager.New(o, opts...)
+}
+
+// Calls counts the calls of an action, such as "GetSecretValue", or of all if
+// it is empty. Calls that met a fault or were denied count too, and so does
+// each attempt of the SDK.
+func (s *Server) Calls(action string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if action != "" {
+		return s.calls[action]
+	}
+	n := 0
+	for _, c := range s.calls {
+		n += c
+	}
+	return n
+}
+
+// Lag makes every read see the secrets as they were d ago; zero ends that.
+func (s *Server) Lag(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lag = d
+}
+
+// Stale makes the next n reads see each secret as it was before its last
+// write.
+func (s *Server) Stale(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stale = n
+}
+
+// ServeHTTP answers one call.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	action, _ := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager.")
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	f := s.count(action)
+	if f.before(w, r) {
+		return
+	}
+	var reply any
+	if refusal := checkRequest(r); refusal != nil {
+		reply = refusal
+	} else {
+		reply = s.do(action, body)
+	}
+	f.after(w, r, reply)
+}
+
+// count notes the call and returns the fault it meets, or one that does nothing.
+func (s *Server) count(action string) *Fault {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.calls[action]++
+	for i, f := range s.faults {
+		if f.Action != "" && f.Action != action {
+			continue
+		}
+		if f.Times > 0 {
+			if f.Times--; f.Times == 0 {
+				s.faults = append(s.faults[:i:i], s.faults[i+1:]...)
+			}
+		}
+		met := *f
+		return &met
+	}
+	return &Fault{}
+}
+
+// checkRequest looks at what every call must carry.
+func checkRequest(r *http.Request) *Error {
+	auth := r.Header.Get("Authorization")
+	switch {
+	case r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-amz-json-1.1":
+		return &Error{Code: "UnknownOperationException", Message: "not a JSON 1.1 call"}
+	case auth == "":
+		return &Error{Code: "MissingAuthenticationTokenException", Message: "Missing Authentication Token"}
+	case !strings.Contains(auth, "/"+Region+"/secretsmanager/aws4_request"):
+		return &Error{Code: "InvalidSignatureException", Message: "Credential should be scoped to a valid region."}
+	}
+	return nil
+}
+
+// An Error is an answer that is not a success. Its JSON goes over the wire.
+type Error struct {
+	Code    string `json:"__type"`
+	Message string
+	Status  int `json:"-"` // zero: 400
+}
+
+func errorf(code, format string, args ...any) *Error {
+	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
+}
+
+// do decodes, authorizes and performs an action.
+func (s *Server) do(action string, body []byte) any {
+	op, known := operations[action]
+	if !known {
+		return errorf("UnknownOperationException", "%s", action)
+	}
+	var in request
+	if err := json.Unmarshal(body, &in); err != nil {
+		return errorf("SerializationException", "%v", err)
+	}
+	if bad := in.check(); bad != nil {
+		return bad
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if denied := s.authorize(action, &in); denied != nil {
+		return denied
+	}
+	reply, refusal := op(s, &in)
+	if refusal != nil {
+		return refusal
+	}
+	return reply
+}

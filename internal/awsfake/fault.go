@@ -1,0 +1,132 @@
+package awsfake
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// A Fault is what happens to calls instead of, or besides, what they ask for.
+type Fault struct {
+	Action string // such as "PutSecretValue"; empty: every action
+	Times  int    // how many calls it meets; zero: all, until Heal
+
+	Do    func()        // called first, for what others do at this moment
+	Delay time.Duration // passes before anything else happens
+
+	Error *Error // is answered, and nothing done
+	Body  string // the same, as a page with this text and Status
+	// Status without Body answers an empty page.
+	Status int
+
+	Hang    bool // no answer at all, and nothing done
+	Trickle bool // the right answer, at a byte a second
+	Cut     bool // the right answer, broken off in the middle
+	Lost    bool // the work is done, but the connection drops before the answer
+}
+
+// Inject adds a fault. Of several that fit a call it meets the oldest.
+func (s *Server) Inject(f Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = append(s.faults, &f)
+}
+
+// Heal removes all faults; the policy and the staleness of reads stay.
+func (s *Server) Heal() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.faults = nil
+}
+
+// Throttle refuses the next n calls of any action, as a full account does.
+func Throttle(n int) Fault {
+	return Fault{Times: n, Error: &Error{Code: "ThrottlingException", Message: "Rate exceeded"}}
+}
+
+// Expired refuses every call, as with credentials that have run out.
+func Expired() Fault {
+	return Fault{Error: &Error{Code: "ExpiredTokenException", Message: "The security token included in the request is expired"}}
+}
+
+// KMSDenied refuses an action, as for a role that may use the secret but not
+// its key.
+func KMSDenied(action string) Fault {
+	return Fault{Action: action, Error: &Error{Code: "AccessDeniedException", Message: "Access to KMS is not allowed"}}
+}
+
+// before does what precedes the work, and reports whether that was all.
+func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
+	if f.Do != nil {
+		f.Do()
+	}
+	if f.Delay > 0 {
+		wait(r, time.After(f.Delay))
+	}
+	switch {
+	case f.Hang:
+		wait(r, nil)
+	case f.Error != nil:
+		writeReply(w, f.Error)
+		return true
+	case f.Body != "" || f.Status != 0:
+		w.Header().Set("Content-Type", "text/html")
+		if f.Status != 0 {
+			w.WriteHeader(f.Status)
+		}
+		_, _ = w.Write([]byte(f.Body))
+		return true
+	}
+	return false
+}
+
+// after sends the answer, as far as the fault lets it through.
+func (f *Fault) after(w http.ResponseWriter, r *http.Request, reply any) {
+	switch {
+	case f.Lost:
+		panic(http.ErrAbortHandler)
+	case f.Cut:
+		body := encode(reply)
+		_, _ = w.Write(body[:len(body)/2])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	case f.Trickle:
+		for _, b := range encode(reply) {
+			_, _ = w.Write([]byte{b})
+			_ = http.NewResponseController(w).Flush()
+			wait(r, time.After(time.Second))
+		}
+	default:
+		writeReply(w, reply)
+	}
+}
+
+// wait ends the call if the caller hangs up first.
+func wait(r *http.Request, until <-chan time.Time) {
+	select {
+	case <-until:
+	case <-r.Context().Done():
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func writeReply(w http.ResponseWriter, reply any) {
+	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+	w.Header().Set("X-Amzn-RequestId", "00000000-0000-4000-8000-000000000000")
+	if e, failed := reply.(*Error); failed {
+		status := e.Status
+		if status == 0 {
+			status = http.StatusBadRequest
+		}
+		w.WriteHeader(status)
+	}
+	_, _ = w.Write(encode(reply))
+}
+
+func encode(reply any) []byte {
+	b, err := json.Marshal(reply)
+	if err != nil {
+		panic(err) // only our own types come here
+	}
+	return b
+}

@@ -1,0 +1,186 @@
+package awsfake
+
+import (
+	"bytes"
+	"crypto/rand"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// What AWS documents in the API reference of Secrets Manager, and on its page
+// of quotas.
+const (
+	maxValue    = 65536
+	maxVersions = 100
+	keepVersion = 24 * time.Hour
+	maxLabels   = 20
+
+	current  = "AWSCURRENT"
+	previous = "AWSPREVIOUS"
+
+	arnPrefix = "arn:aws:secretsmanager:" + Region + ":" + Account + ":secret:"
+)
+
+var (
+	validName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
+	arnEnding = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
+)
+
+// A secret is never changed once it is in a history; a write adds a new one.
+type secret struct {
+	at       time.Time // of the write that made this state
+	arn      string
+	name     string
+	versions []version         // oldest first
+	labels   map[string]string // label to version id: a label is on one version at most
+	deleted  time.Time         // when deletion was scheduled
+	gone     time.Time         // when the recovery window ends
+}
+
+type version struct {
+	id      string
+	text    *string
+	binary  []byte
+	created time.Time
+}
+
+// A history holds all states of one name, the last being the present one. A
+// nil entry says that the secret was deleted for good.
+type history []*secret
+
+// present returns what holds a name now.
+func (s *Server) present(name string) *secret {
+	h := s.secrets[name]
+	if len(h) == 0 {
+		return nil
+	}
+	sec := h[len(h)-1]
+	if sec != nil && !sec.gone.IsZero() && time.Now().After(sec.gone) {
+		return nil
+	}
+	return sec
+}
+
+// find returns the present state of a secret by name, ARN, or ARN without the
+// six characters. AWS does not find a name that ends like an ARN.
+func (s *Server) find(id string) *secret {
+	name, isARN := strings.CutPrefix(id, arnPrefix)
+	for _, candidate := range []string{name, arnEnding.ReplaceAllString(name, "")} {
+		sec := s.present(candidate)
+		if sec == nil {
+			continue
+		}
+		if id == sec.arn || isARN && candidate == name || !isARN && id == sec.name && !arnEnding.MatchString(id) {
+			return sec
+		}
+	}
+	return nil
+}
+
+// read returns the state that a read sees, which may be an old one.
+func (s *Server) read(id string) *secret {
+	sec := s.find(id)
+	if sec == nil || s.lag == 0 && s.stale == 0 {
+		return sec
+	}
+	h := s.secrets[sec.name]
+	if s.stale > 0 {
+		s.stale--
+		h = h[:len(h)-1]
+	}
+	for i := len(h) - 1; i >= 0; i-- {
+		if h[i] == nil || !h[i].at.After(time.Now().Add(-s.lag)) {
+			return h[i]
+		}
+	}
+	return nil
+}
+
+// write makes a state the present one.
+func (s *Server) write(sec *secret) {
+	sec.at = time.Now()
+	s.secrets[sec.name] = append(s.secrets[sec.name], sec)
+}
+
+// copy returns a state that may be changed.
+func (sec *secret) copy() *secret {
+	c := *sec
+	c.versions = slices.Clone(sec.versions)
+	c.labels = maps.Clone(sec.labels)
+	return &c
+}
+
+func (sec *secret) version(id string) *version {
+	for i := range sec.versions {
+		if sec.versions[i].id == id {
+			return &sec.versions[i]
+		}
+	}
+	return nil
+}
+
+// stages returns the labels of a version.
+func (sec *secret) stages(id string) []string {
+	var out []string
+	for label, holder := range sec.labels {
+		if holder == id {
+			out = append(out, label)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// label puts a label on a version; AWSPREVIOUS follows AWSCURRENT.
+func (sec *secret) label(stage, id string) {
+	if old := sec.labels[stage]; stage == current && old != "" && old != id {
+		sec.labels[previous] = old
+	}
+	sec.labels[stage] = id
+}
+
+// add appends a version, after removing what AWS removes for it: the oldest
+// versions without a label, when there are many and they are older than a day.
+func (sec *secret) add(v version) *Error {
+	for len(sec.versions) >= maxVersions {
+		i := slices.IndexFunc(sec.versions, func(v version) bool {
+			return len(sec.stages(v.id)) == 0 && time.Since(v.created) > keepVersion
+		})
+		if i < 0 {
+			return errorf("LimitExceededException", "You have reached the quota for the number of versions of this secret.")
+		}
+		sec.versions = slices.Delete(sec.versions, i, i+1)
+	}
+	sec.versions = append(sec.versions, v)
+	return nil
+}
+
+func (v *version) same(in *request) bool {
+	if v.text != nil || in.SecretString != nil {
+		return v.text != nil && in.SecretString != nil && *v.text == *in.SecretString
+	}
+	return bytes.Equal(v.binary, in.SecretBinary)
+}
+
+// Versions counts the versions of a secret by name, with and without labels.
+func (s *Server) Versions(name string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sec := s.find(name); sec != nil {
+		return len(sec.versions)
+	}
+	return 0
+}
+
+// newSuffix draws the six characters of an ARN.
+func newSuffix() string { return rand.Text()[:6] }
+
+func newToken() string {
+	b := make([]byte, 16)
+	_, _ = rand.Read(b) // never fails
+	return fmt.Sprintf("%x-%x-4%x-8%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])[:36]
+}

@@ -1,0 +1,52 @@
+package awsfake
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+)
+
+// HTTPClient returns a client whose every request, to whatever host, goes to
+// the server by a function call. Nothing in it waits for a socket, so a
+// testing/synctest bubble can see when all its goroutines are idle.
+func (s *Server) HTTPClient() *http.Client {
+	return &http.Client{Transport: transport{s}}
+}
+
+type transport struct{ server *Server }
+
+var errDropped = errors.New("connection reset by peer")
+
+// RoundTrip turns an aborted handler into what a client sees of it: a dropped
+// connection, or a body that breaks off.
+func (t transport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	defer r.Body.Close()
+	w := httptest.NewRecorder()
+	defer func() {
+		if p := recover(); p == nil {
+			return
+		} else if p != http.ErrAbortHandler {
+			panic(p)
+		}
+		switch ended := r.Context().Err(); {
+		case ended != nil:
+			resp, err = nil, ended
+		case w.Body.Len() == 0:
+			resp, err = nil, errDropped
+		default:
+			resp = w.Result()
+			resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(w.Body.Bytes()), broken{}))
+		}
+	}()
+	t.server.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
