@@ -3,7 +3,9 @@ package fleetkey
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -126,12 +128,20 @@ func (s *AWSStore) diagnoseTransport(op string, err error, code string, status i
 		return nil, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
 	case timedOut:
 		return nil, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", limit)
+	case garbled && brokenOff(err):
+		return nil, "the answer broke off: try again"
 	case garbled:
 		return nil, errNotSecretsManager(op).Error()
 	case code == "" && status == 0:
 		return nil, "AWS cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
 	}
 	return nil, ""
+}
+
+// brokenOff reports whether a body could not be read, rather than understood.
+func brokenOff(err error) bool {
+	_, network := errors.AsType[net.Error](err)
+	return network || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // denied tells a missing permission on the secret from one on its KMS key. The

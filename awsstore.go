@@ -76,7 +76,7 @@ const (
 
 	// metadataTimeout bounds the question for the region, which a machine
 	// outside EC2 cannot answer and often drops.
-	metadataTimeout = 3 * time.Second
+	metadataTimeout = 2 * time.Second
 
 	// moveGrace is how long a writer waits for another one that is half-way.
 	// A caller that died there costs the next one this delay, once.

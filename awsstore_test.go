@@ -253,8 +253,8 @@ func TestAWSStoreNoRegion(t *testing.T) {
 		limit time.Duration
 	}{
 		{"metadata switched off", map[string]string{"AWS_EC2_METADATA_DISABLED": "true"}, time.Second},
-		{"metadata refused", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}, 4 * time.Second},
-		{"metadata silent", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": silent.URL}, 4 * time.Second},
+		{"metadata refused", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}, 3 * time.Second},
+		{"metadata silent", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": silent.URL}, 3 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			clearAWSEnv(t)
