@@ -3,7 +3,9 @@ package fleetkey_test
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -199,9 +201,10 @@ func TestAWSStoreA3(t *testing.T) {
 
 // TestAWSStoreA3Sockets : what a function call cannot show.
 func TestAWSStoreA3Sockets(t *testing.T) {
-	plain, tls := awsfake.Start(t), httptest.NewTLSServer(http.NotFoundHandler())
+	plain, tls := awsfake.Start(t), httptest.NewUnstartedServer(http.NotFoundHandler())
+	tls.Config.ErrorLog = log.New(io.Discard, "", 0)
+	tls.StartTLS()
 	t.Cleanup(tls.Close)
-	tls.Config.ErrorLog = nil
 	for _, c := range []struct{ name, url, says string }{
 		{"refused", "http://127.0.0.1:1", "connection refused"},
 		{"unknown certificate", tls.URL, "certificate"},
