@@ -1,6 +1,7 @@
 package fleetkey
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,8 @@ var ErrDeletionPending = errors.New("the secret is scheduled for deletion")
 const (
 	codeExists   = "ResourceExistsException"
 	codeNotFound = "ResourceNotFoundException"
+
+	hintForeign = "the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?"
 )
 
 func errorCode(err error) string {
@@ -52,31 +55,35 @@ func httpStatus(err error) int {
 // errNotSecretsManager is for a success that lacks what a success has. The SDK
 // takes an empty or foreign JSON answer for one.
 func errNotSecretsManager(op string) error {
-	return fmt.Errorf("%s: the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?", op)
+	return fmt.Errorf("%s: %s", op, hintForeign)
 }
 
-// withoutValue returns err unless its text holds a piece of the value: AWS's
-// validation messages can quote the offending argument.
-func withoutValue(err error, value []byte) error {
+// withoutValue returns err unless it may hold a piece of the value: AWS's
+// validation messages can quote the offending argument, and an answer that is
+// not understood may be a secret all the same.
+func withoutValue(op string, err error, value []byte) error {
 	text := err.Error()
 	for line := range strings.Lines(string(value)) {
 		if line = strings.TrimSpace(line); len(line) >= 16 && strings.Contains(text, line) {
-			return fmt.Errorf("%s, HTTP status %d (the text quotes the value and is withheld)", errorCode(err), httpStatus(err))
+			return fmt.Errorf("%s: HTTP status %d, %s (the text quotes the value and is withheld)", op, httpStatus(err), errorCode(err))
 		}
+	}
+	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
+		return fmt.Errorf("%s: HTTP status %d", op, httpStatus(err))
 	}
 	return err
 }
 
 // explain adds to the error of an AWS operation what it means and what to do.
-func (s *AWSStore) explain(op string, err error, timedOut bool, limit time.Duration, value []byte) error {
-	sentinel, hint := s.diagnose(op, err, timedOut, limit)
-	cause := withoutValue(err, value)
-	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
-		// Do not keep the body: it may be a secret's after all.
-		cause = fmt.Errorf("operation %s, HTTP status %d", op, httpStatus(err))
+// exceeded is the time limit if it has passed, and zero otherwise.
+func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value []byte) error {
+	sentinel, hint := s.diagnose(op, err)
+	if sentinel == nil && hint == "" {
+		sentinel, hint = s.diagnoseTransport(op, err, exceeded)
 	}
+	cause := withoutValue(op, err, value)
 	switch {
-	case sentinel != nil && hint != "":
+	case sentinel != nil:
 		return fmt.Errorf("%w: %s: %w", sentinel, hint, cause)
 	case hint != "":
 		return fmt.Errorf("%s: %w", hint, cause)
@@ -84,18 +91,23 @@ func (s *AWSStore) explain(op string, err error, timedOut bool, limit time.Durat
 	return cause
 }
 
-// diagnose returns the error to match, if any, and advice, if any.
-func (s *AWSStore) diagnose(op string, err error, timedOut bool, limit time.Duration) (error, string) {
-	code, status, text := errorCode(err), httpStatus(err), err.Error()
-	switch code {
+// diagnose returns, for an answer of Secrets Manager itself, the error to match,
+// if any, and what to do.
+func (s *AWSStore) diagnose(op string, err error) (error, string) {
+	text := err.Error()
+	switch errorCode(err) {
 	case codeNotFound:
-		if op == "CreateSecret" {
+		switch op {
+		case "GetSecretValue":
+			return ErrNotExist, "if it should exist, check name, region and account"
+		case "CreateSecret":
 			return nil, "does the KMS key exist in this region?"
 		}
-		return ErrNotExist, "if it should exist, check name, region and account"
+		return nil, "the secret is gone"
 	case "InvalidRequestException":
-		// Only the message tells this from other invalid requests.
-		if strings.Contains(strings.ToLower(text), "delet") {
+		// Only the message tells this from other invalid requests. (The
+		// second wording is moto's.)
+		if strings.Contains(text, "for deletion") || strings.Contains(text, "marked deleted") {
 			return ErrDeletionPending, fmt.Sprintf("restore it by: aws secretsmanager restore-secret --secret-id %s --region %s", s.id, s.region)
 		}
 	case "DecryptionFailure", "EncryptionFailure":
@@ -110,11 +122,12 @@ func (s *AWSStore) diagnose(op string, err error, timedOut bool, limit time.Dura
 	case "AccessDeniedException", "AccessDenied":
 		return s.denied(op, text)
 	}
-	return s.diagnoseTransport(op, err, code, status, text, timedOut, limit)
+	return nil, ""
 }
 
-// diagnoseTransport is for what did not come from Secrets Manager's own logic.
-func (s *AWSStore) diagnoseTransport(op string, err error, code string, status int, text string, timedOut bool, limit time.Duration) (error, string) {
+// diagnoseTransport does the same for what happens on the way there.
+func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duration) (error, string) {
+	code, status, text := errorCode(err), httpStatus(err), err.Error()
 	_, throttled := retry.DefaultThrottleErrorCodes[code]
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
 	switch {
@@ -126,12 +139,12 @@ func (s *AWSStore) diagnoseTransport(op string, err error, code string, status i
 		return s.denied(op, text)
 	case status >= 500:
 		return nil, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
-	case timedOut:
-		return nil, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", limit)
+	case exceeded > 0:
+		return context.DeadlineExceeded, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
 	case garbled && brokenOff(err):
 		return nil, "the answer broke off: try again"
 	case garbled:
-		return nil, errNotSecretsManager(op).Error()
+		return nil, hintForeign
 	case code == "" && status == 0:
 		return nil, "AWS cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
 	}
@@ -147,7 +160,7 @@ func brokenOff(err error) bool {
 // denied tells a missing permission on the secret from one on its KMS key. The
 // latter does not match ErrAccessDenied, because the secret certainly exists.
 func (s *AWSStore) denied(op, text string) (error, string) {
-	if strings.Contains(text, "KMS") || strings.Contains(text, "kms:") {
+	if strings.Contains(text, "Access to KMS") || strings.Contains(text, "perform: kms:") {
 		actions := "kms:Decrypt"
 		if op != "GetSecretValue" {
 			actions += " and kms:GenerateDataKey"

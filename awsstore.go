@@ -3,11 +3,8 @@ package fleetkey
 import (
 	"cmp"
 	"context"
-	crand "crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -70,17 +67,9 @@ type AWSOptions struct {
 const (
 	stageCurrent = "AWSCURRENT"
 
-	// stagePending parks a version until it is promoted. It is a label of our
-	// own: AWS's rotation breaks if it meets AWSPENDING on a foreign version.
-	stagePending = "FLEETKEY_PENDING"
-
 	// metadataTimeout bounds the question for the region, which a machine
 	// outside EC2 cannot answer and often drops.
 	metadataTimeout = 2 * time.Second
-
-	// moveGrace is how long a writer waits for another one that is half-way.
-	// A caller that died there costs the next one this delay, once.
-	moveGrace = 5 * time.Second
 )
 
 // NewAWSStore returns the store for a secret, given by name or by ARN. The
@@ -243,121 +232,6 @@ func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Versio
 	return Version(*out.VersionId), nil
 }
 
-// replace is the compare-and-swap. PutSecretValue alone is none: it moves
-// AWSCURRENT whoever wrote in between. So the new version is parked under a
-// label of our own, and UpdateSecretVersionStage, which fails unless the label
-// AWSCURRENT is still on prev, decides.
-//
-// Parked versions count against AWS's quota of about 100, and live for 24 h at
-// least. The token, which becomes the version's id, is therefore derived from
-// prev: of any number of simultaneous writers one makes a version and the
-// others are refused, and wait for the outcome. If there is none (the maker
-// died, or an operator moved AWSCURRENT back to prev), a random token is safe,
-// since the token never decides.
-func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Version, error) {
-	// Looking first keeps a late writer from making a version, and a first
-	// version from becoming current by itself, as it does in an empty secret.
-	_, current, err := s.get(ctx)
-	if err == nil && current != prev {
-		return "", conflict(current)
-	}
-	var v Version
-	if err == nil {
-		v, err = s.put(ctx, bundle, deriveToken(string(prev)))
-	}
-	if hasCode(err, codeExists) {
-		if current, err = s.awaitMove(ctx, prev); err == nil && current != prev {
-			return "", conflict(current)
-		}
-		if err == nil {
-			v, err = s.put(ctx, bundle, deriveToken(crand.Text()))
-		}
-	}
-	switch {
-	case errors.Is(err, ErrNotExist):
-		return "", fmt.Errorf("%w: it has no value any more: %v", ErrConflict, err)
-	case err != nil:
-		return "", err
-	}
-	return s.promote(ctx, v, prev)
-}
-
-// put stores a version that nobody reads yet. The SDK repeats the token when
-// it retries, and AWS then does nothing more.
-func (s *AWSStore) put(ctx context.Context, bundle []byte, token string) (Version, error) {
-	in := &secretsmanager.PutSecretValueInput{
-		SecretId:           aws.String(s.id.String()),
-		ClientRequestToken: aws.String(token),
-		VersionStages:      []string{stagePending},
-	}
-	in.SecretString, in.SecretBinary = secretValue(bundle)
-	out, err := call(ctx, s, s.timeout, s.client.PutSecretValue, in, bundle)
-	if err != nil {
-		return "", err
-	}
-	if aws.ToString(out.VersionId) == "" {
-		return "", errNotSecretsManager("PutSecretValue")
-	}
-	return Version(*out.VersionId), nil
-}
-
-// promote moves AWSCURRENT from prev to v. After a refusal it looks where the
-// label is, rather than at the error: a call whose answer was lost and that the
-// SDK repeated is refused although it succeeded.
-func (s *AWSStore) promote(ctx context.Context, v, prev Version) (Version, error) {
-	out, err := call(ctx, s, s.timeout, s.client.UpdateSecretVersionStage, &secretsmanager.UpdateSecretVersionStageInput{
-		SecretId:            aws.String(s.id.String()),
-		VersionStage:        aws.String(stageCurrent),
-		MoveToVersionId:     aws.String(string(v)),
-		RemoveFromVersionId: aws.String(string(prev)),
-	}, nil)
-	if err == nil && aws.ToString(out.ARN) != "" {
-		return v, nil
-	}
-	if err == nil {
-		err = errNotSecretsManager("UpdateSecretVersionStage")
-	}
-	if errors.Is(err, ErrAccessDenied) {
-		return "", err
-	}
-	current, readErr := s.awaitMove(ctx, prev)
-	switch {
-	case readErr != nil:
-		return "", fmt.Errorf("%w (and then, to learn whether it took effect: %w)", err, readErr)
-	case current == v:
-		return v, nil
-	case current != prev:
-		return "", conflict(current)
-	}
-	return "", err
-}
-
-// awaitMove returns the current version as soon as it is not prev, and prev if
-// that takes too long. Pauses and patience are random, so that of many waiting
-// writers one goes first and the others see it.
-func (s *AWSStore) awaitMove(ctx context.Context, prev Version) (Version, error) {
-	patience := moveGrace + rand.N(moveGrace)
-	start := time.Now()
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		_, current, err := s.get(ctx)
-		if errors.Is(err, ErrNotExist) { // a moving label is off before it is on
-			current, err = prev, nil
-		}
-		if err != nil || current != prev || time.Since(start) > patience {
-			return current, err
-		}
-		select {
-		case <-ctx.Done():
-			return "", ctx.Err()
-		case <-time.After(pause/2 + rand.N(pause)):
-		}
-	}
-}
-
-func conflict(current Version) error {
-	return fmt.Errorf("%w: the current version is %s", ErrConflict, current)
-}
-
 // secretValue picks the field for a bundle: text, which the AWS console shows,
 // or bytes.
 func secretValue(bundle []byte) (*string, []byte) {
@@ -365,14 +239,6 @@ func secretValue(bundle []byte) (*string, []byte) {
 		return aws.String(string(bundle)), nil
 	}
 	return nil, bundle
-}
-
-// deriveToken makes the same token of the same text in every process, in the
-// form of a UUID (version 8, RFC 9562 section 5.8) as AWS recommends.
-func deriveToken(from string) string {
-	b := sha256.Sum256([]byte("fleetkey successor of " + from))
-	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
 // call performs one AWS operation within its own time limit. value is what
@@ -392,7 +258,10 @@ func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 	}
 	name := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%T", in), "*secretsmanager."), "Input")
 	if end := ctx.Err(); end != nil {
-		return nil, fmt.Errorf("%s: %w: %w", name, end, withoutValue(err, value))
+		return nil, fmt.Errorf("%s: %w: %w", name, end, withoutValue(name, err, value))
 	}
-	return nil, s.explain(name, err, limited.Err() != nil, limit, value)
+	if limited.Err() == nil {
+		limit = 0
+	}
+	return nil, s.explain(name, err, limit, value)
 }

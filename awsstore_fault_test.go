@@ -8,7 +8,6 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,42 +49,21 @@ func requireError(t testing.TB, err, want error, says ...string) {
 	}
 }
 
-// TestAWSStoreFaultsOfLoad is A1 to A6 of the fault matrix, as far as they are
-// an answer of the server. Nothing is repeated beyond the SDK's own attempts.
-func TestAWSStoreFaultsOfLoad(t *testing.T) {
-	apiError := func(code, message string) awsfake.Fault {
-		return awsfake.Fault{Error: &awsfake.Error{Code: code, Message: message}}
-	}
-	for _, c := range []struct {
-		name  string
-		fault awsfake.Fault
-		calls int
-		want  error
-		says  []string
-	}{
-		{"A1 throttled for 1000 calls", awsfake.Throttle(1000), 3, nil, []string{"throttles", "ThrottlingException"}},
-		{"A1 HTTP 429", awsfake.Fault{Status: 429, Body: "slow down"}, 3, nil, []string{"throttles"}},
-		{"A2 500 as JSON", awsfake.Fault{Error: &awsfake.Error{Code: "InternalServiceError", Message: "sorry", Status: 500}}, 3, nil, []string{"HTTP status 500"}},
-		{"A2 503 as HTML", awsfake.Fault{Status: 503, Body: "<html>"}, 3, nil, []string{"HTTP status 503"}},
-		{"A2 503 empty", awsfake.Fault{Status: 503}, 3, nil, []string{"HTTP status 503"}},
-		{"A2 200 empty", awsfake.Fault{Status: 200}, 1, nil, []string{"GetSecretValue: the answer is not one of Secrets Manager"}},
-		{"A2 200 as HTML", awsfake.Fault{Body: "<html>"}, 1, nil, []string{"not one of Secrets Manager", "HTTP status 200"}},
-		{"A2 404 as HTML is not absence", awsfake.Fault{Status: 404, Body: "<html>"}, 1, nil, []string{"not one of Secrets Manager", "HTTP status 404"}},
-		{"A3 connection dropped", awsfake.Fault{Lost: true}, 3, nil, []string{"cannot be reached"}},
-		{"A3 cut off in mid-body", awsfake.Fault{Cut: true}, 1, nil, []string{"the answer broke off"}},
-		{"A4 garbage", awsfake.Fault{Body: `{"SecretString":`}, 1, nil, []string{"not one of Secrets Manager"}},
-		{"A4 foreign JSON", awsfake.Fault{Body: `{"ok": true}`}, 1, nil, []string{"not one of Secrets Manager"}},
-		{"A4 no VersionId", awsfake.Fault{Body: `{"SecretString": "x"}`}, 1, nil, []string{"not one of Secrets Manager"}},
-		{"A4 no value", awsfake.Fault{Body: `{"VersionId": "x"}`}, 1, nil, []string{"not one of Secrets Manager"}},
-		{"A5 expired", awsfake.Expired(), 1, nil, []string{"expired: renew them"}},
-		{"A5 unknown key", apiError("UnrecognizedClientException", "The security token included in the request is invalid."), 1, nil, []string{"does not accept the credentials"}},
-		{"A5 wrong clock or key", apiError("InvalidSignatureException", "Signature expired"), 1, nil, []string{"the clock"}},
-		{"A6 KMS key unusable", apiError("DecryptionFailure", "Secrets Manager can't decrypt"), 1, nil, []string{"KMS key: is it enabled"}},
-		{"A6 KMS key denied", awsfake.KMSDenied(""), 1, fs.ErrPermission, []string{"allow kms:Decrypt on the secret's KMS key"}},
-		{"A6 denied by an emulator", awsfake.Fault{Status: 403, Body: "<AccessDenied/>"}, 1, fleetkey.ErrAccessDenied, []string{"secretsmanager:GetSecretValue"}},
-		{"other code", apiError("InvalidParameterException", "no"), 1, nil, []string{"InvalidParameterException: no"}},
-		{"invalid request", apiError("InvalidRequestException", "no"), 1, nil, []string{"InvalidRequestException: no"}},
-	} {
+// A loadFault is a fault that GetSecretValue meets, and what Load makes of it.
+type loadFault struct {
+	name  string
+	fault awsfake.Fault
+	calls int // with the SDK's own attempts, beyond which nothing is repeated
+	want  error
+	says  []string
+}
+
+func apiError(code, message string) awsfake.Fault {
+	return awsfake.Fault{Error: &awsfake.Error{Code: code, Message: message}}
+}
+
+func testLoadFaults(t *testing.T, faults ...loadFault) {
+	for _, c := range faults {
 		t.Run(c.name, func(t *testing.T) {
 			fake := awsfake.New()
 			s := openAWS(t, fake, awsName)
@@ -102,6 +80,64 @@ func TestAWSStoreFaultsOfLoad(t *testing.T) {
 			assert.Equal(t, 1, fake.Versions(awsName), "a fault of reading must not write")
 		})
 	}
+}
+
+// TestAWSStoreA1Load : throttling.
+func TestAWSStoreA1Load(t *testing.T) {
+	testLoadFaults(t,
+		loadFault{"throttled for 1000 calls", awsfake.Throttle(1000), 3, nil, []string{"throttles", "ThrottlingException"}},
+		loadFault{"HTTP 429", awsfake.Fault{Status: 429, Body: "slow down"}, 3, nil, []string{"throttles"}},
+	)
+}
+
+// TestAWSStoreA2Load : answers of something that is not well, or not AWS.
+func TestAWSStoreA2Load(t *testing.T) {
+	testLoadFaults(t,
+		loadFault{"500 as JSON", awsfake.Fault{Error: &awsfake.Error{Code: "InternalServiceError", Message: "sorry", Status: 500}}, 3, nil, []string{"HTTP status 500"}},
+		loadFault{"503 as HTML", awsfake.Fault{Status: 503, Body: "<html>"}, 3, nil, []string{"HTTP status 503"}},
+		loadFault{"503 empty", awsfake.Fault{Status: 503}, 3, nil, []string{"HTTP status 503"}},
+		loadFault{"200 empty", awsfake.Fault{Status: 200}, 1, nil, []string{"GetSecretValue: the answer is not one of Secrets Manager"}},
+		loadFault{"200 as HTML", awsfake.Fault{Body: "<html>"}, 1, nil, []string{"not one of Secrets Manager", "HTTP status 200"}},
+		loadFault{"404 as HTML is not absence", awsfake.Fault{Status: 404, Body: "<html>"}, 1, nil, []string{"not one of Secrets Manager", "HTTP status 404"}},
+	)
+}
+
+// TestAWSStoreA3Load : connections that break.
+func TestAWSStoreA3Load(t *testing.T) {
+	testLoadFaults(t,
+		loadFault{"connection dropped", awsfake.Fault{Lost: true}, 3, nil, []string{"cannot be reached"}},
+		loadFault{"cut off in mid-body", awsfake.Fault{Cut: true}, 1, nil, []string{"the answer broke off"}},
+	)
+}
+
+// TestAWSStoreA4Load : successes that are none.
+func TestAWSStoreA4Load(t *testing.T) {
+	testLoadFaults(t,
+		loadFault{"garbage", awsfake.Fault{Body: `{"SecretString":`}, 1, nil, []string{"not one of Secrets Manager"}},
+		loadFault{"foreign JSON", awsfake.Fault{Body: `{"ok": true}`}, 1, nil, []string{"not one of Secrets Manager"}},
+		loadFault{"no VersionId", awsfake.Fault{Body: `{"SecretString": "x"}`}, 1, nil, []string{"not one of Secrets Manager"}},
+		loadFault{"no value", awsfake.Fault{Body: `{"VersionId": "x"}`}, 1, nil, []string{"not one of Secrets Manager"}},
+	)
+}
+
+// TestAWSStoreA5Load : credentials.
+func TestAWSStoreA5Load(t *testing.T) {
+	testLoadFaults(t,
+		loadFault{"expired", awsfake.Expired(), 1, nil, []string{"expired: renew them"}},
+		loadFault{"unknown key", apiError("UnrecognizedClientException", "The security token included in the request is invalid."), 1, nil, []string{"does not accept the credentials"}},
+		loadFault{"wrong clock or key", apiError("InvalidSignatureException", "Signature expired"), 1, nil, []string{"the clock"}},
+	)
+}
+
+// TestAWSStoreA6Load : refusals.
+func TestAWSStoreA6Load(t *testing.T) {
+	testLoadFaults(t,
+		loadFault{"KMS key unusable", apiError("DecryptionFailure", "Secrets Manager can't decrypt"), 1, nil, []string{"KMS key: is it enabled"}},
+		loadFault{"KMS key denied", awsfake.KMSDenied(""), 1, fs.ErrPermission, []string{"allow kms:Decrypt on the secret's KMS key"}},
+		loadFault{"denied by an emulator", awsfake.Fault{Status: 403, Body: "<AccessDenied/>"}, 1, fleetkey.ErrAccessDenied, []string{"secretsmanager:GetSecretValue"}},
+		loadFault{"other code", apiError("InvalidParameterException", "no"), 1, nil, []string{"InvalidParameterException: no"}},
+		loadFault{"invalid request", apiError("InvalidRequestException", "no"), 1, nil, []string{"InvalidRequestException: no"}},
+	)
 }
 
 // TestAWSStoreA1 : the SDK's own attempts get over a short throttling.
@@ -293,125 +329,4 @@ func TestAWSStoreA5(t *testing.T) {
 		fake.Heal()
 		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), v))
 	})
-}
-
-// TestAWSStoreA7 : a hundred instances start at once on an absent secret.
-func TestAWSStoreA7(t *testing.T) {
-	fake := awsfake.New()
-	_, _, err := openAWS(t, fake, awsName).Load(t.Context())
-	requireError(t, err, fleetkey.ErrNotExist, "check name, region and account")
-
-	var wg sync.WaitGroup
-	won := make(chan fleetkey.Version, 100)
-	for i := range 100 {
-		s := openAWS(t, fake, awsName)
-		wg.Go(func() {
-			v, err := s.Save(t.Context(), pemBundle(string(rune('A'+i))), "")
-			if err == nil {
-				won <- v
-			} else {
-				assert.ErrorIs(t, err, fleetkey.ErrConflict)
-			}
-		})
-	}
-	wg.Wait()
-	require.Len(t, won, 1)
-	_, v, err := openAWS(t, fake, awsName).Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, <-won, v)
-	require.Equal(t, 1, fake.Versions(awsName))
-	require.Equal(t, 100, fake.Calls("CreateSecret"))
-}
-
-// TestAWSStoreA7EmptyContainer : Terraform's aws_secretsmanager_secret without
-// a version. Load says absent, Save says taken; a Signer tells the two.
-func TestAWSStoreA7EmptyContainer(t *testing.T) {
-	fake := awsfake.New()
-	s := openAWS(t, fake, awsName)
-	_, err := fake.Client().CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(awsName)})
-	require.NoError(t, err)
-	_, _, err = s.Load(t.Context())
-	requireError(t, err, fleetkey.ErrNotExist)
-	_, err = s.Save(t.Context(), pemBundle("a"), "")
-	requireError(t, err, fleetkey.ErrConflict)
-	_, err = s.Save(t.Context(), pemBundle("a"), "some-version")
-	requireError(t, err, fleetkey.ErrConflict)
-	require.Zero(t, fake.Versions(awsName), "a first version would have become current by itself")
-}
-
-// TestAWSStoreA8 : deleted for good while running. Nothing is created.
-func TestAWSStoreA8(t *testing.T) {
-	fake := awsfake.New()
-	s := openAWS(t, fake, awsName)
-	v := mustSave(t, s, pemBundle("a"), "")
-	_, err := fake.Client().DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{
-		SecretId: aws.String(awsName), ForceDeleteWithoutRecovery: aws.Bool(true),
-	})
-	require.NoError(t, err)
-	_, _, err = s.Load(t.Context())
-	requireError(t, err, fleetkey.ErrNotExist)
-	_, err = s.Save(t.Context(), pemBundle("b"), v)
-	requireError(t, err, fleetkey.ErrConflict, "no value any more")
-	require.Equal(t, 1, fake.Calls("CreateSecret"))
-}
-
-// TestAWSStoreA9 : scheduled for deletion is not absent, and restoring helps.
-func TestAWSStoreA9(t *testing.T) {
-	fake := awsfake.New()
-	s := openAWS(t, fake, awsName)
-	v := mustSave(t, s, pemBundle("a"), "")
-	_, err := fake.Client().DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: aws.String(awsName)})
-	require.NoError(t, err)
-
-	const command = "aws secretsmanager restore-secret --secret-id " + awsName + " --region eu-west-1"
-	_, _, err = s.Load(t.Context())
-	requireError(t, err, fleetkey.ErrDeletionPending, command)
-	require.NotErrorIs(t, err, fs.ErrNotExist)
-	_, err = s.Save(t.Context(), pemBundle("b"), "")
-	requireError(t, err, fleetkey.ErrDeletionPending, command)
-	_, err = s.Save(t.Context(), pemBundle("b"), v)
-	requireError(t, err, fleetkey.ErrDeletionPending, command)
-
-	_, err = fake.Client().RestoreSecret(t.Context(), &secretsmanager.RestoreSecretInput{SecretId: aws.String(awsName)})
-	require.NoError(t, err)
-	requireHolds(t, s, pemBundle("a"), v)
-}
-
-// TestAWSStoreA10 : what an operator stores is returned as it is, under a
-// version of its own, and a save over the old version does not overwrite it.
-func TestAWSStoreA10(t *testing.T) {
-	fake := awsfake.New()
-	s := openAWS(t, fake, awsName)
-	v := mustSave(t, s, pemBundle("a"), "")
-	operatorPuts(t, fake, "{}")
-	b, w, err := s.Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "{}", string(b))
-	require.NotEqual(t, v, w)
-	_, err = s.Save(t.Context(), pemBundle("b"), v)
-	requireError(t, err, fleetkey.ErrConflict)
-	requireHolds(t, s, []byte("{}"), w)
-}
-
-// TestAWSStoreA16 : a store that is down at the start is an error of the first
-// Load, not of NewAWSStore, and the same store works when AWS is back.
-func TestAWSStoreA16(t *testing.T) {
-	fake := awsfake.New()
-	fake.Inject(awsfake.Fault{Status: 503})
-	s := openAWS(t, fake, awsName)
-	_, _, err := s.Load(t.Context())
-	requireError(t, err, nil, "try again later")
-	_, err = s.Save(t.Context(), pemBundle("a"), "")
-	requireError(t, err, nil, "try again later")
-	fake.Heal()
-	requireHolds(t, s, pemBundle("a"), mustSave(t, s, pemBundle("a"), ""))
-}
-
-// operatorPuts stores a value as the AWS console does.
-func operatorPuts(t testing.TB, fake *awsfake.Server, value string) {
-	t.Helper()
-	_, err := fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
-		SecretId: aws.String(awsName), SecretString: aws.String(value),
-	})
-	require.NoError(t, err)
 }

@@ -211,6 +211,23 @@ func TestAWSStoreA13(t *testing.T) {
 		fake.Inject(awsfake.Fault{Delay: 30 * time.Millisecond})
 		requireOneWinner(t, fake, v)
 	})
+	inBubble(t, "waiting for a dead writer ends with the context", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Error: &awsfake.Error{Code: "AccessDeniedException"}})
+		_, err := s.Save(t.Context(), pemBundle("dead"), v)
+		requireError(t, err, fleetkey.ErrAccessDenied)
+		require.Equal(t, 1, fake.Calls("GetSecretValue"), "a denial is not looked into")
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second+time.Millisecond)
+		defer cancel()
+		_, err = s.Save(ctx, pemBundle("b"), v)
+		requireError(t, err, context.DeadlineExceeded)
+		require.Equal(t, 3*time.Second+time.Millisecond, time.Since(start))
+	})
+	inBubble(t, "the label is off before it is on", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+		off := awsfake.Fault{Action: "GetSecretValue", Times: 2, Error: &awsfake.Error{Code: "ResourceNotFoundException"}}
+		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Lost: true, Do: func() { fake.Inject(off) }})
+		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), v))
+	})
 	inBubble(t, "the outcome cannot be learned", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 3, Lost: true, Do: func() {
 			fake.Inject(awsfake.Fault{Action: "GetSecretValue", Times: 9, Status: 503})
@@ -303,6 +320,20 @@ func TestAWSStoreA15(t *testing.T) {
 		time.Sleep(25 * time.Hour)
 		mustSave(t, s, pemBundle("z"), v)
 	})
+	inBubble(t, "a policy that allows to put, but not to promote", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+		fake.Enforce(&awsfake.Policy{Resources: []string{"*"}, Actions: []string{"secretsmanager:*etSecretValue", "secretsmanager:PutSecretValue"}})
+		for attempt := range 2 * 24 * 4 { // two days, every quarter of an hour
+			for i := range 3 {
+				_, err := s.Save(t.Context(), pemBundle(fmt.Sprint(attempt, "/", i)), v)
+				require.ErrorContains(t, err, "secretsmanager:UpdateSecretVersionStage")
+				require.NotErrorIs(t, err, fleetkey.ErrConflict)
+			}
+			time.Sleep(15 * time.Minute)
+		}
+		fake.Enforce(nil)
+		time.Sleep(time.Hour) // this hour's spare tokens may all be used
+		mustSave(t, s, pemBundle("z"), v)
+	})
 	inBubble(t, "a save over an old version makes none", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		mustSave(t, s, pemBundle("b"), v)
 		for range 200 {
@@ -311,11 +342,11 @@ func TestAWSStoreA15(t *testing.T) {
 		}
 		require.Equal(t, 2, fake.Versions(awsName))
 	})
-	inBubble(t, "a year of daily rotations by 8 instances", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		for day := range 365 {
+	inBubble(t, "four months of daily rotations by 4 instances", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+		for day := range 120 {
 			var wg sync.WaitGroup
-			next := make(chan fleetkey.Version, 8)
-			for i := range 8 {
+			next := make(chan fleetkey.Version, 4)
+			for i := range 4 {
 				wg.Go(func() {
 					if w, err := s.Save(t.Context(), pemBundle(fmt.Sprint(day, "/", i)), v); err == nil {
 						next <- w
