@@ -4,7 +4,7 @@ import (
 	"context"
 	"log"
 
-	"github.com/aws/aws-sdk-go-v2/config"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
 	"github.com/fleetkey/fleetkey"
@@ -23,7 +23,7 @@ func ExampleNewAWSStore() {
 // A client of one's own, here with another profile, and a customer managed key.
 func ExampleNewAWSStore_options() {
 	ctx := context.Background()
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithSharedConfigProfile("keys"))
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithSharedConfigProfile("keys"))
 	if err != nil {
 		log.Fatal(err)
 	}
