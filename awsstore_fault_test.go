@@ -245,7 +245,6 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"refused", "http://127.0.0.1:1", "connection refused"},
 		{"unknown certificate", tls.URL, "certificate"},
 		{"TLS to a plain server", "https" + plain.URL[len("http"):], "HTTP response to HTTPS client"},
-		{"no such host", "http://secretsmanager.invalid", "secretsmanager.invalid"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := openAWS(t, plain, awsName, func(o *fleetkey.AWSOptions) {

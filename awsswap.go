@@ -126,17 +126,16 @@ func (s *AWSStore) promote(ctx context.Context, v, prev Version) (Version, error
 }
 
 // awaitMove returns the current version as soon as it is not prev, and prev if
-// that takes too long. Pauses and patience are random, so that of many waiting
-// writers one goes first and the others see it.
+// that takes too long. The pauses are random, so that of many waiting writers
+// one goes first and the others see it.
 func (s *AWSStore) awaitMove(ctx context.Context, prev Version) (Version, error) {
-	patience := moveGrace + rand.N(moveGrace)
 	start := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		_, current, err := s.get(ctx)
 		if errors.Is(err, ErrNotExist) { // a moving label is off before it is on
 			current, err = prev, nil
 		}
-		if err != nil || current != prev || time.Since(start) > patience {
+		if err != nil || current != prev || time.Since(start) > moveGrace {
 			return current, err
 		}
 		select {

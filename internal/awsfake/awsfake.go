@@ -73,8 +73,11 @@ func (s *Server) Setenv(t testing.TB) {
 		"AWS_ACCESS_KEY_ID":                "AKIDFAKE",
 		"AWS_SECRET_ACCESS_KEY":            "fake",
 		"AWS_SESSION_TOKEN":                "",
+		"AWS_PROFILE":                      "",
 		"AWS_REGION":                       Region,
 		"AWS_EC2_METADATA_DISABLED":        "true",
+
+		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "",
 	} {
 		t.Setenv(name, value)
 	}
