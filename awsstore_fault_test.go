@@ -138,6 +138,8 @@ func TestAWSStoreA6Load(t *testing.T) {
 	testLoadFaults(t,
 		loadFault{"KMS key unusable", apiError("DecryptionFailure", "Secrets Manager can't decrypt"), 1, nil, []string{"KMS key: is it enabled"}},
 		loadFault{"KMS key denied", awsfake.KMSDenied(""), 1, fs.ErrPermission, []string{"allow kms:Decrypt on the secret's KMS key"}},
+		loadFault{"KMS key denied by policy", apiError("AccessDeniedException", "User: x is not authorized to perform: kms:Decrypt on resource: y"), 1, fs.ErrPermission, []string{"allow kms:Decrypt on the secret's KMS key"}},
+		loadFault{"a name with KMS in it", apiError("AccessDeniedException", "not authorized to perform: secretsmanager:GetSecretValue on resource: prod/KMS"), 1, fleetkey.ErrAccessDenied, []string{"allow secretsmanager:GetSecretValue"}},
 		loadFault{"denied by an emulator", awsfake.Fault{Status: 403, Body: "<AccessDenied/>"}, 1, fleetkey.ErrAccessDenied, []string{"secretsmanager:GetSecretValue"}},
 		loadFault{"other code", apiError("InvalidParameterException", "no"), 1, nil, []string{"InvalidParameterException: no"}},
 		loadFault{"invalid request", apiError("InvalidRequestException", "no"), 1, nil, []string{"InvalidRequestException: no"}},

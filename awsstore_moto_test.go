@@ -28,7 +28,8 @@ import (
 func TestAWSStoreConformanceFake(t *testing.T) {
 	fake := awsfake.Start(t)
 	fleetkeytest.TestKeyStore(t, openFresh(fake.Client(func(o *secretsmanager.Options) {
-		o.BaseEndpoint, o.HTTPClient = aws.String(fake.URL), http.DefaultClient
+		o.BaseEndpoint = aws.String(fake.URL)
+		o.HTTPClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	})))
 }
 

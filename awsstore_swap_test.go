@@ -326,13 +326,13 @@ func TestAWSStoreA15(t *testing.T) {
 	})
 	inBubble(t, "a policy that allows to put, but not to promote", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		fake.Enforce(&awsfake.Policy{Resources: []string{"*"}, Actions: []string{"secretsmanager:*etSecretValue", "secretsmanager:PutSecretValue"}})
-		for attempt := range 2 * 24 * 4 { // two days, every quarter of an hour
+		for attempt := range 26 * 2 { // more than a day, every half an hour
 			for i := range 3 {
 				_, err := s.Save(t.Context(), pemBundle(fmt.Sprint(attempt, "/", i)), v)
 				require.ErrorContains(t, err, "secretsmanager:UpdateSecretVersionStage")
 				require.NotErrorIs(t, err, fleetkey.ErrConflict)
 			}
-			time.Sleep(15 * time.Minute)
+			time.Sleep(30 * time.Minute)
 		}
 		fake.Enforce(nil)
 		time.Sleep(time.Hour) // this hour's spare tokens may all be used
@@ -346,11 +346,11 @@ func TestAWSStoreA15(t *testing.T) {
 		}
 		require.Equal(t, 2, fake.Versions(awsName))
 	})
-	inBubble(t, "four months of daily rotations by 4 instances", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+	inBubble(t, "four months of daily rotations by 2 instances", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		for day := range 120 {
 			var wg sync.WaitGroup
-			next := make(chan fleetkey.Version, 4)
-			for i := range 4 {
+			next := make(chan fleetkey.Version, 2)
+			for i := range 2 {
 				wg.Go(func() {
 					if w, err := s.Save(t.Context(), pemBundle(fmt.Sprint(day, "/", i)), v); err == nil {
 						next <- w
