@@ -33,6 +33,9 @@ const (
 	hintForeign = "the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?"
 )
 
+// errTimedOut says that AWS did not answer within our own time limit.
+var errTimedOut = fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded)
+
 func errorCode(err error) string {
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -130,23 +133,24 @@ func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duratio
 	code, status, text := errorCode(err), httpStatus(err), err.Error()
 	_, throttled := retry.DefaultThrottleErrorCodes[code]
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
+	_, unsent := errors.AsType[*smithyhttp.RequestSendError](err)
 	switch {
 	case throttled || status == http.StatusTooManyRequests:
-		return nil, "AWS throttles this account's calls: ask less often"
+		return ErrUnavailable, "AWS throttles this account's calls: ask less often"
 	case strings.Contains(text, "get identity:"): // no type; the text is tested
 		return nil, "no AWS credentials: give the server a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
 	case status == http.StatusForbidden && (code == "" || code == "UnknownError"): // emulators, in XML
 		return s.denied(op, text)
 	case status >= 500:
-		return nil, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
+		return ErrUnavailable, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
 	case exceeded > 0:
-		return context.DeadlineExceeded, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
+		return errTimedOut, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
 	case garbled && brokenOff(err):
-		return nil, "the answer broke off: try again"
+		return ErrUnavailable, "the answer broke off: try again"
 	case garbled:
 		return nil, hintForeign
-	case code == "" && status == 0:
-		return nil, "AWS cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
+	case unsent:
+		return ErrUnavailable, "AWS cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
 	}
 	return nil, ""
 }

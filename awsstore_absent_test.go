@@ -122,9 +122,9 @@ func TestAWSStoreA16(t *testing.T) {
 	fake.Inject(awsfake.Fault{Status: 503})
 	s := openAWS(t, fake, awsName)
 	_, _, err := s.Load(t.Context())
-	requireError(t, err, nil, "try again later")
+	requireError(t, err, fleetkey.ErrUnavailable, "try again later")
 	_, err = s.Save(t.Context(), pemBundle("a"), "")
-	requireError(t, err, nil, "try again later")
+	requireError(t, err, fleetkey.ErrUnavailable, "try again later")
 	fake.Heal()
 	requireHolds(t, s, pemBundle("a"), mustSave(t, s, pemBundle("a"), ""))
 }

@@ -35,7 +35,11 @@ var sentinels = map[string]error{
 	"ErrConflict":        fleetkey.ErrConflict,
 	"ErrAccessDenied":    fleetkey.ErrAccessDenied,
 	"ErrDeletionPending": fleetkey.ErrDeletionPending,
+	"ErrUnavailable":     fleetkey.ErrUnavailable,
 }
+
+// errTimedOut is what a call matches that ran out of its own time.
+var errTimedOut = errors.Join(fleetkey.ErrUnavailable, context.DeadlineExceeded)
 
 // requireError checks that err matches want and none of the other sentinels,
 // names the secret and its region, and says each of the texts.
@@ -44,6 +48,9 @@ func requireError(t testing.TB, err, want error, says ...string) {
 	require.Error(t, err)
 	for name, sentinel := range sentinels {
 		require.Equal(t, errors.Is(want, sentinel), errors.Is(err, sentinel), "%s: %v", name, err)
+	}
+	if want == errTimedOut {
+		want = context.DeadlineExceeded
 	}
 	if want != nil {
 		require.ErrorIs(t, err, want)
@@ -89,17 +96,17 @@ func testLoadFaults(t *testing.T, faults ...loadFault) {
 // TestAWSStoreA1Load : throttling.
 func TestAWSStoreA1Load(t *testing.T) {
 	testLoadFaults(t,
-		loadFault{"throttled for 1000 calls", awsfake.Throttle(1000), 3, nil, []string{"throttles", "ThrottlingException"}},
-		loadFault{"HTTP 429", awsfake.Fault{Status: 429, Body: "slow down"}, 3, nil, []string{"throttles"}},
+		loadFault{"throttled for 1000 calls", awsfake.Throttle(1000), 3, fleetkey.ErrUnavailable, []string{"throttles", "ThrottlingException"}},
+		loadFault{"HTTP 429", awsfake.Fault{Status: 429, Body: "slow down"}, 3, fleetkey.ErrUnavailable, []string{"throttles"}},
 	)
 }
 
 // TestAWSStoreA2Load : answers of something that is not well, or not AWS.
 func TestAWSStoreA2Load(t *testing.T) {
 	testLoadFaults(t,
-		loadFault{"500 as JSON", awsfake.Fault{Error: &awsfake.Error{Code: "InternalServiceError", Message: "sorry", Status: 500}}, 3, nil, []string{"HTTP status 500"}},
-		loadFault{"503 as HTML", awsfake.Fault{Status: 503, Body: "<html>"}, 3, nil, []string{"HTTP status 503"}},
-		loadFault{"503 empty", awsfake.Fault{Status: 503}, 3, nil, []string{"HTTP status 503"}},
+		loadFault{"500 as JSON", awsfake.Fault{Error: &awsfake.Error{Code: "InternalServiceError", Message: "sorry", Status: 500}}, 3, fleetkey.ErrUnavailable, []string{"HTTP status 500"}},
+		loadFault{"503 as HTML", awsfake.Fault{Status: 503, Body: "<html>"}, 3, fleetkey.ErrUnavailable, []string{"HTTP status 503"}},
+		loadFault{"503 empty", awsfake.Fault{Status: 503}, 3, fleetkey.ErrUnavailable, []string{"HTTP status 503"}},
 		loadFault{"200 empty", awsfake.Fault{Status: 200}, 1, nil, []string{"GetSecretValue: the answer is not one of Secrets Manager"}},
 		loadFault{"200 as HTML", awsfake.Fault{Body: "<html>"}, 1, nil, []string{"not one of Secrets Manager", "HTTP status 200"}},
 		loadFault{"404 as HTML is not absence", awsfake.Fault{Status: 404, Body: "<html>"}, 1, nil, []string{"not one of Secrets Manager", "HTTP status 404"}},
@@ -109,8 +116,8 @@ func TestAWSStoreA2Load(t *testing.T) {
 // TestAWSStoreA3Load : connections that break.
 func TestAWSStoreA3Load(t *testing.T) {
 	testLoadFaults(t,
-		loadFault{"connection dropped", awsfake.Fault{Lost: true}, 3, nil, []string{"cannot be reached"}},
-		loadFault{"cut off in mid-body", awsfake.Fault{Cut: true}, 1, nil, []string{"the answer broke off"}},
+		loadFault{"connection dropped", awsfake.Fault{Lost: true}, 3, fleetkey.ErrUnavailable, []string{"cannot be reached"}},
+		loadFault{"cut off in mid-body", awsfake.Fault{Cut: true}, 1, fleetkey.ErrUnavailable, []string{"the answer broke off"}},
 	)
 }
 
@@ -189,7 +196,7 @@ func TestAWSStoreA3(t *testing.T) {
 
 				start := time.Now()
 				_, _, err := s.Load(t.Context())
-				requireError(t, err, context.DeadlineExceeded, "no answer within 10s")
+				requireError(t, err, errTimedOut, "no answer within 10s")
 				require.Equal(t, 10*time.Second, time.Since(start))
 
 				start = time.Now()
@@ -221,7 +228,7 @@ func TestAWSStoreA3(t *testing.T) {
 					require.NoError(t, err)
 					_, err = s.Save(t.Context(), pemBundle("b"), prev)
 				}
-				requireError(t, err, context.DeadlineExceeded, "no answer within "+limit.String(), action)
+				requireError(t, err, errTimedOut, "no answer within "+limit.String(), action)
 				require.GreaterOrEqual(t, time.Since(start), limit)
 				require.Less(t, time.Since(start), limit+2*10*time.Second, "and the search for the outcome")
 			})
@@ -234,9 +241,9 @@ func TestAWSStoreA3(t *testing.T) {
 			fake.Inject(awsfake.Fault{Hang: true})
 			start := time.Now()
 			_, _, err := s.Load(t.Context())
-			requireError(t, err, context.DeadlineExceeded, "no answer within 1s")
+			requireError(t, err, errTimedOut, "no answer within 1s")
 			_, err = s.Save(t.Context(), pemBundle("a"), "")
-			requireError(t, err, context.DeadlineExceeded, "no answer within 3s")
+			requireError(t, err, errTimedOut, "no answer within 3s")
 			require.Equal(t, 4*time.Second, time.Since(start))
 		})
 	})
@@ -260,7 +267,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 				})
 			})
 			_, _, err := s.Load(t.Context())
-			requireError(t, err, nil, "cannot be reached", c.says)
+			requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached", c.says)
 		})
 	}
 	overSocket := func(o *fleetkey.AWSOptions) {
@@ -275,10 +282,10 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		want  error
 		says  string
 	}{
-		{"dropped", awsfake.Fault{Lost: true}, nil, "cannot be reached"},
-		{"cut off", awsfake.Fault{Cut: true}, nil, "broke off"},
-		{"no answer", awsfake.Fault{Hang: true}, context.DeadlineExceeded, "no answer within 300ms"},
-		{"a byte a second", awsfake.Fault{Trickle: true}, context.DeadlineExceeded, "no answer within 300ms"},
+		{"dropped", awsfake.Fault{Lost: true}, fleetkey.ErrUnavailable, "cannot be reached"},
+		{"cut off", awsfake.Fault{Cut: true}, fleetkey.ErrUnavailable, "broke off"},
+		{"no answer", awsfake.Fault{Hang: true}, errTimedOut, "no answer within 300ms"},
+		{"a byte a second", awsfake.Fault{Trickle: true}, errTimedOut, "no answer within 300ms"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := openAWS(t, plain, freshName(), overSocket)
@@ -301,7 +308,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 			})
 		})
 		_, _, err := s.Load(t.Context())
-		requireError(t, err, nil, "broke off")
+		requireError(t, err, fleetkey.ErrUnavailable, "broke off")
 	})
 }
 

@@ -176,7 +176,7 @@ func TestAWSStoreA13(t *testing.T) {
 					fake.Inject(awsfake.Fault{Action: action, Times: times, Lost: true})
 					v, err := s.Save(t.Context(), pemBundle("b"), prev)
 					if times == 3 && action != "UpdateSecretVersionStage" {
-						requireError(t, err, nil, "cannot be reached")
+						requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached")
 						_, err = s.Save(t.Context(), pemBundle("b"), prev)
 						if action == "CreateSecret" {
 							requireError(t, err, fleetkey.ErrConflict) // with itself; Load tells
@@ -234,7 +234,7 @@ func TestAWSStoreA13(t *testing.T) {
 			fake.Inject(awsfake.Fault{Action: "GetSecretValue", Times: 9, Status: 503})
 		}})
 		_, err := s.Save(t.Context(), pemBundle("b"), v)
-		requireError(t, err, nil, "cannot be reached", "to learn whether it took effect", "503")
+		requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached", "to learn whether it took effect", "503")
 	})
 }
 

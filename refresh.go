@@ -93,7 +93,7 @@ func (s *Signer) Refresh(ctx context.Context) error {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return fmt.Errorf("fleetkey: refresh from %s: %w", storeName(s.store), err)
+		return fmt.Errorf("fleetkey: refresh: %w", err)
 	}
 	return nil
 }

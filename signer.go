@@ -70,7 +70,7 @@ func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 		err = s.start(ctx, adoption)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("fleetkey: start with %s: %w", storeName(store), err)
+		return nil, fmt.Errorf("fleetkey: start: %w", err)
 	}
 	s.startRefreshing()
 	if adoption != nil {
@@ -153,7 +153,7 @@ func (s *Signer) loadWinner(ctx context.Context) error {
 			return err
 		}
 		if !sleep(ctx, jitter(wait)) {
-			return fmt.Errorf("the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", err)
+			return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
 		}
 	}
 }
@@ -164,7 +164,7 @@ func (s *Signer) load(ctx context.Context) error {
 	defer cancel()
 	bundle, version, err := s.store.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("load: %w", timedOut(ctx, err))
+		return timedOut(ctx, err)
 	}
 	if old := s.current.Load(); old != nil {
 		asBefore := old.version == version && (old.changes.IsZero() || s.cfg.Now().Before(old.changes))
@@ -177,7 +177,7 @@ func (s *Signer) load(ctx context.Context) error {
 	}
 	set, err := parseKeySet(bundle)
 	if err != nil {
-		return fmt.Errorf("version %s is not a key bundle: %w", version, err)
+		return fmt.Errorf("version %s in %s is not a key bundle: %w", version, storeName(s.store), err)
 	}
 	return s.adopt(set, version)
 }
@@ -187,7 +187,7 @@ func (s *Signer) save(ctx context.Context, bundle []byte, prev Version) (Version
 	defer cancel()
 	version, err := s.store.Save(ctx, bundle, prev)
 	if err != nil {
-		return "", fmt.Errorf("save: %w", timedOut(ctx, err))
+		return "", timedOut(ctx, err)
 	}
 	return version, nil
 }

@@ -68,7 +68,7 @@ const maxTries = 5
 // starting again if another writer was first. If f returns nil, nothing is due.
 func (s *Signer) change(ctx context.Context, what string, f func(set *keySet, now time.Time) (*keySet, error)) error {
 	fail := func(err error) error {
-		return fmt.Errorf("fleetkey: %s in %s: %w", what, storeName(s.store), err)
+		return fmt.Errorf("fleetkey: %s: %w", what, err)
 	}
 	if err := s.lockStore(ctx); err != nil {
 		return fail(err)
