@@ -128,7 +128,7 @@ func (s *FileStore) load(ctx context.Context) ([]byte, error) {
 			return bundle, err
 		}
 	}
-	return nil, fmt.Errorf("the file changes too fast to be read: %v", err) // %v: this is not ErrNotExist
+	return nil, fmt.Errorf("%w: the file changes faster than it can be read: %v", ErrUnavailable, err) // %v: not ErrNotExist
 }
 
 // resolve follows every link in the path. If nothing is there it returns where
@@ -190,12 +190,12 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	path, exists, err := s.resolve()
+	path, _, err := s.resolve()
 	if err != nil {
 		return err
 	}
-	if !exists && prev != "" {
-		return ErrConflict // and no directory is made
+	if err := requireVersion(path, prev); err != nil {
+		return err // without having made a directory or a lock file
 	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return err
@@ -205,20 +205,28 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 		return err
 	}
 	defer unlock()
-
 	// Look again: whoever held the lock before us may have saved.
+	if err := requireVersion(path, prev); err != nil {
+		return err
+	}
+	removeStale(path)
+	return replace(ctx, path, bundle)
+}
+
+// requireVersion returns nil only if the file at path may be replaced by one
+// who has loaded prev.
+func requireVersion(path string, prev Version) error {
 	var current Version
-	switch old, err := readBundle(path); {
-	case err == nil:
-		current = versionOf(old)
-	case !errors.Is(err, fs.ErrNotExist):
+	bundle, err := readBundle(path)
+	if err == nil {
+		current = versionOf(bundle)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if current != prev {
 		return ErrConflict
 	}
-	removeStale(path)
-	return replace(ctx, path, bundle)
+	return nil
 }
 
 // makeDir is os.MkdirAll, but makes each new directory survive a power cut.
@@ -246,14 +254,15 @@ func makeDir(dir string) error {
 // ends, however it ends.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
-	if f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
-		err = setOwner(f, path) // we made it: the service must be able to open it too
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = setOwner(f, path) // if root made it, the service must be able to open it too
 		f.Close()
-		if err != nil {
-			return nil, err
-		}
 	}
-	l := flock.New(name, flock.SetFlag(os.O_CREATE|os.O_RDONLY|noWait))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	l := flock.New(name, flock.SetFlag(os.O_RDWR|noWait))
 	switch _, err := l.TryLockContext(ctx, 10*time.Millisecond); {
 	case err == nil:
 		// If Unlock fails, closing the descriptor still frees the lock.
