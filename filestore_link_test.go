@@ -121,6 +121,27 @@ func TestFileStore_F8_DanglingIsNotAbsent(t *testing.T) {
 	}
 }
 
+// A link in the place of the lock file could make root create or lock a file
+// elsewhere.
+func TestFileStore_F8_LockIsALink(t *testing.T) {
+	path := newPath(t)
+	s, v := stored(t, path, "one")
+	victim := filepath.Join(t.TempDir(), "victim")
+	require.NoError(t, os.Remove(path+".lock"))
+	for _, exists := range []bool{false, true} {
+		if exists {
+			require.NoError(t, os.WriteFile(victim, nil, 0o600))
+		} else {
+			link(t, victim, path+".lock")
+		}
+		_, err := s.Save(t.Context(), []byte("two"), v)
+		requireRefused(t, err, path+".lock")
+		requireContent(t, path, "one")
+		_, err = os.Stat(victim)
+		require.Equal(t, exists, err == nil)
+	}
+}
+
 func TestFileStore_F8_LinkMovedBetweenLoadAndSave(t *testing.T) {
 	dir := t.TempDir()
 	a, b, path := filepath.Join(dir, "a.pem"), filepath.Join(dir, "b.pem"), filepath.Join(dir, "keys.pem")
@@ -143,7 +164,9 @@ func TestFileStore_F8_LinkMovedDuringLoad(t *testing.T) {
 	path := filepath.Join(dir, "keys.pem")
 	link(t, "data/keys.pem", path)
 	move := func(i int) {
-		stored(t, filepath.Join(dir, fmt.Sprint("v", i), "keys.pem"), "one")
+		next := filepath.Join(dir, fmt.Sprint("v", i))
+		require.NoError(t, os.Mkdir(next, 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(next, "keys.pem"), []byte("one"), 0o600))
 		link(t, fmt.Sprint("v", i), filepath.Join(dir, "next"))
 		require.NoError(t, os.Rename(filepath.Join(dir, "next"), filepath.Join(dir, "data")))
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, fmt.Sprint("v", i-1))))

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -26,21 +25,6 @@ import (
 // FLEETKEY_LONG=1 runs the hundred rounds of the fault matrix.
 
 const fleetSize = 64
-
-// buildChild builds internal/filestorechild where every user may run it.
-// Without cgo its system calls come in an order that does not change.
-func buildChild(t *testing.T) (binary string) {
-	t.Helper()
-	binary = filepath.Join(publicDir(t), "filestorechild")
-	if runtime.GOOS == "windows" {
-		binary += ".exe"
-	}
-	build := exec.Command("go", "build", "-o", binary, "./internal/filestorechild")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	return binary
-}
 
 // publicDir is a t.TempDir that other users can enter.
 func publicDir(t *testing.T) string {
@@ -140,7 +124,7 @@ func requireWhole(t *testing.T, path string) fleetkey.Version {
 }
 
 func TestFileStore_F9_FirstStart(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	for round := range rounds(6) {
 		path := filepath.Join(t.TempDir(), "new", "keys.pem")
 		f := startFleet(t, child, "first", path)
@@ -154,7 +138,7 @@ func TestFileStore_F9_FirstStart(t *testing.T) {
 
 // Half of the fleet is killed while it starts, whoever holds the lock included.
 func TestFileStore_F9_FirstStartWithKills(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	killed := 0
 	for range rounds(4) {
 		path := filepath.Join(t.TempDir(), "new", "keys.pem")
@@ -173,7 +157,7 @@ func TestFileStore_F9_FirstStartWithKills(t *testing.T) {
 }
 
 func TestFileStore_F10_OneSaveWins(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	path := newPath(t)
 	_, prev := stored(t, path, "the bundle before")
 	for round := range rounds(4) {
@@ -218,7 +202,7 @@ func TestFileStore_ReadersDuringSaves(t *testing.T) {
 			}
 		}()
 	}
-	for i := range 100 {
+	for i := range 20 {
 		var err error
 		v, err = s.Save(t.Context(), []byte(bundle(i+1)), v)
 		require.NoError(t, err)

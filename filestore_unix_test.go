@@ -44,7 +44,7 @@ func giveToNobody(t *testing.T, paths ...string) {
 }
 
 func TestFileStore_F5_UnwritableDirectory(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	type outcome struct{ load, save childResult }
 	try := func(t *testing.T, path string, prev fleetkey.Version) (o outcome, uid string) {
 		load, save := exec.Command(child, "load", path), exec.Command(child, "save", path, string(prev))
@@ -101,7 +101,7 @@ func TestFileStore_F5_UnwritableDirectory(t *testing.T) {
 }
 
 func TestFileStore_F6_Unreadable(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	path := filepath.Join(publicDir(t), "keys", "keys.pem")
 	stored(t, path, "one")
 	require.NoError(t, os.Chmod(path, 0))
@@ -207,7 +207,7 @@ func TestFileStore_F7_ModeOfOthers(t *testing.T) {
 }
 
 func TestFileStore_F7_Umask(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	for _, umask := range []string{"000", "022", "077", "777"} {
 		t.Run(umask, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "keys")
@@ -257,7 +257,7 @@ func TestFileStore_F7_OwnerIsKept(t *testing.T) {
 }
 
 func TestFileStore_F14_StoppedLockHolder(t *testing.T) {
-	child := buildChild(t)
+	child := childBinary(t)
 	path := newPath(t)
 	s, v := stored(t, path, "one")
 	holder := exec.Command(child, "-timeout", "1m", "hold", path)
