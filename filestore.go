@@ -78,7 +78,7 @@ func (s *FileStore) String() string { return "file " + s.path }
 // path. Load refuses a file that is empty, longer than [MaxBundleSize], not a
 // regular file or, but for Windows, open to group or others.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
-	bundle, err := s.load(ctx)
+	_, bundle, err := s.load(ctx)
 	if err != nil {
 		return nil, "", s.explain("load keys from", err)
 	}
@@ -107,28 +107,27 @@ func versionOf(bundle []byte) Version {
 	return Version(hex.EncodeToString(sum[:]))
 }
 
-func (s *FileStore) load(ctx context.Context) ([]byte, error) {
-	var bundle []byte
-	var err error
+// load also returns where the file is, or would be, with all links followed.
+func (s *FileStore) load(ctx context.Context) (path string, bundle []byte, err error) {
 	for range 5 {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return "", nil, err
 		}
-		var path string
 		var exists bool
 		if path, exists, err = s.resolve(); err == nil {
 			if !exists {
-				return nil, ErrNotExist
+				return path, nil, ErrNotExist
 			}
 			bundle, err = readBundle(path)
 		}
 		// The file was replaced between two steps: ESTALE is how NFS says
 		// so; ENOENT is a link that now leads elsewhere. Look again.
 		if !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
-			return bundle, err
+			return path, bundle, err
 		}
 	}
-	return nil, fmt.Errorf("%w: the file changes faster than it can be read: %v", ErrUnavailable, err) // %v: not ErrNotExist
+	// %v, since this is not absence.
+	return "", nil, fmt.Errorf("%w: the file changes faster than it can be read: %v", ErrUnavailable, err)
 }
 
 // resolve follows every link in the path. If nothing is there it returns where
@@ -187,14 +186,8 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 	if len(bundle) == 0 || len(bundle) > MaxBundleSize {
 		return fmt.Errorf("a bundle of %d bytes: it must have 1 to %d", len(bundle), MaxBundleSize)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	path, _, err := s.resolve()
+	path, err := s.requireVersion(ctx, prev)
 	if err != nil {
-		return err
-	}
-	if err := requireVersion(path, prev); err != nil {
 		return err // without having made a directory or a lock file
 	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
@@ -205,28 +198,33 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 		return err
 	}
 	defer unlock()
-	// Look again: whoever held the lock before us may have saved.
-	if err := requireVersion(path, prev); err != nil {
+	// Look again: whoever held the lock before us may have saved, or moved a
+	// link, which left us with the lock of another file.
+	again, err := s.requireVersion(ctx, prev)
+	if err != nil {
 		return err
+	}
+	if again != path {
+		return ErrConflict
 	}
 	removeStale(path)
 	return replace(ctx, path, bundle)
 }
 
-// requireVersion returns nil only if the file at path may be replaced by one
-// who has loaded prev.
-func requireVersion(path string, prev Version) error {
+// requireVersion returns the path of the file, or an error unless the file may
+// be replaced by one who has loaded prev.
+func (s *FileStore) requireVersion(ctx context.Context, prev Version) (path string, err error) {
 	var current Version
-	bundle, err := readBundle(path)
+	path, bundle, err := s.load(ctx)
 	if err == nil {
 		current = versionOf(bundle)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	} else if !errors.Is(err, ErrNotExist) {
+		return "", err
 	}
 	if current != prev {
-		return ErrConflict
+		return "", ErrConflict
 	}
-	return nil
+	return path, nil
 }
 
 // makeDir is os.MkdirAll, but makes each new directory survive a power cut.
@@ -265,10 +263,11 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	l := flock.New(name, flock.SetFlag(os.O_RDWR|noWait))
 	switch _, err := l.TryLockContext(ctx, 10*time.Millisecond); {
 	case err == nil:
-		// If Unlock fails, closing the descriptor still frees the lock.
+		// The bundle is saved by then, so an error is not worth a failed Save:
+		// the collector closes the descriptor, and that frees the lock.
 		return func() { _ = l.Close() }, nil
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return nil, fmt.Errorf("another writer holds the lock %s: %w", name, err)
+		return nil, fmt.Errorf("wait for other writers at the lock %s: %w", name, err)
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.ENOLCK):
 		return nil, fmt.Errorf("locking is not supported on the file system at %s (move the file or mount it with locks): %w", path, err)
 	default:

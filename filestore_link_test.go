@@ -3,6 +3,7 @@
 package fleetkey_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -155,6 +156,47 @@ func TestFileStore_F8_LinkMovedBetweenLoadAndSave(t *testing.T) {
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
 	requireContent(t, a, "a")
 	requireContent(t, b, "b")
+}
+
+// The link is moved at each point at which Save asks its context, up to the
+// commit. A Save that succeeds is what the link now leads to.
+func TestFileStore_F8_LinkMovedDuringSave(t *testing.T) {
+	conflicts := 0
+	for n := 1; n <= 3; n++ {
+		dir := t.TempDir()
+		path := filepath.Join(dir, "keys.pem")
+		_, v := stored(t, filepath.Join(dir, "a.pem"), "the same in both")
+		stored(t, filepath.Join(dir, "b.pem"), "the same in both")
+		link(t, "a.pem", path)
+		link(t, "b.pem", filepath.Join(dir, "next"))
+		ctx := &hookContext{Context: t.Context(), n: n, hook: func() {
+			require.NoError(t, os.Rename(filepath.Join(dir, "next"), path))
+		}}
+		_, err := fleetkey.NewFileStore(path).Save(ctx, []byte("two"), v)
+		require.NoFileExists(t, filepath.Join(dir, "next"), "the hook did not run")
+		requireContent(t, filepath.Join(dir, "a.pem"), "the same in both")
+		if err == nil {
+			requireContent(t, path, "two")
+		} else {
+			require.ErrorIs(t, err, fleetkey.ErrConflict)
+			conflicts++
+		}
+	}
+	require.Positive(t, conflicts)
+}
+
+// hookContext calls hook the nth time that it is asked for its error.
+type hookContext struct {
+	context.Context
+	n    int
+	hook func()
+}
+
+func (c *hookContext) Err() error {
+	if c.n--; c.n == 0 {
+		c.hook()
+	}
+	return c.Context.Err()
 }
 
 // A volume that is updated by moving a link, as Kubernetes does, and whose old

@@ -124,7 +124,20 @@ func requireWhole(t *testing.T, path string) fleetkey.Version {
 }
 
 func TestFileStore_F9_FirstStart(t *testing.T) {
-	child := childBinary(t)
+	testFirstStart(t, childBinary(t))
+}
+
+func TestFileStore_F9_FirstStartOfRaceBuild(t *testing.T) {
+	if os.Getenv("FLEETKEY_LONG") != "1" {
+		t.Skip("set FLEETKEY_LONG=1")
+	}
+	child, err := raceChild()
+	require.NoError(t, err)
+	testFirstStart(t, child)
+}
+
+func testFirstStart(t *testing.T, child string) {
+	t.Helper()
 	for round := range rounds(6) {
 		path := filepath.Join(t.TempDir(), "new", "keys.pem")
 		f := startFleet(t, child, "first", path)

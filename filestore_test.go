@@ -134,7 +134,7 @@ func TestFileStore_ContextEndsBeforeCommit(t *testing.T) {
 	for after := 1; ; after++ {
 		_, err := s.Save(&dyingContext{Context: t.Context(), lives: after}, []byte("two"), v)
 		if err == nil {
-			require.Greater(t, after, 2, "the context is looked at on entry, at the lock and before the rename")
+			require.Greater(t, after, 3, "the context is looked at before the lock, at it, and before the rename")
 			requireContent(t, path, "two")
 			break
 		}
