@@ -52,10 +52,11 @@ import (
 //
 // # Network folders
 //
-// The lock is flock(2), or LockFileEx on Windows. A file system that has no
-// locks makes Save fail; it never writes unlocked. A read or a write that
-// hangs in the kernel, as on a hard NFS mount whose server is away, cannot be
-// cut short by a context.
+// The lock is flock(2), or LockFileEx on Windows. On a file system that has no
+// locks Save fails; it never writes unlocked. Do not share an NFS folder that
+// is mounted with nolock or local_lock: that locks each machine for itself. A
+// call that hangs in the kernel, as on a hard NFS mount whose server is away,
+// cannot be cut short by a context.
 type FileStore struct {
 	path string // absolute, links not yet followed
 }
@@ -75,7 +76,7 @@ func (s *FileStore) String() string { return "file " + s.path }
 // Load implements [KeyStore]. The [Version] is the SHA-256 of the content.
 //
 // The error matches [ErrNotExist] only if there is no file and no link at the
-// path. Load refuses a file that is empty, longer than [MaxBundleSize], not a
+// path, be it that the directory is missing. Load refuses a file that is empty, longer than [MaxBundleSize], not a
 // regular file or, but for Windows, open to group or others.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
@@ -96,8 +97,8 @@ func (s *FileStore) Save(ctx context.Context, bundle []byte, prev Version) (Vers
 
 func (s *FileStore) explain(op string, err error) error {
 	uid := ""
-	if errors.Is(err, fs.ErrPermission) && os.Getuid() >= 0 {
-		uid = fmt.Sprintf(" (running as uid %d)", os.Getuid())
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() >= 0 {
+		uid = fmt.Sprintf(" (running as uid %d)", os.Geteuid())
 	}
 	return fmt.Errorf("%s %s: %w%s", op, s, err, uid)
 }

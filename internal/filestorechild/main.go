@@ -38,7 +38,7 @@ func main() {
 	runtime.LockOSThread()
 	timeout := flag.Duration("timeout", 30*time.Second, "end of the context")
 	flag.Parse()
-	io.Copy(io.Discard, os.Stdin)
+	_, _ = io.Copy(io.Discard, os.Stdin)
 
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
@@ -54,7 +54,9 @@ func main() {
 			}
 		}
 	}
-	json.NewEncoder(os.Stdout).Encode(r)
+	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+		os.Exit(1)
+	}
 }
 
 func run(ctx context.Context, op, path string, prev fleetkey.Version) (r Result, err error) {
