@@ -124,7 +124,7 @@ func requireWhole(t *testing.T, path string) fleetkey.Version {
 }
 
 func TestFileStore_F9_FirstStart(t *testing.T) {
-	testFirstStart(t, childBinary(t))
+	testFirstStart(t, childBinary(t), rounds(6))
 }
 
 func TestFileStore_F9_FirstStartOfRaceBuild(t *testing.T) {
@@ -133,12 +133,12 @@ func TestFileStore_F9_FirstStartOfRaceBuild(t *testing.T) {
 	}
 	child, err := raceChild()
 	require.NoError(t, err)
-	testFirstStart(t, child)
+	testFirstStart(t, child, 20) // each start of a race build is slow
 }
 
-func testFirstStart(t *testing.T, child string) {
+func testFirstStart(t *testing.T, child string, rounds int) {
 	t.Helper()
-	for round := range rounds(6) {
+	for round := range rounds {
 		path := filepath.Join(t.TempDir(), "new", "keys.pem")
 		f := startFleet(t, child, "first", path)
 		require.NoError(t, f.release.Close())
