@@ -52,10 +52,11 @@ import (
 //
 // # Network folders
 //
-// The lock is flock(2), or LockFileEx on Windows. A file system that has no
-// locks makes Save fail; it never writes unlocked. A read or a write that
-// hangs in the kernel, as on a hard NFS mount whose server is away, cannot be
-// cut short by a context.
+// The lock is flock(2), or LockFileEx on Windows. On a file system that has no
+// locks Save fails; it never writes unlocked. Do not share an NFS folder that
+// is mounted with nolock or local_lock: that locks each machine for itself. A
+// call that hangs in the kernel, as on a hard NFS mount whose server is away,
+// cannot be cut short by a context.
 type FileStore struct {
 	path string // absolute, links not yet followed
 }
@@ -75,10 +76,10 @@ func (s *FileStore) String() string { return "file " + s.path }
 // Load implements [KeyStore]. The [Version] is the SHA-256 of the content.
 //
 // The error matches [ErrNotExist] only if there is no file and no link at the
-// path. Load refuses a file that is empty, longer than [MaxBundleSize], not a
+// path, be it that the directory is missing. Load refuses a file that is empty, longer than [MaxBundleSize], not a
 // regular file or, but for Windows, open to group or others.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
-	bundle, err := s.load(ctx)
+	_, bundle, err := s.load(ctx)
 	if err != nil {
 		return nil, "", s.explain("load keys from", err)
 	}
@@ -96,8 +97,8 @@ func (s *FileStore) Save(ctx context.Context, bundle []byte, prev Version) (Vers
 
 func (s *FileStore) explain(op string, err error) error {
 	uid := ""
-	if errors.Is(err, fs.ErrPermission) && os.Getuid() >= 0 {
-		uid = fmt.Sprintf(" (running as uid %d)", os.Getuid())
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() >= 0 {
+		uid = fmt.Sprintf(" (running as uid %d)", os.Geteuid())
 	}
 	return fmt.Errorf("%s %s: %w%s", op, s, err, uid)
 }
@@ -107,28 +108,27 @@ func versionOf(bundle []byte) Version {
 	return Version(hex.EncodeToString(sum[:]))
 }
 
-func (s *FileStore) load(ctx context.Context) ([]byte, error) {
-	var bundle []byte
-	var err error
+// load also returns where the file is, or would be, with all links followed.
+func (s *FileStore) load(ctx context.Context) (path string, bundle []byte, err error) {
 	for range 5 {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return "", nil, err
 		}
-		var path string
 		var exists bool
 		if path, exists, err = s.resolve(); err == nil {
 			if !exists {
-				return nil, ErrNotExist
+				return path, nil, ErrNotExist
 			}
 			bundle, err = readBundle(path)
 		}
 		// The file was replaced between two steps: ESTALE is how NFS says
 		// so; ENOENT is a link that now leads elsewhere. Look again.
 		if !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
-			return bundle, err
+			return path, bundle, err
 		}
 	}
-	return nil, fmt.Errorf("the file changes too fast to be read: %v", err) // %v: this is not ErrNotExist
+	// %v, since this is not absence.
+	return "", nil, fmt.Errorf("%w: the file changes faster than it can be read: %v", ErrUnavailable, err)
 }
 
 // resolve follows every link in the path. If nothing is there it returns where
@@ -187,15 +187,9 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 	if len(bundle) == 0 || len(bundle) > MaxBundleSize {
 		return fmt.Errorf("a bundle of %d bytes: it must have 1 to %d", len(bundle), MaxBundleSize)
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	path, exists, err := s.resolve()
+	path, err := s.requireVersion(ctx, prev)
 	if err != nil {
-		return err
-	}
-	if !exists && prev != "" {
-		return ErrConflict // and no directory is made
+		return err // without having made a directory or a lock file
 	}
 	if err := makeDir(filepath.Dir(path)); err != nil {
 		return err
@@ -205,20 +199,33 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 		return err
 	}
 	defer unlock()
-
-	// Look again: whoever held the lock before us may have saved.
-	var current Version
-	switch old, err := readBundle(path); {
-	case err == nil:
-		current = versionOf(old)
-	case !errors.Is(err, fs.ErrNotExist):
+	// Look again: whoever held the lock before us may have saved, or moved a
+	// link, which left us with the lock of another file.
+	again, err := s.requireVersion(ctx, prev)
+	if err != nil {
 		return err
 	}
-	if current != prev {
+	if again != path {
 		return ErrConflict
 	}
 	removeStale(path)
 	return replace(ctx, path, bundle)
+}
+
+// requireVersion returns the path of the file, or an error unless the file may
+// be replaced by one who has loaded prev.
+func (s *FileStore) requireVersion(ctx context.Context, prev Version) (path string, err error) {
+	var current Version
+	path, bundle, err := s.load(ctx)
+	if err == nil {
+		current = versionOf(bundle)
+	} else if !errors.Is(err, ErrNotExist) {
+		return "", err
+	}
+	if current != prev {
+		return "", ErrConflict
+	}
+	return path, nil
 }
 
 // makeDir is os.MkdirAll, but makes each new directory survive a power cut.
@@ -246,20 +253,22 @@ func makeDir(dir string) error {
 // ends, however it ends.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
-	if f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); err == nil {
-		err = setOwner(f, path) // we made it: the service must be able to open it too
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = setOwner(f, path) // if root made it, the service must be able to open it too
 		f.Close()
-		if err != nil {
-			return nil, err
-		}
 	}
-	l := flock.New(name, flock.SetFlag(os.O_CREATE|os.O_RDONLY|noWait))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	l := flock.New(name, flock.SetFlag(os.O_RDWR|noWait))
 	switch _, err := l.TryLockContext(ctx, 10*time.Millisecond); {
 	case err == nil:
-		// If Unlock fails, closing the descriptor still frees the lock.
+		// The bundle is saved by then, so an error is not worth a failed Save:
+		// the collector closes the descriptor, and that frees the lock.
 		return func() { _ = l.Close() }, nil
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return nil, fmt.Errorf("another writer holds the lock %s: %w", name, err)
+		return nil, fmt.Errorf("wait for other writers at the lock %s: %w", name, err)
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.ENOLCK):
 		return nil, fmt.Errorf("locking is not supported on the file system at %s (move the file or mount it with locks): %w", path, err)
 	default:
