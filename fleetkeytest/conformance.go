@@ -25,8 +25,8 @@ import (
 //
 // Each call of open makes a fresh cell that holds nothing; it may use t.Cleanup
 // and t.TempDir. The function it returns opens that cell anew each time, as one
-// more instance of a fleet would; it may be called from many goroutines, so it
-// must not call t.FailNow. Some subtests ask for two cells.
+// more instance of a fleet would. All of these calls come from the subtest's own
+// goroutine, so they may end it by t.Fatal. Some subtests ask for two cells.
 //
 // The suite stores what fleetkey stores: PEM text, at least one byte and at
 // most [fleetkey.MaxBundleSize], in printable ASCII with tabs and line ends. It
@@ -149,12 +149,12 @@ func testContent(s *suite) {
 // refusal must not print it, nor store a part of it.
 func testTooLarge(s *suite) {
 	b := bundle("too large", fleetkey.MaxBundleSize+1)
-	if v, err := s.open().Save(s.ctx, b, ""); err == nil {
+	v, err := s.open().Save(s.ctx, b, "")
+	if err == nil {
 		s.requireHolds(s.open(), b, v)
 		return
-	} else {
-		s.requireNoLeak(err, b)
 	}
+	s.requireNoLeak(err, b)
 	s.requireAbsent(s.open())
 }
 

@@ -8,7 +8,7 @@
 //   - [TestKeyStore] checks an implementation of [fleetkey.KeyStore] against
 //     every promise of that interface.
 //
-// All of it works inside a testing/synctest bubble.
+// The signer and the store work inside a testing/synctest bubble.
 package fleetkeytest
 
 import (

@@ -151,6 +151,7 @@ func TestStoreOperator(t *testing.T) {
 	require.NoError(t, err)
 
 	assert.Panics(t, func() { s.RollBack("v99") })
+	assert.Panics(t, func() { s.RollBack("") })
 	_, err = s.Save(t.Context(), make([]byte, fleetkey.MaxBundleSize+1), "")
 	require.ErrorContains(t, err, "65537")
 }

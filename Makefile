@@ -1,0 +1,62 @@
+# The commands of everyday work. .ci/run and the workflow call them too.
+
+GO ?= go
+FUZZTIME ?= 2m
+
+# An example that needs more than the library does is a module of its own, as
+# are the benchmarks and the programs that run foreign clients.
+EXAMPLES = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
+MODULES = . $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
+
+# Pinned here, out of go.mod: a user of the library gets none of it.
+GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+
+.PHONY: test lint vet fmt fmt-check cover long clean
+
+# Every test, with the race detector and an AWS emulator beside it. A test whose
+# tools are missing fails here, where plain "go test ./..." skips it.
+test:
+	internal/moto/with-moto.sh $(GO) test -race ./...
+	@set -e; for m in $(EXAMPLES); do \
+		echo "internal/moto/with-moto.sh $(GO) -C $$m test -race ./..."; \
+		internal/moto/with-moto.sh $(GO) -C $$m test -race ./...; \
+	done
+
+lint:
+	@set -e; for m in $(MODULES); do \
+		echo "golangci-lint in $$m"; \
+		(cd $$m && $(GO) run $(GOLANGCI_LINT) run ./...); \
+	done
+
+# The code for other systems is built from the same sources, so look at it too.
+vet:
+	@set -e; for os in linux darwin windows; do for m in $(MODULES); do \
+		echo "vet and build $$m for $$os"; \
+		GOOS=$$os $(GO) -C $$m vet ./...; \
+		GOOS=$$os $(GO) -C $$m build -o /dev/null ./...; \
+	done; done
+
+fmt:
+	gofmt -l -w .
+
+fmt-check:
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "run make fmt for:"; echo "$$files"; exit 1; }
+
+cover:
+	internal/moto/with-moto.sh $(GO) test -coverpkg=./... -coverprofile=cover.out ./...
+	$(GO) tool cover -func=cover.out | tail -n 1
+	@echo "$(GO) tool cover -html=cover.out shows the lines"
+
+# What takes too long for every change: the long forms of the tests, then each
+# fuzz target for FUZZTIME.
+long:
+	FLEETKEY_LONG=1 internal/moto/with-moto.sh $(GO) test -race -timeout 2h ./...
+	@set -e; for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "fuzz $$f in $$p"; \
+			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; \
+	done
+
+clean:
+	rm -rf .venv bin cover.out

@@ -1,0 +1,329 @@
+package fleetkey
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/tailscale/hujson"
+)
+
+const (
+	envSecretName = "OpenIDServerSigningSettings__AwsSecretManager__SecretName"
+	envPath       = "OpenIDServerSigningSettings__File__Path"
+)
+
+// setAWSRegion keeps the AWS SDK off the machine's own configuration.
+func setAWSRegion(t testing.TB, region string) {
+	for name, value := range map[string]string{
+		"AWS_REGION":                  region,
+		"AWS_PROFILE":                 "",
+		"AWS_EC2_METADATA_DISABLED":   "true",
+		"AWS_CONFIG_FILE":             os.DevNull,
+		"AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+	} {
+		t.Setenv(name, value)
+	}
+}
+
+// writeSettings puts an appsettings.json into a fresh directory.
+func writeSettings(t testing.TB, text string) (file, dir string) {
+	dir = t.TempDir()
+	file = filepath.Join(dir, "appsettings.json")
+	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
+	return file, dir
+}
+
+// awsSection is a settings file with these members in its AWS section.
+func awsSection(members string) string {
+	return `{"OpenIDServerSigningSettings": {"AwsSecretManager": {` + members + `}}}`
+}
+
+func TestOpenStoreAWS(t *testing.T) {
+	const fromEnv = "eu-central-1"
+	for name, tt := range map[string]struct {
+		text string
+		env  map[string]string
+		want string
+		kms  string
+	}{
+		"as documented": {
+			text: `// settings of the token service
+{
+	"Logging": {"LogLevel": {"Default": "Warning",},},
+	/* the key is shared by the fleet */
+	"OpenIDServerSigningSettings": {
+		"AwsSecretManager": {
+			"SecretName": "app/signing-key", // the name, or the ARN
+			"Region": "eu-west-1",
+			"KmsKeyId": "alias/signing",
+		},
+	},
+	"AllowedHosts": "*",
+}
+`, want: "AWS secret app/signing-key in eu-west-1", kms: "alias/signing"},
+		"byte order mark":     {text: "\ufeff" + awsSection(`"SecretName": "app/key"`), want: "AWS secret app/key in eu-central-1"},
+		"other case":          {text: `{"openidserversigningsettings": {"AWSSECRETMANAGER": {"secretname": "app/key"}}}`, want: "AWS secret app/key in eu-central-1"},
+		"colons":              {text: `{"OpenIDServerSigningSettings:AwsSecretManager:SecretName": "app/key"}`, want: "AWS secret app/key in eu-central-1"},
+		"colons and nested":   {text: `{"OpenIDServerSigningSettings:AwsSecretManager": {"SecretName": "app/key"}, "OpenIDServerSigningSettings": {"AwsSecretManager:Region": "us-east-1"}}`, want: "AWS secret app/key in us-east-1"},
+		"section in pieces":   {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": {"SecretName": "app/key"}}, "openIDServerSigningSettings": {"AwsSecretManager": {"Region": "us-east-1"}}}`, want: "AWS secret app/key in us-east-1"},
+		"escaped":             {text: awsSection(`"Secret\u004eame": "app\/key"`), want: "AWS secret app/key in eu-central-1"},
+		"a file path as well": {text: `{"OpenIDServerSigningSettings": {"File": {"Path": "k.pem"}, "AwsSecretManager": {"SecretName": "app/key"}}}`, want: "AWS secret app/key in eu-central-1"},
+		"environment alone":   {env: map[string]string{envSecretName: "env/key"}, want: "AWS secret env/key in eu-central-1"},
+		"environment in another case": {
+			env:  map[string]string{strings.ToUpper(envSecretName): "env/key"},
+			want: "AWS secret env/key in eu-central-1",
+		},
+		"environment, all of it": {
+			text: awsSection(`"SecretName": "app/key", "Region": "eu-west-1", "KmsKeyId": "alias/signing"`),
+			env: map[string]string{
+				envSecretName: "env/key",
+				"OpenIDServerSigningSettings__AwsSecretManager__Region":   "us-west-2",
+				"OpenIDServerSigningSettings__AwsSecretManager__KmsKeyId": "alias/env",
+			},
+			want: "AWS secret env/key in us-west-2", kms: "alias/env",
+		},
+		"environment fills a blank":          {text: awsSection(`"SecretName": ""`), env: map[string]string{envSecretName: "env/key"}, want: "AWS secret env/key in eu-central-1"},
+		"environment fills an empty section": {text: awsSection(``), env: map[string]string{envSecretName: "env/key"}, want: "AWS secret env/key in eu-central-1"},
+		"environment over a file path":       {text: `{"OpenIDServerSigningSettings": {"File": {"Path": "k.pem"}}}`, env: map[string]string{envSecretName: "env/key"}, want: "AWS secret env/key in eu-central-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setAWSRegion(t, fromEnv)
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			file := ""
+			if tt.text != "" {
+				file, _ = writeSettings(t, tt.text)
+			}
+			store, err := OpenStore(t.Context(), file)
+			require.NoError(t, err)
+			require.IsType(t, &AWSStore{}, store)
+			assert.Equal(t, tt.want, store.(*AWSStore).String())
+			assert.Equal(t, tt.kms, store.(*AWSStore).kmsKey)
+		})
+	}
+}
+
+func TestOpenStoreFile(t *testing.T) {
+	abs := filepath.Join(t.TempDir(), "keys", "k.pem")
+	absJSON, err := json.Marshal(abs)
+	require.NoError(t, err)
+	for name, tt := range map[string]struct {
+		text, env string
+		want      string // relative to the settings file's directory, or absolute
+	}{
+		"no section":            {text: `{}`, want: "openid-server-signing-keys/keys.pem"},
+		"other settings":        {text: `{"AwsSecretManager": {"SecretName": 1}, "SecretName": null, "OpenIDServerSigningSettingsOld": 1, "a": [1, {"b": []}]}`, want: "openid-server-signing-keys/keys.pem"},
+		"empty sections":        {text: `{"OpenIDServerSigningSettings": {"File": {}}}`, want: "openid-server-signing-keys/keys.pem"},
+		"null section":          {text: `{"OpenIDServerSigningSettings": null}`, want: "openid-server-signing-keys/keys.pem"},
+		"relative":              {text: `{"OpenIDServerSigningSettings": {"File": {"Path": "../shared/k.pem"}}}`, want: "../shared/k.pem"},
+		"absolute":              {text: `{"OpenIDServerSigningSettings": {"File": {"Path": ` + string(absJSON) + `}}}`, want: abs},
+		"environment":           {text: `{"OpenIDServerSigningSettings": {"File": {"Path": "file.pem"}}}`, env: "env.pem", want: "env.pem"},
+		"environment, absolute": {text: `{}`, env: abs, want: abs},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, dir := writeSettings(t, tt.text)
+			if tt.env != "" {
+				t.Setenv(envPath, tt.env)
+			}
+			want := tt.want
+			if !filepath.IsAbs(want) {
+				want = filepath.Join(dir, want)
+			}
+			elsewhere := t.TempDir()
+			for _, from := range []string{dir, elsewhere} { // the same from any directory
+				t.Chdir(from)
+				rel, err := filepath.Rel(from, file)
+				require.NoError(t, err)
+				for _, file := range []string{file, rel} {
+					store, err := OpenStore(t.Context(), file)
+					require.NoError(t, err)
+					require.IsType(t, &FileStore{}, store)
+					assert.Equal(t, "file "+want, store.(*FileStore).String())
+				}
+			}
+		})
+	}
+	t.Run("environment alone", func(t *testing.T) {
+		t.Setenv(envPath, abs)
+		store, err := OpenStore(t.Context(), "")
+		require.NoError(t, err)
+		assert.Equal(t, "file "+abs, store.(*FileStore).String())
+	})
+}
+
+// A settings file that is a link belongs to the directory of the link.
+func TestOpenStoreLinkedSettings(t *testing.T) {
+	target, _ := writeSettings(t, `{}`)
+	dir := t.TempDir()
+	link := filepath.Join(dir, "appsettings.json")
+	if err := os.Symlink(target, link); err != nil {
+		t.Skipf("no symbolic links here: %v", err)
+	}
+	store, err := OpenStore(t.Context(), link)
+	require.NoError(t, err)
+	assert.Equal(t, "file "+filepath.Join(dir, "openid-server-signing-keys", "keys.pem"), store.(*FileStore).String())
+}
+
+func TestOpenStoreRefuses(t *testing.T) {
+	const secret = "hunter2"
+	deep := strings.Repeat(`{"a":`, 65) + "1" + strings.Repeat("}", 65)
+	for name, tt := range map[string]struct {
+		text string
+		env  map[string]string
+		want []string
+	}{
+		"null section":          {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretManager\": null}}", want: []string{":2:", "SecretName is missing", "remove the whole section"}},
+		"empty section":         {text: awsSection(""), want: []string{":1:", "SecretName is missing"}},
+		"no name":               {text: awsSection("\n\n\"Region\": \"eu-west-1\""), want: []string{":3:", "SecretName is missing"}},
+		"empty name":            {text: awsSection("\n\"SecretName\": \"\""), want: []string{":2:", "SecretName is empty"}},
+		"blank name":            {text: awsSection(`"SecretName": " \t"`), want: []string{"SecretName is empty"}},
+		"null name":             {text: awsSection(`"SecretName": null`), want: []string{"SecretName is not a string"}},
+		"number":                {text: awsSection(`"SecretName": 42`), want: []string{"SecretName is not a string"}},
+		"boolean":               {text: awsSection(`"SecretName": true`), want: []string{"SecretName is not a string"}},
+		"array":                 {text: awsSection(`"SecretName": ["a"]`), want: []string{"SecretName is not a string"}},
+		"object":                {text: awsSection(`"SecretName": {"a": "b"}`), want: []string{"unknown setting", "SecretName:a"}},
+		"empty object":          {text: awsSection(`"SecretName": {}`), want: []string{"SecretName is not a string"}},
+		"empty region":          {text: awsSection(`"SecretName": "a", "Region": ""`), want: []string{"Region is empty"}},
+		"empty path":            {text: `{"OpenIDServerSigningSettings": {"File": {"Path": ""}}}`, want: []string{"Path is empty"}},
+		"section with a value":  {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": "` + secret + `"}}`, want: []string{"is a section"}},
+		"misspelt section":      {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretsManager\": {\"SecretName\": \"" + secret + "\"}}}", want: []string{":2:", "unknown setting", "AwsSecretsManager", "AwsSecretManager:SecretName"}},
+		"misspelt name":         {text: awsSection(`"Name": "` + secret + `"`), want: []string{"unknown setting"}},
+		"letter that folds":     {text: `{"OpenIDServerSigningSettings": {"Awſ` + `SecretManager": {"SecretName": "a"}}}`, want: []string{"unknown setting"}},
+		"misspelt environment":  {text: `{}`, env: map[string]string{"OpenIDServerSigningSettings__AwsSecretManager__Name": secret}, want: []string{"environment variable OpenIDServerSigningSettings__AwsSecretManager__Name", "unknown setting"}},
+		"empty environment":     {text: awsSection(`"SecretName": "a"`), env: map[string]string{envSecretName: ""}, want: []string{"environment variable " + envSecretName, "is empty"}},
+		"given twice":           {text: awsSection("\n\"SecretName\": \"a\",\n\"secretname\": \"" + secret + "\""), want: []string{":3:", "given twice", ":2"}},
+		"given twice by colons": {text: "{\"OpenIDServerSigningSettings:AwsSecretManager:SecretName\": \"a\",\n\"OpenIDServerSigningSettings\": {\"AwsSecretManager\": {\"SecretName\": \"a\"}}}", want: []string{":2:", "given twice"}},
+		"bad secret name":       {text: awsSection(`"SecretName": "no spaces"`), want: []string{`"no spaces"`}},
+		"not JSON":              {text: "{\n  \"Password\": \"" + secret + "\\q\"}", want: []string{":2:15: not valid JSON"}},
+		"cut off":               {text: "{\n  \"Password\": \"" + secret, want: []string{":2:", "ends too early"}},
+		"two documents":         {text: "{} {}", want: []string{":1:4: not valid JSON"}},
+		"empty file":            {text: "", want: []string{"not valid JSON"}},
+		"an array":              {text: "[]", want: []string{"not a JSON object"}},
+		"UTF-16":                {text: "\xff\xfe{\x00}\x00", want: []string{"UTF-16"}},
+		"deep":                  {text: deep, want: []string{"64 levels"}},
+		"too large":             {text: "{}" + strings.Repeat(" ", maxSettingsSize), want: []string{"larger than 1048576 bytes"}},
+		"deep and large":        {text: strings.Repeat("[", maxSettingsSize), want: []string{"more than 50000 objects and arrays"}},
+		"as deep as it gets":    {text: strings.Repeat("[", maxSettingsParts), want: []string{"ends too early"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			setAWSRegion(t, "eu-central-1")
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			file, _ := writeSettings(t, tt.text)
+			store, err := OpenStore(t.Context(), file)
+			require.Error(t, err)
+			assert.True(t, store == nil, "not even a nil pointer")
+			if len(tt.env) == 0 && name != "bad secret name" {
+				assert.ErrorContains(t, err, file)
+			}
+			problem := strings.ReplaceAll(err.Error(), file, "") // the directory is named after the test
+			for _, want := range tt.want {
+				assert.Contains(t, problem, want)
+			}
+			assert.NotContains(t, problem, secret)
+		})
+	}
+	t.Run("no file", func(t *testing.T) {
+		_, err := OpenStore(t.Context(), filepath.Join(t.TempDir(), "appsettings.json"))
+		require.ErrorIs(t, err, fs.ErrNotExist)
+	})
+	t.Run("a directory", func(t *testing.T) {
+		_, err := OpenStore(t.Context(), t.TempDir())
+		require.Error(t, err)
+	})
+	t.Run("nothing at all", func(t *testing.T) {
+		_, err := OpenStore(t.Context(), "")
+		require.ErrorContains(t, err, envSecretName)
+		require.ErrorContains(t, err, envPath)
+	})
+	t.Run("relative without a file", func(t *testing.T) {
+		t.Setenv(envPath, "keys.pem")
+		_, err := OpenStore(t.Context(), "")
+		require.ErrorContains(t, err, "absolute path")
+	})
+}
+
+// On Windows the names of two variables cannot differ by case alone.
+func TestEnvironSettingsTwice(t *testing.T) {
+	_, err := environSettings([]string{envSecretName + "=a", strings.ToLower(envSecretName) + "=hunter2"})
+	require.ErrorContains(t, err, "given twice")
+	assert.NotContains(t, err.Error(), "hunter2")
+}
+
+// FuzzSettings compares the reader with encoding/json, token by token.
+func FuzzSettings(f *testing.F) {
+	for _, seed := range []string{
+		`{}`,
+		awsSection(`"SecretName": "a", /* c */ "Region": "b", // d` + "\n"),
+		awsSection(`"Secret\u004eame": "\ud800"`),
+		`{"OpenIDServerSigningSettings:File": {"Path": null}, "x": [{"y": 1e9}]}`,
+		`{"OpenIDServerSigningSettings": {"File": {"Path": "k.pem"}, "file:path": "k.pem"}}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		set, err := parseSettings("appsettings.json", text)
+		if err != nil {
+			require.True(t, strings.HasPrefix(err.Error(), "appsettings.json:"), err)
+			return
+		}
+		require.Equal(t, settingsByEncodingJSON(t, text), valuesOf(set))
+		if bom := []byte("\ufeff"); !bytes.HasPrefix(text, bom) {
+			again, err := parseSettings("appsettings.json", append(bom, text...))
+			require.NoError(t, err)
+			require.Equal(t, set, again)
+		}
+		if set.check() == nil && set.value(settingSecretName) == "" {
+			require.Empty(t, set.under(settingAWS), "an AWS section must never end at a file")
+		}
+	})
+}
+
+func valuesOf(set settings) map[string]string {
+	values := map[string]string{}
+	for key, s := range set {
+		if s.kind == '"' {
+			values[key] = s.value
+		}
+	}
+	return values
+}
+
+// settingsByEncodingJSON finds the string values of the section another way.
+func settingsByEncodingJSON(t *testing.T, text []byte) map[string]string {
+	plain, err := hujson.Standardize(bytes.TrimPrefix(bytes.Clone(text), []byte("\ufeff")))
+	require.NoError(t, err)
+	values := map[string]string{}
+	var walk func(path []string, raw json.RawMessage)
+	walk = func(path []string, raw json.RawMessage) {
+		key := strings.ToLower(strings.Join(path, ":"))
+		d := json.NewDecoder(bytes.NewReader(raw))
+		token, err := d.Token()
+		require.NoError(t, err)
+		switch token := token.(type) {
+		case string:
+			if strings.HasPrefix(key+":", "openidserversigningsettings:") {
+				values[key] = token
+			}
+		case json.Delim:
+			for token == '{' && d.More() {
+				name, err := d.Token()
+				require.NoError(t, err)
+				var member json.RawMessage
+				require.NoError(t, d.Decode(&member))
+				walk(append(path[:len(path):len(path)], name.(string)), member)
+			}
+		}
+	}
+	walk(nil, plain)
+	return values
+}
