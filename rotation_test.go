@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -349,9 +350,10 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 					saves := store.Saves()
 
 					cfg := rotating()
-					wrong := booted
+					var wrong atomic.Bool
+					wrong.Store(booted)
 					cfg.Now = func() time.Time {
-						if wrong {
+						if wrong.Load() {
 							return jump(time.Now())
 						}
 						return time.Now()
@@ -359,7 +361,7 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 					other := store.Open()
 					start(t, other, cfg)
 					time.Sleep(10 * time.Minute)
-					wrong = true
+					wrong.Store(true)
 					time.Sleep(30 * time.Minute)
 					accepts(t, issue(t, right), right)
 					time.Sleep(2 * day)
