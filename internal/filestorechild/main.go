@@ -5,7 +5,7 @@
 // that does not change, and the end of the standard input marks where they
 // begin.
 //
-//	filestorechild [-timeout D] first|load|save|hold PATH [PREV]
+//	filestorechild [-timeout D] first|load|save|hold|signer|rotate PATH [PREV]
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"runtime"
 	"strings"
@@ -75,6 +76,16 @@ func run(ctx context.Context, op, path string, prev fleetkey.Version) (r Result,
 		}
 		if errors.Is(err, fleetkey.ErrConflict) {
 			_, r.Version, err = store.Load(ctx)
+		}
+	case "signer", "rotate": // a whole Signer; the Version is the newest kid
+		var s *fleetkey.Signer
+		s, err = fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: "https://id.example", Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
+		if err == nil && op == "rotate" {
+			err = s.Rotate(ctx)
+		}
+		if err == nil {
+			r.Version = fleetkey.Version(s.Status().Keys[0].KeyID)
+			err = s.Close()
 		}
 	case "hold": // a writer that is stopped while it holds the lock
 		l := flock.New(path + ".lock")
