@@ -165,7 +165,7 @@ func nextBlock(data []byte) (*pem.Block, []byte, error) {
 func unknownBlock(typ string) error {
 	switch typ {
 	case "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
-		return fmt.Errorf("%s: turn it into an unencrypted PKCS#8 key with `openssl pkcs8 -topk8 -nodes`", typ)
+		return fmt.Errorf("%s: turn it into an unencrypted PKCS#8 key with `openssl pkcs8 -topk8 -nocrypt`", typ)
 	}
 	return fmt.Errorf("unknown type %q; a bundle holds PRIVATE KEY and CERTIFICATE blocks", typ)
 }
