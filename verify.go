@@ -115,7 +115,7 @@ func (s *snapshot) keyFor(p parts, now time.Time) (*trustedKey, error) {
 		}
 		k = s.byKID[h.keyID]
 		untyped := k != nil && k.foreign && (h.typ == "" || strings.EqualFold(h.typ, "JWT"))
-		if !untyped && strings.TrimPrefix(strings.ToLower(h.typ), "application/") != accessTokenType {
+		if !untyped && !strings.EqualFold(h.typ, accessTokenType) && !strings.EqualFold(h.typ, "application/"+accessTokenType) {
 			return nil, fmt.Errorf("%w: its typ is not %s", ErrWrongType, accessTokenType)
 		}
 		if k == nil {
