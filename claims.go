@@ -166,8 +166,11 @@ func (k *key) sign(header string, payload []byte) (string, error) {
 func (s *Signer) fillIn(c *Claims, now time.Time) error {
 	setDefault(&c.Issuer, s.cfg.Issuer)
 	setDefault(&c.Subject, c.ClientID)
+	// A token knows whole seconds only, and Verify goes by what it says.
 	setDefault(&c.IssuedAt, now)
+	c.IssuedAt = c.IssuedAt.Truncate(time.Second)
 	setDefault(&c.ExpiresAt, c.IssuedAt.Add(s.cfg.TokenTTL))
+	c.ExpiresAt = c.ExpiresAt.Truncate(time.Second)
 	setDefault(&c.ID, rand.Text())
 	if len(c.Audience) == 0 {
 		c.Audience = s.cfg.Audience
@@ -181,7 +184,7 @@ func (s *Signer) fillIn(c *Claims, now time.Time) error {
 		return errors.New("the audience holds an empty name")
 	case !inRange(c.IssuedAt) || !inRange(c.ExpiresAt) || !c.NotBefore.IsZero() && !inRange(c.NotBefore):
 		return errors.New("a time is outside of the years 1970 to 9999")
-	case c.ExpiresAt.Unix() <= c.IssuedAt.Unix():
+	case !c.ExpiresAt.After(c.IssuedAt):
 		return errors.New("ExpiresAt is not after IssuedAt")
 	case c.ExpiresAt.Sub(c.IssuedAt) > longest || c.ExpiresAt.Sub(now) > longest:
 		return fmt.Errorf("the lifetime is over Config.MaxTokenTTL %v", longest)
