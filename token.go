@@ -1,6 +1,7 @@
 package fleetkey
 
 import (
+	"bytes"
 	"fmt"
 	"math"
 	"slices"
@@ -67,7 +68,8 @@ func (t *Token) HasScope(scope string) bool {
 // (go-json-experiment/json) does: names are compared with case. The result
 // shares no memory with the Token.
 func (t *Token) Decode(v any) error {
-	if err := json.Unmarshal(t.payload, v); err != nil {
+	// A copy, since a careless UnmarshalJSON may keep what it is given.
+	if err := json.Unmarshal(bytes.Clone(t.payload), v); err != nil {
 		return fmt.Errorf("fleetkey: decode claims: %w", err)
 	}
 	return nil
