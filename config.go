@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Config says how a [Signer] works. Issuer is all that it needs; every other
@@ -106,6 +108,7 @@ const (
 	defaultTokenTTL = time.Hour
 	maxCommonName   = 64
 	maxKeys         = 16 // of RSA-4096 fit into MaxBundleSize
+	maxDuration     = 10 * 365 * 24 * time.Hour
 )
 
 // withDefaults returns a copy of c with every field filled in, or an error that
@@ -119,9 +122,12 @@ func (c Config) withDefaults() (Config, error) {
 		if d < 0 {
 			return c, fmt.Errorf("Config.%s is negative: %v", name, d)
 		}
+		if d > maxDuration {
+			return c, fmt.Errorf("Config.%s %v is over ten years, the life of a certificate", name, d)
+		}
 	}
 	u, err := url.Parse(c.Issuer)
-	if err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") || u.RawQuery != "" || u.Fragment != "" {
+	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") || strings.ContainsAny(c.Issuer, "?#") || !utf8.ValidString(c.Issuer) {
 		return c, fmt.Errorf("Config.Issuer %q is not an http or https URL without query and fragment", c.Issuer)
 	}
 	c.Audience = slices.Clone(c.Audience)
@@ -131,6 +137,11 @@ func (c Config) withDefaults() (Config, error) {
 	if slices.Contains(c.Audience, "") {
 		return c, errors.New("Config.Audience holds an empty name")
 	}
+	for _, name := range append(c.Audience, c.CommonName) {
+		if !utf8.ValidString(name) {
+			return c, fmt.Errorf("Config.Audience or CommonName %q is not UTF-8", name)
+		}
+	}
 	setDefault(&c.Algorithm, "RS256")
 	if _, err := algorithmNamed(c.Algorithm); err != nil {
 		return c, fmt.Errorf("Config.Algorithm: %w", err)
@@ -138,7 +149,7 @@ func (c Config) withDefaults() (Config, error) {
 	if c.CommonName == "" {
 		c.CommonName = c.Issuer
 		if len(c.CommonName) > maxCommonName {
-			c.CommonName = u.Host[:min(len(u.Host), maxCommonName)]
+			c.CommonName = strings.ToValidUTF8(u.Host[:min(len(u.Host), maxCommonName)], "")
 		}
 	}
 	if len(c.CommonName) > maxCommonName {
