@@ -1,0 +1,287 @@
+package fleetkey_test
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// This file tests what Issue and Sign put into a token, and what they refuse.
+
+// inside decodes a segment of a token, 0 for the header and 1 for the payload.
+func inside(t *testing.T, token string, n int) map[string]any {
+	t.Helper()
+	var members map[string]any
+	require.NoError(t, json.Unmarshal(segment(t, token, n), &members))
+	return members
+}
+
+func TestIssueFillsIn(t *testing.T) {
+	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.TokenTTL = 5 * time.Minute })
+	at := func(d time.Duration) float64 { return float64(noon.Add(d).Unix()) }
+	for name, tc := range map[string]struct {
+		claims fleetkey.Claims
+		want   map[string]any // beside jti
+	}{
+		"a subject alone": {fleetkey.Claims{Subject: "alice"},
+			map[string]any{"iss": issuer, "sub": "alice", "aud": []any{api, otherAPI}, "iat": at(0), "exp": at(5 * time.Minute)}},
+		"a client's own token": {fleetkey.Claims{ClientID: "batch", Audience: []string{api}},
+			map[string]any{"iss": issuer, "sub": "batch", "client_id": "batch", "aud": api, "iat": at(0), "exp": at(5 * time.Minute)}},
+		"everything": {
+			fleetkey.Claims{Issuer: issuer, Subject: "alice", Audience: []string{"a", "b"}, ClientID: "web", Scope: "read write",
+				IssuedAt: noon.Add(-time.Second), NotBefore: noon.Add(time.Second), ExpiresAt: noon.Add(time.Minute),
+				Extra: map[string]any{"tenant": "t1", "roles": []string{"x"}, "n": 1.5, "null": nil, "": true, "issuer": "is another name"}},
+			map[string]any{"iss": issuer, "sub": "alice", "client_id": "web", "aud": []any{"a", "b"}, "scope": "read write",
+				"iat": at(-time.Second), "nbf": at(time.Second), "exp": at(time.Minute),
+				"tenant": "t1", "roles": []any{"x"}, "n": 1.5, "null": nil, "": true, "issuer": "is another name"}},
+		"fractions are cut off": {fleetkey.Claims{Subject: "a", Audience: []string{api}, IssuedAt: noon.Add(999 * time.Millisecond), ExpiresAt: noon.Add(1999 * time.Millisecond)},
+			map[string]any{"iss": issuer, "sub": "a", "aud": api, "iat": at(0), "exp": at(time.Second)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := p.Issue(t.Context(), tc.claims)
+			require.NoError(t, err)
+			assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.kid, "typ": "at+jwt"}, inside(t, token, 0))
+			got := inside(t, token, 1)
+			assert.Len(t, got["jti"], 26, "130 random bits in base 32")
+			delete(got, "jti")
+			assert.Equal(t, tc.want, got)
+		})
+	}
+
+	one, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
+	require.NoError(t, err)
+	two, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
+	require.NoError(t, err)
+	assert.NotEqual(t, inside(t, one, 1)["jti"], inside(t, two, 1)["jti"])
+	named, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ID: "mine"})
+	require.NoError(t, err)
+	assert.Equal(t, "mine", inside(t, named, 1)["jti"])
+}
+
+func TestIssueLeavesTheCallersClaimsAlone(t *testing.T) {
+	p := newParty(t, "ES256")
+	extra := map[string]any{"x": "y"}
+	claims := fleetkey.Claims{Subject: "a", Extra: extra}
+	_, err := p.Issue(t.Context(), claims)
+	require.NoError(t, err)
+	assert.Equal(t, fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": "y"}}, claims)
+}
+
+func TestIssueRefuses(t *testing.T) {
+	p := newParty(t, "ES256")
+	for name, tc := range map[string]struct {
+		claims fleetkey.Claims
+		want   string
+	}{
+		"no subject":              {fleetkey.Claims{}, "neither Subject nor ClientID"},
+		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: issuer + "/"}, `issuer "https://id.example/" is not Config.Issuer`},
+		"empty audience":          {fleetkey.Claims{Subject: "a", Audience: []string{api, ""}}, "the audience holds an empty name"},
+		"ends as it begins":       {fleetkey.Claims{Subject: "a", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
+		"ends before it begins":   {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(-time.Hour)}, "ExpiresAt is not after IssuedAt"},
+		"under a second":          {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(999 * time.Millisecond)}, "ExpiresAt is not after IssuedAt"},
+		"too long":                {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(longest + time.Second)}, "the lifetime is over Config.MaxTokenTTL 1h0m0s"},
+		"too long by its begin":   {fleetkey.Claims{Subject: "a", IssuedAt: noon.Add(-time.Minute), ExpiresAt: noon.Add(longest)}, "the lifetime is over"},
+		"too far ahead":           {fleetkey.Claims{Subject: "a", IssuedAt: noon.Add(time.Minute), ExpiresAt: noon.Add(longest + time.Minute)}, "the lifetime is over"},
+		"issued before 1970":      {fleetkey.Claims{Subject: "a", IssuedAt: time.Unix(-1, 0)}, "outside of the years 1970 to 9999"},
+		"ends after 9999":         {fleetkey.Claims{Subject: "a", ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, "outside of the years"},
+		"ends in no time at all":  {fleetkey.Claims{Subject: "a", ExpiresAt: time.Unix(math.MaxInt64, 0)}, "outside of the years"},
+		"nbf before 1970":         {fleetkey.Claims{Subject: "a", NotBefore: time.Unix(-1, 0)}, "outside of the years"},
+		"bad UTF-8 in sub":        {fleetkey.Claims{Subject: "a\xff"}, "invalid UTF-8"},
+		"a surrogate in sub":      {fleetkey.Claims{Subject: "\xed\xa0\x80"}, "invalid UTF-8"},
+		"bad UTF-8 in aud":        {fleetkey.Claims{Subject: "a", Audience: []string{"\xff"}}, "invalid UTF-8"},
+		"bad UTF-8 in two auds":   {fleetkey.Claims{Subject: "a", Audience: []string{"a", "\xff"}}, "invalid UTF-8"},
+		"bad UTF-8 in client_id":  {fleetkey.Claims{Subject: "a", ClientID: "\xff"}, "invalid UTF-8"},
+		"bad UTF-8 in scope":      {fleetkey.Claims{Subject: "a", Scope: "\xff"}, "invalid UTF-8"},
+		"bad UTF-8 in jti":        {fleetkey.Claims{Subject: "a", ID: "\xff"}, "invalid UTF-8"},
+		"bad UTF-8 in a name":     {fleetkey.Claims{Subject: "a", Extra: map[string]any{"\xff": 1}}, "invalid UTF-8"},
+		"bad UTF-8 in a value":    {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": []string{"\xff"}}}, `claim "x"`},
+		"infinity":                {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": math.Inf(1)}}, `claim "x"`},
+		"a channel":               {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": make(chan int)}}, `claim "x"`},
+		"raw text, no JSON":       {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": json.RawMessage(`1,"sub":"root"`)}}, `claim "x"`},
+		"raw text, a name twice":  {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": jsontext.Value(`{"a":1,"a":2}`)}}, `claim "x"`},
+		"longer than Verify's 16": {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": strings.Repeat("x", fleetkey.MaxTokenSize)}}, "at most 16384 are allowed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := p.Issue(t.Context(), tc.claims)
+			require.Empty(t, token)
+			require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
+			require.ErrorIs(t, err, jwt.ErrTokenInvalidClaims)
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+func TestExtraCannotOverrideClaims(t *testing.T) {
+	p := newParty(t, "ES256")
+	for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope"} {
+		for _, spelling := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], strings.ReplaceAll(name, "s", "\u017f")} {
+			_, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Extra: map[string]any{spelling: "x"}})
+			require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, spelling)
+			require.ErrorContains(t, err, "Extra holds the registered claim")
+		}
+	}
+	for _, name := range []string{"iss ", "issuer", "client-id", "clientid", "azp", "nonce", "\u0131at"} {
+		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Extra: map[string]any{name: "x"}})
+		require.NoError(t, err, name)
+		_, err = p.Verify(t.Context(), token)
+		require.NoError(t, err, name)
+	}
+}
+
+// TestWhatIssueGrantsVerifyAccepts tries lifetimes of odd lengths at odd times,
+// since a token knows whole seconds only.
+func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
+	for _, ttl := range []time.Duration{time.Second, 1500 * time.Millisecond, 1999999999, time.Hour, time.Hour + 1} {
+		for _, fraction := range []time.Duration{0, 1, 300 * time.Millisecond, 600 * time.Millisecond, time.Second - 1} {
+			now := noon.Add(fraction)
+			p := newParty(t, "ES256", func(c *fleetkey.Config) {
+				c.TokenTTL, c.MaxTokenTTL = ttl, ttl
+				c.Now = func() time.Time { return now }
+			})
+			for _, claims := range []fleetkey.Claims{{Subject: "a"}, {Subject: "a", ExpiresAt: now.Add(ttl)}, {Subject: "a", IssuedAt: now.Add(-ttl / 2)}} {
+				token, err := p.Issue(t.Context(), claims)
+				if err != nil { // asked for more whole seconds than the odd limit has
+					require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
+					require.True(t, !claims.ExpiresAt.IsZero() && ttl%time.Second != 0, "%v", err)
+					continue
+				}
+				_, err = p.Verify(t.Context(), token)
+				require.NoError(t, err, "lifetime %v, issued %v after the second: %v", ttl, fraction, inside(t, token, 1))
+			}
+		}
+	}
+}
+
+// strange strings are legal in JSON, and other encoders change or spoil some.
+var strange = []string{"<script>&amp;</script>", "\u2028\u2029", "\"\\\"", "\\u0041", "\x00\x01\x1f\x7f", "\t\r\n", "🔑👩‍👩‍👧", "é vs e\u0301", "\ufffd", "\ufeff", "\U0010ffff", "'", "%00", strings.Repeat("ü", 500)}
+
+func TestStrangeStringsRoundTrip(t *testing.T) {
+	p := newParty(t, "ES256")
+	for _, text := range strange {
+		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: text, ClientID: text, Scope: text, ID: text,
+			Audience: []string{text, api}, Extra: map[string]any{"x" + text: text}})
+		require.NoError(t, err, "%q", text)
+		got, err := p.Verify(t.Context(), token)
+		require.NoError(t, err, "%q", text)
+		assert.Equal(t, []string{text, text, text, text}, []string{got.Subject(), got.ClientID(), got.Scope(), got.ID()})
+		assert.Equal(t, []string{text, api}, got.Audience())
+		var all map[string]any
+		require.NoError(t, got.Decode(&all))
+		assert.Equal(t, text, all["x"+text])
+		assert.Equal(t, all, inside(t, token, 1), "encoding/json reads the same")
+
+		signed, err := p.Sign(t.Context(), "JWT", map[string]any{"sub": text, text: []string{text}})
+		require.NoError(t, err)
+		assert.Equal(t, map[string]any{"sub": text, text: []any{text}}, inside(t, signed, 1))
+	}
+}
+
+func TestSign(t *testing.T) {
+	p := newParty(t, "ES256")
+	type idToken struct {
+		Issuer  string   `json:"iss"`
+		Subject string   `json:"sub"`
+		Expires int64    `json:"exp"`
+		Nonce   string   `json:"nonce,omitempty"`
+		Methods []string `json:"amr"`
+	}
+	claims := idToken{issuer, "alice", noon.Add(longest).Unix(), "n", []string{"pwd", "otp"}}
+	token, err := p.Sign(t.Context(), "JWT", claims)
+	require.NoError(t, err)
+	assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.kid, "typ": "JWT"}, inside(t, token, 0))
+	parsed, err := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(issuer),
+		jwt.WithTimeFunc(func() time.Time { return noon })).Parse(token, p.Keyfunc)
+	require.NoError(t, err)
+	assert.Equal(t, jwt.MapClaims{"iss": issuer, "sub": "alice", "exp": float64(claims.Expires), "nonce": "n", "amr": []any{"pwd", "otp"}}, parsed.Claims)
+
+	got, err := p.Verify(t.Context(), token)
+	require.ErrorIs(t, err, fleetkey.ErrWrongType, "an ID token opens no API")
+	require.Nil(t, got)
+
+	for _, typ := range []string{"logout+jwt", "application/logout+jwt", "a", strings.Repeat("x", 127)} {
+		token, err := p.Sign(t.Context(), typ, map[string]any{})
+		require.NoError(t, err)
+		assert.Equal(t, typ, inside(t, token, 0)["typ"])
+	}
+	for _, typ := range []string{"", " ", "a b", `JWT","alg":"none`, "JWT\n", "é", "JWT;v=1", "\x00", "\\", strings.Repeat("x", 128)} {
+		token, err := p.Sign(t.Context(), typ, claims)
+		require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, "%q", typ)
+		require.Empty(t, token)
+	}
+}
+
+func TestSignRefuses(t *testing.T) {
+	p := newParty(t, "ES256")
+	exp := func(v any) map[string]any { return map[string]any{"exp": v} }
+	for name, claims := range map[string]any{
+		"nothing": nil, "text": "x", "number": 1, "list": []string{"x"}, "null pointer": (*struct{})(nil), "bytes": []byte(`{}`), "null": jsontext.Value("null"), "channel": make(chan int),
+		"exp over the limit": exp(noon.Add(longest).Unix() + 1), "exp over by a fraction": exp(float64(noon.Add(longest).Unix()) + 0.5), "exp of 9999": exp(253402300799), "exp 1e300": exp(1e300),
+		"exp text": exp("1"), "exp a time": exp(noon), "exp a list": exp([]int{1}), "exp 1e999": jsontext.Value(`{"exp":1e999}`),
+		"two exps": jsontext.Value(`{"exp":1,"exp":9999999999}`), "any name twice": jsontext.Value(`{"a":1,"a":2}`), "no JSON": jsontext.Value(`{`), "bad UTF-8": map[string]any{"x": "\xff"},
+		"over 16 KiB": map[string]any{"x": strings.Repeat("x", 13000)},
+	} {
+		token, err := p.Sign(t.Context(), "JWT", claims)
+		assert.ErrorIs(t, err, fleetkey.ErrInvalidClaims, name)
+		assert.Empty(t, token, name)
+	}
+	for name, claims := range map[string]any{
+		"no exp": map[string]any{"a": 1}, "exp at the limit": exp(noon.Add(longest).Unix()), "exp past": exp(1), "raw": jsontext.Value(` { "a" : 1 } `), "raw of encoding/json": json.RawMessage(`{"a":1}`),
+		"registered claims of golang-jwt": jwt.RegisteredClaims{Issuer: issuer, ExpiresAt: jwt.NewNumericDate(noon)}, "map claims": jwt.MapClaims{"exp": noon.Unix()},
+	} {
+		_, err := p.Sign(t.Context(), "JWT", claims)
+		assert.NoError(t, err, name)
+	}
+}
+
+// TestNoKeyToSign: a token that might be refused before it expires is not
+// issued, and what can still be verified still is.
+func TestNoKeyToSign(t *testing.T) {
+	k := newParty(t, "ES256")
+	end := noon.Add(24 * time.Hour)
+	last := end.Add(-longest - 2*skew)
+	for name, tc := range map[string]struct {
+		bundle string
+		now    time.Time
+		want   error
+		text   string
+	}{
+		"the last moment": {bundleOf(t, k.private.Public(), k.private, noon, end), last, nil, ""},
+		"too late":        {bundleOf(t, k.private.Public(), k.private, noon, end), last.Add(time.Second), fleetkey.ErrKeyExpired, k.kid},
+		"ended":           {bundleOf(t, k.private.Public(), k.private, noon, end), end, fleetkey.ErrKeyExpired, "ended at 2026-05-02T12:00:00Z"},
+		"not begun":       {bundleOf(t, k.private.Public(), k.private, noon, end), noon.Add(-time.Second), fleetkey.ErrNoSigningKey, "begins to sign at 2026-05-01T12:00:00Z; is the clock right?"},
+		"verify-only":     {bundleOf(t, k.private.Public(), nil, noon, end), noon, fleetkey.ErrNoSigningKey, "the bundle holds no private key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := fleetkeytest.NewStore()
+			store.Set([]byte(tc.bundle))
+			s, err := fleetkey.NewSigner(t.Context(), store, testConfig(func(c *fleetkey.Config) { c.Now = func() time.Time { return tc.now } }))
+			require.NoError(t, err)
+			defer s.Close()
+			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
+			_, signErr := s.Sign(t.Context(), "JWT", map[string]any{})
+			require.ErrorIs(t, s.Status().Err, tc.want)
+			if tc.want == nil {
+				require.NoError(t, err)
+				require.NoError(t, signErr)
+				require.Equal(t, k.kid, s.SigningKey().KeyID)
+				return
+			}
+			require.Empty(t, token)
+			require.ErrorIs(t, err, tc.want)
+			require.ErrorContains(t, err, tc.text)
+			require.ErrorIs(t, signErr, tc.want)
+			require.Zero(t, s.SigningKey())
+			require.Empty(t, s.Status().SigningKeyID)
+		})
+	}
+}

@@ -1,0 +1,178 @@
+package fleetkey_test
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// The fuzz targets compare with readers written by others. FuzzParseBundle is in
+// keyset_test.go. Run one with: go test -fuzz FuzzVerify -fuzztime 60s
+
+// FuzzVerify: what Verify accepts, golang-jwt with all its options on accepts
+// too, and reads the same claims. Both texts are signed as they are, and raw is
+// tried as a token of its own.
+func FuzzVerify(f *testing.F) {
+	p := newParty(f, "ES256")
+	f.Add(p.header(), payload(), p.good())
+	f.Add(p.header("typ", `"application/AT+jwt"`), payload("aud", `["x","`+otherAPI+`"]`, "x", `{"y":[1e999,"\ud83d\ude00"]}`), p.good()+".")
+	f.Add(p.header("crit", `["exp"]`), payload("exp", unix(time.Minute)+".5", "iat", "17776368E2", "nbf", "0"), strings.Replace(p.good(), ".", "\n.", 1))
+	f.Add(p.header("alg", `"none"`), payload("Sub", `"root"`), "eyJhbGciOiJub25lIn0.e30.")
+	for _, text := range slices.Concat(notJSON(p.header()), notJSON(payload())) {
+		f.Add(text, text, text)
+	}
+	options := jwt.WithJSONNumber() // else golang-jwt refuses what float64 cannot hold
+	f.Fuzz(func(t *testing.T, header, payload, raw string) {
+		for _, text := range []string{p.sign(header, payload), raw} {
+			token, err := p.Verify(t.Context(), text)
+			if err != nil {
+				require.Nil(t, token)
+				continue
+			}
+			claims := jwt.MapClaims{}
+			other := parser("ES256", noon)
+			options(other)
+			_, err = other.ParseWithClaims(text, claims, p.Keyfunc)
+			require.NoError(t, err, "golang-jwt refuses %q", text)
+
+			sub, _ := claims.GetSubject()
+			require.Equal(t, sub, token.Subject())
+			iss, _ := claims.GetIssuer()
+			require.Equal(t, iss, token.Issuer())
+			aud, _ := claims.GetAudience()
+			require.Equal(t, []string(aud), token.Audience())
+			exp, _ := claims.GetExpirationTime()
+			require.Equal(t, exp.Unix(), token.ExpiresAt().Unix())
+			iat, _ := claims.GetIssuedAt()
+			require.Equal(t, iat.Unix(), token.IssuedAt().Unix())
+
+			var ours map[string]jsontext.Value
+			require.NoError(t, token.Decode(&ours))
+			require.Len(t, ours, len(claims), "one of them takes two names for one")
+			for name, value := range ours {
+				dec := json.NewDecoder(strings.NewReader(string(value)))
+				dec.UseNumber()
+				var same any
+				require.NoError(t, dec.Decode(&same))
+				require.Equal(t, claims[name], same)
+			}
+		}
+	})
+}
+
+// FuzzHeader: a header that is accepted says alg, kid and typ, each once and
+// nothing else, to a reader that knows nothing of this one.
+func FuzzHeader(f *testing.F) {
+	p := newParty(f, "ES256")
+	f.Add(p.header())
+	f.Add(changed(nil, "typ", `"application/at+jwt"`, "kid", `"`+p.kid+`"`, "alg", `"ES256"`))
+	f.Add(p.header("x5t", `"x"`))
+	f.Add(p.header("Alg", `"none"`))
+	f.Add(p.header("typ", `"appl\u0130cation/at+jwt"`))
+	for _, text := range notJSON(p.header()) {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, header string) {
+		_, err := p.Verify(t.Context(), p.sign(header, payload()))
+		if err != nil {
+			return
+		}
+		members := map[string]string{}
+		require.NoError(t, json.Unmarshal([]byte(header), &members))
+		require.Len(t, members, 3)
+		require.Equal(t, "ES256", members["alg"])
+		require.Equal(t, p.kid, members["kid"])
+		require.Contains(t, []string{"at+jwt", "application/at+jwt"}, strings.ToLower(members["typ"]))
+		require.Equal(t, 6, strings.Count(strings.ReplaceAll(header, `\"`, ""), `"`)/2, "three names, three texts")
+	})
+}
+
+// An entry is a certificate of a random set, with a private key if it signs.
+type entry struct {
+	kid        string
+	begin, end time.Time
+	signs      bool
+}
+
+// trustedAtNoon works out anew what the schedule means: a key is trusted to its
+// end, and no longer than a day after another one took over.
+func trustedAtNoon(entries []entry) (kids []string) {
+	for _, e := range entries {
+		trusted := noon.Before(e.end)
+		for _, next := range entries {
+			if e.signs && next.signs && next.begin.After(e.begin) && !noon.Before(next.begin.Add(24*time.Hour)) {
+				trusted = false
+			}
+		}
+		if trusted {
+			kids = append(kids, e.kid)
+		}
+	}
+	return kids
+}
+
+// FuzzJWKS: whatever the set, go-jose reads exactly the keys that are trusted
+// now. Each byte is a key: its kind, its private half and its dates.
+func FuzzJWKS(f *testing.F) {
+	var pool []*party
+	for _, alg := range []string{"ES256", "EdDSA", "ES384", "ES256", "EdDSA", "ES256", "EdDSA", "ES384"} {
+		pool = append(pool, newParty(f, alg))
+	}
+	f.Add([]byte{0})
+	f.Add([]byte{0x12, 0x55, 0xff, 0x80})
+	f.Add([]byte{1, 2, 3, 4, 5, 6, 7, 8})
+	f.Add([]byte{0x90, 0x91, 0x92, 0x93})
+	f.Fuzz(func(t *testing.T, keys []byte) {
+		keys = keys[:min(len(keys), len(pool))]
+		var entries []entry
+		var bundle strings.Builder
+		for i, b := range keys {
+			k := pool[i]
+			begin := noon.Add(time.Duration(int(b&0x1f)-16) * 6 * time.Hour)
+			e := entry{k.kid, begin, begin.Add(time.Duration(b>>5&3+1) * 40 * time.Hour), b&0x80 == 0}
+			private := k.private
+			if !e.signs {
+				private = nil
+			}
+			bundle.WriteString(bundleOf(t, k.private.Public(), private, e.begin, e.end))
+			entries = append(entries, e)
+		}
+		trusted := trustedAtNoon(entries)
+		store := fleetkeytest.NewStore()
+		store.Set([]byte(bundle.String()))
+		s, err := fleetkey.NewSigner(context.Background(), store, testConfig())
+		if len(keys) == 0 {
+			require.Error(t, err)
+			return
+		}
+		require.NoError(t, err)
+		defer s.Close()
+		answer := ask(s.JWKS(), "GET")
+		if len(trusted) == 0 {
+			require.Equal(t, 503, answer.StatusCode)
+			return
+		}
+		var set jose.JSONWebKeySet
+		require.NoError(t, json.Unmarshal(body(t, answer), &set))
+		served := map[string]bool{}
+		for _, k := range set.Keys {
+			require.True(t, k.Valid() && k.IsPublic())
+			require.False(t, served[k.KeyID], "a kid twice")
+			served[k.KeyID] = true
+		}
+		for _, e := range entries {
+			require.Equal(t, slices.Contains(trusted, e.kid), served[e.kid], "%s in %x", e.kid, keys)
+		}
+	})
+}

@@ -1,0 +1,258 @@
+package fleetkey_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// This file tests the three HTTP handlers as a client sees them.
+
+func ask(h http.Handler, method string, header ...string) *http.Response {
+	r := httptest.NewRequest(method, "/", nil)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+func body(t *testing.T, r *http.Response) []byte {
+	t.Helper()
+	text, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return text
+}
+
+// TestJWKSIsReadByGoJOSE: another library verifies our tokens by what is served.
+func TestJWKSIsReadByGoJOSE(t *testing.T) {
+	store := fleetkeytest.NewStore()
+	var bundle []byte
+	var parties []*party
+	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
+		p := newParty(t, alg)
+		content, _ := p.store.Content()
+		bundle, parties = append(bundle, content...), append(parties, p)
+	}
+	store.Set(bundle)
+	answer := ask(openParty(t, store, testConfig()).JWKS(), "GET")
+	var set jose.JSONWebKeySet
+	require.NoError(t, json.Unmarshal(body(t, answer), &set))
+	require.Len(t, set.Keys, 5)
+	for _, p := range parties {
+		found := set.Key(p.kid)
+		require.Len(t, found, 1)
+		k := found[0]
+		assert.True(t, k.Valid() && k.IsPublic())
+		assert.Equal(t, []string{p.alg, "sig"}, []string{k.Algorithm, k.Use})
+		assert.Equal(t, p.SigningKey().Certificate.Raw, k.Certificates[0].Raw)
+		assert.Len(t, k.CertificateThumbprintSHA256, 32)
+
+		signed, err := jose.ParseSigned(p.good(), []jose.SignatureAlgorithm{jose.SignatureAlgorithm(p.alg)})
+		require.NoError(t, err)
+		claims, err := signed.Verify(k)
+		require.NoError(t, err, p.alg)
+		assert.JSONEq(t, payload(), string(claims))
+	}
+}
+
+func TestJWKSAnswers(t *testing.T) {
+	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.JWKSMaxAge = 90 * time.Second })
+	h := p.JWKS()
+	get := ask(h, "GET")
+	text := body(t, get)
+	assert.Equal(t, 200, get.StatusCode)
+	assert.Equal(t, "application/json", get.Header.Get("Content-Type"))
+	assert.Equal(t, "public, max-age=90", get.Header.Get("Cache-Control"))
+	assert.Equal(t, "*", get.Header.Get("Access-Control-Allow-Origin"))
+	assert.Equal(t, "nosniff", get.Header.Get("X-Content-Type-Options"))
+	assert.Empty(t, get.Header.Get("Last-Modified"))
+	assert.NotContains(t, string(text), `"d"`, "a private key")
+	etag := get.Header.Get("ETag")
+	assert.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
+
+	head := ask(h, "HEAD")
+	assert.Equal(t, 200, head.StatusCode)
+	assert.Empty(t, body(t, head))
+	assert.Equal(t, fmt.Sprint(len(text)), head.Header.Get("Content-Length"))
+	assert.Equal(t, etag, head.Header.Get("ETag"))
+
+	for ifNoneMatch, want := range map[string]int{etag: 304, `"x", ` + etag: 304, "W/" + etag: 304, "*": 304, `"x"`: 200, strings.Trim(etag, `"`): 200} {
+		again := ask(h, "GET", "If-None-Match", ifNoneMatch)
+		assert.Equal(t, want, again.StatusCode, ifNoneMatch)
+		if want == 304 {
+			assert.Empty(t, body(t, again))
+			assert.Equal(t, "public, max-age=90", again.Header.Get("Cache-Control"), "for the next %v too", ifNoneMatch)
+		}
+	}
+	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PATCH"} {
+		refused := ask(h, method)
+		assert.Equal(t, 405, refused.StatusCode, method)
+		assert.Equal(t, "GET, HEAD", refused.Header.Get("Allow"))
+	}
+
+	// The tag is that of the content: equal at every instance, another for
+	// another set.
+	other := openParty(t, p.store, testConfig())
+	assert.Equal(t, etag, ask(other.JWKS(), "GET").Header.Get("ETag"))
+	assert.NotEqual(t, etag, ask(newParty(t, "ES256").JWKS(), "GET").Header.Get("ETag"))
+	assert.Equal(t, "public, max-age=900", ask(other.JWKS(), "GET").Header.Get("Cache-Control"))
+}
+
+func TestJWKSIsNeverEmpty(t *testing.T) {
+	k := newParty(t, "ES256")
+	store := fleetkeytest.NewStore()
+	store.Set([]byte(bundleOf(t, k.private.Public(), k.private, noon.Add(-2*time.Hour), noon.Add(-time.Hour))))
+	answer := ask(openParty(t, store, testConfig()).JWKS(), "GET")
+	assert.Equal(t, 503, answer.StatusCode)
+	assert.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
+	assert.NotContains(t, string(body(t, answer)), "keys")
+}
+
+func TestDiscovery(t *testing.T) {
+	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = issuer + "/tenant/" })
+	given := map[string]any{"token_endpoint": issuer + "/token", "response_types_supported": []string{"none"}, "issuer": issuer + "/tenant/"}
+	h := p.Discovery(given)
+	given["token_endpoint"] = "changed afterwards"
+	answer := ask(h, "GET")
+	assert.Equal(t, 200, answer.StatusCode)
+	assert.Equal(t, "application/json", answer.Header.Get("Content-Type"))
+	var document map[string]any
+	require.NoError(t, json.Unmarshal(body(t, answer), &document))
+	assert.Equal(t, map[string]any{
+		"issuer": issuer + "/tenant/", "jwks_uri": issuer + "/tenant/.well-known/jwks.json", "token_endpoint": issuer + "/token",
+		"subject_types_supported": []any{"public"}, "response_types_supported": []any{"none"},
+		"id_token_signing_alg_values_supported": []any{"ES256", "RS256"},
+	}, document)
+	assert.Equal(t, 405, ask(h, "POST").StatusCode)
+	assert.Empty(t, body(t, ask(h, "HEAD")))
+
+	own := ask(p.Discovery(map[string]any{"id_token_signing_alg_values_supported": []string{"ES256"}, "jwks_uri": "https://cdn.example/keys"}), "GET")
+	require.NoError(t, json.Unmarshal(body(t, own), &document))
+	assert.Equal(t, []any{"ES256"}, document["id_token_signing_alg_values_supported"])
+	assert.Equal(t, "https://cdn.example/keys", document["jwks_uri"])
+
+	for _, bad := range []map[string]any{
+		{"issuer": issuer}, {"issuer": nil}, {"issuer": []string{issuer + "/tenant/"}}, {"x": make(chan int)}, {"x": func() {}}, {"x": map[string]any{"y": make(chan int)}},
+	} {
+		assert.Panics(t, func() { p.Discovery(bad) }, "%v", bad)
+	}
+	assert.NotPanics(t, func() { p.Discovery(nil) })
+}
+
+func TestRequire(t *testing.T) {
+	p := newParty(t, "ES256")
+	h := p.Require("read", "write")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if token, ok := fleetkey.FromContext(r.Context()); assert.True(t, ok) {
+			_, _ = fmt.Fprint(w, token.Subject())
+		}
+	}))
+	scoped := func(scope string) string { return p.sign(p.header(), payload("scope", `"`+scope+`"`)) }
+	good := scoped("write x read")
+	invalid := func(reason string) string {
+		return `Bearer error="invalid_token", error_description="` + reason + `"`
+	}
+	const missing, request = `Bearer`, `Bearer error="invalid_request"`
+	const scopes = `Bearer error="insufficient_scope", scope="read write"`
+	for name, tc := range map[string]struct {
+		authorization []string
+		status        int
+		challenge     string
+	}{
+		"good":                      {[]string{"Bearer " + good}, 200, ""},
+		"scheme in lower case":      {[]string{"bearer " + good}, 200, ""},
+		"scheme in capitals":        {[]string{"BEARER " + good}, 200, ""},
+		"more spaces":               {[]string{"Bearer   " + good + "  "}, 200, ""},
+		"nothing":                   {nil, 401, missing},
+		"an empty header":           {[]string{""}, 401, missing},
+		"basic":                     {[]string{"Basic dXNlcjpwYXNz"}, 401, missing},
+		"DPoP":                      {[]string{"DPoP " + good}, 401, missing},
+		"the token alone":           {[]string{good}, 401, missing},
+		"a longer scheme":           {[]string{"Bearerx " + good}, 401, missing},
+		"a tab for the space":       {[]string{"Bearer\t" + good}, 401, missing},
+		"no token":                  {[]string{"Bearer"}, 400, request},
+		"spaces for a token":        {[]string{"Bearer   "}, 400, request},
+		"twice":                     {[]string{"Bearer " + good, "Bearer " + good}, 400, request},
+		"basic and bearer":          {[]string{"Basic dXNlcjpwYXNz", "Bearer " + good}, 400, request},
+		"two in one header":         {[]string{"Bearer " + good + ", Bearer " + good}, 401, invalid("the token is invalid")},
+		"two tokens":                {[]string{"Bearer " + good + " " + good}, 401, invalid("the token is invalid")},
+		"a quoted token":            {[]string{`Bearer "` + good + `"`}, 401, invalid("the token is invalid")},
+		"garbage":                   {[]string{"Bearer garbage"}, 401, invalid("the token is invalid")},
+		"too long":                  {[]string{"Bearer " + strings.Repeat("A", 20000)}, 401, invalid("the token is invalid")},
+		"expired":                   {[]string{"Bearer " + p.sign(p.header(), payload("exp", "1"))}, 401, invalid("the token is expired")},
+		"another issuer":            {[]string{"Bearer " + p.sign(p.header(), payload("iss", `"https://evil.example"`))}, 401, invalid("the token is invalid")},
+		"another audience":          {[]string{"Bearer " + p.sign(p.header(), payload("aud", `"urn:x"`))}, 401, invalid("the token is invalid")},
+		"an unknown key":            {[]string{"Bearer " + newParty(t, "ES256").good()}, 401, invalid("the token is invalid")},
+		"a kid that breaks headers": {[]string{"Bearer " + p.sign(p.header("kid", `"\r\nSet-Cookie: x=\"y\""`), payload())}, 401, invalid("the token is invalid")},
+		"an ID token":               {[]string{"Bearer " + p.sign(p.header("typ", `"JWT"`), payload())}, 401, invalid("the token is invalid")},
+		"no scope":                  {[]string{"Bearer " + p.good()}, 403, scopes},
+		"one scope of two":          {[]string{"Bearer " + scoped("read")}, 403, scopes},
+		"scopes of another case":    {[]string{"Bearer " + scoped("READ WRITE")}, 403, scopes},
+		"scopes with a comma":       {[]string{"Bearer " + scoped("read,write")}, 403, scopes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var header []string
+			for _, value := range tc.authorization {
+				header = append(header, "Authorization", value)
+			}
+			answer := ask(h, "GET", header...)
+			text := string(body(t, answer))
+			assert.Equal(t, tc.status, answer.StatusCode)
+			assert.Equal(t, tc.challenge, answer.Header.Get("WWW-Authenticate"))
+			assert.Len(t, answer.Header.Values("WWW-Authenticate"), min(1, len(tc.challenge)))
+			if tc.status == 200 {
+				assert.Equal(t, "alice", text)
+				return
+			}
+			assert.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
+			assert.Equal(t, http.StatusText(tc.status)+"\n", text, "the answer tells no more than the class")
+			assert.Empty(t, answer.Header.Get("Set-Cookie"))
+		})
+	}
+}
+
+// TestRequireTakesNoOtherPlace: RFC 6750 sections 2.2 and 2.3 are left out, as
+// RFC 9700 section 4.3.2 advises.
+func TestRequireTakesNoOtherPlace(t *testing.T) {
+	p := newParty(t, "ES256")
+	h := p.Require()(http.NotFoundHandler())
+	r := httptest.NewRequest("POST", "/?access_token="+p.good(), strings.NewReader("access_token="+p.good()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Cookie", "access_token="+p.good())
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	assert.Equal(t, 401, w.Code)
+	assert.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"), "nothing was found that could be invalid")
+	assert.Equal(t, 404, ask(h, "GET", "Authorization", "Bearer "+p.good()).StatusCode, "no scope asked, none needed")
+}
+
+func TestFromContext(t *testing.T) {
+	token, ok := fleetkey.FromContext(t.Context())
+	assert.False(t, ok)
+	assert.Nil(t, token)
+
+	// The inner of two layers decides.
+	p := newParty(t, "ES256")
+	seen := 0
+	h := p.Require()(p.Require("read")(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		token, ok := fleetkey.FromContext(r.Context())
+		assert.True(t, ok && token.HasScope("read"))
+		seen++
+	})))
+	assert.Equal(t, 403, ask(h, "GET", "Authorization", "Bearer "+p.good()).StatusCode)
+	assert.Equal(t, 200, ask(h, "GET", "Authorization", "Bearer "+p.sign(p.header(), payload("scope", `"read"`))).StatusCode)
+	assert.Equal(t, 1, seen)
+}

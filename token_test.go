@@ -1,0 +1,184 @@
+package fleetkey_test
+
+import (
+	"encoding/json"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// This file tests what a verified token says, and that nobody can change it.
+
+func TestTokenAccessors(t *testing.T) {
+	p := newParty(t, "ES256")
+	token, err := p.Verify(t.Context(), p.sign(p.header(), payload("aud", `["x","`+api+`"]`, "client_id", `"web"`, "scope", `"read write"`,
+		"jti", `"7"`, "exp", unix(time.Minute)+".5")))
+	require.NoError(t, err)
+	assert.Equal(t, "alice", token.Subject())
+	assert.Equal(t, issuer, token.Issuer())
+	assert.Equal(t, "web", token.ClientID())
+	assert.Equal(t, "read write", token.Scope())
+	assert.Equal(t, "7", token.ID())
+	assert.Equal(t, p.kid, token.KeyID())
+	assert.True(t, noon.Equal(token.IssuedAt()))
+	assert.True(t, noon.Add(time.Minute+time.Second/2).Equal(token.ExpiresAt()))
+	assert.Equal(t, []string{"x", api}, token.Audience())
+
+	bare, err := p.Verify(t.Context(), p.good())
+	require.NoError(t, err)
+	assert.Equal(t, []string{"", "", ""}, []string{bare.ClientID(), bare.Scope(), bare.ID()})
+	assert.Equal(t, []string{api}, bare.Audience())
+}
+
+func TestHasScope(t *testing.T) {
+	p := newParty(t, "ES256")
+	for scope, want := range map[string][]string{
+		"":             nil,
+		"read":         {"read"},
+		"read write":   {"read", "write"},
+		" read  write": {"read", "write"},
+		"readwrite":    nil,
+		"reader":       nil,
+		"READ":         nil,
+		"read\twrite":  nil, // RFC 6749 section 3.3 knows spaces only
+		"read\u00a0":   nil,
+		"read,write":   nil,
+	} {
+		token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Scope: scope})))
+		require.NoError(t, err)
+		for _, asked := range []string{"read", "write", "", " ", "read write", "rea"} {
+			assert.Equal(t, slices.Contains(want, asked), token.HasScope(asked), "%q has %q", scope, asked)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// A keeper is a careless json.Unmarshaler: it keeps the text that it is given,
+// and so shares memory with whoever gave it.
+type keeper struct{ text []byte }
+
+func (k *keeper) UnmarshalJSON(text []byte) error { k.text = text; return nil }
+
+// A scribbler writes over the text that it is given.
+type scribbler struct{}
+
+func (*scribbler) UnmarshalJSON(text []byte) error { clear(text); return nil }
+
+// A directKeeper does what keeper does by json/v2's faster way.
+type directKeeper struct{ text jsontext.Value }
+
+func (k *directKeeper) UnmarshalJSONFrom(dec *jsontext.Decoder) (err error) {
+	k.text, err = dec.ReadValue()
+	return err
+}
+
+func TestTokenCannotBeChanged(t *testing.T) {
+	p := newParty(t, "ES256")
+	token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "alice", Audience: []string{api, "x"},
+		Extra: map[string]any{"list": []any{"a", "b"}, "map": map[string]any{"k": "v"}, "bytes": []byte("secret"), "text": "t"}})))
+	require.NoError(t, err)
+	read := func() (all map[string]any) {
+		require.NoError(t, token.Decode(&all))
+		return all
+	}
+	before := read()
+	spoil := func(b []byte) {
+		for i := range b {
+			b[i] = 'X'
+		}
+	}
+
+	token.Audience()[0] = "changed"
+	changed := read()
+	changed["list"].([]any)[0] = "changed"
+	changed["map"].(map[string]any)["k"] = "changed"
+	delete(changed, "sub")
+
+	type view[T any] struct {
+		List  T      `json:"list"`
+		Text  T      `json:"text"`
+		Bytes []byte `json:"bytes"`
+	}
+	var raw view[json.RawMessage]
+	require.NoError(t, token.Decode(&raw))
+	spoil(raw.List)
+	spoil(raw.Text)
+	spoil(raw.Bytes)
+	var value view[jsontext.Value]
+	require.NoError(t, token.Decode(&value))
+	spoil(value.List)
+	spoil(value.Text)
+	var whole jsontext.Value
+	require.NoError(t, token.Decode(&whole))
+	spoil(whole)
+	var wholeRaw json.RawMessage
+	require.NoError(t, token.Decode(&wholeRaw))
+	spoil(wholeRaw)
+	var kept view[keeper]
+	require.NoError(t, token.Decode(&kept))
+	spoil(kept.List.text)
+	spoil(kept.Text.text)
+	var direct view[directKeeper]
+	require.NoError(t, token.Decode(&direct))
+	spoil(direct.List.text)
+	var scribbled view[scribbler]
+	_ = token.Decode(&scribbled)
+
+	assert.Equal(t, before, read())
+	assert.Equal(t, []string{api, "x"}, token.Audience())
+	assert.Equal(t, "alice", token.Subject())
+}
+
+// TestTokenIsShared reads one token from many goroutines, for the race detector.
+func TestTokenIsShared(t *testing.T) {
+	p := newParty(t, "ES256")
+	token, err := p.Verify(t.Context(), p.good())
+	require.NoError(t, err)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			var all map[string]any
+			assert.NoError(t, token.Decode(&all))
+			all["x"] = token.Audience()
+			assert.False(t, token.HasScope("x"))
+		})
+	}
+	wg.Wait()
+}
+
+func TestDecode(t *testing.T) {
+	p := newParty(t, "ES256")
+	token, err := p.Verify(t.Context(), p.sign(p.header(), payload("tenant", `"t1"`, "Tenant", `"other"`, "big", "9007199254740993")))
+	require.NoError(t, err)
+	var claims struct {
+		Subject string `json:"sub"`
+		Tenant  string `json:"tenant"`
+		Big     int64  `json:"big"`
+		Missing *int   `json:"missing"`
+	}
+	require.NoError(t, token.Decode(&claims))
+	assert.Equal(t, "alice", claims.Subject)
+	assert.Equal(t, "t1", claims.Tenant, "names are compared with case")
+	assert.EqualValues(t, 9007199254740993, claims.Big)
+	assert.Nil(t, claims.Missing)
+
+	var wrong struct {
+		Tenant int `json:"tenant"`
+	}
+	require.ErrorContains(t, token.Decode(&wrong), "fleetkey: decode claims: ")
+	require.Error(t, token.Decode(wrong), "not a pointer")
+	require.Error(t, token.Decode(nil))
+}
