@@ -43,8 +43,8 @@ func (s *Signer) JWKS() http.Handler {
 // Discovery returns a handler that serves the OpenID Provider's metadata
 // (OpenID Connect Discovery 1.0 section 3). It fills in issuer, jwks_uri,
 // id_token_signing_alg_values_supported, subject_types_supported and
-// response_types_supported; members of metadata are added and win, but the
-// issuer has to be Config.Issuer.
+// response_types_supported; members of metadata are added and win (nil leaves
+// one out), but the issuer has to be Config.Issuer.
 //
 // Discovery is called when a server is put together, and panics on metadata
 // that cannot be served.
@@ -56,6 +56,7 @@ func (s *Signer) Discovery(metadata map[string]any) http.Handler {
 		"response_types_supported": []string{"code"},
 	}
 	maps.Copy(document, metadata)
+	maps.DeleteFunc(document, func(_ string, value any) bool { return value == nil })
 	if document["issuer"] != s.cfg.Issuer {
 		panic(fmt.Sprintf("fleetkey: Discovery: metadata has issuer %v, but Config.Issuer is %q", document["issuer"], s.cfg.Issuer))
 	}
@@ -63,7 +64,7 @@ func (s *Signer) Discovery(metadata map[string]any) http.Handler {
 		panic("fleetkey: Discovery: metadata: " + err.Error())
 	}
 	const algorithms = "id_token_signing_alg_values_supported"
-	_, given := document[algorithms]
+	_, given := metadata[algorithms]
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		current := maps.Clone(document)
 		if !given {

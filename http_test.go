@@ -124,7 +124,7 @@ func TestJWKSIsNeverEmpty(t *testing.T) {
 
 func TestDiscovery(t *testing.T) {
 	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = issuer + "/tenant/" })
-	given := map[string]any{"token_endpoint": issuer + "/token", "response_types_supported": []string{"none"}, "issuer": issuer + "/tenant/"}
+	given := map[string]any{"token_endpoint": issuer + "/token", "subject_types_supported": nil, "response_types_supported": []string{"none"}, "issuer": issuer + "/tenant/"}
 	h := p.Discovery(given)
 	given["token_endpoint"] = "changed afterwards"
 	answer := ask(h, "GET")
@@ -134,7 +134,7 @@ func TestDiscovery(t *testing.T) {
 	require.NoError(t, json.Unmarshal(body(t, answer), &document))
 	assert.Equal(t, map[string]any{
 		"issuer": issuer + "/tenant/", "jwks_uri": issuer + "/tenant/.well-known/jwks.json", "token_endpoint": issuer + "/token",
-		"subject_types_supported": []any{"public"}, "response_types_supported": []any{"none"},
+		"response_types_supported": []any{"none"}, // and nil left one out
 		"id_token_signing_alg_values_supported": []any{"ES256", "RS256"},
 	}, document)
 	assert.Equal(t, 405, ask(h, "POST").StatusCode)

@@ -169,16 +169,18 @@ func newKeyForNow(now time.Time, cfg *Config, marks ...*url.URL) (*key, error) {
 	return newKey(cfg.Algorithm, cfg.CommonName, now.Add(-2*cfg.ClockSkew), marks...)
 }
 
-// without returns s less a key, for ever. If the key may have signed tokens as
-// the newest one of its set, a fresh key takes its place, signs at once, and
-// bears the mark by which every instance knows that the loss is meant; all
-// other losses show by themselves, see keepVanished.
+// without returns s less a key, for ever, and under whatever kid the same key
+// may also stand. If the key may have signed tokens as the newest one of its
+// set, or is one that vanished and is only remembered, a fresh key comes in,
+// signs at once, and bears the mark by which every instance knows that the loss
+// is meant; all other losses show by themselves, see keepVanished.
 func (s *keySet) without(lost *key, now time.Time, cfg *Config) (*keySet, error) {
-	keys := slices.DeleteFunc(slices.Clone(s.keys), func(k *key) bool { return k == lost })
+	thumb := thumbprint(lost.cert)
+	keys := slices.DeleteFunc(slices.Clone(s.keys), func(k *key) bool { return thumbprint(k.cert) == thumb })
 	signing := s.signing(now.Add(-2 * cfg.ClockSkew)) // on the slowest clock
 	replaced := signing != nil && signing.cert.NotBefore.After(lost.cert.NotBefore)
 	unused := lost.cert.NotBefore.After(now.Add(6 * cfg.ClockSkew)) // on the fastest, with room
-	if len(keys) > 0 && (lost.private == nil || replaced || unused) {
+	if len(keys) > 0 && len(keys) < len(s.keys) && (lost.private == nil || replaced || unused) {
 		return newKeySet(keys...), nil
 	}
 	if begun := lost.cert.NotBefore.Add(time.Second); now.Add(-2 * cfg.ClockSkew).Before(begun) {

@@ -252,6 +252,41 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
+// A key that a rollback took out of the set is remembered, and can be revoked
+// all the same.
+func TestRevokeAVanishedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		a, b := start(t, store, config()), start(t, store.Open(), config())
+		_, first := store.Content()
+		require.NoError(t, a.Rotate(t.Context()))
+		time.Sleep(25 * time.Hour)
+		token := issue(t, a)
+		store.RollBack(first)
+		refresh(t, a, b)
+		accepts(t, token, a, b)
+		require.NoError(t, a.Revoke(t.Context(), kidOf(t, token)))
+		refresh(t, a, b)
+		refuses(t, fleetkey.ErrUnknownKey, token, a, b)
+		requireOneFleet(t, 2, a, b)
+	})
+}
+
+// One public key may stand under two kids; a stolen key is gone under both.
+func TestRevokeUnderEveryName(t *testing.T) {
+	store := fleetkeytest.NewStore()
+	s := start(t, store, config())
+	other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+	require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
+	require.NoError(t, s.Trust(t.Context(), other.Certificate, "legacy"))
+	thumb := sha1.Sum(other.Certificate.Raw)
+	require.NoError(t, s.Revoke(t.Context(), hex.EncodeToString(thumb[:])), "by any of its names")
+	refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
+	other.KeyID = "legacy"
+	refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
+	require.Len(t, s.PublicKeys(), 1)
+}
+
 // signedBy is what a thief makes of a stolen key: a token that is valid now.
 func signedBy(t *testing.T, store *fleetkeytest.Store, kid string) string {
 	t.Helper()

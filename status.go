@@ -103,7 +103,8 @@ func (s Status) Warnings() []string {
 // Issue and Verify work and 503 with the reason when Issue would fail; a store
 // that cannot be reached is a warning in the answer, since to take every
 // instance out of service for it would turn a small fault into a large one. It
-// is answered from memory and shows no key material.
+// is answered from memory and shows no key material, but the store's name and
+// errors: serve it where only operators and the load balancer can see it.
 func (s *Signer) Health() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := s.Status()

@@ -31,11 +31,11 @@ func (s *Signer) Rotate(ctx context.Context) error {
 // A kid that is not in the set is an error that matches [ErrUnknownKey].
 func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	return s.change(ctx, "revoke "+kid, func(set *keySet, now time.Time) (*keySet, error) {
-		lost := set.find(kid)
-		if lost == nil {
+		known := s.current.Load().byKID[kid] // that of set, and it knows every name of a key
+		if known == nil {
 			return nil, fmt.Errorf("%w: kid %q is not in the set", ErrUnknownKey, kid)
 		}
-		return set.without(lost, now, &s.cfg)
+		return set.without(known.key, now, &s.cfg)
 	})
 }
 
