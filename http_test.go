@@ -134,7 +134,7 @@ func TestDiscovery(t *testing.T) {
 	require.NoError(t, json.Unmarshal(body(t, answer), &document))
 	assert.Equal(t, map[string]any{
 		"issuer": issuer + "/tenant/", "jwks_uri": issuer + "/tenant/.well-known/jwks.json", "token_endpoint": issuer + "/token",
-		"response_types_supported": []any{"none"}, // and nil left one out
+		"response_types_supported":              []any{"none"}, // and nil left one out
 		"id_token_signing_alg_values_supported": []any{"ES256", "RS256"},
 	}, document)
 	assert.Equal(t, 405, ask(h, "POST").StatusCode)
