@@ -122,7 +122,9 @@ func (s *Signer) signingKey(now time.Time) (*trustedKey, error) {
 	}
 	if s.cfg.Rotation.Every > 0 {
 		r, loaded := s.cfg.Rotation, s.health.Load().loaded
-		limit := r.Announce + r.Retain - s.cfg.MaxTokenTTL - 2*s.cfg.ClockSkew
+		// One ClockSkew each: a slow clock announced the next key, a fast one
+		// dates this token, and a fast one drops the present key.
+		limit := r.Announce + r.Retain - s.cfg.MaxTokenTTL - 3*s.cfg.ClockSkew - staleRead
 		if age := time.Since(loaded); age > limit {
 			return nil, fmt.Errorf("%w: %v, more than %v", ErrStale, age.Round(time.Second), limit)
 		}

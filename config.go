@@ -95,8 +95,8 @@ type Rotation struct {
 
 	// Announce is how long a new key is published before it signs, so that
 	// every instance and every client knows it by then. It is also the longest
-	// outage of the store that costs no token, less two RefreshEvery and two
-	// ClockSkew. Default: 24 hours.
+	// outage of the store that costs no token, less two RefreshEvery, two
+	// ClockSkew and JWKSMaxAge. Default: 24 hours.
 	Announce time.Duration
 
 	// Retain is how long a replaced key is still trusted.

@@ -43,7 +43,7 @@ type flight struct {
 // health is how the loads went. Ages are taken by the monotonic clock, so that
 // a wall clock that jumps makes nothing stale.
 type health struct {
-	loaded   time.Time // end of the last good load
+	loaded   time.Time // begin of the last good load
 	failed   time.Time // end of the last bad one
 	err      error     // of the last load; nil: it was good
 	failures int       // since the last good load
@@ -189,8 +189,9 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 		return s.cfg.RefreshEvery
 	}
 	defer s.unlockStore()
+	begin := time.Now() // what a slow load tells is as old as this
 	err := s.load(ctx)
-	wait := s.record(ctx, err)
+	wait := s.record(ctx, begin, err)
 
 	s.mu.Lock()
 	s.flying = nil
@@ -221,13 +222,13 @@ func (s *Signer) lockStore(ctx context.Context) error {
 func (s *Signer) unlockStore() { <-s.busy }
 
 // record notes how a load went and returns the time until the next one.
-func (s *Signer) record(ctx context.Context, err error) time.Duration {
+func (s *Signer) record(ctx context.Context, begin time.Time, err error) time.Duration {
 	h := *s.health.Load()
 	if err == nil {
 		if h.err != nil {
 			s.cfg.Logger.Info("the signing keys can be read again", "store", storeName(s.store), "failures", h.failures)
 		}
-		s.health.Store(&health{loaded: time.Now(), failed: h.failed})
+		s.health.Store(&health{loaded: begin, failed: h.failed})
 		s.warnOfEnd()
 		return jitter(s.cfg.RefreshEvery)
 	}

@@ -352,7 +352,7 @@ func TestInstanceCutOff(t *testing.T) {
 		alone := store.Open()
 		s := start(t, alone, rotating())
 		alone.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
-		limit := 2*day - time.Hour - 2*time.Minute // Announce + Retain - MaxTokenTTL - 2 ClockSkew
+		limit := 2*day - time.Hour - 4*time.Minute // Announce + Retain - MaxTokenTTL - 3 ClockSkew - a stale read
 		time.Sleep(limit)
 		token := issue(t, s)
 		time.Sleep(6 * time.Minute)

@@ -400,7 +400,7 @@ func TestVanishedKeys(t *testing.T) {
 				time.Sleep(59 * time.Minute)
 				accepts(t, token, s)
 				require.Contains(t, jwks(t, s), kidOf(t, token), "and published")
-				time.Sleep(10 * time.Minute)
+				time.Sleep(20 * time.Minute)
 				require.NotContains(t, jwks(t, s), kidOf(t, token), "until its tokens have ended")
 			})
 		})

@@ -95,11 +95,13 @@ func keepVanished(old *snapshot, set *keySet, now time.Time, cfg *Config) []*tru
 		foreign = foreign && old.set.find(k.id) == nil
 		revoked = append(revoked, k.revokes()...)
 	}
+	// Others may sign with a key that is lost until they have read that, too.
+	slowest := 2*cfg.RefreshEvery + 2*cfg.ClockSkew
 	var kept []*trustedKey
 	for _, k := range old.trusted {
 		rolledBack := k.private != nil && k.cert.NotBefore.After(set.keys[0].cert.NotBefore)
-		// No clock of the fleet has let it sign yet, so there are no tokens.
-		unused := k.cert.NotBefore.After(now.Add(2 * cfg.ClockSkew))
+		// No clock of the fleet will have let it sign, so there are no tokens.
+		unused := k.cert.NotBefore.After(now.Add(slowest))
 		if set.find(k.id) != nil || !now.Before(k.until) || unused || slices.Contains(revoked, k.id) {
 			continue
 		}
@@ -107,7 +109,7 @@ func keepVanished(old *snapshot, set *keySet, now time.Time, cfg *Config) []*tru
 		case k.kept:
 			kept = append(kept, k)
 		case foreign || rolledBack:
-			kept = append(kept, k.keep(now.Add(cfg.MaxTokenTTL+2*cfg.ClockSkew)))
+			kept = append(kept, k.keep(now.Add(cfg.MaxTokenTTL+slowest)))
 		}
 	}
 	return kept
