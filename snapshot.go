@@ -86,8 +86,9 @@ func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg
 // keepVanished returns the keys that old trusted, that set lacks, and whose
 // tokens nevertheless stay good for as long as they can live. That is so when
 // the loss looks like an accident: the whole bundle was exchanged for a foreign
-// one, or rolled back to an older one. A key is gone at once if it was revoked,
-// or taken out of a set that still has newer ones.
+// one, or rolled back to an older one, after which another instance may have
+// announced a key. A key is gone at once if it was revoked, or taken out of a
+// set that still has a newer one of before.
 func keepVanished(old *snapshot, set *keySet, now time.Time, cfg *Config) []*trustedKey {
 	foreign := true
 	var revoked []string
@@ -99,7 +100,9 @@ func keepVanished(old *snapshot, set *keySet, now time.Time, cfg *Config) []*tru
 	slowest := 2*cfg.RefreshEvery + 2*cfg.ClockSkew
 	var kept []*trustedKey
 	for _, k := range old.trusted {
-		rolledBack := k.private != nil && k.cert.NotBefore.After(set.keys[0].cert.NotBefore)
+		rolledBack := k.private != nil && !slices.ContainsFunc(set.keys, func(other *key) bool {
+			return other.cert.NotBefore.After(k.cert.NotBefore) && old.set.find(other.id) != nil
+		})
 		// No clock of the fleet will have let it sign, so there are no tokens.
 		unused := k.cert.NotBefore.After(now.Add(slowest))
 		if set.find(k.id) != nil || !now.Before(k.until) || unused || slices.Contains(revoked, k.id) {
