@@ -1,9 +1,11 @@
 package fleetkey
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -13,14 +15,20 @@ import (
 // An adoption is a key set on its way from Config.Adopt.
 type adoption struct {
 	set     *keySet
+	bundle  []byte
 	version Version // of the store that it comes from
 }
+
+// movedNote is what finishAdoption adds to the bundle that it has moved, between
+// the PEM blocks, where it means nothing to a reader of the keys. The keys stay:
+// nothing is lost if both stores turn out to be one and the same.
+const movedNote = "\nMoved: these keys were adopted by "
 
 // beginAdoption loads what Config.Adopt holds and makes it this instance's
 // first key set. If the shared store then turns out to hold another one, this
 // instance keeps verifying tokens of the old, by the rule for sets that were
 // exchanged (see keepVanished). It returns nil if there is nothing to move: no
-// bundle, or one without private keys, which is what finishAdoption leaves.
+// bundle, one without private keys, or one that was moved before.
 func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	if s.cfg.Adopt == nil {
 		return nil, nil
@@ -41,7 +49,7 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if len(set.private()) == 0 {
+	if len(set.private()) == 0 || bytes.Contains(bundle, []byte(movedNote)) {
 		return nil, nil
 	}
 	if set.signing(s.cfg.Now()) == nil {
@@ -52,20 +60,19 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	if err := s.adopt(set, ""); err != nil {
 		return fail(err)
 	}
-	return &adoption{set, version}, nil
+	return &adoption{set, bundle, version}, nil
 }
 
 // finishAdoption sees to it that the whole fleet trusts the keys that did not
-// become the shared ones, for as long as their tokens may live, and then takes
-// the private halves out of the store that they came from: they are moved, and
-// the next start finds nothing to do. It needs rights to write only if another
-// instance's key was first. Failure costs at most those tokens, so it is logged
-// and the server starts.
+// become the shared ones, for as long as their tokens may live, and notes that
+// in the store that they came from, so that the next start does not do it again.
+// It needs rights to write only if another instance's key was first. Failure
+// costs at most those tokens, so it is logged and the server starts.
 func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
 	err := s.change(ctx, "adopt", func(shared *keySet, now time.Time) (*keySet, error) {
-		keys := shared.keys[:len(shared.keys):len(shared.keys)]
+		keys, revoked := slices.Clone(shared.keys), shared.revoked()
 		for _, k := range a.set.private() {
-			if shared.find(k.id) != nil {
+			if shared.find(k.id) != nil || slices.Contains(revoked, k.id) {
 				continue
 			}
 			end := now.Add(s.cfg.Rotation.Retain)
@@ -84,30 +91,15 @@ func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
 		return newKeySet(keys...), nil
 	})
 	if err == nil {
-		err = a.leave(ctx, s.cfg.Adopt)
+		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+		defer cancel()
+		noted := append(a.bundle, movedNote+storeName(s.store)+"\n"...)
+		_, err = s.cfg.Adopt.Save(ctx, noted, a.version)
 	}
 	if err != nil {
-		s.cfg.Logger.Warn("the old keys could not be moved to the end; other instances may refuse the tokens that this one has signed with them",
+		s.cfg.Logger.Warn("the old keys could not be moved to the end; other instances may refuse the tokens that this one has signed with them, and the next start tries again",
 			"from", storeName(s.cfg.Adopt), "store", storeName(s.store), "err", err)
 	}
-}
-
-// leave saves the certificates without the private keys where they came from.
-func (a *adoption) leave(ctx context.Context, store KeyStore) error {
-	var public []*key
-	for _, k := range a.set.keys {
-		verifyOnly := *k
-		verifyOnly.private = nil
-		public = append(public, &verifyOnly)
-	}
-	bundle, err := newKeySet(public...).encode()
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	_, err = store.Save(ctx, bundle, a.version)
-	return err
 }
 
 // private returns the keys that have their private half.

@@ -1,6 +1,7 @@
 package fleetkey
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -77,7 +78,9 @@ func algorithmOf(cert *x509.Certificate) (algorithm, error) {
 		}
 		switch cert.SignatureAlgorithm {
 		case x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS:
-			return algorithmNamed("PS256")
+			if bytes.Equal(cert.RawIssuer, cert.RawSubject) { // or it is how the authority signs
+				return algorithmNamed("PS256")
+			}
 		}
 		return algorithmNamed("RS256")
 	case *ecdsa.PublicKey:

@@ -121,11 +121,11 @@ func (s *Signer) signingKey(now time.Time) (*trustedKey, error) {
 		return nil, fmt.Errorf("%w: key %s was to be replaced by %s", ErrKeyExpired, k.id, last.Format(time.RFC3339))
 	}
 	if s.cfg.Rotation.Every > 0 {
-		r, loaded := s.cfg.Rotation, s.health.Load().loaded
+		r := s.cfg.Rotation
 		// One ClockSkew each: a slow clock announced the next key, a fast one
 		// dates this token, and a fast one drops the present key.
 		limit := r.Announce + r.Retain - s.cfg.MaxTokenTTL - 3*s.cfg.ClockSkew - staleRead
-		if age := time.Since(loaded); age > limit {
+		if age := s.health.Load().age(now); age > limit {
 			return nil, fmt.Errorf("%w: %v, more than %v", ErrStale, age.Round(time.Second), limit)
 		}
 	}
@@ -186,8 +186,10 @@ func (s *Signer) fillIn(c *Claims, now time.Time) error {
 		return errors.New("the audience holds an empty name")
 	case !inRange(c.IssuedAt) || !inRange(c.ExpiresAt) || !c.NotBefore.IsZero() && !inRange(c.NotBefore):
 		return errors.New("a time is outside of the years 1970 to 9999")
-	case !c.ExpiresAt.After(c.IssuedAt):
-		return errors.New("ExpiresAt is not after IssuedAt")
+	case !c.ExpiresAt.After(c.IssuedAt) || !c.ExpiresAt.After(c.NotBefore):
+		return errors.New("ExpiresAt is not after IssuedAt and NotBefore")
+	case c.IssuedAt.After(now.Add(2 * s.cfg.ClockSkew)):
+		return errors.New("IssuedAt lies ahead")
 	case c.ExpiresAt.Sub(c.IssuedAt) > longest || c.ExpiresAt.Sub(now) > longest:
 		return fmt.Errorf("the lifetime is over Config.MaxTokenTTL %v", longest)
 	}

@@ -48,7 +48,9 @@ type Config struct {
 	TokenTTL time.Duration
 
 	// MaxTokenTTL is the longest lifetime that Issue and Sign grant and Verify
-	// accepts. Replaced keys are trusted for at least this long.
+	// accepts. Replaced keys are trusted for at least this long. To raise
+	// lifetimes in a running fleet, raise this on all instances before
+	// TokenTTL; to lower them, the other way round.
 	// Default: 1 hour, or TokenTTL if that is more.
 	MaxTokenTTL time.Duration
 
@@ -94,9 +96,10 @@ type Rotation struct {
 	Every time.Duration
 
 	// Announce is how long a new key is published before it signs, so that
-	// every instance and every client knows it by then. It is also the longest
-	// outage of the store that costs no token, less two RefreshEvery, two
-	// ClockSkew and JWKSMaxAge. Default: 24 hours.
+	// every instance and every client knows it by then: at least 2 RefreshEvery
+	// + JWKSMaxAge + 2 ClockSkew. What it is longer than that is the longest
+	// outage of the store that costs no token. Default: 24 hours, or the least
+	// if that is more.
 	Announce time.Duration
 
 	// Retain is how long a replaced key is still trusted.
@@ -108,7 +111,7 @@ const (
 	defaultTokenTTL = time.Hour
 	maxCommonName   = 64
 	maxKeys         = 16 // of RSA-4096 fit into MaxBundleSize
-	maxDuration     = 10 * 365 * 24 * time.Hour
+	maxDuration     = 2 * 365 * 24 * time.Hour
 )
 
 // withDefaults returns a copy of c with every field filled in, or an error that
@@ -123,7 +126,7 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("Config.%s is negative: %v", name, d)
 		}
 		if d > maxDuration {
-			return c, fmt.Errorf("Config.%s %v is over ten years, the life of a certificate", name, d)
+			return c, fmt.Errorf("Config.%s %v is over two years; a certificate lives ten", name, d)
 		}
 	}
 	u, err := url.Parse(c.Issuer)
@@ -161,7 +164,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.RefreshEvery, 5*time.Minute)
 	setDefault(&c.JWKSMaxAge, 15*time.Minute)
 	setDefault(&c.CachedTokens, 10_000)
-	setDefault(&c.Rotation.Announce, 24*time.Hour)
+	setDefault(&c.Rotation.Announce, max(24*time.Hour, c.leastAnnounce()))
 	setDefault(&c.Rotation.Retain, max(24*time.Hour, c.MaxTokenTTL+2*c.ClockSkew))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
@@ -170,6 +173,22 @@ func (c Config) withDefaults() (Config, error) {
 		c.Now = time.Now
 	}
 	return c, nil
+}
+
+// leastAnnounce is how long it takes until everyone knows a new key: an instance
+// reads it one refresh late, a client caches the set for JWKSMaxAge, and clocks
+// differ.
+func (c *Config) leastAnnounce() time.Duration {
+	return 2*c.RefreshEvery + c.JWKSMaxAge + 2*c.ClockSkew
+}
+
+// patience is how long a key stays in the bundle after it is done.
+func (c *Config) patience() time.Duration {
+	wait := 7 * 24 * time.Hour
+	if c.Rotation.Every > 0 {
+		wait = min(wait, c.Rotation.Every/4)
+	}
+	return max(wait, 2*c.ClockSkew)
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -185,6 +204,9 @@ func (c Config) checkBounds() error {
 	if c.TokenTTL > c.MaxTokenTTL {
 		return fmt.Errorf("Config.TokenTTL %v is over MaxTokenTTL %v", c.TokenTTL, c.MaxTokenTTL)
 	}
+	if c.RefreshEvery < time.Second {
+		return fmt.Errorf("Config.RefreshEvery %v is under one second", c.RefreshEvery)
+	}
 	if c.TokenTTL < time.Second {
 		return fmt.Errorf("Config.TokenTTL %v is under one second, the resolution of a token", c.TokenTTL)
 	}
@@ -192,17 +214,17 @@ func (c Config) checkBounds() error {
 		return fmt.Errorf("Config.Rotation.Retain %v would drop a replaced key before its last token ends: it must be at least MaxTokenTTL + 2 ClockSkew = %v",
 			c.Rotation.Retain, need)
 	}
-	if c.Rotation.Every == 0 {
-		return nil
-	}
-	if need := 2*c.RefreshEvery + c.JWKSMaxAge + 2*c.ClockSkew; c.Rotation.Announce < need {
+	if need := c.leastAnnounce(); c.Rotation.Announce < need {
 		return fmt.Errorf("Config.Rotation.Announce %v would let a key sign before everyone knows it: it must be at least 2 RefreshEvery + JWKSMaxAge + 2 ClockSkew = %v",
 			c.Rotation.Announce, need)
+	}
+	if c.Rotation.Every == 0 {
+		return nil
 	}
 	if c.Rotation.Every < c.Rotation.Announce {
 		return fmt.Errorf("Config.Rotation.Every %v is less than Announce %v, the time that it takes to replace a key", c.Rotation.Every, c.Rotation.Announce)
 	}
-	if keys := c.Rotation.Retain/c.Rotation.Every + 3; keys > maxKeys {
+	if keys := (c.Rotation.Retain+c.patience())/c.Rotation.Every + 3; keys > maxKeys {
 		return fmt.Errorf("Config.Rotation would keep %d keys, by Retain %v and Every %v; a bundle has room for %d", keys, c.Rotation.Retain, c.Rotation.Every, maxKeys)
 	}
 	return nil

@@ -108,8 +108,10 @@ func TestConfigRefusals(t *testing.T) {
 		"Retain too short":         {func(c *Config) { c.Rotation.Retain = time.Hour + 2*time.Minute - 1 }, "Config.Rotation.Retain 1h1m59.999999999s would drop a replaced key before its last token ends: it must be at least MaxTokenTTL + 2 ClockSkew = 1h2m0s"},
 		"Announce too short": {func(c *Config) { c.Rotation = rotating; c.Rotation.Announce = 27*time.Minute - 1 },
 			"Config.Rotation.Announce 26m59.999999999s would let a key sign before everyone knows it: it must be at least 2 RefreshEvery + JWKSMaxAge + 2 ClockSkew = 27m0s"},
+		"Announce too short to Rotate by hand": {func(c *Config) { c.Rotation.Announce = time.Second }, "Config.Rotation.Announce 1s would"},
+		"RefreshEvery too short":               {func(c *Config) { c.RefreshEvery = time.Second - 1 }, "Config.RefreshEvery 999.999999ms is under one second"},
 		// Sums of these must not overflow and so pass for small ones.
-		"no limit of the lifetime": {func(c *Config) { c.MaxTokenTTL = math.MaxInt64 }, "Config.MaxTokenTTL 2562047h47m16.854775807s is over ten years"},
+		"no limit of the lifetime": {func(c *Config) { c.MaxTokenTTL = math.MaxInt64 }, "Config.MaxTokenTTL 2562047h47m16.854775807s is over two years"},
 		"Every below Announce":     {func(c *Config) { c.Rotation.Every = 24*time.Hour - 1 }, "Config.Rotation.Every 23h59m59.999999999s is less than Announce 24h0m0s"},
 		"too many keys":            {func(c *Config) { c.Rotation = Rotation{Every: 24 * time.Hour, Retain: 14 * 24 * time.Hour} }, "Config.Rotation would keep 17 keys"},
 		"boundless skew":           {func(c *Config) { c.ClockSkew = math.MaxInt64 / 2 }, "Config.ClockSkew"},
@@ -134,7 +136,7 @@ func TestConfigAccepts(t *testing.T) {
 		"a path and a slash":          func(c *Config) { c.Issuer = "https://op.example/a/b/" },
 		"Announce at its bound":       func(c *Config) { c.Rotation = Rotation{Every: 3 * time.Hour, Announce: 27 * time.Minute} },
 		"Retain at its bound":         func(c *Config) { c.Rotation.Retain = time.Hour + 2*time.Minute },
-		"Announce, but no rotation":   func(c *Config) { c.Rotation.Announce = time.Second },
+		"a slow refresh":              func(c *Config) { c.RefreshEvery = 12 * time.Hour }, // raises the default of Announce
 		"as many keys as fit in":      func(c *Config) { c.Rotation = Rotation{Every: 24 * time.Hour, Retain: 13 * 24 * time.Hour} },
 		"no memory for tokens":        func(c *Config) { c.CachedTokens = -1 },
 		"rotation with defaults":      func(c *Config) { c.Rotation.Every = 90 * 24 * time.Hour },

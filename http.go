@@ -31,7 +31,7 @@ func (s *Signer) JWKS() http.Handler {
 	cacheControl := "public, max-age=" + strconv.FormatInt(int64(s.cfg.JWKSMaxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		snap := s.current.Load()
-		if len(snap.byKID) == 0 {
+		if snap.jwks == nil {
 			w.Header().Set("Cache-Control", "no-store")
 			http.Error(w, "no key is trusted now", http.StatusServiceUnavailable)
 			return

@@ -295,7 +295,7 @@ func (s *keySet) signing(at time.Time) *key {
 func (s *keySet) successor(k *key) *key {
 	var next *key
 	for _, other := range s.keys {
-		if !other.cert.NotBefore.After(k.cert.NotBefore) {
+		if other == k {
 			break
 		}
 		if other.private != nil {

@@ -152,7 +152,7 @@ func TestSuccessor(t *testing.T) {
 		"a: 2026-01-01 to 2036-01-01", "p: 2026-02-01 to 2036-01-01 (public)",
 		"b: 2026-03-01 to 2036-01-01", "b2: 2026-03-01 to 2036-01-01",
 		"c: 2026-04-01 to 2036-01-01", "q: 2026-05-01 to 2036-01-01 (public)")
-	for id, want := range map[string]string{"a": "b2", "p": "b2", "b": "c", "b2": "c", "c": "", "q": ""} {
+	for id, want := range map[string]string{"a": "b2", "p": "b2", "b": "c", "b2": "b", "c": "", "q": ""} {
 		got := ""
 		if next := set.successor(set.find(id)); next != nil {
 			got = next.id

@@ -40,11 +40,10 @@ type flight struct {
 	err  error
 }
 
-// health is how the loads went. Ages are taken by the monotonic clock, so that
-// a wall clock that jumps makes nothing stale.
+// health is how the loads went.
 type health struct {
 	loaded   time.Time // begin of the last good load
-	failed   time.Time // end of the last bad one
+	wall     time.Time // the same by Config.Now
 	err      error     // of the last load; nil: it was good
 	failures int       // since the last good load
 }
@@ -65,14 +64,15 @@ func (s *Signer) startRefreshing() {
 	s.wake = make(chan struct{}, 1)
 	s.busy = make(chan struct{}, 1)
 	s.unknown = rate.NewLimiter(rate.Every(unknownEvery), 1)
-	s.health.Store(&health{loaded: time.Now()})
+	s.health.Store(&health{loaded: time.Now(), wall: s.cfg.Now().Round(0)})
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go s.keepFresh(ctx)
 }
 
-// Close ends the background refresh, and returns when it has ended. Issue and
-// Verify go on working from memory with the keys of the last load.
+// Close ends the background refresh, and returns when it has ended; a store call
+// that ignores its context is waited for. Issue and Verify go on working from
+// memory with the keys of the last load.
 func (s *Signer) Close() error {
 	s.stop()
 	<-s.stopped
@@ -123,11 +123,11 @@ func (f *flight) land(err error) {
 func (s *Signer) lookForKey(ctx context.Context) bool {
 	s.mu.Lock()
 	f := s.next
-	if f == nil {
-		f = s.flying
-	}
 	if f == nil && !s.closed && s.unknown.Allow() {
 		f = s.request()
+	}
+	if f == nil { // better than nothing, although it may have read too early
+		f = s.flying
 	}
 	if f == nil || s.waiting >= maxWaiting {
 		s.mu.Unlock()
@@ -189,9 +189,15 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 		return s.cfg.RefreshEvery
 	}
 	defer s.unlockStore()
-	begin := time.Now() // what a slow load tells is as old as this
+	good := &health{loaded: time.Now(), wall: s.cfg.Now().Round(0)} // a slow load is as old as its begin
 	err := s.load(ctx)
-	wait := s.record(ctx, begin, err)
+	if ctx.Err() != nil {
+		err = ErrClosed
+	}
+	if old := s.current.Load(); err != nil && old.outdated(s.cfg.Now()) {
+		err = errors.Join(err, s.adopt(old.set, old.version))
+	}
+	wait := s.record(good, err)
 
 	s.mu.Lock()
 	s.flying = nil
@@ -203,40 +209,58 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 	return wait
 }
 
+// age is how old the last good load is: by the monotonic clock, which a wall
+// clock gone wrong cannot fool, and by the wall clock, which goes on while a
+// machine sleeps.
+func (h *health) age(now time.Time) time.Duration {
+	return max(time.Since(h.loaded), now.Round(0).Sub(h.wall))
+}
+
 // lockStore waits until nobody else of this instance loads or saves. Between
 // the two, a set loaded earlier must not be adopted over one saved since.
 func (s *Signer) lockStore(ctx context.Context) error {
-	select {
-	case <-s.stopped:
+	if s.isStopped() {
 		return ErrClosed
-	default:
 	}
 	select {
 	case s.busy <- struct{}{}:
-		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if s.isStopped() { // while it waited
+		s.unlockStore()
+		return ErrClosed
+	}
+	return nil
+}
+
+func (s *Signer) isStopped() bool {
+	select {
+	case <-s.stopped:
+		return true
+	default:
+		return false
 	}
 }
 
 func (s *Signer) unlockStore() { <-s.busy }
 
 // record notes how a load went and returns the time until the next one.
-func (s *Signer) record(ctx context.Context, begin time.Time, err error) time.Duration {
+func (s *Signer) record(good *health, err error) time.Duration {
 	h := *s.health.Load()
 	if err == nil {
 		if h.err != nil {
 			s.cfg.Logger.Info("the signing keys can be read again", "store", storeName(s.store), "failures", h.failures)
 		}
-		s.health.Store(&health{loaded: begin, failed: h.failed})
+		s.health.Store(good)
 		s.warnOfEnd()
 		return jitter(s.cfg.RefreshEvery)
 	}
-	if ctx.Err() != nil { // closed meanwhile: not the store's fault
+	if errors.Is(err, ErrClosed) { // not the store's fault
 		return s.cfg.RefreshEvery
 	}
 	wait := min(firstBackoff<<min(h.failures, 10), s.cfg.RefreshEvery)
-	h.failed, h.err, h.failures = time.Now(), err, h.failures+1
+	h.err, h.failures = err, h.failures+1
 	s.health.Store(&h)
 	hint := ""
 	if errors.Is(err, ErrNotExist) {

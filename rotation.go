@@ -11,13 +11,24 @@ import (
 // the next step and nobody has to lead. The functions of this file are pure:
 // they take a key set and a time and return the set that should replace it.
 //
-//	announced        signing              retired            gone
+//	announced        signing              retired            gone, pruned later
 //	|----------------|--------------------|------------------|
 //	made             NotBefore            successor's        + Retain
 //	                                      NotBefore
 //
 // The clocks of a fleet differ by up to 2 ClockSkew, and every step leaves room
 // for that.
+
+// rotationDue returns when the successor of the signing key k is to be
+// announced: so that it takes over after Every, and in any case before k's
+// certificate is too short for a token.
+func rotationDue(k *key, cfg *Config) time.Time {
+	due := k.cert.NotBefore.Add(cfg.Rotation.Every)
+	if end := k.cert.NotAfter.Add(-cfg.MaxTokenTTL - 4*cfg.ClockSkew - 2*cfg.RefreshEvery); end.Before(due) {
+		due = end
+	}
+	return due.Add(-cfg.Rotation.Announce)
+}
 
 // due returns the set that should replace s by now, and why; or nil if s is as
 // it should be.
@@ -30,21 +41,21 @@ func (s *keySet) due(now time.Time, cfg *Config) (*keySet, string, error) {
 	if signing == nil {
 		return nil, "", nil
 	}
-	next, err := s.tidy(now, cfg)
+	keys, why, err := s.tidy(now, cfg)
 	if err != nil {
 		return nil, "", err
 	}
-	if s.announced(now, cfg) == nil && !now.Before(signing.cert.NotBefore.Add(cfg.Rotation.Every-cfg.Rotation.Announce)) {
+	if s.announced(now, cfg) == nil && !now.Before(rotationDue(signing, cfg)) {
 		successor, err := newSuccessor(now, cfg)
 		if err != nil {
 			return nil, "", err
 		}
-		return newKeySet(append(next, successor)...), "announced key " + successor.id, nil
+		keys, why = append(keys, successor), "announced key "+successor.id
 	}
-	if slices.Equal(next, s.keys) {
+	if why == "" {
 		return nil, "", nil
 	}
-	return newKeySet(next...), "retired what no longer signs", nil
+	return newKeySet(keys...), why, nil
 }
 
 // announced returns the key that will take over next, or nil. One that lies
@@ -66,30 +77,29 @@ func newSuccessor(now time.Time, cfg *Config) (*key, error) {
 }
 
 // tidy returns the keys of s without those past their trust, and without the
-// private halves of those that no longer sign.
+// private halves of those that no longer sign; and why, if any has changed.
 //
-// A private half goes a good while after its successor has begun, since an
-// instance whose clock is behind still signs with it; a quarter of Retain
-// forgives even a clock that is hours ahead.
-func (s *keySet) tidy(now time.Time, cfg *Config) ([]*key, error) {
-	margin := max(2*cfg.ClockSkew, cfg.Rotation.Retain/4)
-	var keys []*key
+// Both wait for a good while, since dates alone end what a key may do, and the
+// clock that says so may be wrong: no single machine shall take a key from the
+// others that they still need.
+func (s *keySet) tidy(now time.Time, cfg *Config) (keys []*key, why string, err error) {
+	patience := cfg.patience()
 	for _, k := range s.keys {
 		end, successor := s.trustEnd(k, cfg.Rotation.Retain), s.successor(k)
 		retired := k.private == nil || successor != nil
 		switch {
-		case retired && !now.Before(end):
+		case retired && !now.Before(end.Add(patience)):
+			why = "dropped what is no longer trusted"
 			continue
-		case k.private != nil && successor != nil && !now.Before(successor.cert.NotBefore.Add(margin)):
-			verifyOnly, err := k.retire(end)
-			if err != nil {
-				return nil, err
+		case k.private != nil && successor != nil && now.Before(end) && !now.Before(successor.cert.NotBefore.Add(patience)):
+			why = "dropped the private half of what no longer signs"
+			if k, err = k.retire(end); err != nil {
+				return nil, "", err
 			}
-			k = verifyOnly
 		}
 		keys = append(keys, k)
 	}
-	return keys, nil
+	return keys, why, nil
 }
 
 // Marks that fleetkey leaves in the certificates it makes, as URIs of the
@@ -104,16 +114,23 @@ const (
 // retire returns k without its private half, under a last certificate that it
 // signs for itself and that ends when its tokens do.
 func (k *key) retire(end time.Time) (*key, error) {
-	marks := []*url.URL{{Scheme: markScheme, Opaque: markRetired}}
-	for _, kid := range k.revokes() { // goes on being said while the key is trusted
-		marks = append(marks, revokes(kid))
-	}
 	end = end.Add(time.Second - 1) // the certificate's is cut to seconds
-	cert, err := selfSigned(k.alg, k.private, k.cert.RawSubject, k.cert.NotBefore, end, marks)
+	cert, err := selfSigned(k.alg, k.private, k.cert.RawSubject, k.cert.NotBefore, end,
+		append(k.cert.URIs[:len(k.cert.URIs):len(k.cert.URIs)], &url.URL{Scheme: markScheme, Opaque: markRetired}))
 	if err != nil {
 		return nil, err
 	}
 	return makeKey(cert, nil)
+}
+
+// marked returns k under a new certificate of the same dates that says more.
+func (k *key) marked(marks ...*url.URL) (*key, error) {
+	cert, err := selfSigned(k.alg, k.private, k.cert.RawSubject, k.cert.NotBefore, k.cert.NotAfter,
+		append(k.cert.URIs[:len(k.cert.URIs):len(k.cert.URIs)], marks...))
+	if err != nil {
+		return nil, err
+	}
+	return makeKey(cert, k.private)
 }
 
 // isRetired reports whether the key once signed for this fleet.
@@ -121,14 +138,16 @@ func (k *key) isRetired() bool {
 	return slices.ContainsFunc(k.cert.URIs, func(u *url.URL) bool { return u.Scheme == markScheme && u.Opaque == markRetired })
 }
 
-// revokes returns the kids whose revocation brought k into being. They are what
-// tells a revoked key, which is gone at once, from one that got lost.
-func (k *key) revokes() []string {
+// revoked returns the kids whose revocation a set tells of. They are what tells
+// a revoked key, which is gone at once, from one that got lost.
+func (s *keySet) revoked() []string {
 	var kids []string
-	for _, u := range k.cert.URIs {
-		if escaped, ok := strings.CutPrefix(u.Opaque, markRevokes); ok && u.Scheme == markScheme {
-			if kid, err := url.PathUnescape(escaped); err == nil {
-				kids = append(kids, kid)
+	for _, k := range s.keys {
+		for _, u := range k.cert.URIs {
+			if escaped, ok := strings.CutPrefix(u.Opaque, markRevokes); ok && u.Scheme == markScheme {
+				if kid, err := url.PathUnescape(escaped); err == nil {
+					kids = append(kids, kid)
+				}
 			}
 		}
 	}
@@ -152,7 +171,7 @@ func (s *keySet) rotated(now time.Time, cfg *Config) (*keySet, error) {
 	if s.announced(now, cfg) != nil {
 		return nil, nil
 	}
-	keys, err := s.tidy(now, cfg)
+	keys, _, err := s.tidy(now, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -170,25 +189,44 @@ func newKeyForNow(now time.Time, cfg *Config, marks ...*url.URL) (*key, error) {
 }
 
 // without returns s less a key, for ever, and under whatever kid the same key
-// may also stand. If the key may have signed tokens as the newest one of its
-// set, or is one that vanished and is only remembered, a fresh key comes in,
-// signs at once, and bears the mark by which every instance knows that the loss
-// is meant; all other losses show by themselves, see keepVanished.
+// may also stand. The certificate of the key that signs then tells of it, since
+// an instance that finds a key gone has to know whether that is meant (see
+// keepVanished). If the lost key may be the one that signs, on any clock of the
+// fleet, a fresh one takes over at once.
 func (s *keySet) without(lost *key, now time.Time, cfg *Config) (*keySet, error) {
-	thumb := thumbprint(lost.cert)
-	keys := slices.DeleteFunc(slices.Clone(s.keys), func(k *key) bool { return thumbprint(k.cert) == thumb })
-	signing := s.signing(now.Add(-2 * cfg.ClockSkew)) // on the slowest clock
-	replaced := signing != nil && signing.cert.NotBefore.After(lost.cert.NotBefore)
-	unused := lost.cert.NotBefore.After(now.Add(6 * cfg.ClockSkew)) // on the fastest, with room
-	if len(keys) > 0 && len(keys) < len(s.keys) && (lost.private == nil || replaced || unused) {
-		return newKeySet(keys...), nil
+	thumb, marks := thumbprint(lost.cert), []*url.URL{revokes(lost.id)}
+	var keys []*key
+	for _, k := range s.keys {
+		if thumbprint(k.cert) != thumb {
+			keys = append(keys, k)
+			continue
+		}
+		for _, u := range k.cert.URIs { // what it told, others have to
+			if u.Scheme == markScheme && u.Opaque != markRetired {
+				marks = append(marks, u)
+			}
+		}
+		if k.id != lost.id {
+			marks = append(marks, revokes(k.id))
+		}
 	}
-	if begun := lost.cert.NotBefore.Add(time.Second); now.Add(-2 * cfg.ClockSkew).Before(begun) {
-		now = begun.Add(2 * cfg.ClockSkew) // the set's newest, or it would look rolled back
+	left := newKeySet(keys...)
+	needed := left.signing(now) == nil
+	for _, clock := range []time.Duration{-2 * cfg.ClockSkew, 0, 2 * cfg.ClockSkew} {
+		signing := s.signing(now.Add(clock))
+		needed = needed || signing != nil && thumbprint(signing.cert) == thumb
 	}
-	fresh, err := newKeyForNow(now, cfg, revokes(lost.id))
-	if err != nil {
+	if needed {
+		fresh, err := newKeyForNow(now, cfg, marks...)
+		if err != nil {
+			return nil, err
+		}
+		return newKeySet(append(keys, fresh)...), nil
+	}
+	i := slices.Index(keys, left.signing(now))
+	var err error
+	if keys[i], err = keys[i].marked(marks...); err != nil {
 		return nil, err
 	}
-	return newKeySet(append(keys, fresh)...), nil
+	return newKeySet(keys...), nil
 }

@@ -50,8 +50,8 @@ const (
 // With Config.Adopt, an empty store gets the key set of that other store
 // instead of a new one, under the same kids, so that live tokens stay valid. If
 // another instance was first, the old certificates are added to its set, to be
-// trusted for Rotation.Retain (this needs rights to write). Either way the
-// private keys then leave the store that they came from.
+// trusted for Rotation.Retain (this needs rights to write). Either way a note in
+// the other store then says so, and the next start leaves it alone.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	cfg, err := cfg.withDefaults()
 	if err == nil {
@@ -65,10 +65,7 @@ func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 
 func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	s := &Signer{cfg: cfg, store: store}
-	adoption, err := s.beginAdoption(ctx)
-	if err == nil {
-		err = s.start(ctx, adoption)
-	}
+	adoption, err := s.start(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: start: %w", err)
 	}
@@ -87,24 +84,33 @@ func storeName(store KeyStore) string {
 	return fmt.Sprintf("%T", store)
 }
 
-// start fills the first snapshot. The key that it may have to generate is made
-// once, so that a create whose reply was lost is recognised as our own.
-func (s *Signer) start(ctx context.Context, a *adoption) error {
-	var first *keySet
-	if a != nil {
-		first = a.set
-	}
+// start fills the first snapshot. It tries again while a store is unavailable.
+func (s *Signer) start(ctx context.Context) (*adoption, error) {
+	var (
+		begun *adoption
+		// The key that it may have to generate is made once, so that a create
+		// whose reply was lost is recognised as our own.
+		first *keySet
+	)
 	for wait := firstRetry; ; wait = min(2*wait, s.cfg.RefreshEvery) {
-		err := s.loadOrCreate(ctx, &first)
+		var err error
+		if first == nil {
+			if begun, err = s.beginAdoption(ctx); begun != nil {
+				first = begun.set
+			}
+		}
 		if err == nil {
-			return nil
+			err = s.loadOrCreate(ctx, &first)
+		}
+		if err == nil {
+			return begun, nil
 		}
 		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
-			return err
+			return nil, err
 		}
 		s.cfg.Logger.Warn("cannot read the signing keys yet, will try again", "store", storeName(s.store), "wait", wait, "err", err)
 		if !sleep(ctx, jitter(wait)) {
-			return errors.Join(ctx.Err(), err)
+			return nil, errors.Join(ctx.Err(), err)
 		}
 	}
 }
@@ -167,7 +173,7 @@ func (s *Signer) load(ctx context.Context) error {
 		return timedOut(ctx, err)
 	}
 	if old := s.current.Load(); old != nil {
-		asBefore := old.version == version && (old.changes.IsZero() || s.cfg.Now().Before(old.changes))
+		asBefore := old.version == version && !old.outdated(s.cfg.Now())
 		// A replica that has not heard of the newest version yet. What an
 		// operator rolls back lasts longer.
 		stale := old.previous == version && version != "" && time.Since(old.adopted) < staleRead
@@ -204,7 +210,13 @@ func timedOut(ctx context.Context, err error) error {
 // adopt makes a set the one that this instance works with.
 func (s *Signer) adopt(set *keySet, version Version) error {
 	old := s.current.Load()
-	next, err := newSnapshot(set, version, old, s.cfg.Now(), &s.cfg)
+	known := old
+	if h := s.health.Load(); h != nil && h.age(s.cfg.Now()) > s.cfg.Rotation.Retain {
+		// Out of touch for so long that what is gone may have been revoked, and
+		// the mark of that be gone as well.
+		known = nil
+	}
+	next, err := newSnapshot(set, version, known, s.cfg.Now(), &s.cfg)
 	if err != nil {
 		return err
 	}
@@ -247,7 +259,7 @@ type PublicKey struct {
 func (s *Signer) PublicKeys() []PublicKey {
 	now := s.cfg.Now()
 	var keys []PublicKey
-	for _, k := range s.current.Load().trusted {
+	for _, k := range s.current.Load().keys {
 		if now.Before(k.until) {
 			keys = append(keys, PublicKey{KeyID: k.id, Algorithm: k.alg.name, Key: k.cert.PublicKey, Certificate: k.cert})
 		}

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -365,48 +364,6 @@ func TestClose(t *testing.T) {
 	}) // the bubble fails if a goroutine is left
 }
 
-// The rows A10 and A11 of a store that an operator has changed by hand.
-func TestVanishedKeys(t *testing.T) {
-	for name, tc := range map[string]struct {
-		change func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, first fleetkey.Version)
-		kept   bool
-	}{
-		"A10 exchanged for another fleet's bundle": {func(t *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, _ fleetkey.Version) {
-			store.Set(foreignBundle(t, config()))
-		}, true},
-		"A11 rolled back to before the key": {func(_ *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, first fleetkey.Version) {
-			store.RollBack(first)
-		}, true},
-		"revoked": {func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, _ fleetkey.Version) {
-			other := start(t, store.Open(), config())
-			require.NoError(t, other.Revoke(t.Context(), s.SigningKey().KeyID))
-		}, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := fleetkeytest.NewStore()
-				s := start(t, store, config())
-				_, first := store.Content()
-				require.NoError(t, s.Rotate(t.Context()))
-				time.Sleep(25 * time.Hour)
-				token := issue(t, s) // by the second key
-				tc.change(t, store, s, first)
-				require.NoError(t, s.Refresh(t.Context()))
-				require.NotEqual(t, kidOf(t, token), s.SigningKey().KeyID)
-				if !tc.kept {
-					refuses(t, fleetkey.ErrUnknownKey, token, s)
-					return
-				}
-				time.Sleep(59 * time.Minute)
-				accepts(t, token, s)
-				require.Contains(t, jwks(t, s), kidOf(t, token), "and published")
-				time.Sleep(20 * time.Minute)
-				require.NotContains(t, jwks(t, s), kidOf(t, token), "until its tokens have ended")
-			})
-		})
-	}
-}
-
 // kidOf reads the kid from a token's header.
 func kidOf(t *testing.T, token string) string {
 	t.Helper()
@@ -428,84 +385,6 @@ func jwks(t *testing.T, s *fleetkey.Signer) []string {
 		kids = append(kids, k.Kid)
 	}
 	return kids
-}
-
-func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		stolen := issue(t, s)
-		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
-		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: 1} })
-		require.NoError(t, s.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
-		_, current := store.Content()
-		require.Equal(t, current, s.Status().Version)
-	})
-}
-
-func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates by
-	for name, jump := range map[string]time.Duration{"an hour back": -time.Hour, "an hour ahead": time.Hour} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var offset atomic.Int64
-				cfg := config()
-				cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-				store := fleetkeytest.NewStore()
-				s := start(t, store, cfg)
-				time.Sleep(2 * time.Hour)
-				offset.Store(int64(jump))
-				accepts(t, issue(t, s), s)
-				require.Len(t, s.PublicKeys(), 1)
-			})
-		})
-	}
-	t.Run("to 1970", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			var wrong atomic.Bool
-			cfg := config()
-			cfg.Now = func() time.Time {
-				if wrong.Load() {
-					return time.Unix(0, 0)
-				}
-				return time.Now()
-			}
-			store := fleetkeytest.NewStore()
-			s := start(t, store, cfg)
-			wrong.Store(true)
-			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
-			require.ErrorIs(t, err, fleetkey.ErrNoSigningKey)
-			require.ErrorContains(t, err, "clock")
-			require.ErrorIs(t, s.Status().Err, fleetkey.ErrNoSigningKey)
-			require.Equal(t, 1, store.Saves())
-		})
-	})
-}
-
-func TestCertificateEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
-		cfg := lazily(config())
-		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		s := start(t, fleetkeytest.NewStore(), cfg)
-		end := s.SigningKey().Certificate.NotAfter
-		time.Sleep(time.Until(end.Add(-91 * 24 * time.Hour)))
-		synctest.Wait()
-		require.Empty(t, log.String())
-		require.Empty(t, s.Status().Warnings())
-		time.Sleep(3 * 24 * time.Hour)
-		synctest.Wait()
-		require.Contains(t, log.String(), "comes to its end")
-		require.NotEmpty(t, s.Status().Warnings())
-		last := end.Add(-time.Hour - 2*time.Minute)
-		time.Sleep(time.Until(last))
-		token := issue(t, s)
-		time.Sleep(time.Second)
-		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
-		require.ErrorIs(t, err, fleetkey.ErrKeyExpired)
-		time.Sleep(time.Hour - 2*time.Second)
-		accepts(t, token, s)
-	})
 }
 
 func TestConcurrentUseDuringReloads(t *testing.T) { // L5
@@ -538,4 +417,11 @@ func TestConcurrentUseDuringReloads(t *testing.T) { // L5
 	}
 	close(done)
 	wg.Wait()
+}
+
+// Issue grants what Verify never accepts.
+func TestIssueRefusesWhatNeverIsValid(t *testing.T) {
+	s := fleetkeytest.NewSigner(t, config())
+	_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a", NotBefore: time.Now().AddDate(1, 0, 0)})
+	require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
 }

@@ -21,15 +21,17 @@ import (
 type snapshot struct {
 	version  Version
 	set      *keySet
-	trusted  []*trustedKey          // newest first, then those kept from before
-	byKID    map[string]*trustedKey // the trusted keys by kid
+	keys     []*trustedKey          // newest first, then those kept from before
+	byKID    map[string]*trustedKey // all of them by kid
 	byHeader map[string]*trustedKey // and by the encoded header of their access tokens
-	jwks     []byte                 // RFC 7517 section 5
-	etag     string
-	changes  time.Time // when a key ends to be trusted; zero: never
 	cache    *tokenCache
 	previous Version   // that this one replaced
-	adopted  time.Time // when, by the monotonic clock
+	adopted  time.Time // when this version was, by the monotonic clock
+
+	jwks    []byte // RFC 7517 section 5: the keys trusted when it was made; nil: none
+	etag    string
+	made    time.Time // when, by the wall clock
+	changes time.Time // when a key of it ends to be trusted; zero: never
 }
 
 // A trustedKey is a key and the time until which its tokens are accepted.
@@ -43,44 +45,67 @@ type trustedKey struct {
 	foreign bool
 }
 
-// newSnapshot works out what a set means at a time. The keys that old trusted
-// and the set lacks are dropped, unless keepVanished has a reason.
+// newSnapshot works out what a set means at a time. Of the keys that old had and
+// the set lacks it takes those that keepVanished has a reason for.
 func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg *Config) (*snapshot, error) {
 	s := &snapshot{version: version, set: set, adopted: time.Now(), cache: newTokenCache(cfg.CachedTokens),
 		byKID: make(map[string]*trustedKey), byHeader: make(map[string]*trustedKey)}
-	if old != nil && old.version != version {
-		s.previous = old.version
-	}
 	for _, k := range set.keys {
-		s.trusted = append(s.trusted, &trustedKey{key: k, until: set.trustEnd(k, cfg.Rotation.Retain),
+		s.keys = append(s.keys, &trustedKey{key: k, until: set.trustEnd(k, cfg.Rotation.Retain),
 			header: k.header(accessTokenType), foreign: k.private == nil && !k.isRetired()})
 	}
 	if old != nil {
-		s.trusted = append(s.trusted, keepVanished(old, set, now, cfg)...)
-	}
-	document := jose.JSONWebKeySet{Keys: []jose.JSONWebKey{}}
-	for _, k := range s.trusted {
-		if !now.Before(k.until) {
-			continue
+		s.keys = append(s.keys, keepVanished(old, set, now, cfg)...)
+		s.previous = old.version
+		if old.version == version {
+			s.previous, s.adopted = old.previous, old.adopted
 		}
+	}
+	// Keys that are past their trust come along: whoever uses one looks at the
+	// time, and it may be this clock that is wrong.
+	for _, k := range s.keys {
 		s.byHeader[k.header] = k
 		for _, kid := range k.keyIDs() {
 			if s.byKID[kid] == nil {
 				s.byKID[kid] = k
-				document.Keys = append(document.Keys, k.jwk(kid))
 			}
+		}
+	}
+	return s, s.publish(now)
+}
+
+// publish makes the JSON Web Key Set of the keys that are trusted at a time.
+func (s *snapshot) publish(now time.Time) error {
+	var set jose.JSONWebKeySet
+	for _, k := range s.keys {
+		if !now.Before(k.until) {
+			continue
 		}
 		if s.changes.IsZero() || k.until.Before(s.changes) {
 			s.changes = k.until
 		}
+		for _, kid := range k.keyIDs() {
+			if s.byKID[kid] == k {
+				set.Keys = append(set.Keys, k.jwk(kid))
+			}
+		}
+	}
+	s.made = now
+	if len(set.Keys) == 0 {
+		return nil
 	}
 	var err error
-	if s.jwks, err = json.Marshal(document); err != nil {
-		return nil, fmt.Errorf("encode the JSON Web Key Set: %w", err)
+	if s.jwks, err = json.Marshal(set); err != nil {
+		return fmt.Errorf("encode the JSON Web Key Set: %w", err)
 	}
 	digest := sha256.Sum256(s.jwks)
 	s.etag = `"` + hex.EncodeToString(digest[:16]) + `"`
-	return s, nil
+	return nil
+}
+
+// outdated reports whether a snapshot made of the same set now would differ.
+func (s *snapshot) outdated(now time.Time) bool {
+	return now.Before(s.made) || !s.changes.IsZero() && !now.Before(s.changes)
 }
 
 // keepVanished returns the keys that old trusted, that set lacks, and whose
@@ -90,18 +115,15 @@ func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg
 // announced a key. A key is gone at once if it was revoked, or taken out of a
 // set that still has a newer one of before.
 func keepVanished(old *snapshot, set *keySet, now time.Time, cfg *Config) []*trustedKey {
-	foreign := true
-	var revoked []string
-	for _, k := range set.keys {
-		foreign = foreign && old.set.find(k.id) == nil
-		revoked = append(revoked, k.revokes()...)
-	}
+	known := func(k *key) bool { return old.set.find(k.id) != nil }
+	foreign, revoked := !slices.ContainsFunc(set.keys, known), set.revoked()
 	// Others may sign with a key that is lost until they have read that, too.
 	slowest := 2*cfg.RefreshEvery + 2*cfg.ClockSkew
 	var kept []*trustedKey
-	for _, k := range old.trusted {
+	for _, k := range old.keys {
 		rolledBack := k.private != nil && !slices.ContainsFunc(set.keys, func(other *key) bool {
-			return other.cert.NotBefore.After(k.cert.NotBefore) && old.set.find(other.id) != nil
+			ours := other.private != nil || other.isRetired()
+			return ours && known(other) && other.cert.NotBefore.After(k.cert.NotBefore)
 		})
 		// No clock of the fleet will have let it sign, so there are no tokens.
 		unused := k.cert.NotBefore.After(now.Add(slowest))
@@ -154,13 +176,14 @@ func (k *trustedKey) keyIDs() []string {
 }
 
 // jwk returns the public half under a kid, as RFC 7517 has it, with the
-// certificate (x5c) and its SHA-256 thumbprint (x5t#S256).
+// certificate (x5c) and its SHA-256 thumbprint (x5t#S256) under the first one.
 func (k *key) jwk(kid string) jose.JSONWebKey {
-	digest := sha256.Sum256(k.cert.Raw)
-	return jose.JSONWebKey{
-		Key: k.cert.PublicKey, KeyID: kid, Algorithm: k.alg.name, Use: "sig",
-		Certificates: []*x509.Certificate{k.cert}, CertificateThumbprintSHA256: digest[:],
+	jwk := jose.JSONWebKey{Key: k.cert.PublicKey, KeyID: kid, Algorithm: k.alg.name, Use: "sig"}
+	if kid == k.id {
+		digest := sha256.Sum256(k.cert.Raw)
+		jwk.Certificates, jwk.CertificateThumbprintSHA256 = []*x509.Certificate{k.cert}, digest[:]
 	}
+	return jwk
 }
 
 // header returns the encoded JOSE header of the tokens of a type that k signs.

@@ -69,12 +69,12 @@ func (s *Signer) Status() Status {
 	if next := snap.set.announced(now, &s.cfg); next != nil {
 		status.NextActivation = next.cert.NotBefore
 	} else if s.cfg.Rotation.Every > 0 && signing != nil {
-		status.RotationDue = signing.cert.NotBefore.Add(s.cfg.Rotation.Every - s.cfg.Rotation.Announce)
+		status.RotationDue = rotationDue(signing.key, &s.cfg)
 	}
 	if k := snap.ending(now); k != nil {
 		status.Ending = k.cert.NotAfter
 	}
-	for _, k := range snap.trusted {
+	for _, k := range snap.keys {
 		status.Keys = append(status.Keys, KeyInfo{
 			KeyID: k.id, Algorithm: k.alg.name, Role: k.role(now, snap.signing(now)),
 			NotBefore: k.cert.NotBefore, NotAfter: k.cert.NotAfter, TrustedUntil: k.until,
@@ -152,7 +152,7 @@ func (k *trustedKey) role(now time.Time, signing *trustedKey) Role {
 // logAdopted tells what changed with a newly adopted set.
 func (s *Signer) logAdopted(old, next *snapshot) {
 	var kids, kept []string
-	for _, k := range next.trusted {
+	for _, k := range next.keys {
 		kids = append(kids, k.id)
 		if k.kept {
 			kept = append(kept, k.id)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -15,7 +16,9 @@ import (
 // Rotate announces a new key now; it takes over after Rotation.Announce. If one
 // is announced already, Rotate does nothing. If no key can sign, the new one
 // signs at once. It needs rights to write to the store, and works whether
-// automatic rotation is on or off.
+// automatic rotation is on or off. With it off, see to it that every instance
+// reaches the store meanwhile: one that does not goes on with the old key, which
+// the others drop after Rotation.Retain, and does not find out that it is stale.
 func (s *Signer) Rotate(ctx context.Context) error {
 	return s.change(ctx, "rotate", func(set *keySet, now time.Time) (*keySet, error) {
 		return set.rotated(now, &s.cfg)
@@ -45,6 +48,11 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 // certificate's thumbprints as x5t, x5t#S256 and in hexadecimal (as
 // IdentityServer and ADFS write them), and the key's RFC 7638 thumbprint.
 // Trusting a key again changes nothing.
+//
+// An RSA certificate means RS256 (PS256 if it signs itself so). Other systems'
+// access tokens came before RFC 9068, so their typ may be JWT or absent, and
+// iat, sub and the limit of their lifetime are theirs to decide. An ID token of
+// that system passes as well if its audience is one of Config.Audience.
 func (s *Signer) Trust(ctx context.Context, cert *x509.Certificate, kid string) error {
 	k, err := makeKey(cert, nil)
 	if err == nil && kid != "" {
@@ -56,6 +64,9 @@ func (s *Signer) Trust(ctx context.Context, cert *x509.Certificate, kid string) 
 	return s.change(ctx, "trust "+k.id, func(set *keySet, _ time.Time) (*keySet, error) {
 		if set.find(k.id) != nil {
 			return nil, nil
+		}
+		if slices.Contains(set.revoked(), k.id) {
+			return nil, fmt.Errorf("%w: kid %q was revoked", ErrUnknownKey, k.id)
 		}
 		return newKeySet(append(set.keys[:len(set.keys):len(set.keys)], k)...), nil
 	})
@@ -97,11 +108,15 @@ func (s *Signer) change(ctx context.Context, what string, f func(set *keySet, no
 	return nil
 }
 
-// replace saves a set over a version and adopts it.
+// replace saves a set over a version and adopts it, if it is one that every
+// instance will be able to read.
 func (s *Signer) replace(ctx context.Context, next *keySet, prev Version, why string) error {
 	bundle, err := next.encode()
 	if err != nil {
 		return err
+	}
+	if next, err = parseKeySet(bundle); err != nil {
+		return fmt.Errorf("refused, since no instance could read the set: %w", err)
 	}
 	version, err := s.save(ctx, bundle, prev)
 	if err != nil {
@@ -112,14 +127,19 @@ func (s *Signer) replace(ctx context.Context, next *keySet, prev Version, why st
 }
 
 // maintain does what the rotation policy wants done now. The refresh goroutine
-// calls it after each good load; s.writes holds off after failures, so that a
-// fleet without the right to write does not hammer the store (AWS Secrets
-// Manager keeps every version for a day, and at most about 100).
+// calls it after each good load. After failures it holds off, so that a fleet
+// without the right to write does not hammer the store (AWS Secrets Manager
+// keeps every version for a day, and at most about 100); but not once the set
+// has changed, by whoever may.
 func (s *Signer) maintain(ctx context.Context) {
+	current := s.current.Load()
+	if s.writes.version != current.version {
+		s.writes = writes{}
+		s.rotationErr.Store(nil)
+	}
 	if s.cfg.Rotation.Every == 0 || s.clockJumped() || time.Now().Before(s.writes.notBefore) {
 		return
 	}
-	current := s.current.Load()
 	next, why, err := current.set.due(s.cfg.Now(), &s.cfg)
 	if err == nil && next != nil {
 		err = s.replace(ctx, next, current.version, why)
@@ -133,14 +153,15 @@ func (s *Signer) maintain(ctx context.Context) {
 		return
 	}
 	wait := min(firstWriteRetry<<min(s.writes.failures, 10), maxWriteRetry)
-	s.writes = writes{failures: s.writes.failures + 1, notBefore: time.Now().Add(wait)}
+	s.writes = writes{version: current.version, failures: s.writes.failures + 1, notBefore: time.Now().Add(wait)}
 	s.rotationErr.Store(&err)
 	s.cfg.Logger.Error("cannot rotate the signing key, going on with the present one", "store", storeName(s.store),
 		"failures", s.writes.failures, "retry_in", wait, "err", err)
 }
 
-// writes is how maintain's writes went.
+// writes is how maintain's writes over a version went.
 type writes struct {
+	version   Version
 	failures  int
 	notBefore time.Time // of the next try
 }

@@ -1,0 +1,225 @@
+package fleetkey_test
+
+import (
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates by
+	for name, jump := range map[string]time.Duration{"an hour back": -time.Hour, "an hour ahead": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var offset atomic.Int64
+				cfg := config()
+				cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+				store := fleetkeytest.NewStore()
+				s := start(t, store, cfg)
+				time.Sleep(2 * time.Hour)
+				offset.Store(int64(jump))
+				accepts(t, issue(t, s), s)
+				require.Len(t, s.PublicKeys(), 1)
+			})
+		})
+	}
+	t.Run("to 1970", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			var wrong atomic.Bool
+			cfg := config()
+			cfg.Now = func() time.Time {
+				if wrong.Load() {
+					return time.Unix(0, 0)
+				}
+				return time.Now()
+			}
+			store := fleetkeytest.NewStore()
+			s := start(t, store, cfg)
+			wrong.Store(true)
+			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+			require.ErrorIs(t, err, fleetkey.ErrNoSigningKey)
+			require.ErrorContains(t, err, "clock")
+			require.ErrorIs(t, s.Status().Err, fleetkey.ErrNoSigningKey)
+			require.Equal(t, 1, store.Saves())
+		})
+	})
+}
+
+func TestCertificateEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log logBuffer
+		cfg := lazily(config())
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		s := start(t, fleetkeytest.NewStore(), cfg)
+		end := s.SigningKey().Certificate.NotAfter
+		time.Sleep(time.Until(end.Add(-91 * 24 * time.Hour)))
+		synctest.Wait()
+		require.Empty(t, log.String())
+		require.Empty(t, s.Status().Warnings())
+		time.Sleep(3 * 24 * time.Hour)
+		synctest.Wait()
+		require.Contains(t, log.String(), "comes to its end")
+		require.NotEmpty(t, s.Status().Warnings())
+		last := end.Add(-time.Hour - 2*time.Minute)
+		time.Sleep(time.Until(last))
+		token := issue(t, s)
+		time.Sleep(time.Second)
+		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+		require.ErrorIs(t, err, fleetkey.ErrKeyExpired)
+		time.Sleep(time.Hour - 2*time.Second)
+		accepts(t, token, s)
+	})
+}
+
+func TestClockJumpsUnderRotation(t *testing.T) { // F16
+	jumps := map[string]func(time.Time) time.Time{
+		"an hour ahead": func(t time.Time) time.Time { return t.Add(time.Hour) },
+		"an hour back":  func(t time.Time) time.Time { return t.Add(-time.Hour) },
+		"to 1970":       func(time.Time) time.Time { return time.Unix(0, 0) },
+		"to 2106":       func(t time.Time) time.Time { return t.AddDate(106, 0, 0) },
+	}
+	for name, jump := range jumps {
+		for _, booted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, booted=%v", name, booted), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := fleetkeytest.NewStore()
+					right := start(t, store, rotating())
+					time.Sleep(90*day + time.Minute) // the second key has just begun
+					saves := store.Saves()
+
+					cfg := rotating()
+					var wrong atomic.Bool
+					wrong.Store(booted)
+					cfg.Now = func() time.Time {
+						if wrong.Load() {
+							return jump(time.Now())
+						}
+						return time.Now()
+					}
+					other := store.Open()
+					start(t, other, cfg)
+					time.Sleep(10 * time.Minute)
+					wrong.Store(true)
+					time.Sleep(30 * time.Minute)
+					accepts(t, issue(t, right), right)
+					time.Sleep(2 * day)
+					accepts(t, issue(t, right), right)
+					require.LessOrEqual(t, store.Saves()+other.Saves()-saves, 4, "no storm")
+					require.Equal(t, []fleetkey.Role{fleetkey.Signing, fleetkey.Gone}, roles(right))
+				})
+			})
+		}
+	}
+}
+
+// A certificate of one's own that ends before Every has passed is not replaced.
+func TestRotationMindsNotAfter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		store.Set(fleetkey.BundleEnding(t, time.Now().Add(30*day)))
+		s := start(t, store, lazily(rotating()))
+		time.Sleep(31 * day)
+		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+		require.NoError(t, err, "rotation is on, the store can be written")
+	})
+}
+
+// A clock that was ahead for one refresh, and is right again.
+func TestClockAheadForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var offset atomic.Int64
+		cfg := config()
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+		s := start(t, fleetkeytest.NewStore(), cfg)
+		token := issue(t, s)
+		offset.Store(int64(11 * 365 * day))
+		require.NoError(t, s.Refresh(t.Context()))
+		offset.Store(0)
+		require.NoError(t, s.Refresh(t.Context()))
+		accepts(t, token, s)
+		accepts(t, issue(t, s), s)
+	})
+}
+
+// The same with two days, and a key that has retired.
+func TestClockDaysAheadForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var offset atomic.Int64
+		cfg := config()
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+		s := start(t, fleetkeytest.NewStore(), cfg)
+		require.NoError(t, s.Rotate(t.Context()))
+		time.Sleep(day - 10*time.Minute)
+		token := issue(t, s)
+		time.Sleep(15 * time.Minute)
+		offset.Store(int64(2 * day))
+		require.NoError(t, s.Refresh(t.Context()))
+		offset.Store(0)
+		require.NoError(t, s.Refresh(t.Context()))
+		accepts(t, token, s)
+	})
+}
+
+// One instance that boots with a clock three days ahead, while a key is announced.
+func TestWrongClockAtBootPrunesTheSigningKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, rotating())
+		time.Sleep(89*day + time.Hour) // one is announced
+		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(s))
+		token := issue(t, s)
+		cfg := rotating()
+		cfg.Now = func() time.Time { return time.Now().Add(3 * day) }
+		start(t, store.Open(), cfg)
+		time.Sleep(12 * time.Minute)
+		accepts(t, token, s)
+		accepts(t, issue(t, s), s)
+	})
+}
+
+// The JWKS lists what PublicKeys does not, while the store is down.
+func TestJWKSDropsWhatIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		require.NoError(t, s.Rotate(t.Context()))
+		store.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		time.Sleep(2*day + time.Hour)
+		require.Len(t, s.PublicKeys(), 1)
+		require.Len(t, jwks(t, s), 1)
+	})
+}
+
+// A policy that NewSigner accepts and under which no token is issued after three days.
+func TestMaxTokenTTLAsLongAsACertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.MaxTokenTTL = 10 * 365 * day
+		s, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), cfg)
+		if err != nil {
+			return
+		}
+		defer s.Close()
+		time.Sleep(4 * day)
+		issue(t, s)
+	})
+}
+
+// Two keys that begin in the same second: the older one never retires.
+func TestEqualNotBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		end := time.Now().AddDate(10, 0, 0)
+		store.Set(append(fleetkey.BundleEnding(t, end), fleetkey.BundleEnding(t, end)...))
+		s := start(t, store, lazily(rotating()))
+		time.Sleep(10 * day)
+		require.Len(t, s.PublicKeys(), 1)
+	})
+}

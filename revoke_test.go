@@ -1,0 +1,269 @@
+package fleetkey_test
+
+import (
+	"crypto/sha1"
+	"encoding/hex"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// The rows A10 and A11 of a store that an operator has changed by hand.
+func TestVanishedKeys(t *testing.T) {
+	for name, tc := range map[string]struct {
+		change func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, first fleetkey.Version)
+		kept   bool
+	}{
+		"A10 exchanged for another fleet's bundle": {func(t *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, _ fleetkey.Version) {
+			store.Set(foreignBundle(t, config()))
+		}, true},
+		"A11 rolled back to before the key": {func(_ *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, first fleetkey.Version) {
+			store.RollBack(first)
+		}, true},
+		"revoked": {func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, _ fleetkey.Version) {
+			other := start(t, store.Open(), config())
+			require.NoError(t, other.Revoke(t.Context(), s.SigningKey().KeyID))
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				s := start(t, store, config())
+				_, first := store.Content()
+				require.NoError(t, s.Rotate(t.Context()))
+				time.Sleep(25 * time.Hour)
+				token := issue(t, s) // by the second key
+				tc.change(t, store, s, first)
+				require.NoError(t, s.Refresh(t.Context()))
+				require.NotEqual(t, kidOf(t, token), s.SigningKey().KeyID)
+				if !tc.kept {
+					refuses(t, fleetkey.ErrUnknownKey, token, s)
+					return
+				}
+				time.Sleep(59 * time.Minute)
+				accepts(t, token, s)
+				require.Contains(t, jwks(t, s), kidOf(t, token), "and published")
+				time.Sleep(20 * time.Minute)
+				require.NotContains(t, jwks(t, s), kidOf(t, token), "until its tokens have ended")
+			})
+		})
+	}
+}
+
+func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		stolen := issue(t, s)
+		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: 1} })
+		require.NoError(t, s.Refresh(t.Context()))
+		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		_, current := store.Content()
+		require.Equal(t, current, s.Status().Version)
+	})
+}
+
+func TestRevoke(t *testing.T) {
+	announced := func(s *fleetkey.Signer) string { return s.Status().Keys[0].KeyID }
+	signing := func(s *fleetkey.Signer) string { return s.SigningKey().KeyID }
+	oldest := func(s *fleetkey.Signer) string { keys := s.Status().Keys; return keys[len(keys)-1].KeyID }
+	for name, tc := range map[string]struct {
+		prepare time.Duration // after Rotate; 0: no Rotate
+		victim  func(*fleetkey.Signer) string
+		fresh   bool // a fresh key signs at once
+	}{
+		"the only key":                       {0, signing, true},
+		"the signing key, one announced":     {time.Minute, signing, true},
+		"the announced key":                  {time.Minute, announced, false},
+		"the announced key about to sign":    {day - time.Minute, announced, false},
+		"the signing key just begun":         {day + 2*time.Second, signing, true},
+		"the key replaced just now":          {day + 2*time.Second, oldest, false},
+		"the key replaced some time ago":     {day + time.Hour, oldest, false},
+		"the signing key, an old one behind": {day + time.Hour, signing, true},
+	} {
+		for _, offset := range []time.Duration{-time.Minute, 0, time.Minute} {
+			t.Run(fmt.Sprintf("%s, operator's clock off by %v", name, offset), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					store := fleetkeytest.NewStore()
+					s := start(t, store, config())
+					behind, ahead, operator := config(), config(), config()
+					behind.Now = func() time.Time { return time.Now().Add(-time.Minute) }
+					ahead.Now = func() time.Time { return time.Now().Add(time.Minute) }
+					operator.Now = func() time.Time { return time.Now().Add(offset) }
+					fleet := []*fleetkey.Signer{s, start(t, store.Open(), behind), start(t, store.Open(), ahead)}
+					if tc.prepare > 0 {
+						require.NoError(t, s.Rotate(t.Context()))
+						time.Sleep(tc.prepare)
+					}
+					for _, s := range fleet {
+						require.NoError(t, s.Refresh(t.Context()))
+					}
+					victim, before := tc.victim(s), s.SigningKey().KeyID
+					stolen := signedBy(t, store, victim)
+					require.NoError(t, start(t, store.Open(), operator).Revoke(t.Context(), victim))
+					for _, s := range fleet {
+						require.NoError(t, s.Refresh(t.Context()))
+						refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+						require.NotContains(t, jwks(t, s), victim)
+						accepts(t, issue(t, s), fleet...)
+					}
+					// One about to begin signs already on the fastest clock that the operator thinks of.
+					fresh := tc.fresh || tc.prepare == day-time.Minute && offset >= 0
+					require.Equal(t, fresh, before != s.SigningKey().KeyID)
+					require.ErrorIs(t, s.Revoke(t.Context(), victim), fleetkey.ErrUnknownKey)
+					time.Sleep(2 * day)
+					for _, s := range fleet {
+						accepts(t, issue(t, s), fleet...)
+						require.NotContains(t, jwks(t, s), victim)
+					}
+				})
+			})
+		}
+	}
+}
+
+// A key that a rollback took out of the set is remembered, and can be revoked
+// all the same.
+func TestRevokeAVanishedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		a, b := start(t, store, config()), start(t, store.Open(), config())
+		_, first := store.Content()
+		require.NoError(t, a.Rotate(t.Context()))
+		time.Sleep(25 * time.Hour)
+		token := issue(t, a)
+		store.RollBack(first)
+		refresh(t, a, b)
+		accepts(t, token, a, b)
+		require.NoError(t, a.Revoke(t.Context(), kidOf(t, token)))
+		refresh(t, a, b)
+		refuses(t, fleetkey.ErrUnknownKey, token, a, b)
+		requireOneFleet(t, 1, a, b)
+	})
+}
+
+// One public key may stand under two kids; a stolen key is gone under both.
+func TestRevokeUnderEveryName(t *testing.T) {
+	store := fleetkeytest.NewStore()
+	s := start(t, store, config())
+	other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+	require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
+	require.NoError(t, s.Trust(t.Context(), other.Certificate, "legacy"))
+	thumb := sha1.Sum(other.Certificate.Raw)
+	require.NoError(t, s.Revoke(t.Context(), hex.EncodeToString(thumb[:])), "by any of its names")
+	refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
+	other.KeyID = "legacy"
+	refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
+	require.Len(t, s.PublicKeys(), 1)
+}
+
+// signedBy is what a thief makes of a stolen key: a token that is valid now.
+func signedBy(t *testing.T, store *fleetkeytest.Store, kid string) string {
+	t.Helper()
+	bundle, _ := store.Content()
+	private := fleetkey.PrivateKey(t, bundle, kid)
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
+		"iss": issuer, "aud": issuer, "sub": "mallory",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+	})
+	token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
+	signed, err := token.SignedString(private)
+	require.NoError(t, err)
+	return signed
+}
+
+// Two revocations between two refreshes of an instance: the mark of the first
+// is lost with the key that bore it.
+func TestRevokeTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		operator, s := start(t, store, config()), start(t, store.Open(), config())
+		victim := s.SigningKey().KeyID
+		stolen := signedBy(t, store, victim)
+		require.NoError(t, operator.Revoke(t.Context(), victim))
+		require.NoError(t, operator.Revoke(t.Context(), operator.SigningKey().KeyID))
+		require.NoError(t, s.Refresh(t.Context()))
+		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+	})
+}
+
+// An announced key is revoked without a mark; an instance that refreshes once
+// it would have begun takes it for rolled back and goes on trusting it.
+func TestRevokeAnAnnouncedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		cfg := config()
+		cfg.RefreshEvery = 30 * time.Minute
+		operator, s := start(t, store, cfg), start(t, store.Open(), cfg)
+		require.NoError(t, operator.Rotate(t.Context()))
+		require.NoError(t, s.Refresh(t.Context()))
+		victim := s.Status().Keys[0].KeyID
+		time.Sleep(day - 10*time.Minute)
+		require.NoError(t, s.Refresh(t.Context()))
+		bundle, _ := store.Content()
+		require.NoError(t, operator.Revoke(t.Context(), victim))
+		time.Sleep(20 * time.Minute)
+		require.NoError(t, s.Refresh(t.Context()))
+		thief := fleetkeytest.NewStore()
+		thief.Set(bundle)
+		refuses(t, fleetkey.ErrUnknownKey, signedBy(t, thief, victim), s)
+	})
+}
+
+// The same for a retired key and an instance that was cut off.
+func TestRevokeARetiredKeyBehindACutOffInstance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		operator := start(t, store, config())
+		alone := store.Open()
+		s := start(t, alone, config())
+		victim := s.SigningKey().KeyID
+		alone.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		require.NoError(t, operator.Rotate(t.Context()))
+		time.Sleep(day + time.Hour)
+		require.NoError(t, operator.Revoke(t.Context(), victim))
+		alone.SetHook(nil)
+		require.NoError(t, s.Refresh(t.Context()))
+		require.NotContains(t, jwks(t, s), victim)
+	})
+}
+
+// The store's content is exchanged; one instance refreshes at once, another
+// only when it is due, and issues until then.
+func TestExchangedKeyIsKeptForThePollToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		early, late := start(t, store, config()), start(t, store.Open(), config())
+		time.Sleep(5*time.Minute + 45*time.Second) // late has refreshed a short time ago
+		require.NoError(t, late.Refresh(t.Context()))
+		store.Set(foreignBundle(t, config()))
+		require.NoError(t, early.Refresh(t.Context()))
+		time.Sleep(4*time.Minute + 20*time.Second)
+		token := issue(t, late)
+		require.NotEqual(t, early.SigningKey().KeyID, kidOf(t, token))
+		time.Sleep(time.Hour - time.Second)
+		accepts(t, token, early)
+	})
+}
+
+// A key kept after the store's content was exchanged cannot be revoked.
+func TestRevokeAKeptKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		victim := s.SigningKey().KeyID
+		store.Set(foreignBundle(t, config()))
+		require.NoError(t, s.Refresh(t.Context()))
+		require.Contains(t, jwks(t, s), victim)
+		require.NoError(t, s.Revoke(t.Context(), victim))
+		require.NotContains(t, jwks(t, s), victim)
+	})
+}
