@@ -76,8 +76,9 @@ func (s *FileStore) String() string { return "file " + s.path }
 // Load implements [KeyStore]. The [Version] is the SHA-256 of the content.
 //
 // The error matches [ErrNotExist] only if there is no file and no link at the
-// path, be it that the directory is missing. Load refuses a file that is empty, longer than [MaxBundleSize], not a
-// regular file or, but for Windows, open to group or others.
+// path, be it that the directory is missing. Load refuses a file that is empty,
+// longer than [MaxBundleSize], not a regular file or, but for Windows, open to
+// group or others.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
 	if err != nil {

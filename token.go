@@ -20,10 +20,11 @@ type Token struct {
 	claims  claimSet
 }
 
-// Subject returns the sub claim: whom the token speaks of.
+// Subject returns the sub claim: whom the token speaks of. It can be "" in a
+// token of another system only (see [Signer.Trust]).
 func (t *Token) Subject() string { return t.claims.subject }
 
-// Issuer returns the iss claim, which is Config.Issuer.
+// Issuer returns the iss claim: Config.Issuer, or one of Config.FormerIssuers.
 func (t *Token) Issuer() string { return t.claims.issuer }
 
 // ClientID returns the client_id claim (RFC 8693 section 4.3), or "".
@@ -40,7 +41,7 @@ func (t *Token) ID() string { return t.claims.id }
 // KeyID returns the kid of the key that signed the token.
 func (t *Token) KeyID() string { return t.keyID }
 
-// IssuedAt returns the iat claim.
+// IssuedAt returns the iat claim. It can be zero in a token of another system only.
 func (t *Token) IssuedAt() time.Time { return t.claims.issued }
 
 // ExpiresAt returns the exp claim. Verify has allowed for Config.ClockSkew

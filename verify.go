@@ -273,7 +273,8 @@ func (s *Signer) checkTimes(c *claimSet, now time.Time) error {
 
 // Keyfunc gives golang-jwt the key of a token, for code that parses with
 // jwt.Parse and the like. It knows the keys of memory only. The token's alg has
-// to be the key's; golang-jwt checks the claims that it is told to check.
+// to be the key's; golang-jwt checks the claims that it is told to check, but
+// neither typ nor crit: it takes an ID token for an access token. Prefer Verify.
 func (s *Signer) Keyfunc(t *jwt.Token) (any, error) {
 	kid, _ := t.Header["kid"].(string)
 	k := s.current.Load().byKID[kid]
