@@ -1,0 +1,352 @@
+package fleetkey_test
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// A simFleet is real Signers on one store, in the virtual time of a synctest
+// bubble. One goroutine, the driver, runs the events in their order and draws
+// all chances; only the faults of the stores are drawn by the instances, each
+// from a source of its own.
+type simFleet struct {
+	t         *testing.T
+	sc        *simulation
+	rng       *rand.Rand
+	end       time.Time // of the simulated span
+	cell      *fleetkeytest.Store
+	model     *simModel
+	instances []*simInstance
+	externals []*simExternal
+	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
+	events    simEvents
+	later     chan func()    // for the driver, from other goroutines
+	outage    atomic.Int64   // end of the present or last outage of the whole store
+	running   sync.WaitGroup // goroutines of the fleet's own
+}
+
+// A simInstance is one server of the fleet: a clock, a way to the store and, while
+// it is up, a Signer.
+type simInstance struct {
+	f      *simFleet
+	id     int
+	store  *fleetkeytest.Store
+	cut    atomic.Int64 // until then this instance alone does not reach the store
+	signer atomic.Pointer[fleetkey.Signer]
+	offset time.Duration // of its clock; changes with a restart only
+	policy fleetkey.Config
+	cancel context.CancelFunc // ends the start; nil: down
+
+	mu      sync.Mutex // guards what follows
+	rng     *rand.Rand
+	started time.Time
+	loaded  time.Time            // begin of the last good load
+	version fleetkey.Version     // that it returned
+	knows   map[string]time.Time // kid: since when
+}
+
+// run simulates a scenario and returns what the model has seen.
+func (sc *simulation) run(t *testing.T) *simModel {
+	f := &simFleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span),
+		cell: fleetkeytest.NewStore(), keySets: map[string]map[string]any{}, later: make(chan func(), 1000)}
+	f.model = newModel(f)
+	for i := range sc.instances {
+		in := &simInstance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
+		in.store.SetHook(in.fault)
+		f.instances = append(f.instances, in)
+		f.up(in) // all at once
+	}
+	f.externals = newExternals(f)
+	f.plan()
+	for len(f.events) > 0 {
+		f.step()
+	}
+	for _, in := range f.instances {
+		f.down(in)
+	}
+	f.running.Wait()
+	return f.model
+}
+
+// step waits for what comes first: the next event or one that nobody planned.
+func (f *simFleet) step() {
+	timer := time.NewTimer(time.Until(f.events[0].at))
+	defer timer.Stop()
+	select {
+	case do := <-f.later:
+		if time.Now().Before(f.end) {
+			do()
+		}
+	case <-timer.C:
+		heap.Pop(&f.events).(simEvent).do()
+	}
+}
+
+// up starts an instance, with another clock than before.
+func (f *simFleet) up(in *simInstance) {
+	skew := f.sc.clocks
+	switch {
+	case in.id < 2: // there always are a slowest and a fastest clock
+		in.offset = skew * time.Duration(2*in.id-1)
+	default:
+		in.offset = time.Duration((2*f.rng.Float64() - 1) * float64(skew))
+	}
+	cfg, offset := in.policy, in.offset
+	cfg.Issuer, cfg.Logger = simIssuer, slog.New(slog.DiscardHandler)
+	cfg.Now = func() time.Time { return time.Now().Add(offset) }
+	in.mu.Lock()
+	in.knows = map[string]time.Time{}
+	in.mu.Unlock()
+	ctx, cancel := context.WithCancel(context.Background())
+	in.cancel = cancel
+	f.running.Go(func() {
+		s, err := fleetkey.NewSignerUnchecked(ctx, simView{in}, cfg)
+		switch {
+		case err == nil && ctx.Err() != nil: // stopped meanwhile
+			_ = s.Close()
+		case err == nil:
+			in.mu.Lock()
+			in.started = time.Now()
+			in.mu.Unlock()
+			in.signer.Store(s)
+			if ctx.Err() != nil && in.signer.CompareAndSwap(s, nil) {
+				_ = s.Close()
+			}
+		case ctx.Err() == nil:
+			f.model.fault("an instance did not start: %v", err)
+		}
+	})
+}
+
+func (f *simFleet) down(in *simInstance) {
+	if in.cancel == nil {
+		return
+	}
+	in.cancel()
+	in.cancel = nil
+	if s := in.signer.Swap(nil); s != nil {
+		_ = s.Close()
+	}
+}
+
+// A simView is an instance's way to the store, observed by the model.
+type simView struct{ in *simInstance }
+
+func (v simView) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
+	begin := time.Now()
+	data, version, err := v.in.store.Load(ctx)
+	if err == nil {
+		v.in.noteLoad(begin, version, data)
+	}
+	return data, version, err
+}
+
+func (v simView) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
+	version, err := v.in.store.Save(ctx, bundle, prev)
+	v.in.f.model.observe() // also after an error: the reply may have been lost
+	if err == nil {
+		v.in.noteLoad(time.Now(), version, bundle)
+	}
+	return version, err
+}
+
+func (in *simInstance) noteLoad(begin time.Time, version fleetkey.Version, bundle []byte) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.loaded = begin
+	if in.version == version && len(in.knows) > 0 {
+		return
+	}
+	in.version = version
+	for _, kid := range in.f.model.kidsOf(version, bundle) {
+		if in.knows[kid].IsZero() {
+			in.knows[kid] = time.Now()
+		}
+	}
+}
+
+// lastLoad returns the begin of the last good load.
+func (in *simInstance) lastLoad() time.Time {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.loaded
+}
+
+// reached reports whether nothing kept an instance from the store since a time.
+func (in *simInstance) reached(since time.Time) bool {
+	at := since.UnixNano()
+	return in.cut.Load() < at && in.f.outage.Load() < at
+}
+
+// fault is the store's hook: what happens to one call of this instance.
+func (in *simInstance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	now, r := time.Now(), in.rng.Float64()
+	some := func(longest time.Duration) time.Duration { return time.Duration(in.rng.Float64() * float64(longest)) }
+	if at := now.UnixNano(); at < in.cut.Load() || at < in.f.outage.Load() {
+		if r < 0.3 { // no answer at all
+			return fleetkeytest.Fault{Delay: time.Hour, Err: fleetkey.ErrUnavailable}
+		}
+		return fleetkeytest.Fault{Delay: some(5 * time.Second), Err: fleetkey.ErrUnavailable}
+	}
+	switch {
+	case r < 0.005: // throttled
+		return fleetkeytest.Fault{Err: fmt.Errorf("%w: throttled", fleetkey.ErrUnavailable)}
+	case r < 0.02:
+		return fleetkeytest.Fault{Delay: some(5 * time.Second)}
+	case r < 0.12 && call.Op == fleetkeytest.OpSave: // the reply is lost
+		return fleetkeytest.Fault{Delay: some(time.Second), Err: fleetkey.ErrUnavailable, Stored: true}
+	case r < 0.3 && call.Op == fleetkeytest.OpSave:
+		return fleetkeytest.Fault{Delay: some(5 * time.Second)}
+	case r < 0.3 && now.Sub(in.f.model.lastChange()) < staleFor:
+		return fleetkeytest.Fault{Stale: 1}
+	}
+	return fleetkeytest.Fault{}
+}
+
+// staleFor is how long after a change a read may still show what was before.
+const staleFor = 30 * time.Second
+
+// pick returns an instance that is up, often one with an extreme clock, or nil.
+func (f *simFleet) pick() *simInstance {
+	var found *simInstance
+	extreme := f.rng.IntN(3) - 1 // -1: the slowest of some, 1: the fastest, 0: any
+	for range 6 {
+		in := f.instances[f.rng.IntN(len(f.instances))]
+		if in.signer.Load() == nil {
+			continue
+		}
+		if found == nil || time.Duration(extreme)*in.offset > time.Duration(extreme)*found.offset {
+			found = in
+		}
+		if extreme == 0 {
+			break
+		}
+	}
+	return found
+}
+
+// between returns a time in a span, evenly.
+func (f *simFleet) between(from, to time.Time) time.Time {
+	return from.Add(time.Duration(f.rng.Float64() * float64(to.Sub(from))))
+}
+
+// after schedules an event; at schedules it at a time that may have passed.
+func (f *simFleet) after(d time.Duration, do func()) { f.at(time.Now().Add(d), do) }
+func (f *simFleet) at(at time.Time, do func())       { heap.Push(&f.events, simEvent{at, do}) }
+func (f *simFleet) chance(p float64) bool            { return f.rng.Float64() < p }
+func (f *simFleet) upTo(d time.Duration) time.Duration {
+	return time.Duration(f.rng.Float64() * float64(d))
+}
+
+// every schedules an event again and again until the end, at random intervals
+// of a mean length. Zero: never.
+func (f *simFleet) every(mean time.Duration, do func()) {
+	if mean == 0 {
+		return
+	}
+	at := time.Now().Add(time.Duration(f.rng.ExpFloat64() * float64(mean)))
+	if at.Before(f.end) {
+		f.at(at, func() { do(); f.every(mean, do) })
+	}
+}
+
+// A simEvent happens at a time.
+type simEvent struct {
+	at time.Time
+	do func()
+}
+
+type simEvents []simEvent
+
+func (e simEvents) Len() int           { return len(e) }
+func (e simEvents) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
+func (e simEvents) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *simEvents) Push(x any)        { *e = append(*e, x.(simEvent)) }
+func (e *simEvents) Pop() any {
+	last := len(*e) - 1
+	x := (*e)[last]
+	(*e)[last] = simEvent{}
+	*e = (*e)[:last]
+	return x
+}
+
+// issue has an instance sign a token and schedules the checks of it.
+func (f *simFleet) issue(in *simInstance, thorough bool) {
+	if in == nil {
+		return
+	}
+	s := in.signer.Load()
+	if s == nil {
+		return
+	}
+	lifetime := cmp.Or(in.policy.MaxTokenTTL, time.Hour)
+	if f.chance(0.3) {
+		lifetime = max(time.Minute, f.upTo(lifetime))
+	}
+	iat := time.Now().Add(in.offset)
+	raw, err := s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", IssuedAt: iat, ExpiresAt: iat.Add(lifetime)})
+	if err != nil {
+		f.model.refused(in, err)
+		return
+	}
+	tok := f.model.issued(in, raw, iat.Add(lifetime).Truncate(time.Second))
+	late := f.sc.policy.ClockSkew
+	for _, at := range []time.Time{
+		tok.at,
+		f.between(tok.at, tok.exp),
+		f.between(tok.exp.Add(-late), tok.exp),
+		tok.exp.Add(-1 - f.upTo(3*time.Second)),
+		tok.exp.Add(2*late + f.upTo(time.Hour)),
+	} {
+		if thorough || f.chance(0.5) {
+			f.at(at, func() { f.verify(f.pick(), tok) })
+		}
+		if len(f.externals) > 0 && f.chance(0.4) {
+			f.at(at, func() { f.externals[f.rng.IntN(len(f.externals))].verify(tok) })
+		}
+	}
+}
+
+// verify has an instance check a token. It does so in a goroutine, since an
+// unknown kid makes it wait for the store.
+func (f *simFleet) verify(in *simInstance, tok *simToken) {
+	if in == nil {
+		return
+	}
+	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.kid)
+	f.running.Go(func() {
+		_, err := s.Verify(context.Background(), tok.raw)
+		revoked := f.model.revokedAt(tok.key)
+		f.model.checked("instance", tok, begin, who, !revoked.IsZero() && in.reached(revoked), err)
+	})
+}
+
+// flood sends an instance tokens with made-up kids.
+func (f *simFleet) flood(in *simInstance, n int) {
+	if in == nil {
+		return
+	}
+	s := in.signer.Load()
+	for range n {
+		junk := madeUp(f.rng.Uint64())
+		f.running.Go(func() {
+			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
+				f.model.fault("a made-up kid met: %v", err)
+			}
+		})
+	}
+}
