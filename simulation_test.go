@@ -27,8 +27,8 @@ import (
 // not, and neither does the order of what happens at the same instant, so that
 // two runs differ a little.
 //
-//	go test -run TestSimulation -v .                                  20 instances, 1 year
-//	FLEETKEY_SIM=full go test -run TestSimulation -v -timeout 60m .   500 instances, 5 years
+//	go test -run TestSimulation -v .                                  20 instances, 1 year; half of both with -race
+//	FLEETKEY_SIM=full go test -run TestSimulation -v -timeout 90m .   500 instances, 5 years
 //
 // The files: simulation_chaos_test.go is what happens, simulation_fleet_test.go
 // the fleet that it happens to, simulation_external_test.go the clients with
@@ -63,6 +63,9 @@ func usual() simulation {
 	sc := simulation{
 		instances: 20, externals: 6, span: year, clocks: 5 * time.Minute, policy: simPolicy(30*day, day, day),
 		tokenEvery: 4 * time.Hour, burst: 40, restartEvery: 6 * time.Hour, cutEvery: 4 * day, floodEvery: day, outageChance: 0.5,
+	}
+	if raceDetector { // whose business is not the model, and which takes its time
+		sc.instances, sc.externals, sc.span = 10, 3, year/2
 	}
 	if fullSize() {
 		sc.instances, sc.externals, sc.span = 500, 20, 5*year

@@ -1,0 +1,5 @@
+//go:build !race
+
+package fleetkey_test
+
+const raceDetector = false
