@@ -1,0 +1,82 @@
+// Command bench measures fleetkey beside its peers and beside the bare call
+// into Go's crypto packages, in one process, and writes what it found as a page:
+//
+//	go run .            every section, into RESULTS.md (some minutes)
+//	go run . -quick     the same with short rounds, to see that it still works
+//
+// Only ratios taken in the same round are compared. Absolute times depend on
+// the machine and on who else uses it; the page gives them as side information.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"time"
+)
+
+// A plan says how long and how much to measure.
+type plan struct {
+	rounds  int           // of which the median is taken
+	slice   time.Duration // that each contender runs for in a round
+	starts  int           // of a signer, for each store
+	entries []int         // sizes of the verified-token cache
+	flood   int           // tokens
+}
+
+var (
+	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, entries: []int{100, 1_000, 10_000, 100_000}, flood: 200_000}
+	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, entries: []int{100, 1_000}, flood: 2_000}
+)
+
+func main() {
+	isQuick := flag.Bool("quick", false, "short rounds: a smoke test, whose figures mean little")
+	output := flag.String("o", "RESULTS.md", "the `file` to write; - for none")
+	flag.Parse()
+	p := full
+	if *isQuick {
+		p = quick
+	}
+	if err := write(p, *output); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// write measures, and writes the page to standard output and a file.
+func write(p plan, name string) (err error) {
+	out := io.Writer(os.Stdout)
+	if name != "-" {
+		// What stood there stays until the new page is whole.
+		f, err := os.Create(name + ".part")
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		out = io.MultiWriter(os.Stdout, f)
+	}
+	if err := run(p, out); err != nil {
+		return err
+	}
+	if name == "-" {
+		return nil
+	}
+	return os.Rename(name+".part", name)
+}
+
+// run measures every section in turn.
+func run(p plan, out io.Writer) error {
+	began := time.Now()
+	fmt.Fprint(out, intro(p))
+	for _, section := range []func(plan, io.Writer) error{
+		compare, compareUnknownKeys, compareSetSizes, measureCache, measureFlood, measureStarts, costs,
+	} {
+		if err := section(p, out); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "\nMeasured in %v.\n", time.Since(began).Round(time.Second))
+	return nil
+}

@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/MicahParks/keyfunc/v3"
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
+	josejwt "github.com/go-jose/go-jose/v4/jwt"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/lestrrat-go/jwx/v3/jwa"
+	"github.com/lestrrat-go/jwx/v3/jwk"
+	"github.com/lestrrat-go/jwx/v3/jws"
+	jwxjwt "github.com/lestrrat-go/jwx/v3/jwt"
+)
+
+// golangJWTClaims are the fixture's claims as a user of golang-jwt has them.
+type golangJWTClaims struct {
+	jwt.RegisteredClaims
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+}
+
+func openGolangJWT(_ context.Context, f *fixture) (contender, error) {
+	method := jwt.GetSigningMethod(f.algorithm)
+	keys := map[string]any{f.keyID: f.private.Public()}
+	c := verifyWithGolangJWT(f, func(t *jwt.Token) (any, error) {
+		kid, _ := t.Header["kid"].(string)
+		key, ok := keys[kid]
+		if !ok {
+			return nil, errors.New("unknown kid")
+		}
+		return key, nil
+	})
+	c.issue = func() (string, error) {
+		now := time.Now()
+		t := jwt.NewWithClaims(method, golangJWTClaims{
+			RegisteredClaims: jwt.RegisteredClaims{Issuer: issuer, Subject: subject, Audience: jwt.ClaimStrings{audience}, ID: rand.Text(),
+				IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(tokenTTL))},
+			ClientID: clientID, Scope: scope,
+		})
+		t.Header["typ"], t.Header["kid"] = tokenType, f.keyID
+		return t.SignedString(f.private)
+	}
+	return c, nil
+}
+
+// openKeyfunc verifies only: keyfunc brings golang-jwt the keys of a URL.
+func openKeyfunc(ctx context.Context, f *fixture) (contender, error) {
+	k, err := keyfunc.NewDefaultCtx(ctx, []string{f.jwksURL})
+	if err != nil {
+		return contender{}, err
+	}
+	return verifyWithGolangJWT(f, k.Keyfunc), nil
+}
+
+func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{f.algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew), jwt.WithStrictDecoding())
+	return contender{verify: func(token string) (string, error) {
+		var c golangJWTClaims
+		t, err := parser.ParseWithClaims(token, &c, key)
+		if err != nil {
+			return "", err
+		}
+		if typ, _ := t.Header["typ"].(string); typ != tokenType {
+			return "", errors.New("wrong typ")
+		}
+		return c.Subject, nil
+	}}
+}
+
+// scopedClaims are the claims that go-jose has no field for.
+type scopedClaims struct {
+	ClientID string `json:"client_id"`
+	Scope    string `json:"scope"`
+}
+
+func openGoJOSE(_ context.Context, f *fixture) (contender, error) {
+	algorithm := jose.SignatureAlgorithm(f.algorithm)
+	var keys jose.JSONWebKeySet
+	if err := json.Unmarshal(f.jwks, &keys); err != nil {
+		return contender{}, err
+	}
+	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: f.private, KeyID: f.keyID}},
+		(&jose.SignerOptions{}).WithType(tokenType))
+	if err != nil {
+		return contender{}, err
+	}
+	return contender{
+		issue: func() (string, error) {
+			now := time.Now()
+			return josejwt.Signed(signer).Claims(struct {
+				josejwt.Claims
+				scopedClaims
+			}{
+				josejwt.Claims{Issuer: issuer, Subject: subject, Audience: josejwt.Audience{audience}, ID: rand.Text(),
+					IssuedAt: josejwt.NewNumericDate(now), Expiry: josejwt.NewNumericDate(now.Add(tokenTTL))},
+				scopedClaims{ClientID: clientID, Scope: scope},
+			}).Serialize()
+		},
+		verify: func(token string) (string, error) {
+			t, err := josejwt.ParseSigned(token, []jose.SignatureAlgorithm{algorithm})
+			if err != nil {
+				return "", err
+			}
+			if typ, _ := t.Headers[0].ExtraHeaders[jose.HeaderType].(string); typ != tokenType {
+				return "", errors.New("wrong typ")
+			}
+			var c struct {
+				josejwt.Claims
+				scopedClaims
+			}
+			if err := t.Claims(keys, &c); err != nil {
+				return "", err
+			}
+			if c.Expiry == nil {
+				return "", errors.New("no exp")
+			}
+			expected := josejwt.Expected{Issuer: issuer, AnyAudience: josejwt.Audience{audience}, Time: time.Now()}
+			return c.Subject, c.ValidateWithLeeway(expected, clockSkew)
+		},
+	}, nil
+}
+
+func openJWX(_ context.Context, f *fixture) (contender, error) {
+	algorithm, ok := jwa.LookupSignatureAlgorithm(f.algorithm)
+	if !ok {
+		return contender{}, fmt.Errorf("no algorithm %s", f.algorithm)
+	}
+	keys, err := jwk.Parse(f.jwks)
+	if err != nil {
+		return contender{}, err
+	}
+	private, err := jwk.Import(f.private)
+	if err != nil {
+		return contender{}, err
+	}
+	if err := private.Set(jwk.KeyIDKey, f.keyID); err != nil {
+		return contender{}, err
+	}
+	header := jws.NewHeaders()
+	if err := header.Set(jws.TypeKey, tokenType); err != nil {
+		return contender{}, err
+	}
+	return contender{
+		issue: func() (string, error) {
+			now := time.Now()
+			t, err := jwxjwt.NewBuilder().Issuer(issuer).Subject(subject).Audience([]string{audience}).JwtID(rand.Text()).
+				IssuedAt(now).Expiration(now.Add(tokenTTL)).Claim("client_id", clientID).Claim("scope", scope).Build()
+			if err != nil {
+				return "", err
+			}
+			token, err := jwxjwt.Sign(t, jwxjwt.WithKey(algorithm, private, jws.WithProtectedHeaders(header)))
+			return string(token), err
+		},
+		verify: func(token string) (string, error) {
+			t, err := jwxjwt.ParseString(token, jwxjwt.WithKeySet(keys), jwxjwt.WithIssuer(issuer), jwxjwt.WithAudience(audience),
+				jwxjwt.WithRequiredClaim("exp"), jwxjwt.WithAcceptableSkew(clockSkew))
+			if err != nil {
+				return "", err
+			}
+			sub, _ := t.Subject()
+			return sub, nil
+		},
+	}, nil
+}
+
+// openGoOIDC verifies only. It has no check of typ.
+func openGoOIDC(ctx context.Context, f *fixture) (contender, error) {
+	verifier := oidc.NewVerifier(issuer, oidc.NewRemoteKeySet(ctx, f.jwksURL),
+		&oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{f.algorithm}})
+	return contender{verify: func(token string) (string, error) {
+		t, err := verifier.Verify(ctx, token)
+		if err != nil {
+			return "", err
+		}
+		var c scopedClaims
+		if err := t.Claims(&c); err != nil {
+			return "", err
+		}
+		return t.Subject, nil
+	}}, nil
+}
