@@ -61,36 +61,41 @@ func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
 	return t, nil
 }
 
-// parts are the three segments of a token, and what was signed.
+// parts are what a token consists of, and what was signed.
 type parts struct {
-	header, payload, signature, signed string
+	header, signed     string // encoded
+	payload, signature []byte
+	damage             error // of the payload, to be told once the signature is right
 }
 
-// split takes a compact JWS apart (RFC 7515 section 7.1). It looks at every
-// character itself, since Go's base64 skips line breaks (RFC 8725bis: anything
-// but base64url characters and dots must be refused).
+var errSegments = fmt.Errorf("%w: not three base64url segments", ErrMalformed)
+
+// split takes a compact JWS apart (RFC 7515 section 7.1) and decodes it, but for
+// the header, which keyFor knows or reads. RFC 8725bis wants anything but
+// base64url characters and dots refused, and Go's base64 skips line breaks, so
+// these are looked for apart.
 func split(token string) (parts, error) {
 	if len(token) > MaxTokenSize {
 		return parts{}, fmt.Errorf("%w: %d bytes long; at most %d are accepted", ErrMalformed, len(token), MaxTokenSize)
 	}
-	var dots [2]int
-	n := 0
-	for i := range len(token) {
-		c := token[i]
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		case c == '.' && n < len(dots):
-			dots[n] = i
-			n++
-		default:
-			return parts{}, fmt.Errorf("%w: not three base64url segments", ErrMalformed)
-		}
+	first, last := strings.IndexByte(token, '.'), strings.LastIndexByte(token, '.')
+	if first <= 0 || last <= first+1 || last == len(token)-1 || strings.IndexByte(token, '\n') >= 0 || strings.IndexByte(token, '\r') >= 0 {
+		return parts{}, errSegments
 	}
-	first, second := dots[0], dots[1]
-	if n != len(dots) || first == 0 || second == first+1 || second == len(token)-1 {
-		return parts{}, fmt.Errorf("%w: not three base64url segments", ErrMalformed)
+	p := parts{header: token[:first], signed: token[:last]}
+	var err error
+	if p.signature, err = decode(token[last+1:], "signature"); err != nil {
+		return parts{}, err
 	}
-	return parts{header: token[:first], payload: token[first+1 : second], signature: token[second+1:], signed: token[:second]}, nil
+	payload := token[first+1 : last]
+	if p.payload, p.damage = decode(payload, "payload"); p.damage != nil && strings.ContainsFunc(payload, notBase64url) {
+		return parts{}, errSegments
+	}
+	return p, nil
+}
+
+func notBase64url(c rune) bool {
+	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
 }
 
 // decode reads a segment in the one canonical form: no padding, no bits unused.
@@ -214,19 +219,14 @@ func readString(dec *jsontext.Decoder) (string, error) {
 
 // open verifies the signature and only then reads the claims.
 func (k *trustedKey) open(p parts) (*Token, error) {
-	signature, err := decode(p.signature, "signature")
-	if err != nil {
-		return nil, err
-	}
-	if err := k.alg.method.Verify(p.signed, signature, k.cert.PublicKey); err != nil {
+	if err := k.alg.method.Verify(p.signed, p.signature, k.cert.PublicKey); err != nil {
 		return nil, fmt.Errorf("%w: key %s", ErrBadSignature, k.id)
 	}
-	payload, err := decode(p.payload, "payload")
-	if err != nil {
-		return nil, err
+	if p.damage != nil {
+		return nil, p.damage
 	}
-	t := &Token{keyID: k.id, payload: payload}
-	if err := json.Unmarshal(payload, &t.claims); err != nil {
+	t := &Token{keyID: k.id, payload: p.payload}
+	if err := json.Unmarshal(p.payload, &t.claims); err != nil {
 		var wrong *claimError
 		if errors.As(err, &wrong) {
 			return nil, fmt.Errorf("%w: %w", ErrInvalidClaims, wrong)
