@@ -2,9 +2,11 @@ package fleetkey
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -15,9 +17,8 @@ import (
 // A Token is a verified access token. It cannot be changed, so it may be shared
 // between goroutines. Only [Signer.Verify] makes one.
 type Token struct {
-	keyID   string
-	payload []byte
-	claims  claimSet
+	keyID  string
+	claims claimSet
 }
 
 // Subject returns the sub claim: whom the token speaks of. It can be "" in a
@@ -70,7 +71,7 @@ func (t *Token) HasScope(scope string) bool {
 // shares no memory with the Token.
 func (t *Token) Decode(v any) error {
 	// A copy, since a careless UnmarshalJSON may keep what it is given.
-	if err := json.Unmarshal(bytes.Clone(t.payload), v); err != nil {
+	if err := json.Unmarshal([]byte(t.claims.text), v); err != nil {
 		return fmt.Errorf("fleetkey: decode claims: %w", err)
 	}
 	return nil
@@ -79,6 +80,7 @@ func (t *Token) Decode(v any) error {
 // A claimSet holds the claims that have a meaning here (RFC 7519 section 4.1,
 // RFC 9068 section 2.2).
 type claimSet struct {
+	text                                 string // the payload, of which the others are parts
 	issuer, subject, clientID, scope, id string
 	audience                             []string
 	expires, issued, notBefore           time.Time
@@ -88,32 +90,33 @@ type claimSet struct {
 // only in case from one of them is refused, since another reader of the same
 // token might take the one for the other.
 func (c *claimSet) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	return eachMember(dec, func(name string) error {
+	r := reader{dec, c.text}
+	return r.eachMember(func(name string) error {
 		var err error
 		switch name {
 		case "iss":
-			c.issuer, err = readString(dec)
+			c.issuer, err = r.readString()
 		case "sub":
-			c.subject, err = readString(dec)
+			c.subject, err = r.readString()
 		case "aud":
-			c.audience, err = readStrings(dec)
+			c.audience, err = r.readStrings()
 		case "exp":
-			c.expires, err = readTime(dec)
+			c.expires, err = r.readTime()
 		case "iat":
-			c.issued, err = readTime(dec)
+			c.issued, err = r.readTime()
 		case "nbf":
-			c.notBefore, err = readTime(dec)
+			c.notBefore, err = r.readTime()
 		case "jti":
-			c.id, err = readString(dec)
+			c.id, err = r.readString()
 		case "client_id":
-			c.clientID, err = readString(dec)
+			c.clientID, err = r.readString()
 		case "scope":
-			c.scope, err = readScope(dec)
+			c.scope, err = r.readScope()
 		default:
 			if isRegistered(name) {
 				return &claimError{"a registered claim's name is written in another case"}
 			}
-			return dec.SkipValue()
+			return r.SkipValue()
 		}
 		return err
 	})
@@ -141,37 +144,87 @@ func (c *claimSet) missing(foreign bool) string {
 	return ""
 }
 
-// readStrings reads a string or an array of strings (RFC 7519 section 4.1.3).
-func readStrings(dec *jsontext.Decoder) ([]string, error) {
-	if dec.PeekKind() == '"' {
-		one, err := readString(dec)
-		return []string{one}, err
+// A reader reads one JSON object, and takes strings out of its text without
+// copying them.
+type reader struct {
+	*jsontext.Decoder
+	text string // what the Decoder reads
+}
+
+// eachMember calls f for the name of each member; f has to read the value.
+func (r reader) eachMember(f func(name string) error) error {
+	if r.PeekKind() != '{' {
+		return errors.New("not a JSON object")
 	}
-	if dec.PeekKind() != '[' {
+	if _, err := r.ReadToken(); err != nil {
+		return err
+	}
+	for r.PeekKind() != '}' {
+		name, err := r.next()
+		if err != nil {
+			return err
+		}
+		if err := f(name); err != nil {
+			return err
+		}
+	}
+	_, err := r.ReadToken()
+	return err
+}
+
+func (r reader) readString() (string, error) {
+	if r.PeekKind() != '"' {
+		return "", &claimError{"a value is not a string"}
+	}
+	return r.next()
+}
+
+// next reads a string, or a name.
+func (r reader) next() (string, error) {
+	value, err := r.ReadValue()
+	if err != nil {
+		return "", err
+	}
+	if bytes.IndexByte(value, '\\') >= 0 {
+		unquoted, err := jsontext.AppendUnquote(nil, value)
+		return string(unquoted), err
+	}
+	end := int(r.InputOffset())
+	return r.text[end-len(value)+1 : end-1], nil
+}
+
+// readStrings reads a string or an array of strings (RFC 7519 section 4.1.3).
+func (r reader) readStrings() ([]string, error) {
+	switch r.PeekKind() {
+	case '"':
+		one, err := r.readString()
+		return []string{one}, err
+	case '[':
+	default:
 		return nil, &claimError{"a claim is neither a string nor an array of strings"}
 	}
-	if _, err := dec.ReadToken(); err != nil {
+	if _, err := r.ReadToken(); err != nil {
 		return nil, err
 	}
 	var names []string
-	for dec.PeekKind() != ']' {
-		name, err := readString(dec)
+	for r.PeekKind() != ']' {
+		name, err := r.readString()
 		if err != nil {
 			return nil, err
 		}
 		names = append(names, name)
 	}
-	_, err := dec.ReadToken()
+	_, err := r.ReadToken()
 	return names, err
 }
 
 // readScope reads a scope claim (RFC 8693 section 4.2). IdentityServer writes
 // an array of scopes instead.
-func readScope(dec *jsontext.Decoder) (string, error) {
-	if dec.PeekKind() == '"' {
-		return readString(dec)
+func (r reader) readScope() (string, error) {
+	if r.PeekKind() == '"' {
+		return r.readString()
 	}
-	scopes, err := readStrings(dec)
+	scopes, err := r.readStrings()
 	for _, scope := range scopes {
 		if scope == "" || strings.Contains(scope, " ") {
 			return "", &claimError{"a scope is empty or holds a space"}
@@ -182,15 +235,15 @@ func readScope(dec *jsontext.Decoder) (string, error) {
 
 // readTime reads a NumericDate (RFC 7519 section 2): seconds since 1970, with
 // or without a fraction.
-func readTime(dec *jsontext.Decoder) (time.Time, error) {
-	if dec.PeekKind() != '0' {
+func (r reader) readTime() (time.Time, error) {
+	if r.PeekKind() != '0' {
 		return time.Time{}, &claimError{"a time is not a number"}
 	}
-	token, err := dec.ReadToken()
+	value, err := r.ReadValue()
 	if err != nil {
 		return time.Time{}, err
 	}
-	seconds, err := token.Float()
+	seconds, err := strconv.ParseFloat(string(value), 64)
 	if err != nil || !(seconds >= 0 && seconds <= maxTime) {
 		return time.Time{}, &claimError{"a time is not between 1970 and 9999"}
 	}

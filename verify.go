@@ -141,6 +141,7 @@ func (s *snapshot) keyFor(p parts, now time.Time) (*trustedKey, error) {
 
 // header is what a JOSE header may say.
 type header struct {
+	text                  string // all of it, decoded
 	algorithm, keyID, typ string
 	thumbprint            bool // x5t or x5t#S256, which other systems write
 }
@@ -153,7 +154,7 @@ func parseHeader(segment string) (header, error) {
 	if err != nil {
 		return header{}, err
 	}
-	var h header
+	h := header{text: string(data)}
 	if err := json.Unmarshal(data, &h); err != nil {
 		return header{}, fmt.Errorf("%w: the header is not a JSON object of alg, typ and kid alone", ErrMalformed)
 	}
@@ -166,8 +167,9 @@ func parseHeader(segment string) (header, error) {
 // UnmarshalJSONFrom is called by json.Unmarshal, whose decoder refuses
 // duplicate names, invalid UTF-8 and trailing data.
 func (h *header) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	return eachMember(dec, func(name string) error {
-		value, err := readString(dec)
+	r := reader{dec, h.text}
+	return r.eachMember(func(name string) error {
+		value, err := r.readString()
 		switch name {
 		case "alg":
 			h.algorithm = value
@@ -184,39 +186,6 @@ func (h *header) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	})
 }
 
-// eachMember reads an object and calls f for the name of each member; f has to
-// read the value.
-func eachMember(dec *jsontext.Decoder, f func(name string) error) error {
-	if dec.PeekKind() != '{' {
-		return errors.New("not a JSON object")
-	}
-	if _, err := dec.ReadToken(); err != nil {
-		return err
-	}
-	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
-		if err != nil {
-			return err
-		}
-		if err := f(name.String()); err != nil {
-			return err
-		}
-	}
-	_, err := dec.ReadToken()
-	return err
-}
-
-func readString(dec *jsontext.Decoder) (string, error) {
-	if dec.PeekKind() != '"' {
-		return "", &claimError{"a value is not a string"}
-	}
-	token, err := dec.ReadToken()
-	if err != nil {
-		return "", err
-	}
-	return token.String(), nil
-}
-
 // open verifies the signature and only then reads the claims.
 func (k *trustedKey) open(p parts) (*Token, error) {
 	if err := k.alg.method.Verify(p.signed, p.signature, k.cert.PublicKey); err != nil {
@@ -225,7 +194,7 @@ func (k *trustedKey) open(p parts) (*Token, error) {
 	if p.damage != nil {
 		return nil, p.damage
 	}
-	t := &Token{keyID: k.id, payload: p.payload}
+	t := &Token{keyID: k.id, claims: claimSet{text: string(p.payload)}}
 	if err := json.Unmarshal(p.payload, &t.claims); err != nil {
 		var wrong *claimError
 		if errors.As(err, &wrong) {
