@@ -58,7 +58,8 @@ func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 	if err := s.fillIn(&c, now); err != nil {
 		return "", fmt.Errorf("fleetkey: issue: %w: %w", ErrInvalidClaims, err)
 	}
-	payload, err := c.encode()
+	var buf [512]byte // on the stack, as long as it suffices
+	payload, err := c.appendTo(buf[:0])
 	if err != nil {
 		return "", fmt.Errorf("fleetkey: issue: %w: %w", ErrInvalidClaims, err)
 	}
@@ -146,12 +147,10 @@ func (s *snapshot) whyNoKey(now time.Time) error {
 	return fmt.Errorf("%w: the bundle holds no private key", ErrNoSigningKey)
 }
 
-const maxSignature = 512 // bytes, of RSA-4096; a hint, longer ones fit too
-
 // sign returns the JWS compact serialization (RFC 7515 section 7.1).
 func (k *key) sign(header string, payload []byte) (string, error) {
-	buf := make([]byte, 0, len(header)+base64.RawURLEncoding.EncodedLen(len(payload))+2+base64.RawURLEncoding.EncodedLen(maxSignature))
-	buf = append(append(buf, header...), '.')
+	var room [1024]byte // on the stack, as long as it suffices
+	buf := append(append(room[:0], header...), '.')
 	buf = base64.RawURLEncoding.AppendEncode(buf, payload)
 	signature, err := k.alg.method.Sign(string(buf), k.private)
 	if err != nil {
@@ -206,72 +205,80 @@ const maxTime = 253402300799
 
 func inRange(t time.Time) bool { return t.Unix() >= 0 && t.Unix() <= maxTime }
 
-// encode returns the filled-in claims as a JSON object.
-func (c *Claims) encode() ([]byte, error) {
-	o := object{json: make([]byte, 0, 512)}
-	o.string("iss", c.Issuer)
-	o.string("sub", c.Subject)
+// appendTo appends the filled-in claims as a JSON object to an empty slice.
+func (c *Claims) appendTo(empty []byte) ([]byte, error) {
+	o := object{json: empty}.string("iss", c.Issuer).string("sub", c.Subject)
 	if len(c.Audience) == 1 {
-		o.string("aud", c.Audience[0])
+		o = o.string("aud", c.Audience[0])
 	} else {
-		o.value("aud", c.Audience)
+		o = o.strings("aud", c.Audience)
 	}
-	o.time("exp", c.ExpiresAt)
-	o.time("iat", c.IssuedAt)
+	o = o.time("exp", c.ExpiresAt).time("iat", c.IssuedAt)
 	if !c.NotBefore.IsZero() {
-		o.time("nbf", c.NotBefore)
+		o = o.time("nbf", c.NotBefore)
 	}
-	o.string("jti", c.ID)
+	o = o.string("jti", c.ID)
 	if c.ClientID != "" {
-		o.string("client_id", c.ClientID)
+		o = o.string("client_id", c.ClientID)
 	}
 	if c.Scope != "" {
-		o.string("scope", c.Scope)
+		o = o.string("scope", c.Scope)
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
-		o.value(name, c.Extra[name])
+	if len(c.Extra) > 0 {
+		for _, name := range slices.Sorted(maps.Keys(c.Extra)) {
+			value, err := json.Marshal(c.Extra[name], json.Deterministic(true))
+			if err != nil {
+				return nil, fmt.Errorf("claim %q: %w", name, err)
+			}
+			o = o.name(name)
+			o.json = append(append(o.json, ':'), value...)
+		}
 	}
-	return append(o.json, '}'), o.err
+	if o.invalid {
+		return nil, errors.New("a name or a string holds invalid UTF-8")
+	}
+	return append(o.json, '}'), nil
 }
 
-// An object is a JSON object in the making. It takes the first error along, and
-// is as strict as what reads it: invalid UTF-8 and duplicate names are errors.
+// An object is a JSON object in the making. It is passed by value, and what is
+// wrong with it is no error that could refer to it, so that its bytes can lie on
+// a stack.
 type object struct {
-	json []byte
-	err  error
+	json    []byte
+	invalid bool // UTF-8, which what reads it refuses
 }
 
-func (o *object) quote(before byte, text string) {
+func (o object) quote(before byte, text string) object {
 	quoted, err := jsontext.AppendQuote(append(o.json, before), text)
-	if o.err == nil {
-		o.err = err
-	}
-	o.json = quoted
+	return object{json: quoted, invalid: o.invalid || err != nil}
 }
 
-func (o *object) name(name string) {
+func (o object) name(name string) object {
 	if len(o.json) == 0 {
-		o.quote('{', name)
-	} else {
-		o.quote(',', name)
+		return o.quote('{', name)
 	}
+	return o.quote(',', name)
 }
 
-func (o *object) string(name, value string) {
-	o.name(name)
-	o.quote(':', value)
+func (o object) string(name, value string) object {
+	return o.name(name).quote(':', value)
 }
 
-func (o *object) time(name string, t time.Time) {
-	o.name(name)
+// strings takes at least one value.
+func (o object) strings(name string, values []string) object {
+	o = o.name(name)
+	o.json = append(o.json, ':')
+	before := byte('[')
+	for _, value := range values {
+		o = o.quote(before, value)
+		before = ','
+	}
+	o.json = append(o.json, ']')
+	return o
+}
+
+func (o object) time(name string, t time.Time) object {
+	o = o.name(name)
 	o.json = strconv.AppendInt(append(o.json, ':'), t.Unix(), 10)
-}
-
-func (o *object) value(name string, v any) {
-	o.name(name)
-	encoded, err := json.Marshal(v, json.Deterministic(true))
-	if err != nil && o.err == nil {
-		o.err = fmt.Errorf("claim %q: %w", name, err)
-	}
-	o.json = append(append(o.json, ':'), encoded...)
+	return o
 }
