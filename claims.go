@@ -230,7 +230,7 @@ func (c *Claims) appendTo(empty []byte) ([]byte, error) {
 			if err != nil {
 				return nil, fmt.Errorf("claim %q: %w", name, err)
 			}
-			o = o.name(name)
+			o = o.quote(',', name)
 			o.json = append(append(o.json, ':'), value...)
 		}
 	}
@@ -248,16 +248,20 @@ type object struct {
 	invalid bool // UTF-8, which what reads it refuses
 }
 
+// quote appends a character and a quoted string.
 func (o object) quote(before byte, text string) object {
 	quoted, err := jsontext.AppendQuote(append(o.json, before), text)
 	return object{json: quoted, invalid: o.invalid || err != nil}
 }
 
+// name appends the name of a registered claim, which needs no escapes.
 func (o object) name(name string) object {
+	before := byte(',')
 	if len(o.json) == 0 {
-		return o.quote('{', name)
+		before = '{'
 	}
-	return o.quote(',', name)
+	o.json = append(append(append(o.json, before, '"'), name...), '"')
+	return o
 }
 
 func (o object) string(name, value string) object {
