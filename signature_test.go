@@ -1,0 +1,57 @@
+package fleetkey
+
+import (
+	"bytes"
+	"context"
+	"encoding/asn1"
+	"math/big"
+	"testing"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestConcatenated pads what DER shortens and drops the zero that it puts before
+// a number whose highest bit is set.
+func TestConcatenated(t *testing.T) {
+	for _, size := range []int{32, 48} {
+		values := map[string][]byte{
+			"one":           {1},
+			"highest bit":   append([]byte{0x80}, make([]byte, size-1)...),
+			"all bits":      bytes.Repeat([]byte{0xff}, size),
+			"one byte less": append([]byte{0x7f}, make([]byte, size-2)...),
+			"zero in front": append([]byte{0x80}, make([]byte, size-2)...),
+		}
+		for nameR, r := range values {
+			for nameS, s := range values {
+				der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(r), new(big.Int).SetBytes(s)})
+				require.NoError(t, err)
+				want := make([]byte, 2*size)
+				copy(want[size-len(r):], r)
+				copy(want[2*size-len(s):], s)
+				assert.Equal(t, want, concatenated(der, size), "r %s, s %s, %d bytes", nameR, nameS, size)
+			}
+		}
+	}
+}
+
+// TestSignatureIsStandard has golang-jwt, which implements RFC 7518 on its own,
+// verify as many signatures as it takes to meet numbers of every length.
+func TestSignatureIsStandard(t *testing.T) {
+	for _, algorithm := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
+		t.Run(algorithm, func(t *testing.T) {
+			s := newTestSigner(t, Config{Algorithm: algorithm})
+			n := 5
+			if algorithm[:2] == "ES" {
+				n = 600 // one in 256 numbers begins with a zero byte
+			}
+			for range n {
+				token, err := s.Issue(context.Background(), Claims{Subject: "alice"})
+				require.NoError(t, err)
+				_, err = jwt.Parse(token, s.Keyfunc, jwt.WithValidMethods([]string{algorithm}), jwt.WithStrictDecoding())
+				require.NoError(t, err)
+			}
+		})
+	}
+}
