@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"strings"
 	"sync"
@@ -92,23 +93,29 @@ func TestCacheHitIsTheSameToken(t *testing.T) {
 	assert.Zero(t, testing.AllocsPerRun(100, func() { _, _ = s.Verify(context.Background(), token) }))
 }
 
-// TestCacheIsExact asks a cache of one set, where every token meets every other
-// whatever its hash, for each neighbour of a token that it holds.
+// TestCacheIsExact asks a cache of one set for each neighbour of a token that it
+// holds, and has every hash collide.
 func TestCacheIsExact(t *testing.T) {
 	s := newTestSigner(t, Config{CachedTokens: 1})
 	token := testIssue(t, s, Claims{})
 	testVerify(t, s, token)
 	cache := s.current.Load().cache
 	require.NotNil(t, cache.find(token))
+	e := cache.entries()[0]
+	misses := func(near string) {
+		t.Helper()
+		e.hash = maphash.String(cache.seed, near)
+		require.Nil(t, cache.find(near))
+		_, err := s.Verify(t.Context(), near)
+		require.Error(t, err)
+	}
 	for i := range len(token) {
 		near := []byte(token)
 		near[i] ^= 1
-		require.Nil(t, cache.find(string(near)), "byte %d changed", i)
-		_, err := s.Verify(t.Context(), string(near))
-		require.Error(t, err, "byte %d changed", i)
-		require.Nil(t, cache.find(token[:i]), "cut at %d", i)
+		misses(string(near))
+		misses(token[:i])
 	}
-	require.Nil(t, cache.find(token+"A"))
+	misses(token + "A")
 	require.Len(t, cache.entries(), 1)
 }
 
@@ -221,10 +228,10 @@ func TestCacheFlood(t *testing.T) {
 }
 
 // TestCacheFloodSeenTwice sends each token of the flood twice, so that they count
-// as in use. Tokens that come again more often than the flood goes through a
-// cache are still found most of the time.
+// as in use as well. Those that come again twice while the flood goes through the
+// cache once are still found.
 func TestCacheFloodSeenTwice(t *testing.T) {
-	const size, inUse, flood, between = 1_000, 20, 20_000, 5
+	const size, inUse, flood, between = 1_000, 20, 50_000, 500
 	now, key := time.Now(), &trustedKey{}
 	valid := &Token{claims: claimSet{expires: now.Add(time.Hour)}}
 	c := newTokenCache(size)
@@ -233,17 +240,18 @@ func TestCacheFloodSeenTwice(t *testing.T) {
 		text := fmt.Sprintf("flood %d", i)
 		c.add(text, valid, key, now)
 		c.find(text)
-		if i%between == 0 {
+		if i%(between/inUse) == 0 {
 			honest := fmt.Sprintf("honest %d", asked%inUse)
 			asked++
 			if c.find(honest) == nil {
 				c.add(honest, valid, key, now)
+				c.find(honest)
 			} else {
 				found++
 			}
 		}
 	}
-	assert.Greater(t, float64(found)/float64(asked), 0.8)
+	assert.Greater(t, float64(found)/float64(asked), 0.95)
 	assert.LessOrEqual(t, len(c.entries()), size)
 }
 
@@ -282,44 +290,6 @@ func TestCacheKeepsNoHeaderAlive(t *testing.T) {
 		within := uintptr(unsafe.Pointer(unsafe.StringData(text))) - uintptr(unsafe.Pointer(unsafe.StringData(header)))
 		require.GreaterOrEqual(t, within, uintptr(len(header)), "%q lies in the caller's string", text)
 	}
-}
-
-// A scribbler writes to what it is given to read.
-type scribbler struct{}
-
-func (*scribbler) UnmarshalJSON(data []byte) error {
-	for i := range data {
-		data[i] = 'x'
-	}
-	return nil
-}
-
-// TestTokenCannotBeChanged has receivers of a cached token try.
-func TestTokenCannotBeChanged(t *testing.T) {
-	s := newTestSigner(t, Config{})
-	token := testIssue(t, s, Claims{Scope: "read write", Extra: map[string]any{"roles": []string{"reader"}}})
-	verified := testVerify(t, s, token)
-	var before map[string]any
-	require.NoError(t, verified.Decode(&before))
-
-	verified.Audience()[0] = "https://evil.example"
-	require.NoError(t, verified.Decode(&scribbler{}))
-	var parts struct {
-		Subject scribbler `json:"sub"`
-		Scope   scribbler `json:"scope"`
-		Roles   []string  `json:"roles"`
-	}
-	require.NoError(t, verified.Decode(&parts))
-	parts.Roles[0] = "admin"
-
-	again := testVerify(t, s, token)
-	require.Same(t, verified, again)
-	var after map[string]any
-	require.NoError(t, again.Decode(&after))
-	assert.Equal(t, before, after)
-	assert.Equal(t, []string{"https://id.example"}, again.Audience())
-	assert.Equal(t, "alice", again.Subject())
-	assert.True(t, again.HasScope("write"))
 }
 
 // TestCacheConcurrently verifies more tokens than the cache has room for from
