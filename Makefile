@@ -11,7 +11,7 @@ MODULES = . $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 # Pinned here, out of go.mod: a user of the library gets none of it.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint vet fmt fmt-check cover long clean
+.PHONY: test lint vet fmt fmt-check cover long bench simulation clean
 
 # Every test, with the race detector and an AWS emulator beside it. A test whose
 # tools are missing fails here, where plain "go test ./..." skips it.
@@ -57,6 +57,14 @@ long:
 			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
 		done; \
 	done
+
+# Speed beside other libraries, in ratios, into bench/RESULTS.md.
+bench:
+	cd bench && $(GO) run .
+
+# The proof of rotation at full size: 500 instances for five years.
+simulation:
+	FLEETKEY_SIM=full $(GO) test -run TestSimulation -v -timeout 2h .
 
 clean:
 	rm -rf .venv bin cover.out
