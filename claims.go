@@ -66,7 +66,7 @@ func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("fleetkey: issue: %w: %w", ErrInvalidClaims, err)
 	}
-	return k.sign(k.header, payload)
+	return s.sign(k.key, k.header, payload)
 }
 
 // Sign signs any claims as a JWT of any type, such as an ID token ("JWT") or a
@@ -96,7 +96,7 @@ func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, erro
 	if latest := now.Add(s.cfg.MaxTokenTTL); times.Expires != nil && *times.Expires > float64(latest.Unix()) {
 		return "", fmt.Errorf("fleetkey: sign: %w: exp is more than Config.MaxTokenTTL %v ahead", ErrInvalidClaims, s.cfg.MaxTokenTTL)
 	}
-	return k.sign(k.key.header(typ), payload)
+	return s.sign(k.key, k.key.header(typ), payload)
 }
 
 // checkType accepts a typ header value: a media type with or without its
@@ -151,7 +151,7 @@ func (s *snapshot) whyNoKey(now time.Time) error {
 }
 
 // sign returns the JWS compact serialization (RFC 7515 section 7.1).
-func (k *key) sign(header string, payload []byte) (string, error) {
+func (s *Signer) sign(k *key, header string, payload []byte) (string, error) {
 	var room [1024]byte // on the stack, as long as it suffices
 	buf := append(append(room[:0], header...), '.')
 	buf = base64.RawURLEncoding.AppendEncode(buf, payload)
@@ -163,6 +163,7 @@ func (k *key) sign(header string, payload []byte) (string, error) {
 	if len(buf) > MaxTokenSize {
 		return "", fmt.Errorf("fleetkey: %w: the token would have %d bytes; at most %d are allowed", ErrInvalidClaims, len(buf), MaxTokenSize)
 	}
+	s.counters.issued.Add(1)
 	return string(buf), nil
 }
 

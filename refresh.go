@@ -253,6 +253,7 @@ func (s *Signer) record(good *health, err error) time.Duration {
 			s.cfg.Logger.Info("the signing keys can be read again", "store", storeName(s.store), "failures", h.failures)
 		}
 		s.health.Store(good)
+		s.counters.loads.Add(1)
 		s.warnOfEnd()
 		return jitter(s.cfg.RefreshEvery)
 	}
@@ -260,6 +261,7 @@ func (s *Signer) record(good *health, err error) time.Duration {
 		return s.cfg.RefreshEvery
 	}
 	wait := min(firstBackoff<<min(h.failures, 10), s.cfg.RefreshEvery)
+	s.counters.failedLoads.Add(1)
 	h.err, h.failures = err, h.failures+1
 	s.health.Store(&h)
 	hint := ""

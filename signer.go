@@ -24,6 +24,7 @@ type Signer struct {
 	current atomic.Pointer[snapshot]
 	health  atomic.Pointer[health]
 	refresher
+	counters counters
 }
 
 const (

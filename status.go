@@ -27,6 +27,8 @@ type Status struct {
 	Err         error // why Issue would fail now; nil: it would not
 	LoadErr     error // of the last load; nil: it succeeded
 	RotationErr error // of the last rotation that was due; nil: it succeeded
+
+	Counters Counters // since the start
 }
 
 // KeyInfo describes a key of the set.
@@ -57,7 +59,7 @@ func (s *Signer) Status() Status {
 	status := Status{
 		Store: storeName(s.store), Version: snap.version,
 		NextChange: snap.set.nextChange(now, s.cfg.Rotation.Retain),
-		LastLoad:   h.loaded, LoadErr: h.err, Failures: h.failures,
+		LastLoad:   h.loaded, LoadErr: h.err, Failures: h.failures, Counters: s.counters.read(),
 	}
 	if err := s.rotationErr.Load(); err != nil {
 		status.RotationErr = *err

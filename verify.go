@@ -36,26 +36,39 @@ const maxKeyID = 128
 func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
 	snap, now := s.current.Load(), s.cfg.Now()
 	if e := snap.cache.find(token); e != nil && now.Before(e.key.until) && s.checkTimes(&e.token.claims, now) == nil {
+		s.counters.cacheHits.Add(1)
 		return e.token, nil
 	}
-	parts, err := split(token)
+	t, err := s.verify(ctx, token)
 	if err != nil {
+		s.counters.reject(err)
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
+	s.counters.accepted.Add(1)
+	return t, nil
+}
+
+// verify checks a token that is not remembered.
+func (s *Signer) verify(ctx context.Context, token string) (*Token, error) {
+	parts, err := split(token)
+	if err != nil {
+		return nil, err
+	}
+	snap, now := s.current.Load(), s.cfg.Now()
 	k, err := snap.keyFor(parts, now)
 	if errors.Is(err, ErrUnknownKey) && s.lookForKey(ctx) {
 		snap, now = s.current.Load(), s.cfg.Now()
 		k, err = snap.keyFor(parts, now)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("fleetkey: %w", err)
+		return nil, err
 	}
 	t, err := k.open(parts)
-	if err == nil {
-		err = s.checkClaims(&t.claims, k.foreign, now)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("fleetkey: %w", err)
+		return nil, err
+	}
+	if err := s.checkClaims(&t.claims, k.foreign, now); err != nil {
+		return nil, err
 	}
 	snap.cache.add(token, t, k, now)
 	return t, nil
