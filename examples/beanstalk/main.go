@@ -113,7 +113,7 @@ func readEnvironment(getenv func(string) string) (environment, error) {
 	hash, err := hex.DecodeString(getenv("CLIENT_SECRET_SHA256"))
 	if err != nil || copy(env.secretHash[:], hash) != sha256.Size || len(hash) != sha256.Size {
 		return env, errors.New("property CLIENT_SECRET_SHA256 is not the hexadecimal SHA-256 of a secret: " +
-			"make one by: openssl rand -hex 32 | tee secret.txt | tr -d '\\n' | sha256sum")
+			"make one by: openssl rand -hex 32 | tr -d '\\n' | tee secret.txt | sha256sum")
 	}
 	if every := getenv("ROTATE_EVERY"); every != "" {
 		if env.config.Rotation.Every, err = time.ParseDuration(every); err != nil {
