@@ -122,7 +122,7 @@ func (b *balancer) await(t *testing.T, i *instance, want string) {
 	t.Helper()
 	var state string
 	var err error
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		if state, err = b.state(i.name); err == nil && state == want {
 			return

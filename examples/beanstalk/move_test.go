@@ -74,7 +74,7 @@ func accepts(t *testing.T, i *instance, token string) int {
 // await polls until the instance has its keys and serves.
 func (i *instance) await(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		if resp, err := httpClient.Get(i.url() + healthPath); err == nil {
 			resp.Body.Close()
