@@ -25,15 +25,21 @@ import (
 	"github.com/fleetkey/fleetkey/internal/moto"
 )
 
-// TestFleetBehindHAProxy deploys the source bundle as far as that can be done on
-// one machine: three processes whose region and credentials come from an
-// instance metadata service, their key from Secrets Manager (moto), behind a
-// real HAProxy. A token has to work at every instance, and go on working while
-// one of them dies and comes back.
-func TestFleetBehindHAProxy(t *testing.T) {
-	aws, imds := startAWS(t), startMetadata(t)
+// TestBundle deploys the source bundle as far as that can be done on one machine:
+// three processes whose region and credentials come from an instance metadata
+// service, and their key from Secrets Manager (moto).
+func TestBundle(t *testing.T) {
+	aws, err := url.Parse(moto.URL(t))
+	require.NoError(t, err)
 	dir, command := unpackBundle(t)
-	options := readProperties(t, dir)
+	t.Run("BehindHAProxy", func(t *testing.T) { testBehindHAProxy(t, startAWS(t, aws), dir, command) })
+	t.Run("MoveFromLocalKeys", func(t *testing.T) { testMoveFromLocalKeys(t, startAWS(t, aws), dir, command) })
+}
+
+// A token has to work at every instance behind a real HAProxy, and go on working
+// while one of them dies and comes back.
+func testBehindHAProxy(t *testing.T, aws *awsRecorder, dir string, command []string) {
+	imds, options := startMetadata(t), readProperties(t, dir)
 	c := client{secret: rand.Text(), issuer: "https://id.example.com"}
 	var instances []*instance
 	for n := range 3 {
@@ -118,9 +124,7 @@ type awsRecorder struct {
 	wrong       []string
 }
 
-func startAWS(t *testing.T) *awsRecorder {
-	target, err := url.Parse(moto.URL(t))
-	require.NoError(t, err)
+func startAWS(t *testing.T, target *url.URL) *awsRecorder {
 	a := &awsRecorder{secret: "indicium/openid-server-test-" + strings.ToLower(rand.Text())}
 	proxy := &httputil.ReverseProxy{
 		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host },

@@ -12,13 +12,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestMoveFromLocalKeys is docs/operations.md as a test: instances with a key
-// of their own each refuse the others' tokens. Redeployed one after the other
-// with ADOPT_FILE, they share a key, tokens from before the move are good
-// everywhere, and the local files say that they have served.
-func TestMoveFromLocalKeys(t *testing.T) {
-	aws, imds := startAWS(t), startMetadata(t)
-	dir, command := unpackBundle(t)
+// This is docs/operations.md as a test: instances with a key of their own each
+// refuse the others' tokens. Redeployed one after the other with ADOPT_FILE, they
+// share a key, tokens from before the move are good everywhere, and the local
+// files say that they have served.
+func testMoveFromLocalKeys(t *testing.T, aws *awsRecorder, dir string, command []string) {
+	imds := startMetadata(t)
 	before := t.TempDir() // the version that has its keys in files
 	require.NoError(t, os.Symlink(filepath.Join(dir, "bin"), filepath.Join(before, "bin")))
 	require.NoError(t, os.WriteFile(filepath.Join(before, "appsettings.json"), []byte("{}"), 0o600))
