@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+)
+
+// TestPolicies puts a server under the policies of this directory, as they
+// stand. Whether IAM judges a secret that does not exist yet by its bare name or
+// by a made-up ARN is not documented, so both have to do.
+func TestPolicies(t *testing.T) {
+	for _, c := range []struct {
+		file   string
+		rotate error
+	}{
+		{"policy.json", fleetkey.ErrAccessDenied},
+		{"policy-rotation.json", nil},
+	} {
+		for _, bare := range []bool{false, true} {
+			policy := readPolicy(t, c.file)
+			policy.BareNames = bare
+			fake := awsfake.New()
+			fake.Enforce(policy)
+			store, err := fleetkey.NewAWSStore(t.Context(), "indicium/openid-server-prod", func(o *fleetkey.AWSOptions) { o.Client = fake.Client() })
+			require.NoError(t, err)
+			signer, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{Issuer: "https://id.example.com", Algorithm: "ES256"})
+			require.NoError(t, err, c.file)
+			err = signer.Rotate(t.Context())
+			if c.rotate == nil {
+				assert.NoError(t, err, c.file)
+			} else {
+				assert.ErrorIs(t, err, c.rotate, c.file)
+			}
+			require.NoError(t, signer.Close())
+		}
+	}
+}
+
+// TestTemplatePolicy : the CloudFormation template grants what the files do.
+func TestTemplatePolicy(t *testing.T) {
+	template, err := os.ReadFile("iam.yaml")
+	require.NoError(t, err)
+	actions := regexp.MustCompile(`secretsmanager:[A-Z]\w+`).FindAllString(string(template), -1)
+	slices.Sort(actions)
+	policy := readPolicy(t, "policy-rotation.json")
+	slices.Sort(policy.Actions)
+	assert.Equal(t, policy.Actions, slices.Compact(actions))
+}
+
+func readPolicy(t *testing.T, file string) *awsfake.Policy {
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	var document struct {
+		Statement []struct {
+			Effect   string
+			Action   []string
+			Resource string
+		}
+	}
+	require.NoError(t, json.Unmarshal(text, &document))
+	require.Len(t, document.Statement, 1)
+	s := document.Statement[0]
+	require.Equal(t, "Allow", s.Effect)
+	resource := strings.NewReplacer("<region>", "eu-west-1", "<account-id>", awsfake.Account).Replace(s.Resource)
+	return &awsfake.Policy{Actions: s.Action, Resources: []string{resource}}
+}
