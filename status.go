@@ -160,7 +160,11 @@ func (s *Signer) logAdopted(old, next *snapshot) {
 			kept = append(kept, k.id)
 		}
 	}
-	if old == nil {
+	if next.version == "" { // of Config.Adopt, on the way here
+		s.cfg.Logger.Info("adopting signing keys", "from", storeName(s.cfg.Adopt), "kids", kids)
+		return
+	}
+	if old == nil || old.version == "" {
 		s.cfg.Logger.Info("loaded the signing keys", "store", storeName(s.store), "version", next.version, "kids", kids)
 		return
 	}
