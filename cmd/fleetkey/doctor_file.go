@@ -22,9 +22,10 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) error
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
+	readable := true
 	if info, err := os.Lstat(path); err == nil {
 		x.owner("file", path, info)
-		x.mode("file", path, info, 0o077, 0o600)
+		readable = x.mode("file", path, info, 0o077, 0o600)
 	}
 	dir := filepath.Dir(path)
 	if info, err := os.Stat(dir); err == nil {
@@ -39,6 +40,8 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) error
 	switch {
 	case errors.Is(err, fleetkey.ErrNotExist):
 		x.absent("file")
+	case err != nil && !readable:
+		x.found(skipped, "keys", "no server reads them while the mode is wrong", "")
 	case err != nil:
 		x.found(wrong, "file", trimPrefix(err), "")
 	default:

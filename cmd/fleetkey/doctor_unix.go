@@ -11,18 +11,19 @@ import (
 
 const setClock = "sudo timedatectl set-ntp true"
 
-// mode refuses rights that are too many.
-func (x *examination) mode(what, path string, info fs.FileInfo, tooMuch, want fs.FileMode) {
+// mode refuses rights that are too many, and reports whether they are not.
+func (x *examination) mode(what, path string, info fs.FileInfo, tooMuch, want fs.FileMode) bool {
 	have := info.Mode().Perm()
 	if have&tooMuch == 0 || info.Mode()&fs.ModeSticky != 0 && info.IsDir() {
 		x.found(fine, what+" mode", fmt.Sprintf("%04o", have), "")
-		return
+		return true
 	}
 	why := "others can reach private keys"
 	if info.IsDir() {
 		why = "others can put other keys in their place"
 	}
 	x.found(wrong, what+" mode", fmt.Sprintf("%04o: %s", have, why), fmt.Sprintf("chmod %o %s", want, quote(path)))
+	return false
 }
 
 // mine is the command that gives a file to the user who runs this.

@@ -69,7 +69,7 @@ func (c *exportCmd) certificates(keys []fleetkey.PublicKey) ([]byte, error) {
 		}
 	}
 	if out.Len() == 0 {
-		return nil, fmt.Errorf("%w: no trusted key has kid %q", fleetkey.ErrUnknownKey, c.KID)
+		return nil, fmt.Errorf("no trusted key has the kid %q; see fleetkey status", c.KID)
 	}
 	return out.Bytes(), nil
 }

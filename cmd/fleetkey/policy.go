@@ -149,10 +149,13 @@ func matches(pattern, s string) bool {
 func (c *policyCmd) explain() string {
 	text := `
 AWS adds a hyphen and six random characters to the name of a secret, and IAM
-judges the name with them: ` + c.Secret + `-Ab3xYz. Before the secret exists it may be
-judged without them. A Resource that ends in the bare name therefore never lets
-anybody read, and one that ends in ` + c.Secret + `-?????? may not let the first
-server create it. The one above matches both; that was checked.`
+judges the name with them. Before the secret exists it may be judged without.
+So a Resource that ends in
+  :secret:` + c.Secret + `
+lets nobody read, and one that ends in
+  :secret:` + c.Secret + `-??????
+may not let the first server create it. What is granted above matches both;
+that was checked.`
 	switch {
 	case c.Exact:
 		text += `

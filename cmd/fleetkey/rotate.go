@@ -133,5 +133,5 @@ func sameKey(entries []entry, kid string) ([]string, error) {
 		}
 		return append(kids, private...), nil
 	}
-	return nil, fmt.Errorf("%w: kid %q is not in the set; see fleetkey status", fleetkey.ErrUnknownKey, kid)
+	return nil, fmt.Errorf("no key has the kid %q; see fleetkey status", kid)
 }

@@ -72,8 +72,8 @@ func (c *verifyCmd) Run(a *app) error {
 	a.printf("against %s\n", l.name)
 	c.print(a, failure)
 	if failure == nil {
-		a.printf("\nVALID: subject %q, client %q, scope %q, from %s to %s, key %s\n", verified.Subject(), verified.ClientID(),
-			verified.Scope(), stamp(verified.IssuedAt()), stamp(verified.ExpiresAt()), verified.KeyID())
+		a.printf("\nVALID until %s: subject %q, client %q, scope %q, key %s\n", stamp(verified.ExpiresAt()), verified.Subject(),
+			verified.ClientID(), verified.Scope(), verified.KeyID())
 		return nil
 	}
 	a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
