@@ -10,4 +10,4 @@ func mine(path string) string { return `icacls "` + path + `" /grant "%USERNAME%
 
 // Access control lists, inherited from the directory, take the place of modes.
 func (x *examination) mode(string, string, fs.FileInfo, fs.FileMode, fs.FileMode) bool { return true }
-func (x *examination) owner(string, string, fs.FileInfo)                          {}
+func (x *examination) owner(string, string, fs.FileInfo)                               {}

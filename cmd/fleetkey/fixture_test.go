@@ -218,6 +218,10 @@ func makeSystem(name string) error {
 	if files[".open.pfx"], err = pkcs12.Modern2023.Encode(key, cert, nil, ""); err != nil {
 		return err
 	}
+	// Who writes a PFX chooses the order of the certificates.
+	if files[".reversed.pfx"], err = pkcs12.Modern2023.Encode(key, ca, []*x509.Certificate{cert}, password); err != nil {
+		return err
+	}
 	for ext, data := range files {
 		if err := os.WriteFile(name+ext, data, 0o600); err != nil {
 			return err

@@ -26,7 +26,7 @@ type importCmd struct {
 	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"PEM with certificates and private keys, in one file or several; or a PFX (PKCS#12); or a certificate (.cer)."`
 	storeFlags
 	newSecretFlags
-	KID          []string `name:"kid" placeholder:"KID" help:"A kid in the tokens that were signed with the certificate; may be repeated; 'none' for no other than the key's own. Default for a PFX: those that .NET writes, the certificate's SHA-1 thumbprint in hexadecimal, and the same with the algorithm behind it."`
+	KID          []string `name:"kid" sep:"none" placeholder:"KID" help:"A kid in the tokens that were signed with the certificate; may be repeated; 'none' for no other than the key's own. Default for a PFX: those that .NET writes, the certificate's SHA-1 thumbprint in hexadecimal, and the same with the algorithm behind it."`
 	TrustKIDs    days     `name:"trust-kids" default:"30d" placeholder:"TIME" help:"Into an empty store: how long the other kids stay known. As long as the other system still issues, and its last token lives."`
 	PasswordFile string   `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the PFX's password. Otherwise it is taken from FLEETKEY_PFX_PASSWORD, or asked for."`
 	consent

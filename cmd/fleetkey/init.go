@@ -35,13 +35,13 @@ func (c *initCmd) Run(a *app) error {
 	}
 	defer func() { _ = signer.Close() }()
 	kid := signer.Status().SigningKeyID
-	if absent == nil {
+	switch {
+	case absent == nil:
 		a.printf("%s holds keys already; nothing was changed. Signing key: %s\n", name(store), kid)
-		return nil
+	case errors.Is(absent, fleetkey.ErrNotExist):
+		a.printf("%s now holds the first key: %s\n", name(store), kid)
+	default: // AWS may deny the first look at what is not there
+		a.printf("%s holds keys. Signing key: %s\n", name(store), kid)
 	}
-	if !errors.Is(absent, fleetkey.ErrNotExist) {
-		a.note("the first look failed (%v), the second did not", absent)
-	}
-	a.printf("%s now holds the first key: %s\n", name(store), kid)
 	return nil
 }

@@ -68,16 +68,15 @@ func TestOnMoto(t *testing.T) {
 // clock that is wrong.
 func TestOnFake(t *testing.T) {
 	p := params(t, "fake", nil)
-	fakes := map[string]*awsfake.Server{}
 	p.Setup = func(e *testscript.Env) error {
 		server := awsfake.Start(e.T().(testing.TB))
-		fakes[e.WorkDir] = server
+		e.Values[fakeKey{}] = server
 		awsEnv(e, server.URL)
 		e.Vars = append(e.Vars, "WRONGCLOCK="+wrongClock(e.T().(testing.TB), server))
 		return nil
 	}
 	p.Cmds["enforce"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		server := fakes[ts.Getenv("WORK")]
+		server := fake(ts)
 		if len(args) == 0 {
 			server.Enforce(nil)
 			return
@@ -87,7 +86,7 @@ func TestOnFake(t *testing.T) {
 		server.Enforce(policy)
 	}
 	p.Cmds["inject"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		server := fakes[ts.Getenv("WORK")]
+		server := fake(ts)
 		server.Heal()
 		if len(args) > 0 {
 			fault := awsfake.KMSDenied(args[1])
@@ -99,16 +98,21 @@ func TestOnFake(t *testing.T) {
 		}
 	}
 	p.Cmds["versions"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		if n := fakes[ts.Getenv("WORK")].Versions(args[0]); strconv.Itoa(n) != args[1] {
+		if n := fake(ts).Versions(args[0]); strconv.Itoa(n) != args[1] {
 			ts.Fatalf("%d versions of %s, not %s", n, args[0], args[1])
 		}
 	}
 	p.Cmds["delete"] = func(ts *testscript.TestScript, _ bool, args []string) {
-		_, err := fakes[ts.Getenv("WORK")].Client().DeleteSecret(context.Background(), &secretsmanager.DeleteSecretInput{SecretId: &args[0]})
+		_, err := fake(ts).Client().DeleteSecret(context.Background(), &secretsmanager.DeleteSecretInput{SecretId: &args[0]})
 		ts.Check(err)
 	}
 	testscript.Run(t, p)
 }
+
+type fakeKey struct{}
+
+// fake returns the AWS of a script.
+func fake(ts *testscript.TestScript) *awsfake.Server { return ts.Value(fakeKey{}).(*awsfake.Server) }
 
 // capture VAR REGEXP sets a variable to the first match in stdout, of the group
 // if there is one.

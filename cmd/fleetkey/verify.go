@@ -22,8 +22,8 @@ type verifyCmd struct {
 	storeFlags
 	policyFlags
 	Issuer       string   `placeholder:"URL" help:"Config.Issuer of the servers; without it the issuer is not checked."`
-	Audience     []string `placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
-	FormerIssuer []string `placeholder:"URL" help:"Config.FormerIssuers of the servers."`
+	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
+	FormerIssuer []string `sep:"none" placeholder:"URL" help:"Config.FormerIssuers of the servers."`
 }
 
 // checks are what Verify looks at, in its order, each with the error that
