@@ -23,17 +23,10 @@ func (c *rotateCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	cfg := c.config(a)
-	if cfg.Rotation.Every == 0 {
-		// By hand, the bounds of a policy hold as well, and NewSigner checks
-		// them only if there is one: a key that signs before all know it costs
-		// tokens.
-		cfg.Rotation.Every = 10 * 365 * 24 * time.Hour
-	}
 	if err := c.confirm(a, "announce a new key in "+l.name+", which takes over from the one that signs now"); err != nil {
 		return err
 	}
-	return a.change(c.storeFlags, cfg, c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
+	return a.change(c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
 		before := s.Status()
 		if err := s.Rotate(ctx); err != nil {
 			return err
@@ -85,25 +78,19 @@ func (c *revokeCmd) Run(a *app) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.name, err)
 	}
-	kids, err := sameKey(entries, c.KID)
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.name, err)
-	}
 	what := fmt.Sprintf("revoke key %s in %s: the servers refuse all its tokens from their next refresh on", c.KID, l.name)
-	if len(kids) > 1 {
-		what += fmt.Sprintf(" (it is there under %d kids, and all of them go)", len(kids))
+	if n := len(names(entries, c.KID)); n > 1 {
+		what += fmt.Sprintf(" (it is there under %d kids, and all of them go)", n)
 	}
 	if err := c.confirm(a, what); err != nil {
 		return err
 	}
 	return a.change(c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
 		before := s.Status().SigningKeyID
-		for _, kid := range kids {
-			if err := s.Revoke(ctx, kid); err != nil {
-				return err
-			}
-			a.printf("Revoked %s.\n", kid)
+		if err := s.Revoke(ctx, c.KID); err != nil {
+			return err
 		}
+		a.printf("Revoked %s.\n", c.KID)
 		if after := s.Status().SigningKeyID; after != before {
 			a.printf("A fresh key signs now: %s\n", after)
 		}
@@ -112,26 +99,16 @@ func (c *revokeCmd) Run(a *app) error {
 	})
 }
 
-// sameKey returns all kids of the public key that has the kid given: import
-// adds the kids of another system, and a stolen key must lose all its names.
-// Those without a private half come first, so that nothing is left half done
-// where it counts: the fresh key is made when the last name goes.
-func sameKey(entries []entry, kid string) ([]string, error) {
+// names returns all kids of the public key that has the kid given: import adds
+// those of another system.
+func names(entries []entry, kid string) []string {
+	var kids []string
 	for _, e := range entries {
-		if e.kid != kid {
-			continue
-		}
-		var kids, private []string
 		for _, other := range entries {
-			switch {
-			case other.thumbprint() != e.thumbprint():
-			case other.key == nil:
+			if e.kid == kid && other.thumbprint() == e.thumbprint() {
 				kids = append(kids, other.kid)
-			default:
-				private = append(private, other.kid)
 			}
 		}
-		return append(kids, private...), nil
 	}
-	return nil, fmt.Errorf("no key has the kid %q; see fleetkey status", kid)
+	return kids
 }

@@ -16,7 +16,7 @@ func whyUnknown(entries []entry, s fleetkey.Status, said claimed) string {
 	for _, e := range entries {
 		for _, kid := range revoked(e) {
 			if kid == said.KeyID {
-				return fmt.Sprintf("The key was REVOKED. %s was made in its place, and signs since %s.", e.kid, stamp(e.cert.NotBefore))
+				return fmt.Sprintf("The key was REVOKED. %s signs now, since %s.", s.SigningKeyID, stamp(s.SigningSince))
 			}
 		}
 	}
@@ -60,8 +60,7 @@ func guess(s fleetkey.Status, said claimed) string {
 		"with another store, from another issuer, or from a key revoked long ago.", stamp(said.issued()), then.KeyID)
 }
 
-// revoked returns the kids whose revocation brought a key into being: the
-// library says so in the certificate.
+// revoked returns the kids of whose revocation a certificate tells.
 func revoked(e entry) []string {
 	var kids []string
 	for _, u := range e.cert.URIs {
