@@ -26,7 +26,7 @@ import (
 // aws examines the store that the servers would use, through a client of its
 // own that takes note of AWS's clock.
 func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
-	var secret, region string
+	var secret, region string // both are in the store's name, and nowhere else to be read
 	if _, err := fmt.Sscanf(store.String(), "AWS secret %s in %s", &secret, &region); err != nil {
 		return fmt.Errorf("read the name of %s: %w", store, err)
 	}
@@ -100,8 +100,6 @@ type probe struct {
 	err     error
 }
 
-const notTried = "not tried, since the secret could not be read"
-
 func (x *examination) permissions(ctx context.Context, store *fleetkey.AWSStore, client *secretsmanager.Client, secret string, p probe) {
 	const action = "secretsmanager:"
 	policy := "fleetkey policy --secret " + quote(secret) + " --region " + client.Options().Region + " --account YOUR-ACCOUNT"
@@ -116,7 +114,7 @@ func (x *examination) permissions(ctx context.Context, store *fleetkey.AWSStore,
 		return
 	case errors.Is(p.err, fleetkey.ErrAccessDenied):
 		x.found(wrong, action+"GetSecretValue", trimPrefix(p.err), policy)
-		x.found(skipped, "other permissions", notTried, "")
+		x.found(skipped, "other permissions", "not tried, since the secret could not be read", "")
 		return
 	case p.err != nil:
 		x.found(wrong, action+"GetSecretValue", trimPrefix(p.err), "")
@@ -164,7 +162,7 @@ func (x *examination) write(check string, err error, policy string) {
 	switch {
 	case err == nil:
 		x.found(fine, check, "allowed", "")
-	case errors.As(err, &api) && strings.Contains(api.ErrorMessage(), "Access to KMS"):
+	case errors.As(err, &api) && (strings.Contains(api.ErrorMessage(), "Access to KMS") || strings.Contains(api.ErrorMessage(), "perform: kms:")):
 		x.found(x.unless(), check, "the secret's KMS key denies kms:GenerateDataKey or kms:Decrypt", policy+" --rotation --kms-key YOUR-KEY-ARN")
 	case errors.As(err, &api) && api.ErrorCode() == "AccessDeniedException",
 		errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusForbidden:

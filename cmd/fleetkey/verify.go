@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -68,7 +67,7 @@ func (c *verifyCmd) Run(a *app) error {
 		return err
 	}
 	defer func() { _ = signer.Close() }()
-	verified, failure := signer.Verify(context.WithoutCancel(a.ctx), token)
+	verified, failure := signer.Verify(a.ctx, token)
 	a.printf("against %s\n", l.name)
 	c.print(a, failure)
 	if failure == nil {
