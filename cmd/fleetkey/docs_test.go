@@ -1,0 +1,137 @@
+package main
+
+import (
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+)
+
+// docs/cli.md shows what the program prints. This test runs every command of
+// the page and compares; -update writes the page anew:
+//
+//	go test -run TestDocs -update
+//
+// An HTML comment that begins with "run:" is a command whose output is not
+// shown. What it writes to the file set is read before each later command.
+
+var update = flag.Bool("update", false, "write docs/cli.md with what the commands print now")
+
+const (
+	docsPage   = "../../docs/cli.md"
+	docsFolder = "/var/lib/openid-server" // stands for a directory of the test
+)
+
+// varying is what differs from run to run.
+var varying = []*regexp.Regexp{
+	regexp.MustCompile(`(?m)^( +now +\||\S{10}~ .*)$`),            // of the timeline
+	regexp.MustCompile(`(?m)^ {13}\d{4}-.*$`),                     // its ends
+	regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\dZ`),      // a time
+	regexp.MustCompile(`\b[0-9a-f]{64}\b`),                        // the version of a file
+	regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}\b`), // the version of a secret
+	regexp.MustCompile(`[A-Za-z0-9_-]{43}`),                       // a kid
+	regexp.MustCompile(`[0-9A-F]{40}`),                            // a certificate's thumbprint
+	regexp.MustCompile(`uid \d+`),
+	regexp.MustCompile(`complete -C.*`),
+	regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`),
+}
+
+// sdkWarning is what the AWS SDK writes to standard error by itself, on a busy
+// machine, of connections that it closes.
+var sdkWarning = regexp.MustCompile(`(?m)^SDK \d{4}/.*\n`)
+
+func TestDocs(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("NOT TESTED on Windows: the page is written for a POSIX shell")
+	}
+	page, err := os.ReadFile(docsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := shell(t)
+	var out strings.Builder
+	shown := map[string]bool{}
+	for text := string(page); text != ""; {
+		before, block, found := strings.Cut(text, "```console\n")
+		for _, hidden := range regexp.MustCompile(`<!-- run: (.*) -->`).FindAllStringSubmatch(before, -1) {
+			run(hidden[1])
+		}
+		out.WriteString(before)
+		if !found {
+			break
+		}
+		block, text, _ = strings.Cut(block, "```\n")
+		out.WriteString("```console\n")
+		for _, part := range regexp.MustCompile(`(?m)^\$ `).Split(block, -1)[1:] {
+			command, want, _ := strings.Cut(part, "\n")
+			got := run(command)
+			if mask(got) != mask(want) {
+				t.Errorf("$ %s\nprints\n%s\nand not, as docs/cli.md says,\n%s", command, got, want)
+			}
+			out.WriteString("$ " + command + "\n" + got)
+			shown[command] = true
+		}
+		out.WriteString("```\n")
+	}
+	if len(shown) < 15 {
+		t.Errorf("docs/cli.md has only %d commands", len(shown))
+	}
+	if *update {
+		if err := os.WriteFile(docsPage, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mask(text string) string {
+	for _, re := range varying {
+		text = re.ReplaceAllString(text, "~")
+	}
+	return text
+}
+
+// shell returns what runs a command of the page and returns what it prints.
+func shell(t *testing.T) func(string) string {
+	t.Helper()
+	folder, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	for _, name := range []string{"fleetkey", "fixture"} {
+		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "set"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	awsfake.Start(t).Setenv(t)
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	t.Setenv("SHELL", "/bin/bash")
+	return func(command string) string {
+		cmd := exec.Command("sh", "-c", ". ./set; "+strings.ReplaceAll(command, docsFolder, folder))
+		cmd.Dir = folder
+		out, err := cmd.CombinedOutput()
+		text := sdkWarning.ReplaceAllString(string(out), "")
+		text = strings.ReplaceAll(text, folder, docsFolder)
+		text = strings.ReplaceAll(text, self, "/usr/local/bin/fleetkey")
+		if err != nil {
+			text += "[" + err.Error() + "]\n"
+		}
+		return text
+	}
+}

@@ -1,0 +1,152 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// doctorCmd tries, one after the other, all that a server needs of its store.
+// It changes nothing.
+type doctorCmd struct {
+	storeFlags
+	Rotation bool `help:"The servers rotate keys, so they must be allowed to write."`
+}
+
+// A verdict is what came of a check.
+type verdict string
+
+const (
+	fine    verdict = "ok"
+	minor   verdict = "note"
+	wrong   verdict = "WRONG"
+	skipped verdict = "skip"
+)
+
+// maxSkew is the library's default Config.ClockSkew.
+const maxSkew = time.Minute
+
+// An examination collects the findings and prints them as they come.
+type examination struct {
+	a        *app
+	store    string // the flags that name the store, for commands
+	rotation bool
+	sick     bool
+}
+
+// found prints one finding; fix is the command that mends it, or "".
+func (x *examination) found(v verdict, check, detail, fix string) {
+	x.sick = x.sick || v == wrong
+	x.a.printf("%-6s%-42s%s\n", v, check, detail)
+	if fix != "" && v != fine {
+		x.a.printf("%-48srun: %s\n", "", fix)
+	}
+}
+
+// Run is called by kong.
+func (c *doctorCmd) Run(a *app) error {
+	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
+	defer cancel()
+	x := &examination{a: a, store: c.args(), rotation: c.Rotation}
+	store, err := c.open(ctx, newSecretFlags{})
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return err
+	case err != nil:
+		fix := ""
+		if strings.Contains(err.Error(), "no AWS region") {
+			fix = "export AWS_REGION=eu-west-1  # the secret's"
+		}
+		x.found(wrong, "store", trimPrefix(err), fix)
+		return errWrong
+	}
+	x.found(fine, "store", name(store), "")
+	switch s := store.(type) {
+	case *fleetkey.AWSStore:
+		err = x.aws(ctx, s)
+	case *fleetkey.FileStore:
+		err = x.file(ctx, s)
+	}
+	if err == nil && x.sick {
+		return errWrong
+	}
+	return err
+}
+
+// args returns the flags that name the store, as a shell takes them.
+func (f storeFlags) args() string {
+	var args []string
+	for _, flag := range []struct{ name, value string }{
+		{"file", f.File}, {"secret", f.Secret}, {"settings", f.Settings}, {"region", f.Region},
+	} {
+		if flag.value != "" {
+			args = append(args, "--"+flag.name+" "+quote(flag.value))
+		}
+	}
+	return strings.Join(args, " ")
+}
+
+// quote makes a word of a shell, if it is not one already.
+func quote(s string) string {
+	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_+=.@:-") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// absent tells that there are no keys yet.
+func (x *examination) absent(check string) {
+	x.found(minor, check, "there are no keys yet; the first server, or init, creates them", "fleetkey init "+x.store+" --issuer https://YOUR-ISSUER")
+}
+
+// keys looks at what was read as a server would.
+func (x *examination) keys(ctx context.Context, l *loaded) {
+	signer, err := look(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
+	if err != nil {
+		x.found(wrong, "keys", trimPrefix(err), "")
+		return
+	}
+	defer func() { _ = signer.Close() }()
+	status := signer.Status()
+	if status.Err != nil {
+		x.found(wrong, "keys", trimPrefix(status.Err), "fleetkey rotate "+x.store)
+		return
+	}
+	x.found(fine, "keys", fmt.Sprintf("%d; %s signs since %s", len(status.Keys), status.SigningKeyID, stamp(status.SigningSince)), "")
+	for _, w := range status.Warnings() {
+		x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
+	}
+}
+
+// unless returns how bad it is that a server may not write.
+func (x *examination) unless() verdict {
+	if x.rotation {
+		return wrong
+	}
+	return minor
+}
+
+func (x *examination) consequence() string {
+	if x.rotation {
+		return ", so no server can rotate the key"
+	}
+	return "; no harm while rotation is off"
+}
+
+// clock compares this machine's clock with another one.
+func (x *examination) clock(whose string, ahead time.Duration) {
+	if off := ahead.Abs(); off > maxSkew {
+		direction := "behind"
+		if ahead > 0 {
+			direction = "ahead of"
+		}
+		x.found(wrong, "clock", fmt.Sprintf("this machine is %s %s %s; at most %s is forgiven", off.Round(time.Second), direction, whose, maxSkew), setClock)
+		return
+	}
+	x.found(fine, "clock", "within a minute of "+whose, "")
+}

@@ -1,0 +1,300 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"math/big"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/gofrs/flock"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/rogpeppe/go-internal/testscript"
+	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+)
+
+// This file makes what the scripts need: tokens, keys of the past, and the
+// certificates and tokens of another system.
+
+const (
+	issuer    = "https://id.example.com"
+	oldIssuer = "https://old.example.com"
+	password  = "correct horse"
+)
+
+// fixture is a command of the scripts:
+//
+//	fixture token --file|--secret STORE [AGO]   print a token, issued so long ago
+//	fixture history PATH                        a bundle with a key that was replaced long ago,
+//	                                            and a token of that key in PATH.token
+//	fixture forge TOKEN OTHER                   print the one token with the signature of the other
+//	fixture settings --file|--secret STORE      print an appsettings.json
+//	fixture hold LOCK READY                     hold a lock until killed; READY appears when it is held
+//	fixture await FILE                          wait for a file
+//	fixture ending PATH                         a bundle whose only certificate ends in a month
+//	fixture system NAME                         another system: its certificate in all forms, and NAME.token
+func fixture() {
+	var err error
+	switch args := os.Args[2:]; os.Args[1] {
+	case "token":
+		ago := time.Duration(0)
+		if len(args) > 2 {
+			ago, err = time.ParseDuration(args[2])
+		}
+		if err == nil {
+			err = printToken(args[0], args[1], ago)
+		}
+	case "history":
+		err = makeHistory(args[0])
+	case "forge":
+		err = forge(args[0], args[1])
+	case "hold":
+		err = hold(args[0], args[1])
+	case "await":
+		err = await(args[0])
+	case "ending":
+		_, err = signerAt(fleetkey.NewFileStore(args[0]), time.Now().AddDate(-10, 1, 0))
+	case "settings":
+		err = printSettings(args[0], args[1])
+	case "system":
+		err = makeSystem(args[0])
+	default:
+		err = fmt.Errorf("unknown fixture %s", os.Args[1])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func signerAt(store fleetkey.KeyStore, now time.Time) (*fleetkey.Signer, error) {
+	return fleetkey.NewSigner(context.Background(), store, fleetkey.Config{
+		Issuer: issuer, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+func printToken(kind, where string, ago time.Duration) error {
+	f := storeFlags{File: where}
+	if kind == "--secret" {
+		f = storeFlags{Secret: where}
+	}
+	store, err := f.open(context.Background(), newSecretFlags{})
+	if err != nil {
+		return err
+	}
+	s, err := signerAt(store, time.Now())
+	if err != nil {
+		return err
+	}
+	var text string
+	if ago == 0 {
+		text, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "api.read"})
+	} else { // Issue does not lie
+		text, err = issueAt(s.SigningKey(), time.Now().Add(-ago))
+	}
+	fmt.Print(text)
+	return err
+}
+
+func issueAt(key fleetkey.SigningKey, at time.Time) (string, error) {
+	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Algorithm), jwt.MapClaims{
+		"iss": issuer, "aud": issuer, "sub": "alice", "iat": at.Unix(), "exp": at.Add(time.Hour).Unix(),
+	})
+	token.Header["kid"], token.Header["typ"] = key.KeyID, "at+jwt"
+	return token.SignedString(key.Signer)
+}
+
+func hold(lock, ready string) error {
+	if err := flock.New(lock).Lock(); err != nil {
+		return err
+	}
+	if err := os.WriteFile(ready, nil, 0o600); err != nil {
+		return err
+	}
+	select {}
+}
+
+func await(file string) error {
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(file); err == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s did not appear", file)
+}
+
+func forge(token, other string) error {
+	a, err := os.ReadFile(token)
+	if err != nil {
+		return err
+	}
+	b, err := os.ReadFile(other)
+	fmt.Printf("%s%s", a[:bytes.LastIndexByte(a, '.')], b[bytes.LastIndexByte(b, '.'):])
+	return err
+}
+
+func printSettings(kind, where string) error {
+	section := map[string]any{"File": map[string]string{"Path": where}}
+	if kind == "--secret" {
+		section = map[string]any{"AwsSecretManager": map[string]string{"SecretName": where}}
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"OpenIDServerSigningSettings": section})
+}
+
+func makeHistory(path string) error {
+	store, day := fleetkey.NewFileStore(path), 24*time.Hour
+	first, err := signerAt(store, time.Now().Add(-40*day))
+	if err != nil {
+		return err
+	}
+	token, err := first.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
+	if err != nil {
+		return err
+	}
+	second, err := signerAt(store, time.Now().Add(-20*day))
+	if err != nil {
+		return err
+	}
+	if err := second.Rotate(context.Background()); err != nil {
+		return err
+	}
+	return os.WriteFile(path+".token", []byte(token), 0o600)
+}
+
+// makeSystem makes the certificate of an IdentityServer, issued by an authority,
+// and a token signed with it, whose kid is as .NET writes it.
+func makeSystem(name string) error {
+	caKey, ca, err := certificate("authority of "+name, nil, nil)
+	if err != nil {
+		return err
+	}
+	key, cert, err := certificate(name, ca, caKey)
+	if err != nil {
+		return err
+	}
+	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
+		"iss": oldIssuer, "aud": issuer, "client_id": "web", "sub": "bob",
+		"exp": time.Now().Add(2 * time.Hour).Unix(), "nbf": time.Now().Unix(),
+	})
+	token.Header["kid"] = fmt.Sprintf("%XRS256", sha1.Sum(cert.Raw))
+	token.Header["typ"] = "at+jwt"
+	signed, err := token.SignedString(key)
+	if err != nil {
+		return err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	block := func(typ string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}) }
+	files := map[string][]byte{
+		".token": []byte(signed), ".cer": cert.Raw, ".crt": block("CERTIFICATE", cert.Raw), ".ca.crt": block("CERTIFICATE", ca.Raw),
+		".key": block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), ".key8": block("PRIVATE KEY", pkcs8),
+		".password": []byte(password + "\r\n"),
+	}
+	for ext, encoder := range map[string]*pkcs12.Encoder{".pfx": pkcs12.Modern2023, ".legacy.pfx": pkcs12.LegacyRC2, ".des.pfx": pkcs12.LegacyDES} {
+		if files[ext], err = encoder.Encode(key, cert, []*x509.Certificate{ca}, password); err != nil {
+			return err
+		}
+	}
+	if files[".open.pfx"], err = pkcs12.Modern2023.Encode(key, cert, nil, ""); err != nil {
+		return err
+	}
+	// Who writes a PFX chooses the order of the certificates.
+	if files[".reversed.pfx"], err = pkcs12.Modern2023.Encode(key, ca, []*x509.Certificate{cert}, password); err != nil {
+		return err
+	}
+	for ext, data := range files {
+		if err := os.WriteFile(name+ext, data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKey) (*rsa.PrivateKey, *x509.Certificate, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IsCA: issuer == nil, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-1000 * time.Hour), NotAfter: time.Now().Add(10000 * time.Hour),
+	}
+	if issuer == nil {
+		issuer, issuerKey = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return key, cert, err
+}
+
+// readPolicy takes actions and resources out of what fleetkey policy prints.
+func readPolicy(text string, p *awsfake.Policy) error {
+	var document struct {
+		Statement []struct {
+			Effect   string
+			Action   []string
+			Resource any
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &document); err != nil {
+		return err
+	}
+	for _, s := range document.Statement {
+		p.Actions = append(p.Actions, s.Action...)
+		switch r := s.Resource.(type) {
+		case string:
+			p.Resources = append(p.Resources, r)
+		case []any:
+			for _, one := range r {
+				p.Resources = append(p.Resources, one.(string))
+			}
+		}
+	}
+	return nil
+}
+
+// wrongClock returns the address of a proxy to an AWS whose clock is ten minutes
+// ahead.
+func wrongClock(t testing.TB, server *awsfake.Server) string {
+	target, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy.ModifyResponse = func(r *http.Response) error {
+		r.Header.Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))
+		return nil
+	}
+	s := httptest.NewServer(proxy)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+func compile(ts *testscript.TestScript, expr string) *regexp.Regexp {
+	re, err := regexp.Compile(expr)
+	ts.Check(err)
+	return re
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// initCmd creates the first key. The servers do so by themselves at their first
+// start; this is for those who want it there before, or whose servers may only
+// read.
+type initCmd struct {
+	storeFlags
+	newSecretFlags
+	Issuer     string `required:"" placeholder:"URL" help:"The servers' issuer; it becomes the subject of the certificate."`
+	Algorithm  string `enum:"RS256,PS256,ES256,ES384,EdDSA" default:"RS256" help:"RS256, PS256, ES256, ES384 or EdDSA."`
+	CommonName string `placeholder:"NAME" help:"Another subject of the certificate."`
+}
+
+// Run is called by kong.
+func (c *initCmd) Run(a *app) error {
+	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
+	defer cancel()
+	store, err := c.open(ctx, c.newSecretFlags)
+	if err != nil {
+		return err
+	}
+	_, _, absent := store.Load(ctx)
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer: c.Issuer, Algorithm: c.Algorithm, CommonName: c.CommonName, Logger: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = signer.Close() }()
+	kid := signer.Status().SigningKeyID
+	switch {
+	case absent == nil:
+		a.printf("%s holds keys already; nothing was changed. Signing key: %s\n", name(store), kid)
+	case errors.Is(absent, fleetkey.ErrNotExist):
+		a.printf("%s now holds the first key: %s\n", name(store), kid)
+	default: // AWS may deny the first look at what is not there
+		a.printf("%s holds keys. Signing key: %s\n", name(store), kid)
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+// Command fleetkey is the operator's tool of the fleetkey library: it shows,
+// makes, moves and mends the keys that a fleet of OpenID servers shares.
+//
+//	fleetkey status --file /var/lib/openid-server/keys.pem
+//	fleetkey doctor --secret indicium/openid-server-test
+//	fleetkey import signing.pfx --settings appsettings.json
+//
+// docs/cli.md shows every command with its output.
+//
+// Exit status:
+//
+//	0  done, and nothing is wrong
+//	1  failed: the message says why; nothing was changed unless it says so
+//	2  the command line cannot be understood
+//	3  status, verify or doctor have looked, and something is wrong
+//	4  not confirmed: nothing was changed
+//
+// Results go to standard output; messages, questions and warnings to standard
+// error. Private keys are never printed: export writes them to a file, and only
+// when told to.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/posener/complete"
+	"github.com/willabides/kongplete"
+)
+
+// A cli is the command line. Each command is a file of its name.
+type cli struct {
+	Verbose bool             `short:"v" help:"Log to standard error what the library does."`
+	Timeout time.Duration    `default:"1m" help:"Give up on a store after this time."`
+	Version kong.VersionFlag `help:"Print the version and end."`
+
+	Status statusCmd `cmd:"" help:"Show the keys: a table and a timeline."`
+	Verify verifyCmd `cmd:"" help:"Check a token, and say which check fails and why."`
+	Doctor doctorCmd `cmd:"" help:"Find what is wrong around a store, and the command that mends it."`
+
+	Init   initCmd   `cmd:"" help:"Create the first key, if the store has none."`
+	Rotate rotateCmd `cmd:"" help:"Announce a new key, which later takes over."`
+	Revoke revokeCmd `cmd:"" help:"Take a stolen key out at once."`
+
+	Import importCmd `cmd:"" help:"Bring in a key or a certificate: PEM, or PFX from Windows."`
+	Export exportCmd `cmd:"" help:"Write out certificates, or with a flag the private keys."`
+	Copy   copyCmd   `cmd:"" help:"Copy the keys to another, empty store, under the same kids."`
+
+	Policy policyCmd `cmd:"" help:"Print the least IAM policy for a secret."`
+
+	InstallCompletions kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete fleetkey's commands."`
+}
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitWrong       = 3
+	exitUnconfirmed = 4
+)
+
+// A usageError is one that kong cannot find.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+// errWrong ends a command that has printed what is wrong.
+var errWrong = errors.New("something is wrong")
+
+// An app is what a command works with.
+type app struct {
+	ctx            context.Context
+	stdin          *os.File
+	stdout, stderr io.Writer
+	log            *slog.Logger
+	timeout        time.Duration
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	var c cli
+	parser := kong.Must(&c, kong.Name("fleetkey"),
+		kong.Description("The operator's tool for the signing keys that a fleet of OpenID servers shares.\n\n"+
+			"Exit status: 0 done; 1 failed; 2 wrong usage; 3 something is wrong with keys, token or surroundings; 4 not confirmed."),
+		kong.Vars{"version": version()}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*"))) // ends here when a shell asks
+	command, err := parser.Parse(args)
+	if err != nil {
+		return report(os.Stderr, usageError(err.Error()))
+	}
+	a := &app{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, log: slog.New(slog.DiscardHandler), timeout: c.Timeout}
+	if c.Verbose {
+		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
+	}
+	return report(os.Stderr, command.Run(a))
+}
+
+// report prints an error, if there is one to print, and returns the exit status.
+func report(w io.Writer, err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.Is(err, errWrong):
+		return exitWrong
+	}
+	_, _ = fmt.Fprintf(w, "fleetkey: %v\n", trimPrefix(err))
+	switch {
+	case errors.As(err, &usage):
+		_, _ = fmt.Fprintln(w, "Try: fleetkey --help, or fleetkey COMMAND --help")
+		return exitUsage
+	case errors.Is(err, errUnconfirmed):
+		return exitUnconfirmed
+	}
+	return exitFailed
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version + " " + info.GoVersion
+}
+
+func (a *app) printf(format string, args ...any) { _, _ = fmt.Fprintf(a.stdout, format, args...) }
+
+// note tells something that is not the result.
+func (a *app) note(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kong"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/internal/moto"
+)
+
+// The scripts in testdata run the program itself. Those in script run twice, on
+// a file and on moto, with the store in $KIND $KEYS; those in file and fake
+// need the one or the other.
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"fleetkey": main, "fixture": fixture})
+}
+
+func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscript.Params {
+	t.Helper()
+	return testscript.Params{
+		Dir:                 filepath.Join("testdata", dir),
+		RequireExplicitExec: true,
+		Setup:               setup,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"capture": capture, "exits": exits, "secretless": secretless, "replace": replace,
+		},
+		Condition: func(name string) (bool, error) {
+			return name == "root" && os.Geteuid() == 0, nil
+		},
+	}
+}
+
+func onFile(e *testscript.Env) error {
+	e.Vars = append(e.Vars, "KIND=--file", "KIND2=-file", "KEYS="+filepath.Join(e.WorkDir, "keys", "keys.pem"))
+	return nil
+}
+
+// awsEnv is what the SDK needs to find a server on this machine.
+func awsEnv(e *testscript.Env, url string) {
+	e.Vars = append(e.Vars, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+url, "AWS_REGION="+awsfake.Region,
+		"AWS_ACCESS_KEY_ID=AKIDTEST", "AWS_SECRET_ACCESS_KEY=secret-of-the-test", "AWS_EC2_METADATA_DISABLED=true",
+		"KIND=--secret", "KIND2=-secret", "KEYS=cli/"+strings.ToLower(filepath.Base(e.WorkDir))+"/of_"+strings.ReplaceAll(filepath.Base(filepath.Dir(e.WorkDir)), "-", "_"))
+}
+
+func TestOnFile(t *testing.T)   { testscript.Run(t, params(t, "script", onFile)) }
+func TestFileOnly(t *testing.T) { testscript.Run(t, params(t, "file", onFile)) }
+
+func TestOnMoto(t *testing.T) {
+	url := moto.URL(t)
+	testscript.Run(t, params(t, "script", func(e *testscript.Env) error {
+		awsEnv(e, url)
+		return nil
+	}))
+}
+
+// TestOnFake runs what moto cannot do: policies with resources, deletion, a
+// clock that is wrong.
+func TestOnFake(t *testing.T) {
+	p := params(t, "fake", nil)
+	p.Setup = func(e *testscript.Env) error {
+		server := awsfake.Start(e.T().(testing.TB))
+		e.Values[fakeKey{}] = server
+		awsEnv(e, server.URL)
+		e.Vars = append(e.Vars, "WRONGCLOCK="+wrongClock(e.T().(testing.TB), server))
+		return nil
+	}
+	p.Cmds["enforce"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		server := fake(ts)
+		if len(args) == 0 {
+			server.Enforce(nil)
+			return
+		}
+		policy := &awsfake.Policy{BareNames: args[0] == "bare"}
+		ts.Check(readPolicy(ts.ReadFile(args[1]), policy))
+		server.Enforce(policy)
+	}
+	p.Cmds["inject"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		server := fake(ts)
+		server.Heal()
+		if len(args) > 0 {
+			fault := awsfake.KMSDenied(args[1])
+			if args[0] == "expired" {
+				fault = awsfake.Expired()
+				fault.Action = args[1]
+			}
+			server.Inject(fault)
+		}
+	}
+	p.Cmds["versions"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		if n := fake(ts).Versions(args[0]); strconv.Itoa(n) != args[1] {
+			ts.Fatalf("%d versions of %s, not %s", n, args[0], args[1])
+		}
+	}
+	p.Cmds["delete"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		_, err := fake(ts).Client().DeleteSecret(context.Background(), &secretsmanager.DeleteSecretInput{SecretId: &args[0]})
+		ts.Check(err)
+	}
+	testscript.Run(t, p)
+}
+
+type fakeKey struct{}
+
+// fake returns the AWS of a script.
+func fake(ts *testscript.TestScript) *awsfake.Server { return ts.Value(fakeKey{}).(*awsfake.Server) }
+
+// capture VAR REGEXP sets a variable to the first match in stdout, of the group
+// if there is one.
+func capture(ts *testscript.TestScript, _ bool, args []string) {
+	found := compile(ts, args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	if found == nil {
+		ts.Fatalf("%q is not in stdout:\n%s", args[1], ts.ReadFile("stdout"))
+	}
+	ts.Setenv(args[0], found[len(found)-1])
+}
+
+// exits STATUS PROGRAM ARG... runs a program that has to end with a status.
+func exits(ts *testscript.TestScript, _ bool, args []string) {
+	status := 0
+	err := ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		status = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if strconv.Itoa(status) != args[0] {
+		ts.Fatalf("exit status %d, not %s\n%s%s", status, args[0], ts.ReadFile("stdout"), ts.ReadFile("stderr"))
+	}
+}
+
+// secretless FILE... fails if the last command has printed a line of a private
+// key in one of the files.
+func secretless(ts *testscript.TestScript, _ bool, args []string) {
+	printed := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+	for _, file := range args {
+		private := false
+		for line := range strings.Lines(ts.ReadFile(file)) {
+			line = strings.TrimSpace(line)
+			switch {
+			case strings.Contains(line, "PRIVATE KEY-----"):
+				private = strings.Contains(line, "BEGIN")
+			case private && len(line) > 15 && strings.Contains(printed, line):
+				ts.Fatalf("the command has printed a private key")
+			}
+		}
+	}
+	if strings.Contains(printed, "PRIVATE KEY--") {
+		ts.Fatalf("the command has printed a private key")
+	}
+}
+
+// replace FILE OLD NEW changes a file.
+func replace(ts *testscript.TestScript, _ bool, args []string) {
+	text := ts.ReadFile(args[0])
+	if !strings.Contains(text, args[1]) {
+		ts.Fatalf("%q is not in %s", args[1], args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
+}
+
+func TestEveryCommandIsDocumented(t *testing.T) {
+	page, err := os.ReadFile(docsPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parser, err := kong.New(&cli{}, kong.Vars{"version": ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range parser.Model.Children {
+		if !strings.Contains(string(page), "fleetkey "+command.Name+" ") && !strings.Contains(string(page), "fleetkey "+command.Name+"\n") {
+			t.Errorf("docs/cli.md shows no run of fleetkey %s", command.Name)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// statusCmd shows the keys as a server would see them now.
+type statusCmd struct {
+	storeFlags
+	policyFlags
+	JSON bool `help:"Print JSON."`
+}
+
+// Run is called by kong.
+func (c *statusCmd) Run(a *app) error {
+	l, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	signer, err := look(a.ctx, l, c.config(a))
+	if err != nil {
+		return err
+	}
+	status := signer.Status()
+	_ = signer.Close()
+	if c.JSON {
+		err = printJSON(a, status)
+	} else {
+		err = printStatus(a, status)
+	}
+	if err == nil && (status.Err != nil || len(status.Warnings()) > 0) {
+		return errWrong
+	}
+	return err
+}
+
+func printStatus(a *app, s fleetkey.Status) error {
+	now := time.Now()
+	a.printf("%s, version %s\n\n", s.Store, s.Version)
+	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "KID\tALG\tROLE\tSIGNS FROM\tTRUSTED UNTIL\tCERTIFICATE ENDS")
+	for _, k := range s.Keys {
+		from := stamp(k.NotBefore)
+		if k.Role == fleetkey.VerifyOnly {
+			from = "-"
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, k.Algorithm, k.Role, from, stamp(k.TrustedUntil), stamp(k.NotAfter))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	a.printf("\n%s\n", timeline(s, now, 72))
+	for _, next := range []struct {
+		at   time.Time
+		what string
+	}{
+		{s.NextActivation, "the announced key begins to sign"},
+		{s.RotationDue, "the next key is to be announced"},
+	} {
+		if !next.at.IsZero() {
+			a.printf("%s  %s\n", stamp(next.at), next.what)
+		}
+	}
+	if s.Err != nil {
+		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
+	}
+	for _, w := range s.Warnings() {
+		a.printf("WARNING: %s\n", w)
+	}
+	return nil
+}
+
+// statusJSON is what --json prints. Names once given stay.
+type statusJSON struct {
+	Store          string     `json:"store"`
+	Version        string     `json:"version"`
+	SigningKeyID   string     `json:"signing_kid,omitempty"`
+	SigningSince   *time.Time `json:"signing_since,omitempty"`
+	NextActivation *time.Time `json:"next_activation,omitempty"`
+	RotationDue    *time.Time `json:"rotation_due,omitempty"`
+	NextChange     *time.Time `json:"next_change,omitempty"`
+	Error          string     `json:"error,omitempty"`
+	Warnings       []string   `json:"warnings,omitempty"`
+	Keys           []keyJSON  `json:"keys"`
+}
+
+type keyJSON struct {
+	KeyID        string     `json:"kid"`
+	Algorithm    string     `json:"alg"`
+	Role         string     `json:"role"`
+	NotBefore    *time.Time `json:"not_before"`
+	NotAfter     *time.Time `json:"not_after"`
+	TrustedUntil *time.Time `json:"trusted_until"`
+}
+
+func printJSON(a *app, s fleetkey.Status) error {
+	utc := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		t = t.UTC()
+		return &t
+	}
+	out := statusJSON{
+		Store: s.Store, Version: string(s.Version), SigningKeyID: s.SigningKeyID, SigningSince: utc(s.SigningSince),
+		NextActivation: utc(s.NextActivation), RotationDue: utc(s.RotationDue), NextChange: utc(s.NextChange), Warnings: s.Warnings(),
+	}
+	if s.Err != nil {
+		out.Error = trimPrefix(s.Err)
+	}
+	for _, k := range s.Keys {
+		out.Keys = append(out.Keys, keyJSON{k.KeyID, k.Algorithm, string(k.Role), utc(k.NotBefore), utc(k.NotAfter), utc(k.TrustedUntil)})
+	}
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// This file draws the lives of keys over time:
+//
+//	                  now
+//	x7Qz…             :   ......####################>
+//	Fk1c…  <##########:#########-----
+//
+// # signs, . is announced, - is trusted and signs no more (or never did).
+
+// timeline returns the drawing, width columns wide. Times far from now are cut
+// off: a certificate lives ten years, a rotation takes a day.
+func timeline(s fleetkey.Status, now time.Time, width int) string {
+	start, end := span(s, now)
+	column := func(t time.Time) int {
+		return max(0, min(width, int(float64(width)*t.Sub(start).Seconds()/end.Sub(start).Seconds())))
+	}
+	var out strings.Builder
+	const margin = 13
+	head := []byte(strings.Repeat(" ", width+1))
+	head[column(now)] = '|'
+	fmt.Fprintf(&out, "%*s%s\n", margin, "now ", strings.TrimRight(string(head), " "))
+	for _, k := range s.Keys {
+		row := []byte(strings.Repeat(" ", width))
+		paint := func(mark byte, from, to time.Time) {
+			for i := column(from); i < min(width, max(column(to), column(from)+1)) && from.Before(to); i++ {
+				row[i] = mark
+			}
+		}
+		begins, replaced := k.NotBefore, successor(s, k)
+		if k.Role == fleetkey.VerifyOnly {
+			begins, replaced = start, start
+		}
+		if replaced.IsZero() || replaced.After(k.TrustedUntil) {
+			replaced = k.TrustedUntil
+		}
+		if begins.After(now) {
+			paint('.', now, begins)
+		}
+		paint('-', replaced, k.TrustedUntil)
+		paint('#', begins, replaced)
+		if begins.Before(start) {
+			row[0] = '<'
+		}
+		if k.TrustedUntil.After(end) {
+			row[width-1] = '>'
+		}
+		fmt.Fprintf(&out, "%-*s%s\n", margin, short(k.KeyID), strings.TrimRight(string(row), " "))
+	}
+	fmt.Fprintf(&out, "%*s%-*s%*s\n", margin, "", width/2, stamp(start), width-width/2, stamp(end))
+	fmt.Fprintf(&out, "%*s. announced   # signs   - trusted only\n", margin, "")
+	return out.String()
+}
+
+// span returns the stretch of time to draw: all changes near now, with room.
+func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
+	const near = 400 * 24 * time.Hour
+	times := []time.Time{now}
+	for _, k := range s.Keys {
+		for _, t := range []time.Time{k.NotBefore, k.TrustedUntil} {
+			if t.Sub(now).Abs() < near {
+				times = append(times, t)
+			}
+		}
+	}
+	if !s.RotationDue.IsZero() {
+		times = append(times, s.RotationDue)
+	}
+	if !slices.ContainsFunc(times, now.Before) {
+		times = append(times, now.AddDate(0, 1, 0)) // nothing is to come: show that
+	}
+	start, end = slices.MinFunc(times, time.Time.Compare), slices.MaxFunc(times, time.Time.Compare)
+	room := max(end.Sub(start)/8, time.Hour)
+	return start.Add(-room), end.Add(room)
+}
+
+// successor returns when the next key of the fleet takes over from k, or zero.
+func successor(s fleetkey.Status, k fleetkey.KeyInfo) time.Time {
+	var next time.Time
+	for _, other := range s.Keys {
+		newer := other.NotBefore.After(k.NotBefore) && other.Role != fleetkey.VerifyOnly
+		if newer && (next.IsZero() || other.NotBefore.Before(next)) {
+			next = other.NotBefore
+		}
+	}
+	return next
+}
+
+// short cuts a kid to what tells keys apart.
+func short(kid string) string {
+	if len(kid) > 11 {
+		return kid[:10] + "~"
+	}
+	return kid
+}

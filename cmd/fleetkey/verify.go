@@ -1,0 +1,182 @@
+package main
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// verifyCmd checks a token as a server would, and says more about a refusal
+// than a server may.
+type verifyCmd struct {
+	Token string `arg:"" help:"The token, or - to read it from standard input, which keeps it out of the list of processes."`
+	storeFlags
+	policyFlags
+	Issuer       string   `placeholder:"URL" help:"Config.Issuer of the servers; without it the issuer is not checked."`
+	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
+	FormerIssuer []string `sep:"none" placeholder:"URL" help:"Config.FormerIssuers of the servers."`
+}
+
+// checks are what Verify looks at, in its order, each with the error that
+// says that it failed. Every check before the one that failed has succeeded.
+var checks = []struct {
+	name   string
+	failed error
+}{
+	{"form", fleetkey.ErrMalformed},
+	{"type", fleetkey.ErrWrongType},
+	{"key", fleetkey.ErrUnknownKey},
+	{"algorithm", fleetkey.ErrWrongAlgorithm},
+	{"signature", fleetkey.ErrBadSignature},
+	{"claims present", fleetkey.ErrMissingClaim},
+	{"not expired", fleetkey.ErrExpired},
+	{"begun", fleetkey.ErrNotYetValid},
+	{"issuer", fleetkey.ErrWrongIssuer},
+	{"audience", fleetkey.ErrWrongAudience},
+}
+
+// Run is called by kong.
+func (c *verifyCmd) Run(a *app) error {
+	token, err := c.read(a)
+	if err != nil {
+		return err
+	}
+	l, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	said := peek(token)
+	cfg := c.config(a)
+	cfg.FormerIssuers, cfg.Issuer, cfg.Audience = c.FormerIssuer, c.Issuer, c.Audience
+	if c.Issuer == "" {
+		cfg.Issuer = said.issuer()
+	}
+	if len(c.Audience) == 0 {
+		cfg.Audience = said.audience()
+	}
+	signer, err := look(a.ctx, l, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = signer.Close() }()
+	verified, failure := signer.Verify(a.ctx, token)
+	a.printf("against %s\n", l.name)
+	c.print(a, failure)
+	if failure == nil {
+		a.printf("\nVALID until %s: subject %q, client %q, scope %q, key %s\n", stamp(verified.ExpiresAt()), verified.Subject(),
+			verified.ClientID(), verified.Scope(), verified.KeyID())
+		return nil
+	}
+	a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
+	if errors.Is(failure, fleetkey.ErrUnknownKey) || errors.Is(failure, fleetkey.ErrBadSignature) {
+		entries, err := parseBundle(l.bundle)
+		if err != nil {
+			return fmt.Errorf("%s: %w", l.name, err)
+		}
+		a.printf("%s\n", whyUnknown(entries, signer.Status(), said))
+	}
+	return errWrong
+}
+
+func (c *verifyCmd) read(a *app) (string, error) {
+	token := c.Token
+	if token == "-" {
+		text, err := io.ReadAll(io.LimitReader(a.stdin, fleetkey.MaxTokenSize+100))
+		if err != nil {
+			return "", fmt.Errorf("read the token from standard input: %w", err)
+		}
+		token = string(text)
+	}
+	token = strings.TrimSpace(token)
+	return strings.TrimPrefix(strings.TrimPrefix(token, "Authorization: "), "Bearer "), nil
+}
+
+// print lists the checks. What Verify finds wrong with claims in general has no
+// line of its own: some of it comes before the times, some after.
+func (c *verifyCmd) print(a *app, failure error) {
+	result := "ok"
+	general := failure != nil
+	for _, check := range checks {
+		general = general && !errors.Is(failure, check.failed)
+	}
+	for _, check := range checks {
+		switch {
+		case general && check.name == "claims present":
+			a.printf("%-16s FAILED (the claims)\n", check.name)
+			result, general = "not reached", false
+			continue
+		case failure != nil && errors.Is(failure, check.failed):
+			a.printf("%-16s FAILED\n", check.name)
+			result = "not reached"
+			continue
+		}
+		line := result
+		if result == "ok" && (check.name == "issuer" && c.Issuer == "" || check.name == "audience" && len(c.Audience) == 0) {
+			line = "not checked (give --" + check.name + ")"
+		}
+		a.printf("%-16s %s\n", check.name, line)
+	}
+}
+
+// A claimed is what a token says of itself. Nothing of it is proved.
+type claimed struct {
+	KeyID    string          `json:"-"`
+	Issuer   string          `json:"iss"`
+	Audience json.RawMessage `json:"aud"`
+	IssuedAt float64         `json:"iat"`
+}
+
+func peek(token string) claimed {
+	var c claimed
+	header, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	decodeSegment(payload, &c)
+	var h struct {
+		KeyID string `json:"kid"`
+	}
+	decodeSegment(header, &h)
+	c.KeyID = h.KeyID
+	return c
+}
+
+// decodeSegment leaves v as it is if the segment cannot be read: Verify says why.
+func decodeSegment(segment string, v any) {
+	if text, err := base64.RawURLEncoding.DecodeString(segment); err == nil {
+		_ = json.Unmarshal(text, v)
+	}
+}
+
+// issuer returns the token's, if it could be one.
+func (c claimed) issuer() string {
+	u, err := url.Parse(c.Issuer)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.Issuer, "?#") {
+		return noIssuer
+	}
+	return c.Issuer
+}
+
+func (c claimed) audience() []string {
+	var one string
+	var many []string
+	if bytes.HasPrefix(bytes.TrimSpace(c.Audience), []byte("[")) {
+		_ = json.Unmarshal(c.Audience, &many) // Verify says what is wrong with it
+	} else if json.Unmarshal(c.Audience, &one) == nil {
+		many = []string{one}
+	}
+	for _, name := range many {
+		if name == "" {
+			return nil
+		}
+	}
+	return many
+}
+
+func (c claimed) issued() time.Time { return time.Unix(int64(c.IssuedAt), 0) }

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// This file tells why a token's key is not among the trusted ones: what became
+// of it, as far as the certificates of the others show.
+
+// whyUnknown returns a sentence or two for the operator.
+func whyUnknown(entries []entry, s fleetkey.Status, said claimed) string {
+	for _, e := range entries {
+		for _, kid := range revoked(e) {
+			if kid == said.KeyID {
+				return fmt.Sprintf("The key was REVOKED. %s signs now, since %s.", s.SigningKeyID, stamp(s.SigningSince))
+			}
+		}
+	}
+	for _, k := range s.Keys {
+		if k.KeyID != said.KeyID {
+			continue
+		}
+		next := successor(s, k)
+		switch {
+		case k.Role == fleetkey.VerifyOnly || k.Role != fleetkey.Gone:
+			return "The key is known and trusted, so the token was altered, or signed with another key under its kid."
+		case next.IsZero():
+			return fmt.Sprintf("The key's certificate ended at %s.", stamp(k.NotAfter))
+		}
+		return fmt.Sprintf("The key was replaced at %s, and was trusted until %s (--retain of the servers after that).", stamp(next), stamp(k.TrustedUntil))
+	}
+	return "No key in the store has this kid. " + guess(s, said)
+}
+
+// guess compares when the token says that it was issued with who signed then.
+func guess(s fleetkey.Status, said claimed) string {
+	var oldest, then *fleetkey.KeyInfo
+	for i := range s.Keys { // newest first
+		k := &s.Keys[i]
+		if k.Role == fleetkey.VerifyOnly {
+			continue
+		}
+		oldest = k
+		if then == nil && !k.NotBefore.After(said.issued()) {
+			then = k
+		}
+	}
+	switch {
+	case said.IssuedAt == 0 || oldest == nil:
+		return "The token does not say when it was issued."
+	case then == nil:
+		return fmt.Sprintf("The token says it was issued at %s. The oldest key in the store began at %s, so the token's key had been "+
+			"replaced by then, and is gone; or the token comes from a server with another store.", stamp(said.issued()), stamp(oldest.NotBefore))
+	}
+	return fmt.Sprintf("The token says it was issued at %s, when %s was the key to sign with: so it comes from a server "+
+		"with another store, from another issuer, or from a key revoked long ago.", stamp(said.issued()), then.KeyID)
+}
+
+// revoked returns the kids of whose revocation a certificate tells.
+func revoked(e entry) []string {
+	var kids []string
+	for _, u := range e.cert.URIs {
+		if escaped, ok := strings.CutPrefix(u.Opaque, "revokes:"); ok && u.Scheme == "fleetkey" {
+			if kid, err := url.PathUnescape(escaped); err == nil {
+				kids = append(kids, kid)
+			}
+		}
+	}
+	return kids
+}
