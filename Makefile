@@ -3,10 +3,10 @@
 GO ?= go
 FUZZTIME ?= 2m
 
-# An example that needs more than the library does is a module of its own, as
-# are the benchmarks and the programs that run foreign clients.
-EXAMPLES = $(patsubst %/go.mod,%,$(wildcard examples/*/go.mod))
-MODULES = . $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
+# What needs more than the library does is a module of its own: the operators'
+# tool, examples, metrics, benchmarks, foreign clients, attacks.
+OTHERS = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
+MODULES = . $(OTHERS)
 
 # Pinned here, out of go.mod: a user of the library gets none of it.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
@@ -17,7 +17,7 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # tools are missing fails here, where plain "go test ./..." skips it.
 test:
 	internal/moto/with-moto.sh $(GO) test -race ./...
-	@set -e; for m in $(EXAMPLES); do \
+	@set -e; for m in $(OTHERS); do \
 		echo "internal/moto/with-moto.sh $(GO) -C $$m test -race ./..."; \
 		internal/moto/with-moto.sh $(GO) -C $$m test -race ./...; \
 	done

@@ -27,7 +27,7 @@ var (
 	// ErrWrongType: the header's typ is not at+jwt (RFC 9068 section 2.1).
 	ErrWrongType error = &sentinel{"token is not an access token", []error{jwt.ErrTokenUnverifiable}}
 	// ErrUnknownKey: no trusted key has the token's kid.
-	ErrUnknownKey error = &sentinel{"token is signed by an unknown key", []error{jwt.ErrTokenUnverifiable}}
+	ErrUnknownKey error = &sentinel{"unknown key", []error{jwt.ErrTokenUnverifiable}}
 	// ErrWrongAlgorithm: the header's alg is not the one of the key.
 	ErrWrongAlgorithm error = &sentinel{"token names another algorithm than its key's", []error{jwt.ErrTokenSignatureInvalid}}
 	// ErrBadSignature: the signature does not fit the content.
