@@ -1,0 +1,70 @@
+// Command zitadel-op is an OpenID Provider made with zitadel/oidc, as a fleet of
+// two that share one signing key by fleetkey.
+//
+// This file is what a program of your own needs. The others are the usual parts
+// of a zitadel/oidc server, as small as they can be.
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/zitadel/oidc/v3/pkg/op"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// keys implements the three methods of op.Storage that are about keys. Each asks
+// the Signer anew, which answers from memory, so that a rotation reaches
+// zitadel/oidc without a restart.
+type keys struct{ signer *fleetkey.Signer }
+
+// SigningKey returns the key that signs now.
+func (k keys) SigningKey(context.Context) (op.SigningKey, error) {
+	key := k.signer.SigningKey()
+	if key.Signer == nil {
+		return nil, errors.New("no key can sign now; the signer's Status tells why")
+	}
+	return signingKey{key}, nil
+}
+
+// KeySet returns all keys to publish and to verify with: the one that signs,
+// the announced and the replaced.
+func (k keys) KeySet(context.Context) ([]op.Key, error) {
+	var set []op.Key
+	for _, key := range k.signer.PublicKeys() {
+		set = append(set, publicKey{key})
+	}
+	return set, nil
+}
+
+// SignatureAlgorithms returns the algorithms of these keys, for the discovery
+// document and for the verification of tokens.
+func (k keys) SignatureAlgorithms(context.Context) ([]jose.SignatureAlgorithm, error) {
+	var algorithms []jose.SignatureAlgorithm
+	for _, key := range k.signer.PublicKeys() {
+		if a := jose.SignatureAlgorithm(key.Algorithm); !slices.Contains(algorithms, a) {
+			algorithms = append(algorithms, a)
+		}
+	}
+	return algorithms, nil
+}
+
+type signingKey struct{ fleetkey.SigningKey }
+
+func (k signingKey) ID() string { return k.KeyID }
+func (k signingKey) SignatureAlgorithm() jose.SignatureAlgorithm {
+	return jose.SignatureAlgorithm(k.Algorithm)
+}
+func (k signingKey) Key() any { return k.Signer }
+
+type publicKey struct{ fleetkey.PublicKey }
+
+func (k publicKey) ID() string { return k.KeyID }
+func (k publicKey) Algorithm() jose.SignatureAlgorithm {
+	return jose.SignatureAlgorithm(k.PublicKey.Algorithm)
+}
+func (k publicKey) Use() string { return "sig" }
+func (k publicKey) Key() any    { return k.PublicKey.Key }
