@@ -32,7 +32,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, requireAll bool) error {
+func run(ctx context.Context, requireAll bool) (err error) {
 	if _, err := os.Stat("node/package.json"); err != nil {
 		return errors.New("run this in the folder interop")
 	}
@@ -46,7 +46,7 @@ func run(ctx context.Context, requireAll bool) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(temp)
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
 	authorityFile := filepath.Join(temp, "authority.pem")
 	if err := os.WriteFile(authorityFile, authority, 0o600); err != nil {
 		return err

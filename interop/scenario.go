@@ -82,13 +82,13 @@ type stage struct {
 
 // play takes all clients through the story with one algorithm. An error is the
 // server's; what clients do wrong is in the rows.
-func play(ctx context.Context, url string, mux *http.ServeMux, algorithm string, clients []client) ([]*row, error) {
+func play(ctx context.Context, url string, mux *http.ServeMux, algorithm string, clients []client) (rows []*row, err error) {
 	path := "/" + algorithm
 	f, err := newFleet(ctx, url+path, algorithm)
 	if err != nil {
 		return nil, err
 	}
-	defer f.close()
+	defer func() { err = errors.Join(err, f.close()) }()
 	f.serve(mux, path)
 	s := &stage{fleet: f, algorithm: algorithm, clients: clients}
 	for _, c := range clients {

@@ -29,18 +29,18 @@ func main() {
 
 // demonstrate gets tokens from one instance and shows them to the other, before
 // and after a rotation.
-func demonstrate(ctx context.Context, out io.Writer) error {
+func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "fosite-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	store := func() fleetkey.KeyStore { return fleetkey.NewFileStore(filepath.Join(dir, "keys.pem")) }
 	f, err := startFleet(ctx, store(), store())
 	if err != nil {
 		return err
 	}
-	defer f.close()
+	defer func() { err = errors.Join(err, f.close()) }()
 
 	old, err := f.demonstrateToken(ctx, out, 0, 1)
 	if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,19 +25,19 @@ func main() {
 
 // demonstrate logs in at one instance and shows the tokens to the other, before
 // and after a rotation.
-func demonstrate(ctx context.Context, out io.Writer) error {
+func demonstrate(ctx context.Context, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "zitadel-op-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	// With the default, a day, there is nothing to see.
 	rotation := fleetkey.Rotation{Announce: time.Second}
 	f, err := startFleet(ctx, func() fleetkey.KeyStore { return fleetkey.NewFileStore(filepath.Join(dir, "keys.pem")) }, rotation)
 	if err != nil {
 		return err
 	}
-	defer f.close()
+	defer func() { err = errors.Join(err, f.close()) }()
 
 	old, err := f.demonstrateLogin(ctx, out, 0, 1)
 	if err != nil {
