@@ -71,7 +71,7 @@ func run(ctx context.Context, requireAll bool) (err error) {
 	if failed := failures(rows, requireAll); len(failed) > 0 {
 		return fmt.Errorf("see %s:\n%s", resultsFile, strings.Join(failed, "\n"))
 	}
-	fmt.Printf("%d clients, %d rows, nothing failed: see %s\n", len(clients), len(rows), resultsFile)
+	fmt.Printf("%d clients ran and did as they should, %d could not run: see %s\n", len(clients), len(absent)/len(algorithms), resultsFile)
 	return nil
 }
 
