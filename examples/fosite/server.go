@@ -37,8 +37,8 @@ type instance struct {
 	server *http.Server
 }
 
-func startInstance(ctx context.Context, store fleetkey.KeyStore, rotation fleetkey.Rotation, secret string) (*instance, error) {
-	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: issuer, Rotation: rotation, Logger: slog.New(slog.DiscardHandler)})
+func startInstance(ctx context.Context, store fleetkey.KeyStore, secret string) (*instance, error) {
+	signer, err := fleetkey.NewSigner(ctx, store, quick(issuer))
 	if err != nil {
 		return nil, err
 	}
@@ -56,6 +56,19 @@ func startInstance(ctx context.Context, store fleetkey.KeyStore, rotation fleetk
 }
 
 func (i *instance) close() error { return errors.Join(i.server.Close(), i.signer.Close()) }
+
+// quick lets a rotation take seconds instead of a day, to be watched. Leave all
+// but the Issuer and the Logger to fleetkey's defaults.
+func quick(issuer string) fleetkey.Config {
+	return fleetkey.Config{
+		Issuer:       issuer,
+		Logger:       slog.New(slog.DiscardHandler),
+		RefreshEvery: time.Second,
+		JWKSMaxAge:   time.Second,
+		ClockSkew:    100 * time.Millisecond,
+		Rotation:     fleetkey.Rotation{Announce: 4 * time.Second},
+	}
+}
 
 // newProvider puts fosite together, for the client credentials grant and for
 // introspection. Access tokens are JWTs as in RFC 9068, which fleetkey's own

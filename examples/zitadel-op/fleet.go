@@ -37,7 +37,7 @@ type instance struct {
 }
 
 // startFleet starts the instances. open opens the store for one of them.
-func startFleet(ctx context.Context, open func() fleetkey.KeyStore, rotation fleetkey.Rotation) (*fleet, error) {
+func startFleet(ctx context.Context, open func() fleetkey.KeyStore) (*fleet, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func startFleet(ctx context.Context, open func() fleetkey.KeyStore, rotation fle
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
 	for i := range f.instances {
-		signer, err := fleetkey.NewSigner(ctx, open(), fleetkey.Config{Issuer: f.issuer, Rotation: rotation, Logger: slog.New(slog.DiscardHandler)})
+		signer, err := fleetkey.NewSigner(ctx, open(), quick(f.issuer))
 		if err != nil {
 			return nil, errors.Join(err, f.close())
 		}
@@ -60,6 +60,19 @@ func startFleet(ctx context.Context, open func() fleetkey.KeyStore, rotation fle
 	f.balance()
 	go func() { _ = f.front.Serve(l) }() // until close
 	return f, nil
+}
+
+// quick lets a rotation take seconds instead of a day, to be watched. Leave all
+// but the Issuer and the Logger to fleetkey's defaults.
+func quick(issuer string) fleetkey.Config {
+	return fleetkey.Config{
+		Issuer:       issuer,
+		Logger:       slog.New(slog.DiscardHandler),
+		RefreshEvery: time.Second,
+		JWKSMaxAge:   time.Second,
+		ClockSkew:    100 * time.Millisecond,
+		Rotation:     fleetkey.Rotation{Announce: 4 * time.Second},
+	}
 }
 
 func (f *fleet) close() error {

@@ -21,7 +21,7 @@ func start(t *testing.T, stores ...fleetkey.KeyStore) *fleet {
 		stores = stores[1:]
 		return next
 	}
-	f, err := startFleet(t.Context(), open, fleetkey.Rotation{Announce: time.Second})
+	f, err := startFleet(t.Context(), open)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, f.close()) })
 	return f
