@@ -38,9 +38,10 @@ func report(rows []*row) string {
 
 const intro = `# Results
 
-Made by ` + "`go run .`" + ` in this folder; [README.md](README.md) says how. Each client is
-the unmodified library in its default configuration. It gets the issuer's URL,
-the audience and the algorithm, and finds the keys through discovery and JWKS.
+Made by ` + "`go run .`" + ` in this folder; [README.md](README.md) says how, and what two
+of the clients had to be told. Each client is the unmodified library, with its
+default caches. It gets the issuer's URL, the audience and the algorithm, and
+finds the keys through discovery and JWKS.
 
 ` + "`ok`" + ` means that the client accepted the tokens, ` + "`refused`" + ` that it refused them,
 each as it should. A cell in bold letters is a failure. The phases:
