@@ -11,7 +11,7 @@ MODULES = . $(OTHERS)
 # Pinned here, out of go.mod: a user of the library gets none of it.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint vet fmt fmt-check cover long bench simulation clean
+.PHONY: test lint vet fmt fmt-check cover long bench interop simulation clean
 
 # Every test, with the race detector and an AWS emulator beside it. A test whose
 # tools are missing fails here, where plain "go test ./..." skips it.
@@ -62,9 +62,14 @@ long:
 bench:
 	cd bench && $(GO) run .
 
+# Clients written by others, into interop/RESULTS.md. It needs Node, Python 3 and
+# a JDK with Maven.
+interop:
+	cd interop && FLEETKEY_REQUIRE=1 $(GO) run .
+
 # The proof of rotation at full size: 500 instances for five years.
 simulation:
 	FLEETKEY_SIM=full $(GO) test -run TestSimulation -v -timeout 2h .
 
 clean:
-	rm -rf .venv bin cover.out
+	rm -rf .venv bin cover.out interop/node/node_modules interop/python/.venv interop/java/target

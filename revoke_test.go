@@ -4,6 +4,7 @@ import (
 	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -266,4 +267,26 @@ func TestRevokeAKeptKey(t *testing.T) {
 		require.NoError(t, s.Revoke(t.Context(), victim))
 		require.NotContains(t, jwks(t, s), victim)
 	})
+}
+
+// A key that has retired stays retired when its successor is revoked, whether
+// its tokens may still live or not.
+func TestRevokeDoesNotBringBackWhatWasReplaced(t *testing.T) {
+	for name, after := range map[string]time.Duration{"trusted still": 2 * day, "gone": 3 * day} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				s := start(t, store, config())
+				first := s.SigningKey().KeyID
+				require.NoError(t, s.Rotate(t.Context()))
+				time.Sleep(after - time.Hour)
+				require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
+				time.Sleep(2 * time.Hour)
+				require.NoError(t, s.Refresh(t.Context()))
+				require.NotContains(t, jwks(t, s), first)
+				bundle, _ := store.Content()
+				require.Equal(t, 1, strings.Count(string(bundle), "BEGIN PRIVATE KEY"))
+			})
+		})
+	}
 }

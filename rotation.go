@@ -188,6 +188,24 @@ func newKeyForNow(now time.Time, cfg *Config, marks ...*url.URL) (*key, error) {
 	return newKey(cfg.Algorithm, cfg.CommonName, now.Add(-2*cfg.ClockSkew), marks...)
 }
 
+// settled returns k as it stands by now: nil if it is past its trust, and
+// without its private half if it has retired. So its end is its own, and does
+// not move when a successor leaves the set.
+func (s *keySet) settled(k *key, now time.Time, cfg *Config) *key {
+	end, successor := s.trustEnd(k, cfg.Rotation.Retain), s.successor(k)
+	if !now.Before(end) {
+		return nil
+	}
+	if k.private == nil || successor == nil || successor.cert.NotBefore.After(now) {
+		return k
+	}
+	retired, err := k.retire(end)
+	if err != nil { // a key that cannot sign a certificate is of no use
+		return nil
+	}
+	return retired
+}
+
 // without returns s less a key, for ever, and under whatever kid the same key
 // may also stand. The certificate of the key that signs then tells of it, since
 // an instance that finds a key gone has to know whether that is meant (see
@@ -198,7 +216,9 @@ func (s *keySet) without(lost *key, now time.Time, cfg *Config) (*keySet, error)
 	var keys []*key
 	for _, k := range s.keys {
 		if thumbprint(k.cert) != thumb {
-			keys = append(keys, k)
+			if k = s.settled(k, now, cfg); k != nil {
+				keys = append(keys, k)
+			}
 			continue
 		}
 		for _, u := range k.cert.URIs { // what it told, others have to
