@@ -61,7 +61,7 @@ func TestJWKSIsReadByGoJOSE(t *testing.T) {
 		assert.Equal(t, p.SigningKey().Certificate.Raw, k.Certificates[0].Raw)
 		assert.Len(t, k.CertificateThumbprintSHA256, 32)
 
-		signed, err := jose.ParseSigned(p.good(), []jose.SignatureAlgorithm{jose.SignatureAlgorithm(p.alg)})
+		signed, err := jose.ParseSignedCompact(p.good(), []jose.SignatureAlgorithm{jose.SignatureAlgorithm(p.alg)})
 		require.NoError(t, err)
 		claims, err := signed.Verify(k)
 		require.NoError(t, err, p.alg)
