@@ -76,6 +76,9 @@ func algorithmOf(cert *x509.Certificate) (algorithm, error) {
 		if public.E < 65537 {
 			return algorithm{}, fmt.Errorf("the RSA key has public exponent %d; at least 65537 is needed", public.E)
 		}
+		if fromROCA(public) {
+			return algorithm{}, errors.New("the RSA key was made by a faulty chip, and its private half can be worked out from it (CVE-2017-15361)")
+		}
 		switch cert.SignatureAlgorithm {
 		case x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS:
 			if bytes.Equal(cert.RawIssuer, cert.RawSubject) { // or it is how the authority signs
@@ -98,29 +101,6 @@ func algorithmOf(cert *x509.Certificate) (algorithm, error) {
 		return algorithmNamed("EdDSA")
 	}
 	return algorithm{}, fmt.Errorf("keys of type %T are not supported; use RSA, P-256, P-384 or Ed25519", cert.PublicKey)
-}
-
-// lowOrder reports whether an Ed25519 public key encodes one of the points of
-// order 1, 2, 4 or 8, in canonical form or not: a signature under such a key
-// can be made without a private key. The table holds their y coordinates, most
-// significant byte first (RFC 7748 section 7 lists the same subgroup).
-func lowOrder(public ed25519.PublicKey) bool {
-	var y [ed25519.PublicKeySize]byte
-	for i, b := range public {
-		y[len(y)-1-i] = b
-	}
-	y[0] &= 0x7f // the top bit is the sign of x
-	switch fmt.Sprintf("%x", y) {
-	case "0000000000000000000000000000000000000000000000000000000000000000",
-		"0000000000000000000000000000000000000000000000000000000000000001",
-		"05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826",
-		"7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7",
-		"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffec", // p-1
-		"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffed", // p, that is 0
-		"7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffee": // p+1, that is 1
-		return true
-	}
-	return false
 }
 
 // newKey generates a key of the named algorithm and a self-signed certificate

@@ -45,6 +45,10 @@ func makeKey(cert *x509.Certificate, private crypto.Signer) (*key, error) {
 		return nil, fmt.Errorf("the certificate ends at %s, not after its begin at %s",
 			cert.NotAfter.Format(time.RFC3339), cert.NotBefore.Format(time.RFC3339))
 	}
+	const signs = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
+	if cert.KeyUsage != 0 && cert.KeyUsage&signs == 0 { // RFC 5280 section 4.2.1.3
+		return nil, errors.New("the certificate's key usage does not allow signatures; is it one for encryption?")
+	}
 	if private != nil {
 		public, ok := private.Public().(interface{ Equal(crypto.PublicKey) bool })
 		if !ok || !public.Equal(cert.PublicKey) {

@@ -1,0 +1,93 @@
+package fleetkey_test
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// rocaModulus makes a modulus of 2048 bits as the faulty chips did, but that its
+// factors do not matter here: a power of 65537 modulo the first 126 primes.
+func rocaModulus(t *testing.T) *big.Int {
+	t.Helper()
+	product := big.NewInt(2)
+	for p := int64(3); p <= 701; p += 2 {
+		if big.NewInt(p).ProbablyPrime(0) {
+			product.Mul(product, big.NewInt(p))
+		}
+	}
+	power := new(big.Int).Exp(big.NewInt(65537), big.NewInt(123456789), product)
+	n := new(big.Int).Lsh(big.NewInt(3), 2046)
+	n.Sub(n, new(big.Int).Mod(n, product))
+	n.Add(n, power)
+	require.Equal(t, 2048, n.BitLen())
+	return n
+}
+
+// TestWeakKeys: a key that anybody can sign for does not get into a set.
+func TestWeakKeys(t *testing.T) {
+	roca := rocaModulus(t)
+	for name, c := range map[string]struct {
+		n    *big.Int
+		want string
+	}{
+		"of a faulty chip":      {roca, "CVE-2017-15361"},
+		"not of a faulty chip":  {new(big.Int).Add(roca, big.NewInt(2)), ""},
+		"nor is this one":       {new(big.Int).Sub(roca, big.NewInt(1<<20)), ""},
+		"a modulus of no chip":  {new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), 2048), big.NewInt(1942289)), ""},
+		"too short for it, too": {new(big.Int).Rsh(roca, 1), "2047 bits"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			public := &rsa.PublicKey{N: c.n, E: 65537}
+			store := fleetkeytest.NewStore()
+			store.Set([]byte(bundleOf(t, public, nil, noon, noon.Add(time.Hour))))
+			s, err := fleetkey.NewSigner(context.Background(), store, testConfig())
+			if c.want == "" {
+				require.NoError(t, err)
+				require.NoError(t, s.Close())
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// TestKeyUsage: a certificate that says what its key is for has to say that it
+// is for signatures, since another purpose's key may be held by others.
+func TestKeyUsage(t *testing.T) {
+	p := newParty(t, "ES256")
+	for usage, allowed := range map[x509.KeyUsage]bool{
+		0:                              true, // it says nothing
+		x509.KeyUsageDigitalSignature:  true,
+		x509.KeyUsageContentCommitment: true,
+		x509.KeyUsageKeyEncipherment:   false,
+		x509.KeyUsageKeyAgreement:      false,
+		x509.KeyUsageCertSign:          false,
+		x509.KeyUsageDataEncipherment:  false,
+		x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment: true,
+	} {
+		template := &x509.Certificate{Subject: pkix.Name{CommonName: "test"}, NotBefore: noon, NotAfter: noon.Add(time.Hour), KeyUsage: usage}
+		der, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{Subject: pkix.Name{CommonName: "another"}}, p.private.Public(), p.private)
+		require.NoError(t, err)
+		store := fleetkeytest.NewStore()
+		store.Set(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+		s, err := fleetkey.NewSigner(context.Background(), store, testConfig())
+		if allowed {
+			require.NoError(t, err, "%b", usage)
+			require.NoError(t, s.Close())
+			continue
+		}
+		require.ErrorContains(t, err, "key usage", "%b", usage)
+	}
+}
