@@ -1,0 +1,139 @@
+package hostile
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"testing"
+
+	"github.com/c2sp/wycheproof"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// A group is a key or a key set of a Wycheproof file, with its tests.
+type group struct {
+	Comment string          `json:"comment"`
+	Public  json.RawMessage `json:"public"`
+	Private json.RawMessage `json:"private"`
+	Tests   []struct {
+		ID      int    `json:"tcId"`
+		Comment string `json:"comment"`
+		JWS     string `json:"jws"`
+		Result  string `json:"result"`
+	} `json:"tests"`
+}
+
+// An exception is a reason why fleetkey refuses vectors that are valid.
+// Invalid ones that it accepts would be faults; there is no exception for them.
+type exception struct {
+	reason string
+	ids    []int
+}
+
+var signatureExceptions = []exception{
+	{"HS256: whoever verifies could sign", []int{1, 348, 352, 357, 358, 359, 376, 377}},
+	{"HS256, and a question mark within base64url, which others skip", []int{372, 373}},
+	{"an empty payload: a token's is a JSON object", []int{259, 272}},
+	{"RS384: RSA keys sign RS256 or PS256", []int{264, 265, 266, 267}},
+	{"RS512: RSA keys sign RS256 or PS256", []int{268, 269, 270, 271}},
+	{"PS384: RSA keys sign RS256 or PS256", []int{320, 321, 322, 323, 346, 350}},
+	{"PS512: RSA keys sign RS256 or PS256", []int{325, 326, 327, 328}},
+	{"ES512: P-521 is not among the curves", []int{347, 351}},
+}
+
+var keyExceptions = []exception{
+	{"HS256: whoever verifies could sign", []int{2, 13}},
+	{"HS384: whoever verifies could sign", []int{14}},
+	{"HS512: whoever verifies could sign", []int{15}},
+}
+
+// TestWycheproofSignatures: 401 signatures, right and wrong, among them every
+// known way to damage a PKCS #1 padding.
+func TestWycheproofSignatures(t *testing.T) {
+	run(t, "json_web_signature_test.json", 401, 230, signatureExceptions, func(raw json.RawMessage) ([]jwk, error) {
+		var one jwk
+		err := json.Unmarshal(raw, &one)
+		return []jwk{one}, err
+	})
+}
+
+// TestWycheproofKeys: 26 key sets with a token each. Most of them have a key that
+// must not be trusted: too short, of public exponent 1, with the ROCA weakness,
+// for encryption, or not what it says.
+func TestWycheproofKeys(t *testing.T) {
+	run(t, "json_web_key_test.json", 26, 0, keyExceptions, func(raw json.RawMessage) ([]jwk, error) {
+		var set struct{ Keys []jwk }
+		err := json.Unmarshal(raw, &set)
+		return set.Keys, err
+	})
+}
+
+// run judges every vector of a file. At least so many signatures must have come
+// as far as the cryptography and failed there.
+func run(t *testing.T, name string, total, badSignatures int, exceptions []exception, parse func(json.RawMessage) ([]jwk, error)) {
+	data, err := fs.ReadFile(wycheproof.TestVectors, name)
+	require.NoError(t, err)
+	var file struct {
+		Total  int     `json:"numberOfTests"`
+		Groups []group `json:"testGroups"`
+	}
+	require.NoError(t, json.Unmarshal(data, &file))
+	require.Equal(t, total, file.Total, "the vectors have changed: look through the exceptions")
+
+	reasons := map[int]string{}
+	for _, e := range exceptions {
+		for _, id := range e.ids {
+			require.Empty(t, reasons[id], "tcId %d has two reasons", id)
+			reasons[id] = e.reason
+		}
+	}
+	var seen, accepted, bad int
+	for _, g := range file.Groups {
+		s, startErr := start(t, g, parse)
+		for _, v := range g.Tests {
+			seen++
+			verdict := startErr
+			if verdict == nil {
+				_, verdict = s.Verify(t.Context(), v.JWS)
+			}
+			got := startErr == nil && signatureAccepted(verdict)
+			if got {
+				accepted++
+			}
+			if errors.Is(verdict, fleetkey.ErrBadSignature) {
+				bad++
+			}
+			id := fmt.Sprintf("tcId %d %s/%s: %v", v.ID, g.Comment, v.Comment, verdict)
+			if reason := reasons[v.ID]; reason != "" {
+				delete(reasons, v.ID)
+				assert.Equal(t, "valid", v.Result, "an exception for an invalid vector: %s", id)
+				assert.False(t, got, "accepted, so the exception (%s) has gone: %s", reason, id)
+				continue
+			}
+			assert.Equal(t, v.Result == "valid", got, id)
+		}
+	}
+	assert.Empty(t, reasons, "exceptions for vectors that are not there")
+	assert.Equal(t, total, seen)
+	assert.GreaterOrEqual(t, bad, badSignatures, "too few came as far as the signature")
+	t.Logf("%d vectors: %d signatures accepted, %d refused as such, the rest refused before", seen, accepted, bad)
+}
+
+// start starts a Signer on the public keys of a group.
+func start(t *testing.T, g group, parse func(json.RawMessage) ([]jwk, error)) (*fleetkey.Signer, error) {
+	private, err := parse(g.Private)
+	require.NoError(t, err)
+	keys := private
+	if g.Public != nil {
+		keys, err = parse(g.Public)
+		require.NoError(t, err)
+	}
+	for i := range keys {
+		keys[i].private = private[i].raw
+	}
+	return signerWith(t, keys...)
+}
