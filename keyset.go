@@ -160,6 +160,9 @@ func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	}
 	for name := range block.Headers {
 		if name != headerKeyID || block.Type != pemCertificate {
+			if len(name) > 15 {
+				name = "..." // a line of the key, perhaps
+			}
 			return nil, nil, fmt.Errorf("PEM header %q is not supported; is the key encrypted?", name)
 		}
 	}
@@ -170,6 +173,9 @@ func unknownBlock(typ string) error {
 	switch typ {
 	case "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
 		return fmt.Errorf("%s: turn it into an unencrypted PKCS#8 key with `openssl pkcs8 -topk8 -nocrypt`", typ)
+	}
+	if strings.Trim(typ, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
+		typ = "..." // no type, but a line of a key, perhaps
 	}
 	return fmt.Errorf("unknown type %q; a bundle holds PRIVATE KEY and CERTIFICATE blocks", typ)
 }
@@ -216,14 +222,14 @@ func parseCertificate(block *pem.Block, private crypto.Signer) (*key, error) {
 }
 
 // checkKeyID accepts a kid given by hand: printable ASCII, so that it means the
-// same in a PEM header and in JSON.
+// same in a PEM header and in JSON. The error does not quote what may be anything.
 func checkKeyID(kid string) error {
 	ok := kid != "" && len(kid) <= maxKeyID && strings.TrimSpace(kid) == kid
 	for _, c := range []byte(kid) {
 		ok = ok && c >= ' ' && c <= '~' && c != '"' && c != '\\'
 	}
 	if !ok {
-		return fmt.Errorf("kid %q is not 1 to %d printable ASCII characters without quotes and backslashes", kid, maxKeyID)
+		return fmt.Errorf("the kid has %d bytes, and is not 1 to %d printable ASCII characters without quotes and backslashes", len(kid), maxKeyID)
 	}
 	return nil
 }

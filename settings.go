@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/tailscale/hujson"
@@ -162,6 +163,14 @@ type setting struct {
 	kind  hujson.Kind // of the JSON value; '{' is an empty section
 }
 
+// shown is the name for an error, unless it is none and may be part of a secret.
+func (s setting) shown() string {
+	if len(s.name) > 100 {
+		return fmt.Sprintf("(a name of %d bytes)", len(s.name))
+	}
+	return strconv.Quote(s.name)
+}
+
 // settings holds the section's values by their path in lower case.
 type settings map[string]setting
 
@@ -175,7 +184,7 @@ func inSection(path, section string) bool {
 func (set settings) add(s setting) error {
 	key := strings.ToLower(s.name)
 	if first, ok := set[key]; ok {
-		return fmt.Errorf("%s: %s is given twice, first at %s", s.place, s.name, first.place)
+		return fmt.Errorf("%s: %s is given twice, first at %s", s.place, s.shown(), first.place)
 	}
 	set[key] = s
 	return nil
@@ -208,7 +217,7 @@ func (set settings) check() error {
 				return fmt.Errorf("%s: %s is a section, and takes no value of its own", s.place, s.name)
 			}
 		case !slices.ContainsFunc(values, same):
-			return fmt.Errorf("%s: unknown setting %q; known are %s", s.place, s.name, strings.Join(values, ", "))
+			return fmt.Errorf("%s: unknown setting %s; known are %s", s.place, s.shown(), strings.Join(values, ", "))
 		case s.kind != '"':
 			return fmt.Errorf("%s: %s is not a string", s.place, s.name)
 		case strings.TrimSpace(s.value) == "":

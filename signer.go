@@ -77,6 +77,12 @@ func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 	return s, nil
 }
 
+// Format prints the name of the store, whatever the verb. The keys are left out,
+// and so are the fields, which change while fmt would read them.
+func (s *Signer) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "signer with the keys of %s", storeName(s.store))
+}
+
 // storeName is how a store names itself in errors and logs.
 func storeName(store KeyStore) string {
 	if named, ok := store.(fmt.Stringer); ok {
@@ -236,6 +242,15 @@ type SigningKey struct {
 	Signer      crypto.Signer
 	Certificate *x509.Certificate
 }
+
+// Format prints the kid and algorithm, whatever the verb, and never the private
+// half. That holds where fmt may call methods: not for a SigningKey in an
+// unexported field, and not for its Signer by itself.
+func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
+
+// MarshalText returns the same text, for encoders such as encoding/json and
+// log/slog.
+func (k SigningKey) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
 // SigningKey returns the key that signs now. Ask anew for every token, since
 // the key changes. If no key can sign, the result is the zero SigningKey.
