@@ -1,6 +1,7 @@
 package fleetkey
 
 import (
+	"crypto/fips140"
 	"crypto/sha1" //nolint:gosec // names certificates, as RFC 7515 section 4.1.7 defines
 	"crypto/sha256"
 	"crypto/x509"
@@ -95,7 +96,9 @@ func (s *snapshot) publish(now time.Time) error {
 		return nil
 	}
 	var err error
-	if s.jwks, err = json.Marshal(set); err != nil {
+	// go-jose computes a SHA-1 thumbprint of each certificate, if only to compare it.
+	fips140.WithoutEnforcement(func() { s.jwks, err = json.Marshal(set) })
+	if err != nil {
 		return fmt.Errorf("encode the JSON Web Key Set: %w", err)
 	}
 	digest := sha256.Sum256(s.jwks)
@@ -169,10 +172,13 @@ func (k *trustedKey) keyIDs() []string {
 	if !k.foreign || k.id != thumbprint(k.cert) {
 		return []string{k.id}
 	}
-	sha1, sha256 := sha1.Sum(k.cert.Raw), sha256.Sum256(k.cert.Raw)
-	hex := strings.ToUpper(hex.EncodeToString(sha1[:]))
+	var digest1 [sha1.Size]byte
+	// A name that others have given, on which no security rests.
+	fips140.WithoutEnforcement(func() { digest1 = sha1.Sum(k.cert.Raw) })
+	digest256 := sha256.Sum256(k.cert.Raw)
+	hex := strings.ToUpper(hex.EncodeToString(digest1[:]))
 	base64url := base64.RawURLEncoding.EncodeToString
-	return []string{k.id, base64url(sha1[:]), base64url(sha256[:]), hex, hex + k.alg.name, strings.ToLower(hex)}
+	return []string{k.id, base64url(digest1[:]), base64url(digest256[:]), hex, hex + k.alg.name, strings.ToLower(hex)}
 }
 
 // jwk returns the public half under a kid, as RFC 7517 has it, with the

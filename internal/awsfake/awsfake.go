@@ -38,6 +38,10 @@ const (
 	Region  = "eu-west-1"
 )
 
+// secretKey is as long as a real one: shorter ones do not pass for keys in Go's
+// FIPS 140 mode.
+const secretKey = "fakefakefakefakefakefakefakefakefakefake"
+
 // A Server is one region of Secrets Manager.
 type Server struct {
 	URL string // set by Start
@@ -71,7 +75,7 @@ func (s *Server) Setenv(t testing.TB) {
 	for name, value := range map[string]string{
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER": s.URL,
 		"AWS_ACCESS_KEY_ID":                "AKIDFAKE",
-		"AWS_SECRET_ACCESS_KEY":            "fake",
+		"AWS_SECRET_ACCESS_KEY":            secretKey,
 		"AWS_SESSION_TOKEN":                "",
 		"AWS_PROFILE":                      "",
 		"AWS_REGION":                       Region,
@@ -89,7 +93,7 @@ func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.C
 	o := secretsmanager.Options{
 		Region:       Region,
 		BaseEndpoint: aws.String("http://awsfake.invalid"),
-		Credentials:  credentials.NewStaticCredentialsProvider("AKIDFAKE", "fake", ""),
+		Credentials:  credentials.NewStaticCredentialsProvider("AKIDFAKE", secretKey, ""),
 		HTTPClient:   s.HTTPClient(),
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
 			o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return time.Millisecond, nil })
