@@ -11,7 +11,7 @@ MODULES = . $(OTHERS)
 # Pinned here, out of go.mod: a user of the library gets none of it.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint vet fmt fmt-check cover long bench interop simulation clean
+.PHONY: test fips lint vet fmt fmt-check cover long bench interop simulation clean
 
 # Every test, with the race detector and an AWS emulator beside it. A test whose
 # tools are missing fails here, where plain "go test ./..." skips it.
@@ -21,6 +21,17 @@ test:
 		echo "internal/moto/with-moto.sh $(GO) -C $$m test -race ./..."; \
 		internal/moto/with-moto.sh $(GO) -C $$m test -race ./...; \
 	done
+
+# The same code in Go's FIPS 140-3 mode, on and then enforced, without what takes
+# long and has no cryptography in it. Enforced, the tests that compute SHA-1 or
+# use short HMAC keys themselves cannot run. On one processor, since no second
+# random generator can start in a synctest bubble. By -exec, since the mode is
+# not meant for the go command.
+NOT_FIPS = Simulation|FileStore_F|FleetThatMayNotWrite|AWSStoreNoRegion
+NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$
+fips:
+	$(GO) test -exec 'env GODEBUG=fips140=on' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
+	$(GO) test -exec 'env GODEBUG=fips140=only' -cpu 1 -skip '$(NOT_FIPS_ONLY)' . ./fleetkeytest
 
 lint:
 	@set -e; for m in $(MODULES); do \
