@@ -11,7 +11,7 @@ MODULES = . $(OTHERS)
 # Pinned here, out of go.mod: a user of the library gets none of it.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test fips lint vet fmt fmt-check cover long bench interop simulation clean
+.PHONY: test fips lint vet fmt fmt-check cover fuzz long bench interop simulation clean
 
 # Every test, with the race detector and an AWS emulator beside it. A test whose
 # tools are missing fails here, where plain "go test ./..." skips it.
@@ -58,16 +58,18 @@ cover:
 	$(GO) tool cover -func=cover.out | tail -n 1
 	@echo "$(GO) tool cover -html=cover.out shows the lines"
 
-# What takes too long for every change: the long forms of the tests, then each
-# fuzz target for FUZZTIME.
-long:
-	FLEETKEY_LONG=1 internal/moto/with-moto.sh $(GO) test -race -timeout 2h ./...
+# Each fuzz target for FUZZTIME. What it finds it leaves in testdata/fuzz.
+fuzz:
 	@set -e; for p in $$($(GO) list ./...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 			echo "fuzz $$f in $$p"; \
 			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
 		done; \
 	done
+
+# What takes too long for every change: the long forms of the tests, and fuzzing.
+long: fuzz
+	FLEETKEY_LONG=1 internal/moto/with-moto.sh $(GO) test -race -timeout 2h ./...
 
 # Speed beside other libraries, in ratios, into bench/RESULTS.md.
 bench:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -19,10 +20,13 @@ type adoption struct {
 	version Version // of the store that it comes from
 }
 
-// movedNote is what finishAdoption adds to the bundle that it has moved, between
-// the PEM blocks, where it means nothing to a reader of the keys. The keys stay:
-// nothing is lost if both stores turn out to be one and the same.
-const movedNote = "\nMoved: these keys were adopted by "
+// movedNote is what finishAdoption adds to the bundle that it has moved to a
+// store, behind the PEM blocks, where it means nothing to a reader of the keys.
+// The keys stay: nothing is lost if both stores turn out to be one and the same.
+func movedNote(store KeyStore) string {
+	name := strings.ReplaceAll(storeName(store), "--", "- -") // five dashes would look like PEM
+	return "\nMoved: these keys were adopted by " + name + "\n"
+}
 
 // beginAdoption loads what Config.Adopt holds and makes it this instance's
 // first key set. If the shared store then turns out to hold another one, this
@@ -49,7 +53,7 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if len(set.private()) == 0 || bytes.Contains(bundle, []byte(movedNote)) {
+	if len(set.private()) == 0 || bytes.Contains(bundle, []byte(movedNote(s.store))) {
 		return nil, nil
 	}
 	if set.signing(s.cfg.Now()) == nil {
@@ -72,12 +76,13 @@ func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
 	err := s.change(ctx, "adopt", func(shared *keySet, now time.Time) (*keySet, error) {
 		keys, revoked := slices.Clone(shared.keys), shared.revoked()
 		for _, k := range a.set.private() {
-			if shared.find(k.id) != nil || slices.Contains(revoked, k.id) {
-				continue
-			}
 			end := now.Add(s.cfg.Rotation.Retain)
 			if k.cert.NotAfter.Before(end) {
 				end = k.cert.NotAfter
+			}
+			unused := k.cert.NotBefore.After(now.Add(2 * s.cfg.ClockSkew))
+			if shared.find(k.id) != nil || slices.Contains(revoked, k.id) || unused || !now.Before(end) {
+				continue
 			}
 			retired, err := k.retire(end)
 			if err != nil {
@@ -93,8 +98,7 @@ func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 		defer cancel()
-		noted := append(a.bundle, movedNote+storeName(s.store)+"\n"...)
-		_, err = s.cfg.Adopt.Save(ctx, noted, a.version)
+		_, err = s.cfg.Adopt.Save(ctx, slices.Concat(a.bundle, []byte(movedNote(s.store))), a.version)
 	}
 	if err != nil {
 		s.cfg.Logger.Warn("the old keys could not be moved to the end; other instances may refuse the tokens that this one has signed with them, and the next start tries again",

@@ -174,6 +174,9 @@ func smallPoints() [][32]byte {
 func openssl(t *testing.T, args ...string) string {
 	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
+		if os.Getenv("FLEETKEY_REQUIRE") == "1" {
+			t.Fatal("needs openssl")
+		}
 		t.Skip("SKIPPED: needs openssl")
 	}
 	out, err := exec.CommandContext(t.Context(), "openssl", args...).CombinedOutput()

@@ -207,14 +207,18 @@ func concatenated(der []byte, size int) []byte {
 	return out
 }
 
-// fillIn completes the claims, and refuses what Verify would refuse.
+// fillIn completes the claims, and refuses what Verify would refuse at any time.
 func (s *Signer) fillIn(c *Claims, now time.Time) error {
 	setDefault(&c.Issuer, s.cfg.Issuer)
 	setDefault(&c.Subject, c.ClientID)
 	// A token knows whole seconds only, and Verify goes by what it says.
-	setDefault(&c.IssuedAt, now)
+	if c.IssuedAt.IsZero() {
+		c.IssuedAt = now
+	}
 	c.IssuedAt = c.IssuedAt.Truncate(time.Second)
-	setDefault(&c.ExpiresAt, c.IssuedAt.Add(s.cfg.TokenTTL))
+	if c.ExpiresAt.IsZero() {
+		c.ExpiresAt = c.IssuedAt.Add(s.cfg.TokenTTL)
+	}
 	c.ExpiresAt = c.ExpiresAt.Truncate(time.Second)
 	setDefault(&c.ID, rand.Text())
 	if len(c.Audience) == 0 {

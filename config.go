@@ -110,6 +110,7 @@ type Rotation struct {
 const (
 	defaultTokenTTL = time.Hour
 	maxCommonName   = 64
+	maxCachedTokens = 10_000_000
 	maxKeys         = 16 // of RSA-4096 fit into MaxBundleSize
 	maxDuration     = 2 * 365 * 24 * time.Hour
 )
@@ -136,6 +137,10 @@ func (c Config) withDefaults() (Config, error) {
 	c.Audience = slices.Clone(c.Audience)
 	if len(c.Audience) == 0 {
 		c.Audience = []string{c.Issuer}
+	}
+	c.FormerIssuers = slices.Clone(c.FormerIssuers)
+	if c.CachedTokens > maxCachedTokens {
+		return c, fmt.Errorf("Config.CachedTokens %d is over %d", c.CachedTokens, maxCachedTokens)
 	}
 	if slices.Contains(c.Audience, "") {
 		return c, errors.New("Config.Audience holds an empty name")

@@ -15,7 +15,7 @@ type Counters struct {
 	Verified map[string]uint64
 
 	CacheHits   uint64 // those accepted that cost no cryptography
-	Loads       uint64 // loads of the store that succeeded, after the first
+	Loads       uint64 // background loads of the store that succeeded
 	FailedLoads uint64 // and that did not
 }
 

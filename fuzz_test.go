@@ -108,10 +108,11 @@ type entry struct {
 // trustedAtNoon works out anew what the schedule means: a key is trusted to its
 // end, and no longer than a day after another one took over.
 func trustedAtNoon(entries []entry) (kids []string) {
-	for _, e := range entries {
+	for i, e := range entries {
 		trusted := noon.Before(e.end)
-		for _, next := range entries {
-			if e.signs && next.signs && next.begin.After(e.begin) && !noon.Before(next.begin.Add(24*time.Hour)) {
+		for j, next := range entries {
+			later := next.begin.After(e.begin) || next.begin.Equal(e.begin) && j < i
+			if e.signs && next.signs && later && !noon.Before(next.begin.Add(24*time.Hour)) {
 				trusted = false
 			}
 		}

@@ -188,9 +188,9 @@ func newKeyForNow(now time.Time, cfg *Config, marks ...*url.URL) (*key, error) {
 	return newKey(cfg.Algorithm, cfg.CommonName, now.Add(-2*cfg.ClockSkew), marks...)
 }
 
-// settled returns k as it stands by now: nil if it is past its trust, and
-// without its private half if it has retired. So its end is its own, and does
-// not move when a successor leaves the set.
+// settled returns k, whose successor is about to leave the set, as it stands by
+// now: nil if it is past its trust, and without its private half if it has
+// retired. Otherwise it would be trusted, and even sign, anew.
 func (s *keySet) settled(k *key, now time.Time, cfg *Config) *key {
 	end, successor := s.trustEnd(k, cfg.Rotation.Retain), s.successor(k)
 	if !now.Before(end) {
@@ -216,7 +216,10 @@ func (s *keySet) without(lost *key, now time.Time, cfg *Config) (*keySet, error)
 	var keys []*key
 	for _, k := range s.keys {
 		if thumbprint(k.cert) != thumb {
-			if k = s.settled(k, now, cfg); k != nil {
+			if next := s.successor(k); next != nil && thumbprint(next.cert) == thumb {
+				k = s.settled(k, now, cfg)
+			}
+			if k != nil {
 				keys = append(keys, k)
 			}
 			continue

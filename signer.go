@@ -52,7 +52,9 @@ const (
 // instead of a new one, under the same kids, so that live tokens stay valid. If
 // another instance was first, the old certificates are added to its set, to be
 // trusted for Rotation.Retain (this needs rights to write). Either way a note in
-// the other store then says so, and the next start leaves it alone.
+// the other store then says so, and the next start leaves it alone. If that store
+// cannot be written, remove it yourself: each start renews that trust, for a key
+// revoked long ago as well.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	cfg, err := cfg.withDefaults()
 	if err == nil {
@@ -181,10 +183,7 @@ func (s *Signer) load(ctx context.Context) error {
 	}
 	if old := s.current.Load(); old != nil {
 		asBefore := old.version == version && !old.outdated(s.cfg.Now())
-		// A replica that has not heard of the newest version yet. What an
-		// operator rolls back lasts longer.
-		stale := old.previous == version && version != "" && time.Since(old.adopted) < staleRead
-		if asBefore || stale {
+		if asBefore || old.isStale(version) {
 			return nil
 		}
 	}
@@ -271,7 +270,8 @@ type PublicKey struct {
 }
 
 // PublicKeys returns every key that is trusted now, those announced and those
-// replaced included. It is what JWKS serves.
+// replaced included. JWKS serves the same keys, and those of other systems under
+// every kid that they go by.
 func (s *Signer) PublicKeys() []PublicKey {
 	now := s.cfg.Now()
 	var keys []PublicKey

@@ -26,8 +26,7 @@ type snapshot struct {
 	byKID    map[string]*trustedKey // all of them by kid
 	byHeader map[string]*trustedKey // and by the encoded header of their access tokens
 	cache    *tokenCache
-	previous Version   // that this one replaced
-	adopted  time.Time // when this version was, by the monotonic clock
+	replaced []replaced // what this instance has moved on from lately
 
 	jwks    []byte // RFC 7517 section 5: the keys trusted when it was made; nil: none
 	etag    string
@@ -49,7 +48,7 @@ type trustedKey struct {
 // newSnapshot works out what a set means at a time. Of the keys that old had and
 // the set lacks it takes those that keepVanished has a reason for.
 func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg *Config) (*snapshot, error) {
-	s := &snapshot{version: version, set: set, adopted: time.Now(), cache: newTokenCache(cfg.CachedTokens),
+	s := &snapshot{version: version, set: set, cache: newTokenCache(cfg.CachedTokens),
 		byKID: make(map[string]*trustedKey), byHeader: make(map[string]*trustedKey)}
 	for _, k := range set.keys {
 		s.keys = append(s.keys, &trustedKey{key: k, until: set.trustEnd(k, cfg.Rotation.Retain),
@@ -57,10 +56,7 @@ func newSnapshot(set *keySet, version Version, old *snapshot, now time.Time, cfg
 	}
 	if old != nil {
 		s.keys = append(s.keys, keepVanished(old, set, now, cfg)...)
-		s.previous = old.version
-		if old.version == version {
-			s.previous, s.adopted = old.previous, old.adopted
-		}
+		s.replaced = old.lately(version)
 	}
 	// Keys that are past their trust come along: whoever uses one looks at the
 	// time, and it may be this clock that is wrong.
@@ -91,7 +87,7 @@ func (s *snapshot) publish(now time.Time) error {
 			}
 		}
 	}
-	s.made = now
+	s.made = now.Round(0) // without the monotonic reading, which no step of the clock changes
 	if len(set.Keys) == 0 {
 		return nil
 	}
@@ -104,6 +100,36 @@ func (s *snapshot) publish(now time.Time) error {
 	digest := sha256.Sum256(s.jwks)
 	s.etag = `"` + hex.EncodeToString(digest[:16]) + `"`
 	return nil
+}
+
+// A replaced version is one that another took the place of.
+type replaced struct {
+	version Version
+	at      time.Time // by the monotonic clock
+}
+
+// lately returns the versions replaced a short while ago, with s's own if next
+// is another.
+func (s *snapshot) lately(next Version) []replaced {
+	var recent []replaced
+	for _, r := range s.replaced {
+		if time.Since(r.at) < staleRead && r.version != next {
+			recent = append(recent, r)
+		}
+	}
+	if s.version != next && s.version != "" {
+		recent = append(recent, replaced{s.version, time.Now()})
+	}
+	return recent
+}
+
+// isStale reports whether a version that was read is one that this instance has
+// just moved on from: a replica of the store has not heard of the newest yet.
+// What an operator rolls back lasts longer.
+func (s *snapshot) isStale(version Version) bool {
+	return slices.ContainsFunc(s.replaced, func(r replaced) bool {
+		return r.version == version && time.Since(r.at) < staleRead
+	})
 }
 
 // outdated reports whether a snapshot made of the same set now would differ.

@@ -47,7 +47,7 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 // that system's tokens; with "", the usual ones are understood: the
 // certificate's thumbprints as x5t, x5t#S256 and in hexadecimal (as
 // IdentityServer and ADFS write them), and the key's RFC 7638 thumbprint.
-// Trusting a key again changes nothing.
+// Trusting a key again changes nothing, unless its certificate lasts longer now.
 //
 // An RSA certificate means RS256 (PS256 if it signs itself so). Other systems'
 // access tokens came before RFC 9068, so their typ may be JWT or absent, and
@@ -61,14 +61,24 @@ func (s *Signer) Trust(ctx context.Context, cert *x509.Certificate, kid string) 
 	if err != nil {
 		return fmt.Errorf("fleetkey: trust: %w", err)
 	}
-	return s.change(ctx, "trust "+k.id, func(set *keySet, _ time.Time) (*keySet, error) {
-		if set.find(k.id) != nil {
-			return nil, nil
+	return s.change(ctx, "trust "+k.id, func(set *keySet, now time.Time) (*keySet, error) {
+		keys := slices.Clone(set.keys)
+		if known := set.find(k.id); known != nil {
+			switch {
+			case thumbprint(known.cert) != thumbprint(cert):
+				return nil, fmt.Errorf("kid %q is the name of another key in the set", k.id)
+			case known.private != nil || !cert.NotAfter.After(known.cert.NotAfter):
+				return nil, nil
+			}
+			keys = slices.DeleteFunc(keys, func(k *key) bool { return k == known }) // renewed
 		}
 		if slices.Contains(set.revoked(), k.id) {
 			return nil, fmt.Errorf("%w: kid %q was revoked", ErrUnknownKey, k.id)
 		}
-		return newKeySet(append(set.keys[:len(set.keys):len(set.keys)], k)...), nil
+		if !now.Before(cert.NotAfter) {
+			return nil, fmt.Errorf("the certificate ended at %s", cert.NotAfter.Format(time.RFC3339))
+		}
+		return newKeySet(append(keys, k)...), nil
 	})
 }
 
