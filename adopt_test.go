@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -118,5 +119,56 @@ func TestAdoptBringsARevokedKeyBack(t *testing.T) {
 		start(t, shared.Open(), cfg)
 		require.NoError(t, s.Refresh(t.Context()))
 		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+	})
+}
+
+// The old server had announced a key when it moved.
+func TestAdoptWithAnAnnouncedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
+		first := start(t, shared, config())
+		old := start(t, file, config())
+		token := issue(t, old)
+		require.NoError(t, old.Rotate(t.Context()))
+		require.NoError(t, old.Close())
+		cfg := config()
+		cfg.Adopt, cfg.Rotation.Retain = file, 2*time.Hour
+		start(t, shared.Open(), cfg)
+		require.NoError(t, first.Refresh(t.Context()))
+		accepts(t, token, first)
+	})
+}
+
+type named struct {
+	*fleetkeytest.Store
+	name string
+}
+
+func (n named) String() string { return n.name }
+
+// A path or a secret's name may hold five dashes.
+func TestMovedNoteWithDashes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, shared := fleetkeytest.NewStore(), named{fleetkeytest.NewStore(), "file /srv/a-----b/keys.pem"}
+		start(t, file, config())
+		cfg := config()
+		cfg.Adopt = file
+		start(t, shared, cfg)
+		start(t, file.Open(), config()) // the old store can still be read
+		start(t, named{shared.Open(), shared.name}, cfg)
+	})
+}
+
+// A trial in one place must not stop the move to the real one.
+func TestAdoptIntoASecondStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := fleetkeytest.NewStore()
+		old := start(t, file, config())
+		token := issue(t, old)
+		cfg := config()
+		cfg.Adopt = file
+		start(t, named{fleetkeytest.NewStore(), "secret test"}, cfg)
+		s := start(t, named{fleetkeytest.NewStore(), "secret production"}, cfg)
+		accepts(t, token, s)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -289,4 +290,61 @@ func TestRevokeDoesNotBringBackWhatWasReplaced(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Revoking any other key just as a successor takes over must leave every
+// instance within ClockSkew a key to sign with.
+func TestRevokeAtTakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		behind, operator := config(), config()
+		behind.Now = func() time.Time { return time.Now().Add(-time.Minute) }
+		operator.Now = func() time.Time { return time.Now().Add(time.Minute) }
+		slow := start(t, store.Open(), behind)
+		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
+		require.NoError(t, s.Rotate(t.Context()))
+		time.Sleep(day - 30*time.Second)
+		require.NoError(t, start(t, store.Open(), operator).Revoke(t.Context(), other.KeyID))
+		for name, s := range map[string]*fleetkey.Signer{"right clock": s, "slow clock": slow} {
+			require.NoError(t, s.Refresh(t.Context()))
+			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+			assert.NoError(t, err, name)
+		}
+	})
+}
+
+// An operator whose clock is a day and an hour ahead revokes another system's
+// key; maintain waits a week in such a case, since the clock may be wrong.
+func TestRevokeByAClockAhead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		operator := config()
+		operator.Now = func() time.Time { return time.Now().Add(49 * time.Hour) }
+		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
+		require.NoError(t, s.Rotate(t.Context()))
+		token, kid := issue(t, s), s.SigningKey().KeyID
+		require.NoError(t, start(t, store.Open(), operator).Revoke(t.Context(), other.KeyID))
+		require.NoError(t, s.Refresh(t.Context()))
+		accepts(t, token, s)
+		require.Equal(t, kid, s.SigningKey().KeyID)
+	})
+}
+
+// A replica two changes behind brings a revoked key back.
+func TestStaleReadAfterTwoChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		stolen := issue(t, s)
+		require.NoError(t, s.Rotate(t.Context()))
+		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
+		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: 2} })
+		require.NoError(t, s.Refresh(t.Context()))
+		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+	})
 }

@@ -3,6 +3,7 @@ package fleetkey_test
 import (
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -271,5 +272,17 @@ func TestHealth(t *testing.T) {
 		require.Equal(t, 200, code, "one store must not take the whole fleet down")
 		require.Contains(t, body, `"degraded"`)
 		require.Contains(t, body, "boom")
+	})
+}
+
+func TestCachedTokensOverflow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.CachedTokens = math.MaxInt
+		require.NotPanics(t, func() {
+			if s, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), cfg); err == nil {
+				s.Close()
+			}
+		})
 	})
 }

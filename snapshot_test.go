@@ -46,3 +46,15 @@ func TestRollBackBesideAYoungForeignCertificate(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, after.byKID, lost.id)
 }
+
+// A clock that is set back shows in its wall reading only.
+func TestSnapshotIsMadeByTheWallClock(t *testing.T) {
+	cfg, err := Config{Issuer: "https://op.example"}.withDefaults()
+	require.NoError(t, err)
+	k, err := newKey("ES256", "x", time.Now())
+	require.NoError(t, err)
+	s, err := newSnapshot(newKeySet(k), "1", nil, time.Now(), &cfg)
+	require.NoError(t, err)
+	require.NotContains(t, s.made.String(), " m=", "the monotonic reading")
+	require.True(t, s.outdated(s.made.Add(-time.Second)))
+}

@@ -131,3 +131,54 @@ func TestTrustSavesWhatNobodyCanRead(t *testing.T) {
 		})
 	}
 }
+
+// The other system renews its certificate for the same key.
+func TestTrustARenewedCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		another := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		require.NoError(t, s.Trust(t.Context(), other.Certificate, "idp"))
+		if err := s.Trust(t.Context(), another.Certificate, "idp"); err == nil {
+			claims := jwt.MapClaims{"iss": issuer, "aud": issuer, "exp": time.Now().Add(time.Hour).Unix()}
+			token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
+			token.Header["kid"] = "idp"
+			signed, err := token.SignedString(another.Signer)
+			require.NoError(t, err)
+			accepts(t, signed, s) // Trust said that it would be
+		}
+	})
+}
+
+// Audience is copied, FormerIssuers is not.
+func TestFormerIssuersAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config()
+		cfg.FormerIssuers = []string{"https://old.example"}
+		s := start(t, fleetkeytest.NewStore(), cfg)
+		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
+		cfg.FormerIssuers[0] = "https://evil.example"
+		token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://evil.example", "aud": issuer, "exp": time.Now().Add(time.Hour).Unix()})
+		token.Header["kid"] = other.KeyID
+		signed, err := token.SignedString(other.Signer)
+		require.NoError(t, err)
+		refuses(t, fleetkey.ErrWrongIssuer, signed, s)
+	})
+}
+
+func TestOddKid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, config())
+		again := start(t, store.Open(), config())
+		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		const kid = "//a b?#%2F/:@<&>'"
+		require.NoError(t, s.Trust(t.Context(), other.Certificate, kid))
+		require.NoError(t, again.Refresh(t.Context()))
+		require.NoError(t, s.Revoke(t.Context(), kid))
+		require.NoError(t, again.Refresh(t.Context()))
+		require.ErrorIs(t, again.Trust(t.Context(), other.Certificate, kid), fleetkey.ErrUnknownKey)
+	})
+}
