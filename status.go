@@ -10,6 +10,7 @@ import (
 // Status is what a [Signer] knows of its keys and its store at one moment. It
 // is answered from memory.
 type Status struct {
+	Time    time.Time // the moment, by Config.Now
 	Store   string    // how the store names itself
 	Version Version   // of the bundle in use
 	Keys    []KeyInfo // newest first, those gone included until they are pruned
@@ -57,7 +58,7 @@ const (
 func (s *Signer) Status() Status {
 	now, snap, h := s.cfg.Now(), s.current.Load(), s.health.Load()
 	status := Status{
-		Store: storeName(s.store), Version: snap.version,
+		Time: now, Store: storeName(s.store), Version: snap.version,
 		NextChange: snap.set.nextChange(now, s.cfg.Rotation.Retain),
 		LastLoad:   h.loaded, LoadErr: h.err, Failures: h.failures, Counters: s.counters.read(),
 	}
@@ -70,8 +71,8 @@ func (s *Signer) Status() Status {
 	}
 	if next := snap.set.announced(now, &s.cfg); next != nil {
 		status.NextActivation = next.cert.NotBefore
-	} else if s.cfg.Rotation.Every > 0 && signing != nil {
-		status.RotationDue = rotationDue(signing.key, &s.cfg)
+	} else if k := snap.signing(now); k != nil && s.cfg.Rotation.Every > 0 { // also if Issue would fail: it may fail for want of a rotation
+		status.RotationDue = rotationDue(k.key, &s.cfg)
 	}
 	if k := snap.ending(now); k != nil {
 		status.Ending = k.cert.NotAfter

@@ -19,71 +19,82 @@ import (
 // Name is the instrumentation scope of the metrics.
 const Name = "github.com/fleetkey/fleetkey/otelfleetkey"
 
+// Outcome is the attribute that tells the outcomes of verified tokens and of
+// loads apart.
+const Outcome = attribute.Key("fleetkey.outcome")
+
 // Register makes a provider observe a signer whenever metrics are collected, at
 // the cost of one Signer.Status; issuing and verifying tokens get no slower. A
 // nil provider means the global one. Unregister the result when the signer is
 // closed.
 //
-//	fleetkey.tokens.issued          counter    {token}    tokens signed
-//	fleetkey.tokens.verified        counter    {token}    tokens verified, by outcome ("accepted", "expired", ...)
-//	fleetkey.cache.hits             counter    {token}    of the accepted, those that cost no cryptography
-//	fleetkey.store.loads            counter    {load}     background loads, by outcome ("ok", "error")
-//	fleetkey.store.last_load.age    gauge      s          since the store was last read with success
-//	fleetkey.signing_key.age        gauge      s          since the signing key began to sign
-//	fleetkey.signing_key.remaining  gauge      s          until its certificate ends
-//	fleetkey.rotation.overdue       gauge      s          since the next key should have been announced; 0: it is not due
-//	fleetkey.healthy                gauge      1          1 if tokens can be issued, else 0
-func Register(provider metric.MeterProvider, s *fleetkey.Signer) (metric.Registration, error) {
+//	fleetkey.issued.tokens          counter  {token}  tokens signed
+//	fleetkey.verified.tokens        counter  {token}  tokens verified, by Outcome ("accepted", "expired", ...)
+//	fleetkey.cache.hits             counter  {token}  of the accepted, those that cost no cryptography
+//	fleetkey.store.loads            counter  {load}   loads after the first, by Outcome ("ok", "error")
+//	fleetkey.store.last_load.age    gauge    s        since the store was last read with success
+//	fleetkey.signing_key.age        gauge    s        since the signing key began to sign
+//	fleetkey.signing_key.remaining  gauge    s        until its certificate ends
+//	fleetkey.rotation.overdue       gauge    s        since the next key should have been announced; 0: it is not due, or rotation is off
+//	fleetkey.healthy                gauge             1 if tokens can be issued, else 0
+//
+// The two of the signing key are there while a key signs, even if it is too near
+// its end to issue a token.
+//
+// Each point carries attrs. Signers in one program need different ones, or their
+// numbers run into each other.
+func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attribute.KeyValue) (metric.Registration, error) {
 	if provider == nil {
 		provider = otel.GetMeterProvider()
 	}
 	m := maker{meter: provider.Meter(Name)}
-	issued := m.counter("fleetkey.tokens.issued", "{token}", "Tokens signed.")
-	verified := m.counter("fleetkey.tokens.verified", "{token}", "Tokens verified, by outcome.")
+	issued := m.counter("fleetkey.issued.tokens", "{token}", "Tokens signed.")
+	verified := m.counter("fleetkey.verified.tokens", "{token}", "Tokens verified, by outcome.")
 	hits := m.counter("fleetkey.cache.hits", "{token}", "Tokens accepted because they were verified before.")
-	loads := m.counter("fleetkey.store.loads", "{load}", "Background loads of the key store, by outcome.")
+	loads := m.counter("fleetkey.store.loads", "{load}", "Loads of the key store after the first, by outcome.")
 	lastLoad := m.gauge("fleetkey.store.last_load.age", "s", "Time since the key store was last read with success.")
 	age := m.gauge("fleetkey.signing_key.age", "s", "Time since the signing key began to sign.")
 	remaining := m.gauge("fleetkey.signing_key.remaining", "s", "Time until the signing key's certificate ends.")
 	overdue := m.gauge("fleetkey.rotation.overdue", "s", "Time since the next key should have been announced.")
-	healthy := m.gauge("fleetkey.healthy", "1", "1 if tokens can be issued, else 0.")
+	healthy := m.gauge("fleetkey.healthy", "", "1 if tokens can be issued, else 0.") // unit "1" is for ratios
 	if m.err != nil {
 		return nil, fmt.Errorf("otelfleetkey: %w", m.err)
 	}
-	outcome := attribute.Key("outcome")
+	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
+	outcome := func(name string) metric.ObserveOption { return metric.WithAttributes(Outcome.String(name)) }
 	return m.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		status := s.Status()
 		c := status.Counters
-		o.ObserveInt64(issued, int64(c.Issued))
+		o.ObserveInt64(issued, int64(c.Issued), set)
 		for name, n := range c.Verified {
-			o.ObserveInt64(verified, int64(n), metric.WithAttributes(outcome.String(name)))
+			o.ObserveInt64(verified, int64(n), set, outcome(name))
 		}
-		o.ObserveInt64(hits, int64(c.CacheHits))
-		o.ObserveInt64(loads, int64(c.Loads), metric.WithAttributes(outcome.String("ok")))
-		o.ObserveInt64(loads, int64(c.FailedLoads), metric.WithAttributes(outcome.String("error")))
-		o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds())
-		o.ObserveFloat64(overdue, since(status.RotationDue))
-		if status.Err == nil {
-			o.ObserveFloat64(age, since(status.SigningSince))
-			o.ObserveFloat64(healthy, 1)
-		} else {
-			o.ObserveFloat64(healthy, 0)
-		}
+		o.ObserveInt64(hits, int64(c.CacheHits), set)
+		o.ObserveInt64(loads, int64(c.Loads), set, outcome("ok"))
+		o.ObserveInt64(loads, int64(c.FailedLoads), set, outcome("error"))
+		o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the one time by the machine's clock
 		for _, k := range status.Keys {
-			if k.KeyID == status.SigningKeyID {
-				o.ObserveFloat64(remaining, time.Until(k.NotAfter).Seconds())
+			if k.Role == fleetkey.Signing {
+				o.ObserveFloat64(age, status.Time.Sub(k.NotBefore).Seconds(), set)
+				o.ObserveFloat64(remaining, k.NotAfter.Sub(status.Time).Seconds(), set)
 			}
 		}
+		o.ObserveFloat64(overdue, late(status).Seconds(), set)
+		able := 0.0
+		if status.Err == nil {
+			able = 1
+		}
+		o.ObserveFloat64(healthy, able, set)
 		return nil
 	}, m.made...)
 }
 
-// since returns the seconds since a time that may be zero or lie ahead.
-func since(t time.Time) float64 {
-	if t.IsZero() {
+// late returns how long ago the next key should have been announced.
+func late(s fleetkey.Status) time.Duration {
+	if s.RotationDue.IsZero() {
 		return 0
 	}
-	return max(0, time.Since(t).Seconds())
+	return max(0, s.Time.Sub(s.RotationDue))
 }
 
 // A maker makes instruments and keeps the first error.

@@ -1,0 +1,95 @@
+// Command prometheus is a server that signs with fleetkey and shows what its
+// signer does at /metrics. Beside it lie a Grafana dashboard of these metrics,
+// dashboard.json, and alert rules, alerts.yaml.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	otelprometheus "go.opentelemetry.io/otel/exporters/prometheus"
+	"go.opentelemetry.io/otel/sdk/metric"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/otelfleetkey"
+)
+
+func main() {
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		log.Fatal(err)
+	}
+	keys := flag.String("keys", filepath.Join(dir, "fleetkey-prometheus", "keys.pem"), "key `file`, the same for all instances")
+	addr := flag.String("addr", "127.0.0.1:9464", "`host:port` to serve at")
+	every := flag.Duration("rotate-every", 90*24*time.Hour, "replace the key after this; 0: never")
+	flag.Parse()
+	if err := run(context.Background(), *keys, *addr, *every); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(ctx context.Context, keys, addr string, every time.Duration) error {
+	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(keys), fleetkey.Config{
+		Issuer:   "https://prometheus.example",
+		Rotation: fleetkey.Rotation{Every: every},
+	})
+	if err != nil {
+		return err
+	}
+	routes, err := routes(signer)
+	if err != nil {
+		return err
+	}
+	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice"})
+	if err != nil {
+		return err
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, listener.Addr())
+	fmt.Printf("curl http://%s/metrics\n", listener.Addr())
+	server := &http.Server{Handler: routes, ReadHeaderTimeout: 5 * time.Second}
+	return server.Serve(listener)
+}
+
+// routes is what the server serves. In a server of your own /metrics belongs on
+// an address that only Prometheus can reach.
+func routes(signer *fleetkey.Signer) (http.Handler, error) {
+	metrics, err := metrics(signer)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", metrics)
+	mux.Handle("GET /hello", signer.Require()(http.HandlerFunc(hello)))
+	return mux, nil
+}
+
+// metrics connects a signer with Prometheus.
+func metrics(signer *fleetkey.Signer) (http.Handler, error) {
+	registry := prometheus.NewRegistry()
+	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())
+	if err != nil {
+		return nil, err
+	}
+	if _, err := otelfleetkey.Register(metric.NewMeterProvider(metric.WithReader(exporter)), signer); err != nil {
+		return nil, err
+	}
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{}), nil
+}
+
+func hello(w http.ResponseWriter, r *http.Request) {
+	token, _ := fleetkey.FromContext(r.Context())
+	fmt.Fprintf(w, "hello, %s\n", token.Subject())
+}
