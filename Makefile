@@ -17,17 +17,14 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 # tools are missing fails here, where plain "go test ./..." skips it.
 test:
 	internal/moto/with-moto.sh $(GO) test -race ./...
-	@set -e; for m in $(OTHERS); do \
-		echo "internal/moto/with-moto.sh $(GO) -C $$m test -race ./..."; \
-		internal/moto/with-moto.sh $(GO) -C $$m test -race ./...; \
-	done
+	printf '%s\n' $(OTHERS) | xargs -P 3 -I{} internal/moto/with-moto.sh $(GO) -C {} test -race ./...
 
 # The same code in Go's FIPS 140-3 mode, on and then enforced, without what takes
-# long and has no cryptography in it. Enforced, the tests that compute SHA-1 or
+# long and has no cryptography of ours in it. Enforced, the tests that compute SHA-1 or
 # use short HMAC keys themselves cannot run. On one processor, since no second
 # random generator can start in a synctest bubble. By -exec, since the mode is
 # not meant for the go command.
-NOT_FIPS = Simulation|FileStore_F|FleetThatMayNotWrite|AWSStoreNoRegion
+NOT_FIPS = Simulation|FileStore_F|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
 NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$
 fips:
 	$(GO) test -exec 'env GODEBUG=fips140=on' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest

@@ -34,7 +34,7 @@ func TestAWSStoreConformanceFake(t *testing.T) {
 }
 
 func TestAWSStoreConformanceMoto(t *testing.T) {
-	fleetkeytest.TestKeyStore(t, openFresh(motoClient(moto.URL(t), "moto", "moto")))
+	fleetkeytest.TestKeyStore(t, openFresh(motoClient(moto.URL(t), "moto", "a-secret-key-of-forty-characters-in-all-")))
 }
 
 // openFresh opens secrets of ever new names with one client.
@@ -72,7 +72,7 @@ func openMoto(t *testing.T, client *secretsmanager.Client, name string) *fleetke
 }
 
 func TestAWSStoreMoto(t *testing.T) {
-	client := motoClient(moto.URL(t), "moto", "moto")
+	client := motoClient(moto.URL(t), "moto", "a-secret-key-of-forty-characters-in-all-")
 	ctx := t.Context()
 
 	t.Run("only AWSCURRENT moves", func(t *testing.T) {

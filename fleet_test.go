@@ -42,7 +42,7 @@ var cells = map[string]cellOf{
 		return func() fleetkey.KeyStore { return openAWS(t, fake, awsName) }
 	},
 	"moto": func(t *testing.T) func() fleetkey.KeyStore {
-		client, name := motoClient(moto.URL(t), "moto", "moto"), freshName()
+		client, name := motoClient(moto.URL(t), "moto", "a-secret-key-of-forty-characters-in-all-"), freshName()
 		return func() fleetkey.KeyStore { return openMoto(t, client, name) }
 	},
 }
