@@ -202,11 +202,12 @@ func TestFileStore_ReadersDuringSaves(t *testing.T) {
 		go func() {
 			n := 0
 			defer func() { reads <- n }()
-			for ; ; n++ {
+			for {
 				got, _, err := s.Load(t.Context())
 				if !assert.NoError(t, err) || !assert.Equal(t, strings.Repeat(string(got[:26]), 2000), string(got)) {
 					return
 				}
+				n++
 				select {
 				case <-done:
 					return
