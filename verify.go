@@ -159,9 +159,9 @@ type header struct {
 	thumbprint            bool // x5t or x5t#S256, which other systems write
 }
 
-// parseHeader reads a JOSE header. Parameters that could
-// name a key elsewhere or change what is signed (jwk, jku, x5u, x5c, b64, zip,
-// crit, ...) are refused, whatever they say.
+// parseHeader reads a JOSE header. Parameters that could name a key elsewhere or
+// change what is signed (jwk, jku, x5u, x5c, b64, zip, crit, ...) are refused,
+// whatever they say.
 func parseHeader(segment string) (header, error) {
 	data, err := decode(segment, "header")
 	if err != nil {
