@@ -118,17 +118,8 @@ const (
 // withDefaults returns a copy of c with every field filled in, or an error that
 // names the field that cannot work.
 func (c Config) withDefaults() (Config, error) {
-	for name, d := range map[string]time.Duration{
-		"TokenTTL": c.TokenTTL, "MaxTokenTTL": c.MaxTokenTTL, "ClockSkew": c.ClockSkew,
-		"RefreshEvery": c.RefreshEvery, "JWKSMaxAge": c.JWKSMaxAge, "Rotation.Every": c.Rotation.Every,
-		"Rotation.Announce": c.Rotation.Announce, "Rotation.Retain": c.Rotation.Retain,
-	} {
-		if d < 0 {
-			return c, fmt.Errorf("Config.%s is negative: %v", name, d)
-		}
-		if d > maxDuration {
-			return c, fmt.Errorf("Config.%s %v is over two years; a certificate lives ten", name, d)
-		}
+	if err := c.checkDurations(); err != nil {
+		return c, err
 	}
 	u, err := url.Parse(c.Issuer)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "https" && u.Scheme != "http") || strings.ContainsAny(c.Issuer, "?#") || !utf8.ValidString(c.Issuer) {
@@ -178,6 +169,24 @@ func (c Config) withDefaults() (Config, error) {
 		c.Now = time.Now
 	}
 	return c, nil
+}
+
+// checkDurations refuses durations that cannot be meant. It comes before any sum
+// of them, which could overflow.
+func (c *Config) checkDurations() error {
+	for name, d := range map[string]time.Duration{
+		"TokenTTL": c.TokenTTL, "MaxTokenTTL": c.MaxTokenTTL, "ClockSkew": c.ClockSkew,
+		"RefreshEvery": c.RefreshEvery, "JWKSMaxAge": c.JWKSMaxAge, "Rotation.Every": c.Rotation.Every,
+		"Rotation.Announce": c.Rotation.Announce, "Rotation.Retain": c.Rotation.Retain,
+	} {
+		if d < 0 {
+			return fmt.Errorf("Config.%s is negative: %v", name, d)
+		}
+		if d > maxDuration {
+			return fmt.Errorf("Config.%s %v is over two years; a certificate lives ten", name, d)
+		}
+	}
+	return nil
 }
 
 // leastAnnounce is how long it takes until everyone knows a new key: an instance

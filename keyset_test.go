@@ -212,6 +212,7 @@ func TestMalformedBundles(t *testing.T) {
 		"SEC1 under the name of PKCS#8":  {pemBlock(pemPrivateKey, sec1) + cert, "PEM block 1: not a PKCS#8 private key"},
 		"garbage for a key":              {pemBlock(pemPrivateKey, []byte("garbage")) + cert, "PEM block 1: not a PKCS#8 private key"},
 		"garbage for a certificate":      {pair + pemBlock(pemCertificate, []byte("garbage")), "PEM block 3: not a certificate"},
+		"DER after the private key":      {pemBlock(pemPrivateKey, append(derOf(key), 0)) + cert, "PEM block 1: not a PKCS#8 private key"},
 		"empty block":                    {pair + pemBlock(pemCertificate, nil), "PEM block 3: not a certificate"},
 		"DER after the certificate":      {pemBlock(pemCertificate, append(derOf(cert), 0)), "PEM block 1: not a certificate"},
 		"PEM headers":                    {strings.Replace(key, "KEY-----\n", "KEY-----\nProc-Type: 4,ENCRYPTED\n\n", 1) + cert, `PEM block 1: PEM header "Proc-Type" is not supported; is the key encrypted?`},
