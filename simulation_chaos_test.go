@@ -81,6 +81,32 @@ func (sc *simulation) staleAfter() time.Duration {
 	return p.Rotation.Announce + p.Rotation.Retain - p.MaxTokenTTL - 2*p.ClockSkew
 }
 
+// signsFor is how long exactly an instance signs without the store; 0: for ever.
+func signsFor(p fleetkey.Config) time.Duration {
+	if p.Rotation.Every == 0 {
+		return 0
+	}
+	return p.Rotation.Announce + p.Rotation.Retain - p.MaxTokenTTL - 3*p.ClockSkew - time.Minute
+}
+
+// mixed reports whether a token's issuer had gone without the store for longer than
+// another policy allows, while both were at work: its own let it sign, and it could
+// not know that others drop keys sooner.
+func (m *simModel) mixed(tok *simToken) bool {
+	sc, before := m.f.sc, m.f.sc.policy
+	for _, c := range sc.changes {
+		begun := m.f.end.Add(c.at - sc.span)
+		deploying := tok.at.After(begun) && tok.loaded.Before(begun.Add(c.takes+time.Hour))
+		for _, p := range []fleetkey.Config{before, c.policy} {
+			if limit := signsFor(p); deploying && limit > 0 && limit != tok.limit && tok.at.Sub(tok.loaded) > limit {
+				return true
+			}
+		}
+		before = c.policy
+	}
+	return false
+}
+
 // plan schedules what happens without a cause.
 func (f *simFleet) plan() {
 	sc := f.sc

@@ -72,7 +72,8 @@ type simToken struct {
 	raw     string
 	key     *simKey
 	at, exp time.Time
-	loaded  time.Time // when its issuer last read the store
+	loaded  time.Time     // when its issuer last read the store
+	limit   time.Duration // how long its issuer may go without; 0: for ever
 }
 
 func newModel(f *simFleet) *simModel {
@@ -198,7 +199,7 @@ func (m *simModel) issued(in *simInstance, raw string, exp time.Time) *simToken 
 	first := !r.used && !r.urgent && r.lost.IsZero()
 	r.used = true
 	m.mu.Unlock()
-	tok := &simToken{raw: raw, key: r, at: time.Now(), exp: exp, loaded: in.lastLoad()}
+	tok := &simToken{raw: raw, key: r, at: time.Now(), exp: exp, loaded: in.lastLoad(), limit: signsFor(in.policy)}
 	if !first {
 		return tok
 	}
@@ -263,6 +264,8 @@ func (m *simModel) checked(kind string, tok *simToken, begin time.Time, who simS
 		m.count(&m.wrong, kind+": "+cause(err))
 	case before(tok.loaded, urgent) && tok.at.Sub(urgent) > sc.policy.Rotation.Retain-sc.policy.MaxTokenTTL-3*sc.policy.ClockSkew:
 		m.except("issuer cut off while a key was revoked, for longer than Retain allows")
+	case m.mixed(tok):
+		m.except("issuer cut off for longer than another policy of the fleet allows")
 	case before(who.loaded, undone) && who.cut.After(undone):
 		m.except("verifier cut off while a key was rolled back")
 	case !who.knows.IsZero() && lost.IsZero():
