@@ -192,8 +192,10 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 	if err != nil {
 		return err // without having made a directory or a lock file
 	}
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return err
+	if prev == "" {
+		if err := makeDir(filepath.Dir(path)); err != nil {
+			return err
+		}
 	}
 	unlock, err := lock(ctx, path)
 	if err != nil {
@@ -229,22 +231,20 @@ func (s *FileStore) requireVersion(ctx context.Context, prev Version) (path stri
 	return path, nil
 }
 
-// makeDir is os.MkdirAll, but makes each new directory survive a power cut.
+// makeDir is os.MkdirAll, but makes the directory survive a power cut, also if it
+// was made by another process, which may have been killed before it synced it.
+// Those above were synced by whoever made a directory in them.
 func makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
-		if err := makeDir(filepath.Dir(dir)); err != nil {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && dir != parent {
+		if err := makeDir(parent); err != nil {
 			return err
 		}
-		err = os.Mkdir(dir, 0o700)
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+	if err := syncDir(parent); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil // the parent may be written but not read, so not synced either

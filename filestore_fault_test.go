@@ -70,7 +70,8 @@ func TestFileStore_F2_OrderOfSync(t *testing.T) {
 				`^fsync\(\d+<` + dir + `>`,
 			}
 			if s.before == "" {
-				order = append([]string{`^mkdir.*"` + dir + `"`, `^fsync\(\d+<` + filepath.Dir(dir) + `>`}, order...)
+				parent := filepath.Dir(dir)
+				order = append([]string{`^fsync\(\d+<` + filepath.Dir(parent) + `>`, `^mkdir.*"` + dir + `"`, `^fsync\(\d+<` + parent + `>`}, order...)
 			}
 			// Every write, sync, rename and mkdir that took effect, in this order.
 			var got []string
