@@ -53,7 +53,7 @@ func (s crashScenario) newRecord(t *testing.T) *diskRecord {
 	if s.before != nil {
 		s.before(t, filepath.Join(root, crashPath))
 	}
-	return newDiskRecord(t, root)
+	return newDiskRecord(t, root, filepath.Base(crashPath))
 }
 
 // run runs the operation and adds it to the record.
@@ -87,44 +87,50 @@ type crashCheck struct {
 	found []string
 }
 
-// requireSurvives checks the whole record.
-func (s crashScenario) requireSurvives(t *testing.T, r *diskRecord) {
-	t.Helper()
-	c := s.check(t, r)
-	require.Empty(t, c.found)
-	require.Greater(t, len(c.seen), 10, "states")
-}
-
-// check cuts the power at each point of the record. What it finds wrong begins
-// with "torn", "lost", "new key" or "stuck".
-func (s crashScenario) check(t *testing.T, r *diskRecord) *crashCheck {
+// check cuts the power at each point of the record from the first on. What it
+// finds wrong begins with "torn", "lost", "new key" or "stuck".
+func (s crashScenario) check(t *testing.T, r *diskRecord, first int) *crashCheck {
 	t.Helper()
 	c := &crashCheck{diskRecord: r, signer: s.signer, seen: map[string]bool{}, kids: map[string][]string{}}
-	for n, now := 0, r.before; ; n++ {
+	after, now := "the start", r.before
+	for n := range len(r.ops) + 1 {
+		if n > 0 {
+			after, now = r.ops[n-1].call, r.ops[n-1].apply(now)
+		}
 		live := r.tree(now)[crashPath]
-		if c.allowed, c.before = append(c.allowed, live), append(c.before, live); n == 0 || r.ops[n-1].unlocks {
+		c.before, c.allowed = append(c.before, live), slices.Compact(append(c.allowed, live))
+		if n == 0 || r.ops[n-1].unlocks {
 			c.promised, c.allowed = live, []string{live}
 		}
+		if n < first {
+			continue
+		}
 		for _, d := range r.afterPowerCut(n) {
-			tree := r.tree(d)
+			tree := withoutTemps(r.tree(d))
 			key := fmt.Sprint(tree, c.allowed)
 			if c.seen[key] {
 				continue
 			}
 			c.seen[key] = true
 			if problem := c.open(t, tree); problem != "" {
-				after := "the start"
-				if n > 0 {
-					after = r.ops[n-1].call
-				}
 				c.found = append(c.found, fmt.Sprintf("%s, if the power fails after %s", problem, after))
 			}
 		}
-		if n == len(r.ops) {
-			return c
-		}
-		now = r.ops[n].apply(now)
 	}
+	return c
+}
+
+// withoutTemps leaves at most one temporary file, an empty one: the store looks
+// at nothing but its name.
+func withoutTemps(tree map[string]string) map[string]string {
+	prefix := filepath.Dir(crashPath) + "/.keys.pem.tmp-"
+	for path := range tree {
+		if strings.HasPrefix(path, prefix) {
+			delete(tree, path)
+			tree[prefix+"1"] = ""
+		}
+	}
+	return tree
 }
 
 // open says what is wrong with a state.
@@ -154,16 +160,15 @@ func (c *crashCheck) open(t *testing.T, tree map[string]string) (problem string)
 		}
 	}
 	_, prev, err := store.Load(ctx)
-	if errors.Is(err, fleetkey.ErrNotExist) {
-		err = nil
-	}
-	if err == nil {
+	if err == nil || errors.Is(err, fleetkey.ErrNotExist) {
 		_, err = store.Save(ctx, []byte("the next bundle"), prev)
 	}
-	if err != nil {
-		return "stuck: " + err.Error()
+	if err == nil {
+		got, _, err = store.Load(ctx)
 	}
-	requireContent(t, filepath.Join(root, crashPath), "the next bundle")
+	if err != nil || string(got) != "the next bundle" {
+		return fmt.Sprintf("stuck: the next Save does not work: %v", err)
+	}
 	return ""
 }
 
@@ -218,7 +223,9 @@ func TestFileStore_F2_PowerCut(t *testing.T) {
 			r := s.newRecord(t)
 			_, ok := s.run(t, bench, r)
 			require.True(t, ok)
-			s.requireSurvives(t, r)
+			c := s.check(t, r, 0)
+			require.Empty(t, c.found)
+			require.GreaterOrEqual(t, len(c.seen), 6, "states")
 		})
 	}
 }
@@ -227,7 +234,7 @@ func TestFileStore_F2_PowerCut(t *testing.T) {
 // its work, and then the power fails: what the first left unsynced is no excuse.
 func TestFileStore_F2_PowerCutAfterAKill(t *testing.T) {
 	bench := newStraceBench(t)
-	for _, s := range crashScenarios {
+	for _, s := range crashScenarios[:4] {
 		t.Run(s.name, func(t *testing.T) {
 			first := s.newRecord(t)
 			calls, _ := s.run(t, bench, first)
@@ -240,9 +247,10 @@ func TestFileStore_F2_PowerCutAfterAKill(t *testing.T) {
 				r := s.newRecord(t)
 				_, ok := s.run(t, bench, r, fmt.Sprintf("%s:signal=KILL:when=%d", c.Name, c.N))
 				require.False(t, ok, "%s: was not killed", c)
+				killed := len(r.ops)
 				_, ok = s.run(t, bench, r)
 				require.True(t, ok)
-				s.requireSurvives(t, r)
+				require.Empty(t, s.check(t, r, killed).found, "killed at %s", c)
 			}
 			require.Greater(t, kills, 5)
 		})
@@ -272,9 +280,9 @@ func TestFileStore_F2_PowerCutCheck(t *testing.T) {
 		t.Run(tc.s.name+", "+tc.name, func(t *testing.T) {
 			r := tc.s.newRecord(t)
 			tc.s.run(t, bench, r)
-			require.Empty(t, tc.s.check(t, r).found, "the record itself")
+			require.Empty(t, tc.s.check(t, r, 0).found, "the record itself")
 			tc.edit(r)
-			found := tc.s.check(t, r).found
+			found := tc.s.check(t, r, 0).found
 			require.NotEmpty(t, found)
 			require.Contains(t, strings.Join(found, "\n"), tc.finds+": ")
 		})

@@ -5,6 +5,7 @@ package fleetkey_test
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -75,13 +76,7 @@ func (op diskOp) outcomes(d diskState) []diskState {
 
 // apply returns the state after op. What d holds stays as it is.
 func (op diskOp) apply(d diskState) diskState {
-	next := diskState{map[place]inode{}, map[inode]string{}}
-	for p, i := range d.entries {
-		next.entries[p] = i
-	}
-	for i, content := range d.data {
-		next.data[i] = content
-	}
+	next := diskState{maps.Clone(d.entries), maps.Clone(d.data)}
 	for p, i := range op.entries {
 		if next.entries[p] = i; i == 0 {
 			delete(next.entries, p)
@@ -98,6 +93,7 @@ func (op diskOp) apply(d diskState) diskState {
 // A diskRecord is what happened to the directory root.
 type diskRecord struct {
 	root   string
+	read   string // the name of the only file that is read after a crash
 	before diskState
 	ops    []diskOp
 	dirs   map[inode]bool
@@ -106,9 +102,9 @@ type diskRecord struct {
 }
 
 // newDiskRecord begins with what root holds, all of it durable.
-func newDiskRecord(t *testing.T, root string) *diskRecord {
+func newDiskRecord(t *testing.T, root, read string) *diskRecord {
 	t.Helper()
-	r := &diskRecord{root: root, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
+	r := &diskRecord{root: root, read: read, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
 	r.now = diskState{map[place]inode{}, map[inode]string{}}
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || path == root {
@@ -228,35 +224,44 @@ func (r *diskRecord) parse(t *testing.T, c sysCall) diskOp {
 func (r *diskRecord) afterPowerCut(n int) []diskState {
 	states := []diskState{r.before}
 	for i, op := range r.ops[:n] {
-		next := map[string]diskState{}
+		if op.syncs != 0 || op.unlocks {
+			continue
+		}
+		durable, next := r.durable(i, n), map[string]diskState{}
 		for _, d := range states {
 			outcomes := []diskState{op.apply(d)}
-			if !r.durable(op, r.ops[i+1:n]) {
+			if !durable {
 				outcomes = op.outcomes(d)
 			}
 			for _, o := range outcomes {
 				next[o.key()] = o
 			}
 		}
-		states = states[:0]
-		for _, d := range next {
-			states = append(states, d)
-		}
+		states = slices.Collect(maps.Values(next))
 	}
 	return states
 }
 
-// durable reports whether the calls after op have synced all that it changed.
-func (r *diskRecord) durable(op diskOp, after []diskOp) bool {
-	synced := func(i inode) bool {
+// durable reports whether the first n calls have synced all that call i changed,
+// or nobody will look at it.
+func (r *diskRecord) durable(i, n int) bool {
+	op := r.ops[i]
+	synced := func(i inode, after []diskOp) bool {
 		return slices.ContainsFunc(after, func(later diskOp) bool { return later.syncs == i })
 	}
 	for p := range op.entries {
-		if !synced(p.dir) {
+		if !synced(p.dir, r.ops[i+1:n]) {
 			return false
 		}
 	}
-	return op.data == "" || synced(op.file)
+	return op.data == "" || synced(op.file, r.ops[i+1:n]) || !slices.ContainsFunc(r.ops[:n], func(other diskOp) bool {
+		for p, i := range other.entries {
+			if p.name == r.read && i == op.file {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // tree returns the files of a state by their paths below root, and the

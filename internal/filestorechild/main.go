@@ -35,8 +35,10 @@ type Result struct {
 	ErrTypes []string         // the sentinels that the error matches, by their text
 }
 
+// Only an init function surely runs on the main thread.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	runtime.LockOSThread()
 	timeout := flag.Duration("timeout", 30*time.Second, "end of the context")
 	flag.Parse()
 	_, _ = io.Copy(io.Discard, os.Stdin)
