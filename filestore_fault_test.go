@@ -117,12 +117,13 @@ func (b straceBench) failAt(t *testing.T, s scenario, c sysCall, errno string) (
 	return r, path, isNew
 }
 
+// The calls that bring the new bundle to the disk. Of the others some may fail
+// at no cost, such as the tidying of old files.
+var vital = regexp.MustCompile(`^(mkdir|write|fsync|rename|fchmod|close.*\.tmp-|openat.*keys\.pem)`)
+
 // EIO at each call in turn, until a run is clean.
 func TestFileStore_F4_FailureAtEveryCall(t *testing.T) {
 	bench := newStraceBench(t)
-	// The calls that bring the new bundle to the disk. Of the others some may
-	// fail at no cost, such as the tidying of old files.
-	vital := regexp.MustCompile(`^(mkdir|write|fsync|rename|fchmod|close.*\.tmp-|openat.*keys\.pem)`)
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			_, args := s.prepare(t)

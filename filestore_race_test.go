@@ -42,6 +42,7 @@ type childResult struct {
 	Saved    bool
 	Err      string
 	ErrTypes []string
+	GoesOn   bool
 }
 
 func (r childResult) is(target error) bool { return slices.Contains(r.ErrTypes, target.Error()) }
