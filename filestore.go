@@ -1,6 +1,7 @@
 package fleetkey
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -29,8 +30,8 @@ import (
 //
 //   - NAME.lock, which a Save holds locked. It is empty and stays: a process
 //     that removed it would let two writers in. Readers never wait for it.
-//   - .NAME.tmp-NUMBER, a bundle on its way. A writer that is killed leaves
-//     one behind; the first Save that comes an hour later removes it.
+//   - .NAME.tmp-NUMBER, a bundle or a lock on its way. A writer that is killed
+//     leaves one behind; the first Save that comes an hour later removes it.
 //
 // A Save writes the temporary file, syncs it, renames it over the old one and
 // syncs the directory. A crash or a power cut at any point leaves the old
@@ -192,8 +193,10 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 	if err != nil {
 		return err // without having made a directory or a lock file
 	}
-	if err := makeDir(filepath.Dir(path)); err != nil {
-		return err
+	if prev == "" {
+		if err := makeDir(filepath.Dir(path)); err != nil {
+			return err
+		}
 	}
 	unlock, err := lock(ctx, path)
 	if err != nil {
@@ -229,22 +232,20 @@ func (s *FileStore) requireVersion(ctx context.Context, prev Version) (path stri
 	return path, nil
 }
 
-// makeDir is os.MkdirAll, but makes each new directory survive a power cut.
+// makeDir is os.MkdirAll, but makes the directory survive a power cut, also if it
+// was made by another process, which may have been killed before it synced it.
+// Those above were synced by whoever made a directory in them.
 func makeDir(dir string) error {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
-		if err := makeDir(filepath.Dir(dir)); err != nil {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && dir != parent {
+		if err := makeDir(parent); err != nil {
 			return err
 		}
-		err = os.Mkdir(dir, 0o700)
+		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if err := syncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {
+	if err := syncDir(parent); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	return nil // the parent may be written but not read, so not synced either
@@ -254,12 +255,7 @@ func makeDir(dir string) error {
 // ends, however it ends.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	name := path + ".lock"
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err == nil {
-		err = setOwner(f, path) // if root made it, the service must be able to open it too
-		f.Close()
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := makeLock(name, path); err != nil {
 		return nil, err
 	}
 	l := flock.New(name, flock.SetFlag(os.O_RDWR|noWait))
@@ -275,6 +271,34 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	default:
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
+}
+
+// makeLock makes the lock file of path, if there is none. It has its owner before
+// it has its name: were root killed in between, it alone could open the lock, and
+// the service could never save again.
+func makeLock(name, path string) error {
+	if _, err := os.Lstat(name); err == nil {
+		return nil
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name())
+	if err := cmp.Or(setOwner(f, path), f.Close()); err != nil {
+		return err
+	}
+	if err = os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
+		// No hard links here. Few such file systems know owners.
+		f, err = os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err == nil {
+			err = cmp.Or(setOwner(f, path), f.Close())
+		}
+	}
+	if errors.Is(err, fs.ErrExist) {
+		return nil // another writer was first
+	}
+	return err
 }
 
 // replace puts bundle in the place of the file at path, durably and whole.

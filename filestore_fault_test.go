@@ -3,9 +3,11 @@
 package fleetkey_test
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -70,12 +72,13 @@ func TestFileStore_F2_OrderOfSync(t *testing.T) {
 				`^fsync\(\d+<` + dir + `>`,
 			}
 			if s.before == "" {
-				order = append([]string{`^mkdir.*"` + dir + `"`, `^fsync\(\d+<` + filepath.Dir(dir) + `>`}, order...)
+				parent := filepath.Dir(dir)
+				order = append([]string{`^fsync\(\d+<` + filepath.Dir(parent) + `>`, `^mkdir.*"` + dir + `"`, `^fsync\(\d+<` + parent + `>`}, order...)
 			}
 			// Every write, sync, rename and mkdir that took effect, in this order.
 			var got []string
 			for _, c := range calls {
-				if regexp.MustCompile(`^(p?write|f(data)?sync|rename|link|mkdir|f?truncate)`).MatchString(c.Line) && !strings.Contains(c.Line, "= -1 ") {
+				if regexp.MustCompile(`^(p?write|f(data)?sync|rename|mkdir|f?truncate)`).MatchString(c.Line) && !strings.Contains(c.Line, "= -1 ") {
 					got = append(got, c.Line)
 				}
 			}
@@ -99,7 +102,9 @@ func (b straceBench) failAt(t *testing.T, s scenario, c sysCall, errno string) (
 		hit = hit || strings.Contains(c.Line, "(INJECTED)")
 	}
 	require.True(t, hit, "%s was not reached", c)
-	require.Empty(t, temps(t, path), "%s: %s", c, r.Err)
+	if c.Name != "unlinkat" {
+		require.Empty(t, temps(t, path), "%s: %s", c, r.Err)
+	}
 	now, isNew := s.requireOldOrNew(t, path)
 	if r.Err == "" {
 		require.True(t, isNew, "%s: lost", c)
@@ -112,12 +117,13 @@ func (b straceBench) failAt(t *testing.T, s scenario, c sysCall, errno string) (
 	return r, path, isNew
 }
 
+// The calls that bring the new bundle to the disk. Of the others some may fail
+// at no cost, such as the tidying of old files.
+var vital = regexp.MustCompile(`^(mkdir|write|fsync|rename|fchmod|close.*\.tmp-|openat.*keys\.pem)`)
+
 // EIO at each call in turn, until a run is clean.
 func TestFileStore_F4_FailureAtEveryCall(t *testing.T) {
 	bench := newStraceBench(t)
-	// The calls that bring the new bundle to the disk. Of the others some may
-	// fail at no cost, such as the tidying of old files.
-	vital := regexp.MustCompile(`^(mkdir|write|fsync|rename|fchmod|close.*\.tmp-|openat.*keys\.pem)`)
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			_, args := s.prepare(t)
@@ -231,6 +237,7 @@ func TestFileStore_F7_OwnerCannotBeKept(t *testing.T) {
 	bench := newStraceBench(t)
 	s := scenarios[1]
 	path, args := s.prepare(t)
+	require.NoError(t, os.Remove(path+".lock"))
 	giveToNobody(t, path)
 	_, r, _ := bench.run(t, []string{"fchown:error=EPERM"}, args...)
 	require.Contains(t, r.Err, path)
@@ -238,6 +245,74 @@ func TestFileStore_F7_OwnerCannotBeKept(t *testing.T) {
 	require.True(t, r.is(fs.ErrPermission))
 	requireContent(t, path, s.before)
 	require.Empty(t, temps(t, path))
+	require.NoFileExists(t, path+".lock", "root's lock would lock the service out")
+}
+
+// Root is killed at each call that makes, renames or gives away a file: the
+// service can still save, since nothing of root's is in its way.
+func TestFileStore_F7_RootIsKilled(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root can give files away: NOT TESTED")
+	}
+	bench := newStraceBench(t)
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			prepare := func() (path string, args []string) {
+				path, args = s.prepare(t)
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+				require.NoError(t, os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755))
+				_ = os.Remove(path + ".lock") // so that root makes it
+				_ = os.Chown(path, 65534, 65534)
+				giveToNobody(t, filepath.Dir(path))
+				return path, args
+			}
+			_, args := prepare()
+			calls, _, ok := bench.run(t, nil, args...)
+			require.True(t, ok)
+			chowns := 0
+			for _, c := range calls {
+				if unseen(c) && !strings.HasPrefix(c.Name, "fch") {
+					continue
+				}
+				if c.Name == "fchown" {
+					chowns++
+				}
+				path, args := prepare()
+				_, _, ok := bench.run(t, []string{fmt.Sprintf("%s:signal=KILL:when=%d", c.Name, c.N)}, args...)
+				require.False(t, ok, "%s: was not killed", c)
+				_, prev, err := fleetkey.NewFileStore(path).Load(t.Context())
+				require.True(t, err == nil || s.before == "" && errors.Is(err, fleetkey.ErrNotExist), "%v", err)
+				for _, name := range temps(t, path) {
+					makeOld(t, name)
+				}
+				service := exec.Command(bench.child, "save", path, string(prev))
+				asNobody(service)
+				require.Empty(t, runChild(t, service).Err, "%s", c)
+				require.Empty(t, temps(t, path))
+			}
+			require.Equal(t, 2, chowns, "the lock and the bundle")
+		})
+	}
+}
+
+// A file system without hard links gets its lock nonetheless.
+func TestFileStore_F12_NoHardLinks(t *testing.T) {
+	bench := newStraceBench(t)
+	for _, errno := range []string{"EPERM", "EOPNOTSUPP", "ENOSYS"} {
+		path, args := scenarios[0].prepare(t)
+		require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+		giveToNobody(t, filepath.Dir(path))
+		_, r, _ := bench.run(t, []string{"linkat:error=" + errno}, args...)
+		require.Empty(t, r.Err, errno)
+		requireWhole(t, path)
+		require.Empty(t, temps(t, path))
+		dir, err := os.Stat(filepath.Dir(path))
+		require.NoError(t, err)
+		lock, err := os.Stat(path + ".lock")
+		require.NoError(t, err)
+		require.Equal(t, fs.FileMode(0o600), lock.Mode(), errno)
+		require.Equal(t, dir.Sys().(*syscall.Stat_t).Uid, lock.Sys().(*syscall.Stat_t).Uid, errno)
+	}
 }
 
 // A file system without locks is refused, never written unlocked.

@@ -42,6 +42,7 @@ type childResult struct {
 	Saved    bool
 	Err      string
 	ErrTypes []string
+	GoesOn   bool
 }
 
 func (r childResult) is(target error) bool { return slices.Contains(r.ErrTypes, target.Error()) }
@@ -149,6 +150,19 @@ func testFirstStart(t *testing.T, child string, rounds int) {
 	}
 }
 
+// killHalf kills half of the fleet at random moments of its first milliseconds,
+// and returns what the others printed.
+func (f *fleet) killHalf() (results []childResult) {
+	f.t.Helper()
+	for _, i := range rand.Perm(fleetSize)[:fleetSize/2] {
+		time.Sleep(rand.N(time.Millisecond)) // spreads the kills; nothing waits for it
+		_ = f.cmds[i].Process.Kill()         // it may have ended already
+	}
+	results = f.wait()
+	require.GreaterOrEqual(f.t, len(results), fleetSize/2)
+	return results
+}
+
 // Half of the fleet is killed while it starts, whoever holds the lock included.
 func TestFileStore_F9_FirstStartWithKills(t *testing.T) {
 	child := childBinary(t)
@@ -157,14 +171,45 @@ func TestFileStore_F9_FirstStartWithKills(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "new", "keys.pem")
 		f := startFleet(t, child, "first", path)
 		require.NoError(t, f.release.Close())
-		for _, i := range rand.Perm(fleetSize)[:fleetSize/2] {
-			time.Sleep(rand.N(500 * time.Microsecond)) // spreads the kills; nothing waits for it
-			_ = f.cmds[i].Process.Kill()               // it may have ended already
-		}
-		results := f.wait()
+		results := f.killHalf()
 		killed += fleetSize - len(results)
-		require.GreaterOrEqual(t, len(results), fleetSize/2)
 		require.LessOrEqual(t, requireOneKey(t, path, results), 1, "creations")
+	}
+	require.Positive(t, killed, "no kill came in time: this run tested nothing")
+}
+
+// Half of a fleet of signers is killed while all rotate at once: there is one
+// new key, and it is everyone's.
+func TestFileStore_F10_RotationWithKills(t *testing.T) {
+	testRotationWithKills(t, childBinary(t), rounds(2))
+}
+
+func TestFileStore_F10_RotationWithKillsOfRaceBuild(t *testing.T) {
+	if os.Getenv("FLEETKEY_LONG") != "1" {
+		t.Skip("set FLEETKEY_LONG=1")
+	}
+	child, err := raceChild()
+	require.NoError(t, err)
+	testRotationWithKills(t, child, 20)
+}
+
+func testRotationWithKills(t *testing.T, child string, rounds int) {
+	t.Helper()
+	killed := 0
+	for range rounds {
+		path := newPath(t)
+		old := start(t, fleetkey.NewFileStore(path), config()).SigningKey().KeyID
+		f := startFleet(t, child, "rotate", path)
+		require.NoError(t, f.release.Close())
+		results := f.killHalf()
+		killed += fleetSize - len(results)
+		now := start(t, fleetkey.NewFileStore(path), config())
+		require.Equal(t, old, now.SigningKey().KeyID)
+		require.Len(t, now.PublicKeys(), 2, "one rotation")
+		for _, r := range results {
+			require.Empty(t, r.Err)
+			require.Equal(t, now.Status().Keys[0].KeyID, string(r.Version))
+		}
 	}
 	require.Positive(t, killed, "no kill came in time: this run tested nothing")
 }

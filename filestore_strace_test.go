@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -21,7 +22,10 @@ import (
 // system calls, and kills it at, or fails, any one of them.
 
 // A straceBench runs one operation of the child.
-type straceBench struct{ strace, child string }
+type straceBench struct {
+	strace, child string
+	shown         int // bytes of each argument that the record shows
+}
 
 func newStraceBench(t *testing.T) straceBench {
 	t.Helper()
@@ -36,7 +40,7 @@ func newStraceBench(t *testing.T) straceBench {
 		}
 		t.Skipf(msg, err)
 	}
-	return straceBench{strace, childBinary(t)}
+	return straceBench{strace: strace, child: childBinary(t)}
 }
 
 // fileCalls are the system calls that touch files; "?" says that a processor
@@ -63,7 +67,7 @@ var callLine = regexp.MustCompile(`^(\w+)\(`)
 func (b straceBench) run(t *testing.T, inject []string, args ...string) (calls []sysCall, r childResult, ok bool) {
 	t.Helper()
 	log := filepath.Join(memoryDir(t), "strace.log")
-	argv := []string{"-o", log, "-y", "-s", "0", "-e", "trace=" + fileCalls}
+	argv := []string{"-o", log, "-y", "-s", strconv.Itoa(b.shown), "-e", "trace=" + fileCalls}
 	for _, i := range inject {
 		argv = append(argv, "-e", "inject="+i)
 	}

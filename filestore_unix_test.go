@@ -100,6 +100,31 @@ func TestFileStore_F5_UnwritableDirectory(t *testing.T) {
 	})
 }
 
+// A directory above that may be entered but not read cannot be synced, which is
+// no reason to fail.
+func TestFileStore_F5_ParentCannotBeRead(t *testing.T) {
+	child := childBinary(t)
+	for name, exists := range map[string]bool{"the directory is made": false, "the directory exists": true} {
+		t.Run(name, func(t *testing.T) {
+			parent := filepath.Join(publicDir(t), "parent")
+			path := filepath.Join(parent, "keys", "keys.pem")
+			require.NoError(t, os.Mkdir(parent, 0o700))
+			if exists {
+				require.NoError(t, os.Mkdir(filepath.Dir(path), 0o700))
+				giveToNobody(t, filepath.Dir(path))
+			}
+			giveToNobody(t, parent)
+			require.NoError(t, os.Chmod(parent, 0o300))
+			t.Cleanup(func() { os.Chmod(parent, 0o700) }) // so that it can be removed
+			cmd := exec.Command(child, "first", path)
+			asNobody(cmd)
+			r := runChild(t, cmd)
+			require.Empty(t, r.Err)
+			require.True(t, r.Saved)
+		})
+	}
+}
+
 func TestFileStore_F6_Unreadable(t *testing.T) {
 	child := childBinary(t)
 	path := filepath.Join(publicDir(t), "keys", "keys.pem")

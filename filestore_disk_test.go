@@ -1,0 +1,298 @@
+//go:build linux
+
+package fleetkey_test
+
+import (
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A model of a disk that may forget, when the power fails, whatever no sync has
+// made durable. It is fed with the recorded system calls of a real process and
+// lists the states that a power cut may leave, as ALICE does (Pillai et al., All
+// File Systems Are Not Created Equal, OSDI 2014). It is as weak as POSIX allows,
+// and weaker than any one file system:
+//
+//   - Calls reach the disk in any order, but for those that a sync has made
+//     durable. A rename is there as a whole or not at all.
+//   - A sync of a file makes its content durable, but not its name; a sync of a
+//     directory the names in it, but not its own.
+//   - A write may be lost, cut off, or there in length but not in content, as
+//     with delayed allocation (ext4, XFS).
+//
+// Owners and modes are left out.
+
+// An inode is a file or a directory; rootInode is the directory that all lies in.
+type inode int
+
+const rootInode inode = 1
+
+// A place is a name in a directory.
+type place struct {
+	dir  inode
+	name string
+}
+
+// A diskState is what a disk holds at one moment.
+type diskState struct {
+	entries map[place]inode
+	data    map[inode]string // of files; none: it is empty
+}
+
+func (d diskState) key() string { return fmt.Sprint(d.entries, d.data) }
+
+// A diskOp is a call that changes a disk or makes a change durable.
+type diskOp struct {
+	call    string          // its name, for messages
+	entries map[place]inode // what it enters, all at once; 0 removes
+	file    inode           // what it writes to
+	offset  int
+	data    string
+	syncs   inode // the file or directory that is durable then
+	unlocks bool  // a writer gives the lock back: its Save is done
+}
+
+// outcomes returns what may become of the state if op was not synced.
+func (op diskOp) outcomes(d diskState) []diskState {
+	states := []diskState{d, op.apply(d)}
+	if n := len(op.data); n > 0 {
+		for _, broken := range []string{op.data[:n/2], strings.Repeat("\x00", n), op.data[:n/2] + strings.Repeat("?", n-n/2)} {
+			op.data = broken
+			states = append(states, op.apply(d))
+		}
+	}
+	return states
+}
+
+// apply returns the state after op. What d holds stays as it is.
+func (op diskOp) apply(d diskState) diskState {
+	next := diskState{maps.Clone(d.entries), maps.Clone(d.data)}
+	for p, i := range op.entries {
+		if next.entries[p] = i; i == 0 {
+			delete(next.entries, p)
+		}
+	}
+	if op.data != "" {
+		content := next.data[op.file]
+		content += strings.Repeat("\x00", max(0, op.offset-len(content))) // a hole
+		next.data[op.file] = content[:op.offset] + op.data
+	}
+	return next
+}
+
+// A diskRecord is what happened to the directory root.
+type diskRecord struct {
+	root   string
+	read   string // the name of the only file that is read after a crash
+	before diskState
+	ops    []diskOp
+	dirs   map[inode]bool
+	now    diskState // after all ops, if the power does not fail
+	inodes inode     // the last number given
+}
+
+// newDiskRecord begins with what root holds, all of it durable.
+func newDiskRecord(t *testing.T, root, read string) *diskRecord {
+	t.Helper()
+	r := &diskRecord{root: root, read: read, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
+	r.now = diskState{map[place]inode{}, map[inode]string{}}
+	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || path == root {
+			return err
+		}
+		i := r.newInode(e.IsDir())
+		r.now.entries[r.place(path)] = i
+		if !e.IsDir() {
+			content, err := os.ReadFile(path)
+			r.now.data[i] = string(content)
+			return err
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	r.before = r.now
+	return r
+}
+
+func (r *diskRecord) newInode(dir bool) inode {
+	r.inodes++
+	r.dirs[r.inodes] = dir
+	return r.inodes
+}
+
+// find returns what lies at a path now; 0: nothing, or it is outside root.
+func (r *diskRecord) find(path string) inode {
+	rel, err := filepath.Rel(r.root, path)
+	i := rootInode
+	for name := range strings.SplitSeq(rel, "/") {
+		if name != "." {
+			i = r.now.entries[place{i, name}]
+		}
+	}
+	if err != nil {
+		return 0
+	}
+	return i
+}
+
+func (r *diskRecord) place(path string) place {
+	return place{r.find(filepath.Dir(path)), filepath.Base(path)}
+}
+
+var (
+	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
+	fdPath = regexp.MustCompile(`^\w+\(\d+<([^>]*)>`)
+	// What is left out: modes, owners and whatever only reads.
+	readsOnly = regexp.MustCompile(`^(read|close|fcntl|fstat|newfstatat|statx|l?stat|readlink(at)?|getdents64|f?ch(mod|own)(at)?)$`)
+)
+
+// add appends the calls of a process that made the record on this disk.
+func (r *diskRecord) add(t *testing.T, calls []sysCall) {
+	t.Helper()
+	for _, c := range calls {
+		_, result, _ := cutLast(c.Line, " = ")
+		if failed := result == "" || result[0] == '-' || result[0] == '?'; failed || unseen(c) {
+			continue
+		}
+		op := r.parse(t, c)
+		op.call = c.String()
+		r.ops = append(r.ops, op)
+		r.now = op.apply(r.now)
+	}
+}
+
+// unseen reports whether a call only reads, or changes what the model leaves out.
+func unseen(c sysCall) bool {
+	switch c.Name {
+	case "open", "openat":
+		return !strings.Contains(c.Line, "O_CREAT") && !strings.Contains(c.Line, "O_TRUNC")
+	case "flock":
+		return !strings.Contains(c.Line, "LOCK_UN")
+	}
+	return readsOnly.MatchString(c.Name)
+}
+
+// parse fails the test for a call that the model does not know.
+func (r *diskRecord) parse(t *testing.T, c sysCall) diskOp {
+	t.Helper()
+	var args []string
+	for _, q := range quoted.FindAllString(c.Line, -1) {
+		arg, err := strconv.Unquote(q)
+		require.NoError(t, err, "an argument of %s", c)
+		args = append(args, arg)
+	}
+	var fd inode
+	if m := fdPath.FindStringSubmatch(c.Line); m != nil {
+		fd = r.find(m[1])
+	}
+	switch strings.TrimSuffix(c.Name, "at") {
+	case "mkdir":
+		return diskOp{entries: map[place]inode{r.place(args[0]): r.newInode(true)}}
+	case "open":
+		require.Regexp(t, `O_CREAT\|O_EXCL`, c.Line, "the model does not know whether this makes a file")
+		return diskOp{entries: map[place]inode{r.place(args[0]): r.newInode(false)}}
+	case "link":
+		return diskOp{entries: map[place]inode{r.place(args[1]): r.find(args[0])}}
+	case "rename":
+		return diskOp{entries: map[place]inode{r.place(args[0]): 0, r.place(args[1]): r.find(args[0])}}
+	case "unlink":
+		return diskOp{entries: map[place]inode{r.place(args[0]): 0}}
+	case "write":
+		require.NotZero(t, fd, "the model knows no file of %s", c)
+		return diskOp{file: fd, offset: len(r.now.data[fd]), data: args[0]}
+	case "fsync", "fdatasync":
+		return diskOp{syncs: fd}
+	case "flock":
+		return diskOp{unlocks: true}
+	}
+	require.Fail(t, "the model does not know this call", "%s", c)
+	return diskOp{}
+}
+
+// afterPowerCut returns every state that the disk may be found in if the power
+// fails after the first n calls.
+func (r *diskRecord) afterPowerCut(n int) []diskState {
+	states := []diskState{r.before}
+	for i, op := range r.ops[:n] {
+		if op.syncs != 0 || op.unlocks {
+			continue
+		}
+		durable, next := r.durable(i, n), map[string]diskState{}
+		for _, d := range states {
+			outcomes := []diskState{op.apply(d)}
+			if !durable {
+				outcomes = op.outcomes(d)
+			}
+			for _, o := range outcomes {
+				next[o.key()] = o
+			}
+		}
+		states = slices.Collect(maps.Values(next))
+	}
+	return states
+}
+
+// durable reports whether the first n calls have synced all that call i changed,
+// or nobody will look at it.
+func (r *diskRecord) durable(i, n int) bool {
+	op := r.ops[i]
+	synced := func(i inode, after []diskOp) bool {
+		return slices.ContainsFunc(after, func(later diskOp) bool { return later.syncs == i })
+	}
+	for p := range op.entries {
+		if !synced(p.dir, r.ops[i+1:n]) {
+			return false
+		}
+	}
+	return op.data == "" || synced(op.file, r.ops[i+1:n]) || !slices.ContainsFunc(r.ops[:n], func(other diskOp) bool {
+		for p, i := range other.entries {
+			if p.name == r.read && i == op.file {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// tree returns the files of a state by their paths below root, and the
+// directories, whose paths end in a slash.
+func (r *diskRecord) tree(d diskState) map[string]string {
+	tree := map[string]string{}
+	var walk func(dir inode, prefix string)
+	walk = func(dir inode, prefix string) {
+		for p, i := range d.entries {
+			switch path := prefix + p.name; {
+			case p.dir != dir:
+			case r.dirs[i]:
+				tree[path+"/"] = ""
+				walk(i, path+"/")
+			default:
+				tree[path] = d.data[i]
+			}
+		}
+	}
+	walk(rootInode, "")
+	return tree
+}
+
+// makeTree makes a tree in a real directory.
+func makeTree(t *testing.T, root string, tree map[string]string) {
+	t.Helper()
+	for path, content := range tree {
+		dir, isFile := filepath.Split(path)
+		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
+		if isFile != "" {
+			require.NoError(t, os.WriteFile(filepath.Join(root, path), []byte(content), 0o600))
+		}
+	}
+}
