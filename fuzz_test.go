@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"context"
+	"crypto"
 	"encoding/base64"
 	"encoding/json"
 	"os"
@@ -170,6 +171,34 @@ func trustedAtNoon(entries []entry) (kids []string) {
 	return kids
 }
 
+// TestTwoKeysOfOneSecond is the corpus file of FuzzJWKS by this name: where two
+// keys begin in the same second, the first in the bundle signs, and the other is
+// trusted until its last token has ended, and no longer.
+func TestTwoKeysOfOneSecond(t *testing.T) {
+	first, second := newParty(t, "ES256"), newParty(t, "ES256")
+	for ago, want := range map[time.Duration][]string{
+		23 * time.Hour: {first.kid, second.kid},
+		24 * time.Hour: {first.kid},
+		30 * time.Hour: {first.kid},
+	} {
+		begin := noon.Add(-ago)
+		store := fleetkeytest.NewStore()
+		store.Set([]byte(bundleOf(t, first.private.Public(), first.private, begin, noon.AddDate(1, 0, 0)) +
+			bundleOf(t, second.private.Public(), second.private, begin, noon.AddDate(1, 0, 0))))
+		s, err := fleetkey.NewSigner(t.Context(), store, testConfig())
+		require.NoError(t, err)
+		require.Equal(t, first.kid, s.SigningKey().KeyID)
+		var set jose.JSONWebKeySet
+		require.NoError(t, json.Unmarshal(body(t, ask(s.JWKS(), "GET")), &set))
+		var served []string
+		for _, k := range set.Keys {
+			served = append(served, k.KeyID)
+		}
+		require.ElementsMatch(t, want, served, "after %v", ago)
+		require.NoError(t, s.Close())
+	}
+}
+
 // FuzzJWKS: whatever the set, go-jose reads exactly the keys that are trusted
 // now. Each byte is a key: its kind, its private half and its dates.
 func FuzzJWKS(f *testing.F) {
@@ -218,6 +247,14 @@ func FuzzJWKS(f *testing.F) {
 			require.True(t, k.Valid() && k.IsPublic())
 			require.False(t, served[k.KeyID], "a kid twice")
 			served[k.KeyID] = true
+			i := slices.IndexFunc(pool, func(p *party) bool {
+				return p.private.Public().(interface{ Equal(crypto.PublicKey) bool }).Equal(k.Key)
+			})
+			require.GreaterOrEqual(t, i, 0, "a key of nobody")
+			require.Equal(t, pool[i].alg, k.Algorithm)
+			if slices.ContainsFunc(pool, func(p *party) bool { return p.kid == k.KeyID }) { // or another name of it
+				require.Equal(t, pool[i].kid, k.KeyID)
+			}
 		}
 		for _, e := range entries {
 			require.Equal(t, slices.Contains(trusted, e.kid), served[e.kid], "%s in %x", e.kid, keys)
