@@ -7,6 +7,10 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"go/ast"
+	goparser "go/parser"
+	"go/token"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -90,4 +94,28 @@ func (s spyStore) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 func (s spyStore) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
 	s.hideBundle(bundle)
 	return s.KeyStore.Save(ctx, bundle, prev)
+}
+
+// exportedTypes lists the package's types that can have a value of their own.
+func exportedTypes(t *testing.T) (names []string) {
+	t.Helper()
+	files, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := goparser.ParseFile(token.NewFileSet(), name, nil, goparser.SkipObjectResolution)
+		require.NoError(t, err)
+		ast.Inspect(file, func(n ast.Node) bool {
+			if spec, ok := n.(*ast.TypeSpec); ok && spec.Name.IsExported() {
+				if _, contract := spec.Type.(*ast.InterfaceType); !contract {
+					names = append(names, spec.Name.Name)
+				}
+			}
+			return true
+		})
+	}
+	require.Contains(t, names, "Signer")
+	return names
 }
