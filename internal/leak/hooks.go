@@ -23,9 +23,9 @@ var leaklog string
 // the standard library.
 type hook struct{ file, after, call string }
 
-// All private keys of the three kinds come through here, made or read. What is
-// printed counts in each process, since a test may keep the output of its
-// children for itself.
+// All private keys of the three kinds come through here, made or read. So does
+// what others may see of a program and a test may keep for itself: what children
+// print, what goes to any log, also one that discards it, and errors.
 var hooks = []hook{
 	{"crypto/ecdsa/ecdsa.go", "func privateKeyFromFIPS(curve elliptic.Curve, priv *ecdsa.PrivateKey) (*PrivateKey, error) {\n",
 		`leaklog.Key("EC", priv.Bytes())`},
@@ -41,6 +41,20 @@ var hooks = []hook{
 		`if f == Stdout || f == Stderr {
 			defer leaklog.Output(b)
 		}`},
+	{"fmt/errors.go", "func Errorf(format string, a ...any) (err error) {\n",
+		`if leaklog.Ours() {
+			defer func() { leaklog.Error(err) }()
+		}`},
+	{"log/slog/logger.go", "func (l *Logger) log(ctx context.Context, level Level, msg string, args ...any) {\n",
+		`leakRecord := NewRecord(time.Time{}, level, msg, 0)
+		leakRecord.Add(args...)
+		_ = NewTextHandler(leaklog.Log{}, nil).Handle(context.Background(), leakRecord)`},
+	{"log/slog/logger.go", "func (l *Logger) logAttrs(ctx context.Context, level Level, msg string, attrs ...Attr) {\n",
+		`leakRecord := NewRecord(time.Time{}, level, msg, 0)
+		leakRecord.AddAttrs(attrs...)
+		_ = NewTextHandler(leaklog.Log{}, nil).Handle(context.Background(), leakRecord)`},
+	{"log/slog/logger.go", "	c.handler = l.handler.WithAttrs(argsToAttrSlice(args))\n",
+		`_ = NewTextHandler(leaklog.Log{}, nil).WithAttrs(argsToAttrSlice(args)).Handle(context.Background(), NewRecord(time.Time{}, LevelInfo, "with", 0))`},
 	{"os/exec_posix.go", "	sysattr.Files = make([]uintptr, 0, len(attr.Files))\n",
 		`sysattr.Env = leaklog.Environ(sysattr.Env)`},
 }
@@ -97,7 +111,7 @@ func (r *Record) writeOverlay() error {
 		return fmt.Errorf("go env GOROOT: %w", err)
 	}
 	src := filepath.Join(strings.TrimSpace(string(out)), "src")
-	texts := map[string]string{"internal/testlog/leaklog.go": leaklog} // vet wants a folder that is there
+	texts := map[string]string{"internal/testlog/leaklog.go": strings.ReplaceAll(leaklog, "GOROOT", filepath.Dir(src))} // vet wants a folder that is there
 	for _, h := range hooks {
 		text, changed := texts[h.file]
 		if !changed {

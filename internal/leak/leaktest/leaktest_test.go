@@ -37,7 +37,7 @@ func TestLeaktestFindsEachLeak(t *testing.T) {
 	require.Contains(t, out, "ok  \texample.com/leaky\t", "the tests themselves pass")
 	for _, want := range []string{
 		"in TestLog, ", "in TestStruct, ", "in TestRead, ", "in TestPEM, ", "in TestHalfLine/sub, ", "in TestBytes, ",
-		"in TestDefault, ", "in TestChild, ", "in TestMadeUp, ", ": d of an EC key, in hexadecimal", ": a private JSON web key",
+		"in TestDefault, ", "in TestDiscarded, ", "in TestAttrs, ", "in TestWith, ", "in TestError, ", "in TestChild, ", "in TestMadeUp, ", ": d of an EC key, in hexadecimal", ": a private JSON web key",
 	} {
 		require.ErrorContains(t, err, want)
 	}

@@ -112,9 +112,10 @@ func search(record *leak.Record, printed []byte) (found []error, summary string,
 		float64(len(printed)+len(children))/1e6, n, d.Pieces(), time.Since(start).Seconds()), nil
 }
 
-// leaks tells the places without showing them.
+// leaks tells for each test the first place, without showing it.
 func leaks(d *leak.Detector, text []byte) (found []error) {
 	test, number, before := "", 0, ""
+	told := map[string]bool{}
 	for bytes := range bytes.Lines(text) {
 		number++
 		line := string(bytes)
@@ -123,7 +124,8 @@ func leaks(d *leak.Detector, text []byte) (found []error) {
 		}
 		what := cmp.Or(d.Find(line), leak.Shape(before+line))
 		before = line
-		if what != "" && len(found) < 20 {
+		if what != "" && !told[test] {
+			told[test] = true
 			found = append(found, fmt.Errorf("\tin %s, line %d of the output: %s", cmp.Or(test, "no test"), number, what))
 		}
 	}

@@ -27,6 +27,7 @@ func TestClean(t *testing.T) {
 	digest := sha256.Sum256(der)
 	signature, err := ecdsa.SignASN1(rand.Reader, key, digest[:])
 	t.Log(signature, err)
+	_ = fmt.Errorf("a test may make an error of %v", key.D)
 }
 
 func TestRSA(t *testing.T) {

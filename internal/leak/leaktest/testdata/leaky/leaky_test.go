@@ -66,6 +66,22 @@ func TestHalfLine(t *testing.T) {
 func TestBytes(t *testing.T)   { t.Log(newKey().D.Bytes()) }
 func TestDefault(t *testing.T) { slog.Info("x", "key", newKey().D) }
 
+func TestDiscarded(t *testing.T) {
+	slog.New(slog.DiscardHandler).Debug("x", "key", newKey().D)
+}
+
+func TestAttrs(t *testing.T) {
+	slog.New(slog.DiscardHandler).LogAttrs(t.Context(), slog.LevelDebug, "x", slog.Any("key", newKey().D))
+}
+
+func TestWith(t *testing.T) { _ = slog.New(slog.DiscardHandler).With("key", newKey().D) }
+
+func TestError(t *testing.T) {
+	if check(newKey().D) == nil {
+		t.Fatal("no error")
+	}
+}
+
 // TestChild keeps to itself what a process prints that knows nothing of the
 // environment of its parent.
 func TestChild(t *testing.T) {
