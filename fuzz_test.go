@@ -188,15 +188,21 @@ func TestTwoKeysOfOneSecond(t *testing.T) {
 		s, err := fleetkey.NewSigner(t.Context(), store, testConfig())
 		require.NoError(t, err)
 		require.Equal(t, first.kid, s.SigningKey().KeyID)
-		var set jose.JSONWebKeySet
-		require.NoError(t, json.Unmarshal(body(t, ask(s.JWKS(), "GET")), &set))
-		var served []string
-		for _, k := range set.Keys {
-			served = append(served, k.KeyID)
-		}
-		require.ElementsMatch(t, want, served, "after %v", ago)
+		require.ElementsMatch(t, want, servedKeyIDs(t, s), "after %v", ago)
 		require.NoError(t, s.Close())
 	}
+}
+
+func servedKeyIDs(t *testing.T, s *fleetkey.Signer) (kids []string) {
+	t.Helper()
+	var set struct {
+		Keys []struct{ Kid string }
+	}
+	require.NoError(t, json.Unmarshal(body(t, ask(s.JWKS(), "GET")), &set))
+	for _, k := range set.Keys {
+		kids = append(kids, k.Kid)
+	}
+	return kids
 }
 
 // FuzzJWKS: whatever the set, go-jose reads exactly the keys that are trusted

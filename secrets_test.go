@@ -207,8 +207,12 @@ func (w *witness) tokens(t *testing.T, alg string, good []byte) {
 	w.add("a token with a key in it", string(segment(t, carried, 1)))
 
 	parts := strings.Split(token, ".")
+	other := "A" // one character of 64 is that one already
+	if parts[2][0] == 'A' {
+		other = "B"
+	}
 	for i, bad := range []string{
-		token + ".", "Bearer " + token, token + "\n", parts[0] + "." + parts[1] + ".A" + parts[2][1:], b64(`{"kid":1}`) + "." + parts[1] + "." + parts[2],
+		token + ".", "Bearer " + token, token + "\n", parts[0] + "." + parts[1] + "." + other + parts[2][1:], b64(`{"kid":1}`) + "." + parts[1] + "." + parts[2],
 		parts[2] + "." + parts[1] + "." + parts[0], token + token, parts[0] + "." + parts[2] + "." + parts[2], b64(`{"alg":"none","kid":"x","typ":"at+jwt"}`) + "." + parts[1] + "." + parts[2],
 	} {
 		_, err := p.Verify(t.Context(), bad)
