@@ -23,9 +23,11 @@ var leaklog string
 // the standard library.
 type hook struct{ file, after, call string }
 
-// All private keys of the three kinds come through here, made or read. So does
-// what others may see of a program and a test may keep for itself: what children
-// print, what goes to any log, also one that discards it, and errors.
+// All private keys of the three kinds come through here when they are made or
+// read, but for an EC key that is put together from its numbers, as readers of
+// JWKs do; [Shape] knows how those look. So does what others may see of a program
+// and a test may keep for itself: what children print, what goes to any log, also
+// one that discards it, and errors.
 var hooks = []hook{
 	{"crypto/ecdsa/ecdsa.go", "func privateKeyFromFIPS(curve elliptic.Curve, priv *ecdsa.PrivateKey) (*PrivateKey, error) {\n",
 		`leaklog.Key("EC", priv.Bytes())`},

@@ -42,7 +42,7 @@ func run(args []string, stdout io.Writer) (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	record, err := leak.NewRecord(dir)
 	if err != nil {
 		return 1, err
@@ -92,7 +92,7 @@ func search(record *leak.Record, printed []byte) (found []error, summary string,
 	if err != nil {
 		return nil, "", err
 	}
-	defer keys.Close()
+	defer func() { _ = keys.Close() }()
 	d := leak.NewDetector()
 	n, err := d.HideRecord(keys)
 	if err != nil {
