@@ -65,7 +65,7 @@ func FuzzSecretID(f *testing.F) {
 
 // FuzzAWSError: whatever AWS, or who poses as it, answers, only the one answer
 // that means it makes a store look empty, on which keys are created; and an
-// error shows no line of the value.
+// error shows no line of the value, and no private key of an answer.
 func FuzzAWSError(f *testing.F) {
 	codes := []string{"ResourceNotFoundException", "ResourceExistsException", "InvalidRequestException", "DecryptionFailure", "ExpiredTokenException", "AccessDeniedException", "AccessDenied", "LimitExceededException", "ThrottlingException", "UnknownError", "", "InternalServiceError"}
 	for i, code := range codes {
@@ -73,6 +73,7 @@ func FuzzAWSError(f *testing.F) {
 		f.Add(uint8(i), code, "scheduled for deletion, perform: kms:Decrypt", uint16(500), true)
 	}
 	f.Add(uint8(0), "ValidationException", "1 validation error: value 'a line of a private key' failed", uint16(400), false)
+	f.Add(uint8(0), "ValidationException", "Value '-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI' failed", uint16(400), false)
 	const secret = "a line of a private key"
 	ops := []string{"GetSecretValue", "CreateSecret", "PutSecretValue", "UpdateSecretVersionStage"}
 	id, err := parseSecretID("fleet/signing")
@@ -90,6 +91,7 @@ func FuzzAWSError(f *testing.F) {
 		got := s.explain(op, answer, exceeded, []byte("-----BEGIN\n"+secret+"\n-----END\n"))
 		require.Equal(t, code == "ResourceNotFoundException" && op == "GetSecretValue", errors.Is(got, ErrNotExist), "%v", got)
 		require.NotContains(t, got.Error(), secret)
+		require.NotContains(t, got.Error(), "PRIVATE KEY-----")
 		if errors.Is(got, ErrAccessDenied) {
 			require.Contains(t, got.Error(), "allow secretsmanager:")
 			require.Contains(t, got.Error(), "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:fleet/signing*")
