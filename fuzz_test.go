@@ -43,6 +43,8 @@ func FuzzVerify(f *testing.F) {
 	p := fixedParty(f)
 	f.Add(p.header(), payload(), p.good())
 	f.Add(p.header("typ", `"application/AT+jwt"`), payload("aud", `["x","`+otherAPI+`"]`, "x", `{"y":[1e999,"\ud83d\ude00"]}`), p.good()+".")
+	f.Add(p.header(), payload("jti", `"j"`, "client_id", `"c"`, "scope", `"read write"`, "nbf", unix(0)), "")
+	f.Add(p.header(), payload("jti", `"\u006a"`, "client_id", `""`, "scope", `["read","write"]`), "..")
 	f.Add(p.header("crit", `["exp"]`), payload("exp", unix(time.Minute)+".5", "iat", "17776368E2", "nbf", "0"), strings.Replace(p.good(), ".", "\n.", 1))
 	f.Add(p.header("alg", `"none"`), payload("Sub", `"root"`), "eyJhbGciOiJub25lIn0.e30.")
 	for _, group := range slices.Concat(hostileToAny, []func(*party) []hostile{badSignatures}) {
