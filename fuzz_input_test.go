@@ -60,7 +60,7 @@ func FuzzAuthorization(f *testing.F) {
 func FuzzTrustedKeyID(f *testing.F) {
 	p := fixedParty(f)
 	old := newParty(f, "ES384").SigningKey()
-	for _, seed := range []string{"", "old", "a b", " a", "a: b", "Kid: x", "-----BEGIN CERTIFICATE-----", "-----END", "--", "----------", "é", "\n", "a\n\n", `"`, "=", strings.Repeat("k", 128), strings.Repeat("k", 129)} {
+	for _, seed := range []string{"", "old", "a b", " a", "a: b", "Kid: x", "-----BEGIN CERTIFICATE-----", "-----END", "--", "----------", "é", "\n", "a\nb", "a\xffb", "a\n\n", `"`, "=", strings.Repeat("k", 128), strings.Repeat("k", 129)} {
 		f.Add(seed)
 	}
 	bundle, _ := p.store.Content()
