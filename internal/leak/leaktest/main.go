@@ -14,6 +14,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -69,14 +70,15 @@ func goTest(args []string, record *leak.Record, stdout io.Writer) (printed []byt
 		chdir, args = args[:2], args[2:]
 	}
 	// What has been tested before has to be tested again to be seen.
-	cmd := exec.Command("go", slices.Concat(chdir, []string{"test", "-v", "-count=1"}, args)...)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd := exec.CommandContext(ctx, "go", slices.Concat(chdir, []string{"test", "-v", "-count=1"}, args)...)
 	cmd.Env = record.Environ(os.Environ())
 	var all bytes.Buffer
 	report := newReport(stdout)
 	cmd.Stdout = io.MultiWriter(&all, report)
 	cmd.Stderr = cmd.Stdout
-	// Whoever interrupts this interrupts go as well, which then ends.
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt, syscall.SIGTERM)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // which go passes on to the tests
 	err = cmd.Run()
 	report.end()
 	if exit, failed := errors.AsType[*exec.ExitError](err); failed {
