@@ -7,6 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -36,6 +39,36 @@ func TestFIPS140(t *testing.T) {
 			require.NoError(t, err, "%s", out)
 			require.Contains(t, string(out), "--- PASS: TestFIPS140/EdDSA")
 		})
+	}
+}
+
+// TestFIPS140Skips: what "make fips" skips is there, and what it skips only where
+// the mode is enforced cannot run so.
+func TestFIPS140Skips(t *testing.T) {
+	makefile, err := os.ReadFile("Makefile")
+	require.NoError(t, err)
+	variable := func(name string) []string {
+		found := regexp.MustCompile(`(?m)^` + name + ` = (.+)$`).FindSubmatch(makefile)
+		require.NotNil(t, found, name)
+		return strings.Split(strings.ReplaceAll(string(found[1]), "$$", "$"), "|")
+	}
+	child := func(args ...string) (string, error) {
+		cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+		cmd.Env = append(os.Environ(), "GODEBUG=fips140=only")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	always, enforced := variable("NOT_FIPS"), variable("NOT_FIPS_ONLY")
+	require.Equal(t, "$(NOT_FIPS)", enforced[0])
+	for _, pattern := range slices.Concat(always, enforced[1:]) {
+		names, err := child("-test.list=" + pattern)
+		require.NoError(t, err)
+		require.NotEmpty(t, names, "no test has the name %s", pattern)
+	}
+	for _, name := range enforced[1:] {
+		out, err := child("-test.run="+name, "-test.cpu=1")
+		require.Error(t, err, "%s need not be skipped", name)
+		require.Contains(t, out, "is not allowed in FIPS 140-only mode", name)
 	}
 }
 

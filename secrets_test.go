@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -33,11 +34,12 @@ type witness struct {
 	*detector
 	log    *logBuffer
 	logger *slog.Logger
-	clock  atomic.Int64 // seconds since noon
+	clock  atomic.Int64    // seconds since noon
+	types  map[string]bool // of which a value was printed
 }
 
 func newWitness() *witness {
-	w := &witness{detector: newDetector(), log: &logBuffer{}}
+	w := &witness{detector: newDetector(), log: &logBuffer{}, types: map[string]bool{}}
 	debug := &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}
 	w.logger = slog.New(slog.NewMultiHandler(slog.NewJSONHandler(w.log, debug), slog.NewTextHandler(w.log, debug)))
 	return w
@@ -52,6 +54,7 @@ func (w *witness) config(alg string) fleetkey.Config {
 
 // print collects every way to show a value.
 func (w *witness) print(name string, v any) {
+	w.types[strings.TrimPrefix(reflect.TypeOf(v).String(), "*")] = true
 	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%q", "%d", "%x", "%X", "%T"} {
 		w.add(name+" as "+format, fmt.Sprintf(format, v))
 	}
@@ -83,6 +86,20 @@ func (w *witness) answers(t *testing.T, s *fleetkey.Signer) {
 	w.print("the public keys", s.PublicKeys())
 }
 
+// parts prints what is within the status and the list of public keys.
+func (w *witness) parts(s *fleetkey.Signer) {
+	status := s.Status()
+	w.print("a pointer to the status", &status)
+	w.print("the counters", status.Counters)
+	for _, k := range status.Keys {
+		w.print("a key of the status", k)
+		w.print("its role", k.Role)
+	}
+	for _, k := range s.PublicKeys() {
+		w.print("a public key", k)
+	}
+}
+
 // panics collects what f panics with.
 func (w *witness) panics(t *testing.T, what string, f func()) {
 	t.Helper()
@@ -109,6 +126,9 @@ func TestSecretsStaySecret(t *testing.T) {
 			w.aws(t, alg, good)
 			w.add("the log", w.log.String())
 			require.Greater(t, len(w.log.String()), 10_000)
+			for _, name := range exportedTypes(t) {
+				require.True(t, w.types["fleetkey."+name], "no %s was printed", name)
+			}
 			w.check(t)
 		})
 	}
@@ -144,6 +164,7 @@ func (w *witness) life(t *testing.T, alg string) []byte {
 	} {
 		require.NoError(t, step())
 		w.answers(t, s)
+		w.parts(s)
 		w.print("the signing key", s.SigningKey())
 		signing := s.SigningKey()
 		w.print("a pointer to the signing key", &signing)
@@ -157,6 +178,7 @@ func (w *witness) life(t *testing.T, alg string) []byte {
 	w.failed(t, "Refresh after Close", s.Refresh(t.Context()))
 	w.print("the store", cell)
 	w.print("the configuration", cfg)
+	w.print("its policy", cfg.Rotation)
 	w.panics(t, "Discovery", func() { s.Discovery(map[string]any{"issuer": s.SigningKey()}) })
 	w.panics(t, "Discovery", func() { s.Discovery(map[string]any{"x": func() {}}) })
 	answer := ask(s.Discovery(map[string]any{"x": s.SigningKey()}), "GET")
@@ -172,7 +194,9 @@ func (w *witness) tokens(t *testing.T, alg string, good []byte) {
 	store := fleetkeytest.NewStore()
 	store.Set(good)
 	p := openParty(t, store, w.config(alg))
-	token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "alice", Scope: "read"})
+	claims := fleetkey.Claims{Subject: "alice", Scope: "read", Extra: map[string]any{"key": p.SigningKey()}}
+	w.print("claims", claims)
+	token, err := p.Issue(t.Context(), claims)
 	require.NoError(t, err)
 	w.hideToken(token)
 	verified, err := p.Verify(t.Context(), token)
@@ -183,8 +207,12 @@ func (w *witness) tokens(t *testing.T, alg string, good []byte) {
 	w.add("a token with a key in it", string(segment(t, carried, 1)))
 
 	parts := strings.Split(token, ".")
+	other := "A" // one character of 64 is that one already
+	if parts[2][0] == 'A' {
+		other = "B"
+	}
 	for i, bad := range []string{
-		token + ".", "Bearer " + token, token + "\n", parts[0] + "." + parts[1] + ".A" + parts[2][1:], b64(`{"kid":1}`) + "." + parts[1] + "." + parts[2],
+		token + ".", "Bearer " + token, token + "\n", parts[0] + "." + parts[1] + "." + other + parts[2][1:], b64(`{"kid":1}`) + "." + parts[1] + "." + parts[2],
 		parts[2] + "." + parts[1] + "." + parts[0], token + token, parts[0] + "." + parts[2] + "." + parts[2], b64(`{"alg":"none","kid":"x","typ":"at+jwt"}`) + "." + parts[1] + "." + parts[2],
 	} {
 		_, err := p.Verify(t.Context(), bad)
@@ -286,7 +314,10 @@ func (w *witness) settings(t *testing.T, good []byte) {
 
 func (w *witness) aws(t *testing.T, alg string, good []byte) {
 	server := awsfake.New()
-	store, err := fleetkey.NewAWSStore(t.Context(), "fleet/signing", func(o *fleetkey.AWSOptions) { o.Client = server.Client() })
+	store, err := fleetkey.NewAWSStore(t.Context(), "fleet/signing", func(o *fleetkey.AWSOptions) {
+		o.Client = server.Client()
+		w.print("the AWS options", *o)
+	})
 	require.NoError(t, err)
 	v, err := store.Save(t.Context(), good, "")
 	require.NoError(t, err)

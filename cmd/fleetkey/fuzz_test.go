@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// The fuzz targets are about what operators bring along: files of other systems,
+// and tokens that somebody complains about.
+
+// exampleStore is a file with one key of ES256.
+func exampleStore(f *testing.F) (path string, bundle []byte) {
+	path = filepath.Join(f.TempDir(), "keys.pem")
+	s, err := fleetkey.NewSigner(context.Background(), fleetkey.NewFileStore(path), fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		f.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		f.Fatal(err)
+	}
+	if bundle, err = os.ReadFile(path); err != nil {
+		f.Fatal(err)
+	}
+	return path, bundle
+}
+
+// FuzzImportPEM: what import makes of a PEM file can be written and read again,
+// and no private key goes to a certificate that is not its own.
+func FuzzImportPEM(f *testing.F) {
+	_, bundle := exampleStore(f)
+	keyBlock, rest := pem.Decode(bundle)
+	certificate := string(bytes.TrimSpace(rest))
+	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
+	if err != nil {
+		f.Fatal(err)
+	}
+	sec1, err := x509.MarshalECPrivateKey(parsed.(*ecdsa.PrivateKey))
+	if err != nil {
+		f.Fatal(err)
+	}
+	ecKey := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
+	for _, seed := range []string{
+		string(bundle), certificate, certificate + "\n" + ecKey, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + ecKey + certificate,
+		strings.Replace(certificate, "-----\n", "-----\nKid: old\n\n", 1), strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
+		strings.Replace(ecKey, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1), "-----BEGIN -----BEGIN -----END ", "Bag Attributes\n    friendlyName: x\n" + certificate, "",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		entries, err := parseBundle(text)
+		if err != nil {
+			return
+		}
+		written, err := encodeBundle(entries)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := parseBundle(written)
+		if err != nil {
+			t.Fatalf("written anew it cannot be read: %v\n%q", err, entries[0].kid)
+		}
+		if len(again) != len(entries) {
+			t.Fatalf("%d entries became %d", len(entries), len(again))
+		}
+		for i, e := range again {
+			if e.kid != entries[i].kid || !bytes.Equal(e.cert.Raw, entries[i].cert.Raw) || (e.key == nil) != (entries[i].key == nil) {
+				t.Fatalf("entry %d has changed", i)
+			}
+			if e.key != nil && !e.cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(e.key.Public()) {
+				t.Fatalf("entry %d has the private key of another", i)
+			}
+		}
+	})
+}
+
+// FuzzVerifyToken: any token gets its answer, and what it says of itself can
+// neither fool the terminal nor end the command.
+func FuzzVerifyToken(f *testing.F) {
+	path, _ := exampleStore(f)
+	b64 := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+	for _, seed := range [][2]string{
+		{`{"alg":"ES256","kid":"x","typ":"at+jwt"}`, `{"iss":"https://id.example.com","aud":"x","iat":1777636800}`},
+		{`{"alg":"none","kid":"\u001b[2J","typ":"at+jwt"}`, `{"iss":"https://\u001b[31m","aud":["x",""],"iat":1e300}`},
+		{`{"kid":1}`, `{"iss":"http:///x","aud":[1],"iat":-1}`}, {"", ""}, {"{", `{"iss":"https://a/%zz","aud":null}`}, {`{}`, `{"iss":"https://a:b@c/d","aud":["a","a"]}`},
+	} {
+		f.Add(b64(seed[0])+"."+b64(seed[1])+".AAAA", seed[0], seed[1])
+	}
+	f.Fuzz(func(t *testing.T, raw, header, payload string) {
+		for _, token := range []string{raw, b64(header) + "." + b64(payload) + ".AAAA"} {
+			var out bytes.Buffer
+			a := &app{ctx: t.Context(), stdout: &out, stderr: io.Discard, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+			if strings.TrimSpace(token) == "-" { // read from standard input
+				continue
+			}
+			if err := (&verifyCmd{Token: token, storeFlags: storeFlags{File: path}}).Run(a); !errors.Is(err, errWrong) {
+				t.Fatalf("nobody has signed %q, but: %v", token, err)
+			}
+			for _, c := range strings.ReplaceAll(out.String(), path, "") {
+				if c != '\n' && !unicode.IsPrint(c) {
+					t.Fatalf("%q is printed for %q", out.String(), token)
+				}
+			}
+		}
+	})
+}
+
+// FuzzDays: a flag's time is what it says, or refused.
+func FuzzDays(f *testing.F) {
+	for _, seed := range []string{"90d", "0d", "3650d", "3651d", "-1d", "+1d", "1.5d", "1h30m", "d", "", "1dd", "1d1h", "９d", "1e3h", "99999999h"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		var d days
+		if d.UnmarshalText([]byte(text)) != nil {
+			return
+		}
+		if n, ok := strings.CutSuffix(text, "d"); ok {
+			want, err := time.ParseDuration(n + "h")
+			if err != nil || time.Duration(d) != 24*want {
+				t.Fatalf("%q is %v", text, time.Duration(d))
+			}
+		} else if want, err := time.ParseDuration(text); err != nil || time.Duration(d) != want {
+			t.Fatalf("%q is %v", text, time.Duration(d))
+		}
+	})
+}
