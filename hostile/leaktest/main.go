@@ -1,7 +1,7 @@
 // Command leaktest runs "go test" and refuses key material in what the tests
 // print:
 //
-//	go run ./internal/leak/leaktest [-C DIR] [-race] ... PACKAGES
+//	go run ./leaktest [-C DIR] [-race] ... PACKAGES
 //
 // The arguments are those of go test, and so is what it prints. It lets the tests
 // say all that they can (-v), keeps that to itself unless they fail, and searches

@@ -4,27 +4,17 @@ package main
 
 import (
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// leaktest runs it on a module of testdata, with the race detector if this test
-// has it, so that Go builds the standard library once.
+// leaktest runs it on a module of testdata.
 func leaktest(t *testing.T, module string, args ...string) (status int, out string, err error) {
 	t.Helper()
-	args = append([]string{"-C", filepath.Join("testdata", module)}, args...)
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, s := range info.Settings {
-			if s.Key == "-race" {
-				args = append(args, "-race="+s.Value)
-			}
-		}
-	}
 	var printed strings.Builder
-	status, err = run(append(args, "./..."), &printed)
+	status, err = run(append(append([]string{"-C", filepath.Join("testdata", module)}, args...), "./..."), &printed)
 	return status, printed.String(), err
 }
 
