@@ -31,7 +31,7 @@ const (
 
 	honestRate   = 2_000  // tokens a second, straight to the verifier
 	hostileRate  = 50_000 // likewise
-	honestByHTTP = 500    // requests a second
+	honestByHTTP = 1_000  // requests a second
 	floodByHTTP  = 4_000  // likewise
 	flooders     = 16     // goroutines or connections that send the flood
 	hugeKid      = 100_000
@@ -278,7 +278,8 @@ heavy as the verifier makes it. Everything runs in this one process on %d cores.
 
 %d honest tokens a second and %d hostile ones, each with a made-up kid
 of its own, one in %d of %d kB (RS256). fleetkey's store is in memory; the
-peers fetch from a server in the same process.
+peers fetch from a server in the same process. The heap is the whole process's:
+live, before all rounds and after them, and garbage included, at most.
 `, p.load.slice, p.load.rounds, runtime.GOMAXPROCS(0), honestRate, hostileRate, hugeEvery, hugeKid/1000)
 	streamTable(out, "unknown kids", streams)
 	return nil
