@@ -255,6 +255,42 @@ func TestCacheFloodSeenTwice(t *testing.T) {
 	assert.LessOrEqual(t, len(c.entries()), size)
 }
 
+// TestCacheForgetsWhatIsNoLongerUsed changes the working set of a full cache: its
+// tokens, however often they were seen, are used no more but far from expiry, as
+// after a shift or a deployment. Those that have taken over are found from the
+// third time on.
+func TestCacheForgetsWhatIsNoLongerUsed(t *testing.T) {
+	const size, inUse, calls = 1_000, 250, 2 // calls of each session in a row
+	now, key := time.Now(), &trustedKey{}
+	valid := &Token{claims: claimSet{expires: now.Add(time.Hour)}}
+	c := newTokenCache(size)
+	use := func(text string) (found bool) {
+		if found = c.find(text) != nil; !found {
+			c.add(text, valid, key, now)
+		}
+		return found
+	}
+	for range 2 * maxSeen {
+		for i := range size {
+			use(fmt.Sprintf("yesterday %d", i))
+		}
+	}
+	found := 0
+	for range 5 {
+		found = 0
+		for i := range inUse {
+			text := fmt.Sprintf("today %d", i)
+			if use(text) {
+				found++
+			}
+			for range calls - 1 {
+				use(text)
+			}
+		}
+	}
+	assert.Greater(t, found, inUse*9/10, "of %d in use", inUse)
+}
+
 // TestCachePrefersTheLiving puts a new token in the place of an expired one,
 // however often that was seen.
 func TestCachePrefersTheLiving(t *testing.T) {

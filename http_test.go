@@ -1,12 +1,15 @@
 package fleetkey_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -255,4 +258,135 @@ func TestFromContext(t *testing.T) {
 	assert.Equal(t, 403, ask(h, "GET", "Authorization", "Bearer "+p.good()).StatusCode)
 	assert.Equal(t, 200, ask(h, "GET", "Authorization", "Bearer "+p.sign(p.header(), payload("scope", `"read"`))).StatusCode)
 	assert.Equal(t, 1, seen)
+}
+
+// TestLoad_L4_JWKSDuringReloads asks the instances of a fleet for their key sets,
+// over HTTP, while keys reload and rotate. A clock that jumps from one signing
+// key to the next makes a rotation short.
+func TestLoad_L4_JWKSDuringReloads(t *testing.T) {
+	const rotations, answers, clients = 8, 60, 16 // answers between any two changes
+	var ahead atomic.Int64
+	cfg := config()
+	cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	store := fleetkeytest.NewStore()
+	fleet := []*fleetkey.Signer{start(t, store, cfg), start(t, store.Open(), cfg)}
+	l := &jwksLoad{t: t, now: cfg.Now, fleet: fleet, served: make(chan int), done: make(chan struct{})}
+	for _, s := range fleet {
+		server := httptest.NewServer(s.JWKS())
+		defer server.Close()
+		l.urls = append(l.urls, server.URL)
+	}
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(l.ask)
+	}
+	defer wg.Wait()
+	defer close(l.done)
+	for range rotations {
+		before := l.tags()
+		require.NoError(t, fleet[0].Rotate(t.Context()))
+		refresh(t, fleet...)
+		l.await(answers)
+		tags := l.tags()
+		require.NotEqual(t, before, tags)
+		for range 5 { // other versions of the same keys
+			content, _ := store.Content()
+			store.Set(content)
+			refresh(t, fleet...)
+			require.Equal(t, tags, l.tags(), "the keys are the same")
+		}
+		require.Equal(t, tags[0], tags[1], "at every instance")
+		l.await(answers)
+		ahead.Add(int64(day + time.Minute)) // the announced key signs, and the one before the last ends
+		l.await(answers)
+		refresh(t, fleet...)
+	}
+	require.Positive(t, l.count[200])
+	require.Positive(t, l.count[304])
+}
+
+// A jwksLoad is clients that fetch key sets without pause.
+type jwksLoad struct {
+	t      *testing.T
+	now    func() time.Time
+	fleet  []*fleetkey.Signer
+	urls   []string
+	bodies sync.Map // ETag: the key set that it was first seen with
+	served chan int // the status of each answer; -1: it was wrong
+	done   chan struct{}
+	count  [600]int // of answers by status
+}
+
+// await waits for so many answers.
+func (l *jwksLoad) await(n int) {
+	for range n {
+		status := <-l.served
+		require.Positive(l.t, status, "a wrong answer, see above")
+		l.count[status]++
+	}
+}
+
+// tags returns the ETags of all instances now.
+func (l *jwksLoad) tags() (tags []string) {
+	for _, s := range l.fleet {
+		tags = append(tags, ask(s.JWKS(), "HEAD").Header.Get("ETag"))
+	}
+	return tags
+}
+
+func (l *jwksLoad) ask() {
+	etags := make([]string, len(l.urls)) // that this client has
+	for i := 0; ; i++ {
+		at := i / 2 % len(l.urls)
+		select {
+		case <-l.done:
+			return
+		case l.served <- l.askOne(l.fleet[i%len(l.fleet)], l.urls[at], &etags[at]):
+		}
+	}
+}
+
+// askOne has one instance issue a token, and then sees that another publishes
+// the key.
+func (l *jwksLoad) askOne(issuer *fleetkey.Signer, url string, etag *string) (status int) {
+	token, err := issuer.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
+	if !assert.NoError(l.t, err) {
+		return -1
+	}
+	expires := l.now().Add(59 * time.Minute)
+	r, err := http.NewRequest("GET", url, nil)
+	if !assert.NoError(l.t, err) {
+		return -1
+	}
+	if *etag != "" {
+		r.Header.Set("If-None-Match", *etag)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if !assert.NoError(l.t, err) {
+		return -1
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	ok := assert.NoError(l.t, err)
+	switch answer.StatusCode {
+	case 200:
+		known, _ := l.bodies.LoadOrStore(answer.Header.Get("ETag"), string(text))
+		ok = ok && assert.Equal(l.t, known, string(text), "two key sets under one ETag") &&
+			assert.NotEqual(l.t, *etag, answer.Header.Get("ETag"), "sent again though the client has it")
+		*etag = answer.Header.Get("ETag")
+	case 304:
+		ok = ok && assert.Empty(l.t, text) && assert.Equal(l.t, *etag, answer.Header.Get("ETag"))
+	default:
+		ok = assert.Fail(l.t, "JWKS answers", answer.Status)
+	}
+	known, _ := l.bodies.Load(*etag)
+	var set jose.JSONWebKeySet
+	ok = ok && assert.NoError(l.t, json.Unmarshal([]byte(known.(string)), &set)) && assert.NotEmpty(l.t, set.Keys)
+	if ok && l.now().Before(expires) { // the token lives: the clock has not jumped
+		ok = assert.Len(l.t, set.Key(keyIDOf(token)), 1, "a token's key is not published")
+	}
+	if !ok {
+		return -1
+	}
+	return answer.StatusCode
 }

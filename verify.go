@@ -232,11 +232,22 @@ func (s *Signer) checkClaims(c *claimSet, foreign bool, now time.Time) error {
 	case !foreign && (!c.expires.After(c.issued) || c.expires.Sub(c.issued) > s.cfg.MaxTokenTTL):
 		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, s.cfg.MaxTokenTTL)
 	case c.issuer != s.cfg.Issuer && !(foreign && slices.Contains(s.cfg.FormerIssuers, c.issuer)):
-		return fmt.Errorf("%w: %q", ErrWrongIssuer, c.issuer)
+		return fmt.Errorf("%w: %s", ErrWrongIssuer, quoted(c.issuer))
 	case !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(s.cfg.Audience, a) }):
-		return fmt.Errorf("%w: %q", ErrWrongAudience, c.audience)
+		return fmt.Errorf("%w: %s", ErrWrongAudience, quoted(c.audience[:min(len(c.audience), 10)]))
 	}
 	return nil
+}
+
+// quoted shows in an error what a token claims, but no more of it than a log can
+// bear: it may be as long as the token, and longer where it needs escapes.
+func quoted(claim any) string {
+	const longest = 300
+	text := fmt.Sprintf("%+.100q", claim) // of each string
+	if len(text) > longest {
+		text = text[:longest] + "..."
+	}
+	return text
 }
 
 // checkTimes checks the claims that depend on when they are looked at.

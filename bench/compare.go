@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"runtime"
 	"strings"
 )
@@ -40,7 +39,7 @@ type row struct {
 }
 
 // compare puts all contenders beside each other, for each algorithm.
-func compare(p plan, out io.Writer) error {
+func compare(p plan, out *page) error {
 	all := map[string][]row{}
 	for _, algorithm := range algorithms {
 		rows, err := compareOn(p, algorithm)
@@ -51,7 +50,7 @@ func compare(p plan, out io.Writer) error {
 		fmt.Fprintf(out, "\n## %s\n\n%s", algorithm, rowTable(rows))
 		fmt.Fprintf(out, "\nTo verify a token again takes golang-jwt %s times as long as fleetkey.\n", again(rows).factor())
 	}
-	fmt.Fprint(out, goalTable(all))
+	addGoals(out, all)
 	return nil
 }
 
@@ -172,30 +171,23 @@ func named(rows []row, name string) row {
 	panic("no row " + name)
 }
 
-// goalTable sets what was measured beside what was aimed at.
-func goalTable(all map[string][]row) string {
-	var t strings.Builder
-	t.WriteString("\n## fleetkey against its goals\n\n|| goal | measured | met |\n|---|---|---|---|\n")
-	line := func(what, goal, measured string, met bool) {
-		fmt.Fprintf(&t, "| %s | %s | %s | %s |\n", what, goal, measured, map[bool]string{true: "yes", false: "no"}[met])
-	}
+func addGoals(out *page, all map[string][]row) {
 	for i, algorithm := range algorithms {
 		rows := all[algorithm]
 		for _, g := range goals {
 			r := named(rows, g.row)
-			line(algorithm+", "+g.row, fmt.Sprintf("at most %v", g.max[i]), r.results[ours].over(r.results[bare]),
+			out.goal(algorithm+", "+g.row, fmt.Sprintf("at most %v", g.max[i]), r.results[ours].over(r.results[bare]),
 				median(r.results[ours].ratios(r.results[bare])) <= g.max[i])
 		}
 		issue := named(rows, rowIssue)
 		beyond := issue.results[ours].allocs - issue.results[bare].allocs
-		line(algorithm+", allocations of issue beyond the bare call", fmt.Sprintf("at most %d", issueAllocations),
+		out.goal(algorithm+", allocations of issue beyond the bare call", fmt.Sprintf("at most %d", issueAllocations),
 			fmt.Sprint(beyond), beyond <= issueAllocations)
 		r := again(rows)
-		line(algorithm+", allocations of verify, again", "0", fmt.Sprint(r.results[ours].allocs), r.results[ours].allocs == 0)
+		out.goal(algorithm+", allocations of verify, again", "0", fmt.Sprint(r.results[ours].allocs), r.results[ours].allocs == 0)
 		if algorithm == "RS256" {
-			line("RS256, golang-jwt's time over fleetkey's, verify again", fmt.Sprintf("at least %d", againGoal), r.factor(),
+			out.goal("RS256, golang-jwt's time over fleetkey's, verify again", fmt.Sprintf("at least %d", againGoal), r.factor(),
 				median(r.results[golangJWT].ratios(r.results[ours])) >= againGoal)
 		}
 	}
-	return t.String()
 }

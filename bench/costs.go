@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -15,7 +14,7 @@ const (
 
 // costs is computed, not measured: a running instance makes one GetSecretValue
 // each Config.RefreshEvery and nothing else.
-func costs(_ plan, out io.Writer) error {
+func costs(_ plan, out *page) error {
 	intervals := []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 	fmt.Fprintf(out, `
 ## Cost a month on AWS Secrets Manager

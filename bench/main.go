@@ -1,8 +1,9 @@
 // Command bench measures fleetkey beside its peers and beside the bare call
 // into Go's crypto packages, in one process, and writes what it found as a page:
 //
-//	go run .            every section, into RESULTS.md (some minutes)
-//	go run . -quick     the same with short rounds, to see that it still works
+//	go run .              every section, into RESULTS.md (some minutes)
+//	go run . -only load   one section, to standard output alone
+//	go run . -quick       with short rounds, to see that it still works
 //
 // Only ratios taken in the same round are compared. Absolute times depend on
 // the machine and on who else uses it; the page gives them as side information.
@@ -24,29 +25,43 @@ type plan struct {
 	starts  int           // of a signer, for each store
 	entries []int         // sizes of the verified-token cache
 	flood   int           // tokens
+	load    loadPlan
 }
 
 var (
-	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, entries: []int{100, 1_000, 10_000, 100_000}, flood: 200_000}
-	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, entries: []int{100, 1_000}, flood: 2_000}
+	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, entries: []int{100, 1_000, 10_000, 100_000}, flood: 200_000, load: fullLoad}
+	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, entries: []int{100, 1_000}, flood: 2_000, load: quickLoad}
 )
+
+// sections are what can be measured, in the order of the page.
+var sections = []struct {
+	name    string
+	measure func(plan, *page) error
+}{
+	{"peers", compare}, {"unknown", compareUnknownKeys}, {"sizes", compareSetSizes}, {"cache", measureCache},
+	{"flood", measureFlood}, {"load", measureLoad}, {"starts", measureStarts}, {"costs", costs},
+}
 
 func main() {
 	isQuick := flag.Bool("quick", false, "short rounds: a smoke test, whose figures mean little")
 	output := flag.String("o", "RESULTS.md", "the `file` to write; - for none")
+	only := flag.String("only", "", "measure one `section`, and write no file: peers, unknown, sizes, cache, flood, load, starts or costs")
 	flag.Parse()
 	p := full
 	if *isQuick {
 		p = quick
 	}
-	if err := write(p, *output); err != nil {
+	if *only != "" {
+		*output = "-"
+	}
+	if err := write(p, *output, *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
 // write measures, and writes the page to standard output and a file.
-func write(p plan, name string) (err error) {
+func write(p plan, name, only string) (err error) {
 	out := io.Writer(os.Stdout)
 	if name != "-" {
 		// What stood there stays until the new page is whole.
@@ -57,7 +72,7 @@ func write(p plan, name string) (err error) {
 		defer func() { err = errors.Join(err, f.Close()) }()
 		out = io.MultiWriter(os.Stdout, f)
 	}
-	if err := run(p, out); err != nil {
+	if err := run(p, &page{Writer: out}, only); err != nil {
 		return err
 	}
 	if name == "-" {
@@ -66,17 +81,24 @@ func write(p plan, name string) (err error) {
 	return os.Rename(name+".part", name)
 }
 
-// run measures every section in turn.
-func run(p plan, out io.Writer) error {
+// run measures every section in turn, or one.
+func run(p plan, out *page, only string) error {
 	began := time.Now()
 	fmt.Fprint(out, intro(p))
-	for _, section := range []func(plan, io.Writer) error{
-		compare, compareUnknownKeys, compareSetSizes, measureCache, measureFlood, measureStarts, costs,
-	} {
-		if err := section(p, out); err != nil {
+	known := only == ""
+	for _, section := range sections {
+		if only != "" && section.name != only {
+			continue
+		}
+		known = true
+		if err := section.measure(p, out); err != nil {
 			return err
 		}
 	}
+	if !known {
+		return fmt.Errorf("there is no section %q", only)
+	}
+	out.writeGoals()
 	fmt.Fprintf(out, "\nMeasured in %v.\n", time.Since(began).Round(time.Second))
 	return nil
 }

@@ -73,7 +73,7 @@ func (f *fleet) send(ctx context.Context, p pouring) {
 }
 
 // measureCache fills caches with tokens, and then sends many times as many.
-func measureCache(p plan, out io.Writer) error {
+func measureCache(p plan, out *page) error {
 	ctx := context.Background()
 	fmt.Fprint(out, "\n## Memory of the cache of verified tokens\n\nHeap in use after a collection: with the cache empty, after as many distinct tokens\n"+
 		"as Config.CachedTokens, and after many times as many.\n\n| algorithm, token | CachedTokens | empty | full | bytes for each token | after more |\n|---|---|---|---|---|---|\n")
@@ -125,7 +125,7 @@ const (
 // measureFlood sends distinct tokens, valid ones and made-up ones, past a cache
 // that holds a hundred in use, and counts how many of these it still knows when
 // they come again.
-func measureFlood(p plan, out io.Writer) error {
+func measureFlood(p plan, out *page) error {
 	fmt.Fprintf(out, "\n## Flood past the cache\n\nA cache of 10,000 tokens, %d of them in honest use; %d others pass by (EdDSA).\n"+
 		"The honest ones come again in turn, each after so many tokens of the flood.\n\n"+
 		"| flood of | flood tokens between two uses | honest tokens found in the cache | heap before | heap after |\n|---|---|---|---|---|\n", honest, p.flood)

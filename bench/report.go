@@ -3,12 +3,30 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
 )
+
+// A page is what is written; it collects how the goals were met.
+type page struct {
+	io.Writer
+	goals strings.Builder // rows of a table
+}
+
+func (p *page) goal(what, goal, measured string, met bool) {
+	fmt.Fprintf(&p.goals, "| %s | %s | %s | %s |\n", what, goal, measured, map[bool]string{true: "yes", false: "no"}[met])
+}
+
+// writeGoals sets what was measured beside what was aimed at.
+func (p *page) writeGoals() {
+	if p.goals.Len() > 0 {
+		fmt.Fprintf(p, "\n## fleetkey against its goals\n\n|| goal | measured | met |\n|---|---|---|---|\n%s", p.goals.String())
+	}
+}
 
 // intro says what was measured, on what, and how to read it.
 func intro(p plan) string {

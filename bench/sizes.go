@@ -12,7 +12,6 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io"
 	"math/big"
 	"time"
 
@@ -107,7 +106,7 @@ func (s *set) verify(i int) {
 }
 
 // compareSetSizes shows that the number of keys costs nothing.
-func compareSetSizes(p plan, out io.Writer) error {
+func compareSetSizes(p plan, out *page) error {
 	fmt.Fprint(out, "\n## Keys in the set\n\nRatio to a set of one key. Every key's tokens are verified in turn, the first time each.\n\n"+
 		"|| 1 key | 3 keys | 20 keys |\n|---|---|---|---|\n")
 	for _, algorithm := range algorithms {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -24,7 +23,7 @@ type storeKind struct {
 
 // measureStarts times NewSigner until it can issue, the store's own start
 // included.
-func measureStarts(p plan, out io.Writer) error {
+func measureStarts(p plan, out *page) error {
 	dir, err := os.MkdirTemp("", "fleetkey-bench")
 	if err != nil {
 		return err

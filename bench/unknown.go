@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -14,7 +13,7 @@ const unknownTokens = 1_000
 // compareUnknownKeys sends tokens whose kid nobody knows, a new one each time,
 // and counts how often that makes a contender ask where its keys come from. A
 // contender that has no such place is left out.
-func compareUnknownKeys(p plan, out io.Writer) error {
+func compareUnknownKeys(p plan, out *page) error {
 	const algorithm = "RS256"
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
