@@ -64,9 +64,9 @@ func start(ctx context.Context, write bool, parallel int, wanted []string) error
 	}
 	all := mutants()
 	if write {
-		return os.WriteFile(filepath.Join(root, documentPath), document(sections, all), 0o644)
+		return os.WriteFile(filepath.Join(root, documentPath), document(sections(), all), 0o644)
 	}
-	if problems := check(root, sections, all); len(problems) > 0 && os.Getenv("MUTANTS_DEV") == "" {
+	if problems := check(root, sections(), all); len(problems) > 0 && os.Getenv("MUTANTS_DEV") == "" {
 		return fmt.Errorf("the table is out of date:\n%s", strings.Join(problems, "\n"))
 	}
 	chosen := choose(all, wanted)
@@ -78,6 +78,9 @@ func start(ctx context.Context, write bool, parallel int, wanted []string) error
 		return err
 	}
 	defer os.RemoveAll(scratch)
+	if err := os.Chmod(scratch, 0o755); err != nil { // tests run children as other users
+		return err
+	}
 	r := &runner{root: root, scratch: scratch, out: os.Stdout}
 	return r.prove(ctx, chosen, max(1, parallel))
 }

@@ -1,5 +1,7 @@
 package main
 
+import "slices"
+
 // A section of docs/faults.md.
 type section struct {
 	title, intro string
@@ -15,7 +17,10 @@ type row struct {
 	also  []string // tests that prove it beside those of the mutants; "dir name" if not in the root
 }
 
-var sections = []section{
+// sections returns the whole document.
+func sections() []section { return slices.Concat(tokenSections, storeSections, loadSections) }
+
+var tokenSections = []section{
 	{"Hostile tokens",
 		"Verify looks at a token in this order, which is that of RFC 8725 and its successor, and stops at the first thing that is wrong.",
 		[]row{

@@ -94,7 +94,7 @@ func (r *runner) checkUnbroken(ctx context.Context, mutants []mutant) error {
 		for _, name := range names {
 			patterns = append(patterns, pattern(name))
 		}
-		where, err := os.MkdirTemp(r.scratch, "")
+		where, err := r.scratchDir()
 		if err != nil {
 			return err
 		}
@@ -117,7 +117,7 @@ func (r *runner) checkUnbroken(ctx context.Context, mutants []mutant) error {
 
 // try builds a mutant and runs its test.
 func (r *runner) try(ctx context.Context, m mutant) (outcome, string) {
-	where, err := os.MkdirTemp(r.scratch, "")
+	where, err := r.scratchDir()
 	if err != nil {
 		return unbuilt, err.Error()
 	}
@@ -183,7 +183,7 @@ func (r *runner) run(ctx context.Context, s suite, where, binary, overlay, tests
 // well. What they leave behind goes with the directory.
 func environ(where, overlay string) []string {
 	env := append(os.Environ(), "TMPDIR="+where)
-	if err := os.Chmod(where, 0o755); err == nil && overlay != "" {
+	if overlay != "" {
 		env = append(env, strings.TrimSpace("GOFLAGS="+os.Getenv("GOFLAGS")+" -overlay="+overlay))
 	}
 	return env
@@ -246,4 +246,13 @@ func failures(out []byte) []byte {
 		return append(out[:min(len(out), enough):min(len(out), enough)], "\n... ("+strconv.Itoa(len(out))+" bytes)"...)
 	}
 	return out[max(0, len(out)-enough):]
+}
+
+// scratchDir makes a directory that children of tests can enter as other users.
+func (r *runner) scratchDir() (string, error) {
+	dir, err := os.MkdirTemp(r.scratch, "")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	return dir, err
 }
