@@ -1,15 +1,17 @@
 package main
 
+const replaceBegins = "func replace(ctx context.Context, path string, bundle []byte) (err error) {\n\t"
+
 // Mistakes of the file store.
 var fileMutants = []mutant{
 	{name: "file-in-place", rows: "F1", breaks: "the file is written in place", file: "filestore.go",
-		old: `f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")`, new: `f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)`,
+		old: replaceBegins + `f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")`, new: replaceBegins + `f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)`,
 		test: `TestFileStore_F1_KilledAtEveryCall/^save`},
 	{name: "file-fixed-temp", rows: "F1 F9", breaks: "all writers use one temporary file, and it stays after a kill", file: "filestore.go",
-		old: `f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")`, new: `f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)`,
+		old: replaceBegins + `f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")`, new: replaceBegins + `f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)`,
 		test: `TestFileStore_F1_KilledAtEveryCall/^save`},
 	{name: "file-readers-torn", rows: "F1", breaks: "readers see a file that is being written", file: "filestore.go",
-		old: `f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")`, new: `f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)`,
+		old: replaceBegins + `f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")`, new: replaceBegins + `f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)`,
 		test: `TestFileStore_ReadersDuringSaves`},
 	{name: "file-stale-stay", rows: "F1", breaks: "temporary files of dead writers stay", file: "filestore.go",
 		old: `os.Remove(filepath.Join(dir, e.Name()))`, new: `continue`, test: `TestFileStore_StaleTemporaryFiles`},

@@ -19,7 +19,7 @@ var keyMutants = []mutant{
 	{name: "key-authority", rows: "T9", breaks: "the authority in a chain is trusted to sign tokens", file: "keyset.go",
 		old: `err := refuseChain(keys, blocks); err != nil`, new: `err := refuseChain(keys[:1], blocks); err != nil`, test: `TestMalformedBundles/authority`},
 	{name: "bundle-pair", rows: "F11 T9", breaks: "a private key need not belong to its certificate", file: "keyset.go",
-		old: `if !ok || !public.Equal(cert.PublicKey) {`, new: `if !ok {`, test: `TestMalformedBundles/foreign_key`},
+		old: `if !ok || !public.Equal(cert.PublicKey) {`, new: `if !ok || public == nil {`, test: `TestMalformedBundles/foreign_key`},
 	{name: "bundle-bit", rows: "F11", breaks: "the certificate's own signature is not checked", file: "keyset.go",
 		old: `if err != nil && !errors.As(err, &insecure) {`, new: `if errors.As(err, &insecure) && len(block.Headers) > 9 {`, test: `TestBundleFlippedBits`},
 	{name: "bundle-skip", rows: "F11", breaks: "a damaged PEM block is skipped, as pem.Decode does", file: "keyset.go",

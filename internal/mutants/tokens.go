@@ -36,7 +36,7 @@ var tokenMutants = []mutant{
 			k = s.keys[0]
 		}`, test: `TestHostileTokens/^ES256_kid`},
 	{name: "kid-nil", rows: "T7 CVE-2024-21664", breaks: "nobody asks whether the key was found", file: "verify.go",
-		old: "\t\tif k == nil {\n\t\t\treturn nil, fmt.Errorf(\"%w: kid %q\"", new: "\t\tif h.keyID == \"\" {\n\t\t\treturn nil, fmt.Errorf(\"%w: kid %q\"", test: `FuzzVerify`},
+		old: "\t\tif k == nil {\n\t\t\treturn nil, fmt.Errorf(\"%w: kid %q\"", new: "\t\tif h.keyID == \"\" {\n\t\t\treturn nil, fmt.Errorf(\"%w: kid %q\"", test: `TestHostileTokens/^ES256_kid`},
 	{name: "alg-case", rows: "T8", breaks: "alg is compared without case", file: "verify.go",
 		old: `if h.algorithm != k.alg.name {`, new: `if !strings.EqualFold(h.algorithm, k.alg.name) {`, test: `TestHostileTokens/^ES256_alg`},
 	{name: "alg-of-header", rows: "T8", breaks: "the algorithm is the header's", file: "verify.go",
@@ -87,6 +87,8 @@ var tokenMutants = []mutant{
 		old: `case c.expires.IsZero():`, new: `case c.issuer == "" && c.expires.IsZero():`, test: `TestHostileTokens/^ES256_no_exp`},
 	{name: "time-no-iat", rows: "T12 CVE-2026-55669", breaks: "nobody asks for iat", file: "token.go",
 		old: `case c.issued.IsZero() && !foreign:`, new: `case c.issued.IsZero() && !foreign && c.subject == "":`, test: `TestHostileTokens/^ES256_no_iat`},
+	{name: "time-rounded", rows: "X1", breaks: "a time is rounded up", file: "token.go",
+		old: `return time.Unix(int64(whole), int64(fraction*1e9)), nil`, new: `return time.Unix(int64(whole+math.Ceil(fraction)), 0), nil`, test: `FuzzVerify`},
 	{name: "time-cached", rows: "T12", breaks: "a remembered token is good for ever", file: "verify.go",
 		old: ` && s.checkTimes(&e.token.claims, now) == nil`, new: ``, test: `TestCacheChecksTimesOnEachHit/expired`},
 	{name: "time-cached-key", rows: "T12", breaks: "a remembered token outlives the trust in its key", file: "verify.go",
