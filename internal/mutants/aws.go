@@ -43,7 +43,7 @@ var awsMutants = []mutant{
 	{name: "aws-denied-resource", rows: "A6", breaks: "the resource to grant lacks the characters that AWS adds", file: "awssecretid.go",
 		old: `a.Resource += "*"`, new: `a.Resource += ""`, test: `TestAWSStoreA6Hint`},
 	{name: "aws-denied-partition", rows: "A6", breaks: "the resource to grant is never in China", file: "awssecretid.go",
-		old: `case strings.HasPrefix(region, "cn-"):`, new: `case region == "cn":`, test: `TestAWSStoreA6Partitions/cn-north-1`},
+		old: `case strings.HasPrefix(region, "cn-"):`, new: `case region == "cn":`, test: `TestAWSStoreA6Partitions/indicium/keys_cn`},
 	{name: "aws-version-stage", rows: "A6", breaks: "the version stage is left out, which some policies ask for", file: "awsstore.go",
 		old: "\t\tVersionStage: aws.String(stageCurrent),\n", new: "", test: `TestAWSStoreRequests`},
 	{name: "aws-first-refusal", rows: "A6 A7", breaks: "a first refusal is final, though it may hide absence", file: "signer.go",

@@ -36,15 +36,17 @@ func document(sections []section, mutants []mutant) []byte {
 		fmt.Fprintf(&out, "- [%s](#%s)\n", s.title, strings.ReplaceAll(strings.ToLower(s.title), " ", "-"))
 	}
 	for _, s := range sections {
-		fmt.Fprintf(&out, "\n## %s\n\n%s\n", s.title, s.intro)
+		fmt.Fprintf(&out, "\n## %s\n\n%s", s.title, wrapped("", s.intro))
 		for _, r := range s.rows {
-			fmt.Fprintf(&out, "\n**%s. %s.** ", r.id, r.fault)
+			text := fmt.Sprintf("**%s. %s.** %s", r.id, r.fault, r.want)
 			if r.not != "" {
-				fmt.Fprintf(&out, "%s Not proven here: %s.\n", r.want, r.not)
-				continue
+				text += " Not proven here: " + r.not + "."
 			}
-			fmt.Fprintf(&out, "%s\n\n", r.want)
-			r.proofs(&out, mutants)
+			out.WriteString("\n" + wrapped("", text))
+			if r.not == "" {
+				out.WriteString("\n")
+				r.proofs(&out, mutants)
+			}
 		}
 	}
 	return out.Bytes()
@@ -64,7 +66,7 @@ func (r row) proofs(out *bytes.Buffer, mutants []mutant) {
 		}
 	}
 	for _, name := range tests {
-		fmt.Fprintf(out, "- `%s` fails when %s\n", name, strings.Join(noticed[name], "; when "))
+		out.WriteString(wrapped("- ", name+" fails when "+strings.Join(noticed[name], "; when ")))
 	}
 	var also []string
 	for _, test := range r.also {
@@ -73,19 +75,42 @@ func (r row) proofs(out *bytes.Buffer, mutants []mutant) {
 			dir, name = "", test
 		}
 		if name = shown(dir, name); noticed[name] == nil {
-			also = append(also, "`"+name+"`")
+			also = append(also, name)
 		}
 	}
 	if also != nil {
-		fmt.Fprintf(out, "- also: %s\n", strings.Join(also, ", "))
+		out.WriteString(wrapped("- ", "also "+strings.Join(also, ", ")))
 	}
 }
 
 // shown is a test without its patterns, and where it is if not in the root.
 func shown(dir, test string) string {
 	name, _, _ := strings.Cut(test, "/")
+	name = "`" + name + "`"
 	if dir != "" {
-		return dir + ": " + name
+		name += " in " + dir
 	}
 	return name
+}
+
+// wrapped returns text in lines of at most 80 columns, as far as its words allow.
+func wrapped(mark, text string) string {
+	var out strings.Builder
+	column := 0
+	for i, word := range strings.Fields(text) {
+		switch {
+		case i == 0:
+			out.WriteString(mark)
+			column = len(mark)
+		case column+1+len(word) > 80:
+			out.WriteString("\n" + strings.Repeat(" ", len(mark)))
+			column = len(mark)
+		default:
+			out.WriteString(" ")
+			column++
+		}
+		out.WriteString(word)
+		column += len(word)
+	}
+	return out.String() + "\n"
 }

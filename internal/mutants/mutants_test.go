@@ -96,7 +96,7 @@ func TestProve(t *testing.T) {
 	}
 	for _, test := range []string{"TestSkipped", "TestNone", "TestAbs/none"} {
 		_, err = prove(func(m *mutant) { m.test = test })
-		assert.ErrorContains(t, err, "does not exist, or is skipped")
+		assert.ErrorContains(t, err, "do not exist, or are skipped")
 	}
 }
 

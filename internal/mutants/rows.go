@@ -32,7 +32,7 @@ var tokenSections = []section{
 				want: "Refused."},
 			{id: "T4", fault: "A header that is not one strict JSON object: duplicate names, invalid UTF-8, other cases, trailing data",
 				want: "Refused."},
-			{id: "T5", fault: "Header parameters that name a key or change what is signed: crit, b64, jwk, jku, x5u, x5c, zip, ...",
+			{id: "T5", fault: "Header parameters that name a key or change what is signed: crit, b64, jwk, jku, x5u, x5c, zip and others",
 				want: "Refused, whatever they say. Nothing is ever fetched."},
 			{id: "T6", fault: "A token of another type, such as an ID token",
 				want: "Refused: typ has to be at+jwt, with or without application/, in any case."},

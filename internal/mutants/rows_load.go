@@ -33,8 +33,7 @@ var loadSections = []section{
 	{"Secrets", "What nobody but the fleet may see.",
 		[]row{
 			{id: "S1", fault: "Key material in a log, an error, a panic, a printed value, JSON or a settings error",
-				want: "There is none: a detector reads all that a life of signers and stores puts out, and every error it can be brought to.",
-				also: []string{"TestDetector"}},
+				want: "There is none: a detector reads all that a life of signers and stores puts out, and every error it can be brought to."},
 			{id: "S2", fault: "Key material or causes in an HTTP answer", want: "Public keys only, and no more than the class of an error."},
 			{id: "S3", fault: "Private keys that nobody needs any more", want: "A key that has retired loses its private half in the store, and later goes."},
 			{id: "S4", fault: "Go's FIPS 140-3 mode, on or enforced", want: "Every algorithm works."},

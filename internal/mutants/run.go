@@ -43,30 +43,30 @@ func (r *runner) prove(ctx context.Context, mutants []mutant, parallel int) erro
 		return err
 	}
 	fmt.Fprintf(r.out, "the named tests pass on the code as it is (%.0f s)\n", time.Since(began).Seconds())
-	results := make([]chan string, len(mutants))
 	counts := map[outcome]int{}
 	var mu sync.Mutex
-	slots := make(chan struct{}, parallel)
-	for i, m := range mutants {
-		results[i] = make(chan string, 1)
-		go func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			start := time.Now()
-			o, detail := r.try(ctx, m)
-			mu.Lock()
-			counts[o]++
-			mu.Unlock()
-			line := fmt.Sprintf("%-8s  %-34s %-9s %s (%.0f s)", o, m.name, m.rows, m.test, time.Since(start).Seconds())
-			if o != killed {
-				line += "\n" + detail
+	next := make(chan mutant)
+	var workers sync.WaitGroup
+	for range parallel {
+		workers.Go(func() {
+			for m := range next {
+				start := time.Now()
+				o, detail := r.try(ctx, m)
+				mu.Lock()
+				counts[o]++
+				fmt.Fprintf(r.out, "%-8s  %-34s %-9s %s (%.0f s)\n", o, m.name, m.rows, m.test, time.Since(start).Seconds())
+				if o != killed {
+					fmt.Fprintln(r.out, detail)
+				}
+				mu.Unlock()
 			}
-			results[i] <- line
-		}()
+		})
 	}
-	for _, line := range results {
-		fmt.Fprintln(r.out, <-line)
+	for _, m := range mutants {
+		next <- m
 	}
+	close(next)
+	workers.Wait()
 	fmt.Fprintf(r.out, "%d mutants, %d killed, in %s\n", len(mutants), counts[killed], time.Since(began).Round(time.Second))
 	if counts[killed] < len(mutants) {
 		return fmt.Errorf("not killed: %v", counts)
@@ -87,6 +87,7 @@ func (r *runner) checkUnbroken(ctx context.Context, mutants []mutant) error {
 		s := suite{m.dir, m.race}
 		tests[s] = append(tests[s], m.test)
 	}
+	var missing []string
 	for s, names := range tests {
 		slices.Sort(names)
 		names = slices.Compact(names)
@@ -108,9 +109,12 @@ func (r *runner) checkUnbroken(ctx context.Context, mutants []mutant) error {
 		}
 		for _, name := range names {
 			if !ran(out, name) {
-				return fmt.Errorf("test %s in ./%s does not exist, or is skipped here", name, s.dir)
+				missing = append(missing, "./"+s.dir+" "+name)
 			}
 		}
+	}
+	if missing != nil {
+		return fmt.Errorf("these tests do not exist, or are skipped here: %s", strings.Join(missing, ", "))
 	}
 	return nil
 }
