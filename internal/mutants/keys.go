@@ -38,7 +38,7 @@ var keyMutants = []mutant{
 	{name: "bundle-order", rows: "X3", breaks: "the order of the file decides who signs", file: "keyset.go",
 		old: `return b.cert.NotBefore.Compare(a.cert.NotBefore)`, new: `return a.cert.NotBefore.Compare(b.cert.NotBefore)`, test: `TestSchedule`},
 	{name: "bundle-write-private", rows: "X3", breaks: "a bundle loses a private key when it is written", file: "keyset.go",
-		old: "\t\tif k.private != nil {\n\t\t\tder, err", new: "\t\tif k.private != nil && k != s.keys[0] {\n\t\t\tder, err", test: `FuzzParseBundle`},
+		old: "\t\tif k.private != nil {\n\t\t\tder, err", new: "\t\tif k.private != nil && k != s.keys[0] {\n\t\t\tder, err", test: `TestBundleRoundTrip`},
 	{name: "settings-unknown", rows: "X4", breaks: "a misspelt setting is ignored, and a local file used", file: "settings.go",
 		old: `case !slices.ContainsFunc(values, same):`, new: `case !slices.ContainsFunc(values, same) && s.kind == 'n':`, test: `TestOpenStoreRefuses/misspelt_section`},
 	{name: "settings-twice", rows: "X4", breaks: "the last of two equal settings wins", file: "settings.go",
@@ -46,7 +46,7 @@ var keyMutants = []mutant{
 	{name: "settings-size", rows: "X4", breaks: "a settings file of a million brackets is parsed", file: "settings.go",
 		old: `> maxSettingsParts {`, new: `> 100*maxSettingsParts {`, test: `TestOpenStoreRefuses/deep_and_large`},
 	{name: "settings-case", rows: "X4", breaks: "the section's name is compared with case", file: "settings.go",
-		old: `path, section = strings.ToLower(path), strings.ToLower(section)`, new: `_ = strings.ToLower`, test: `FuzzSettings`},
+		old: `path, section = strings.ToLower(path), strings.ToLower(section)`, new: `_ = strings.ToLower`, test: `TestOpenStoreAWS`},
 	{name: "settings-quote", rows: "S1", breaks: "an error quotes the settings file, which holds passwords", file: "settings.go",
 		old: `return fmt.Sprintf(":%d:%d: not valid JSON", line, column)`, new: `return fmt.Sprintf(":%d:%d: not valid JSON: %v", line, column, err)`, test: `TestOpenStoreRefuses/not_JSON`},
 }
