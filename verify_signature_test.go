@@ -214,3 +214,22 @@ func badEdDSASignatures(t *testing.T, p *party) (rows []hostile) {
 	}
 	return rows
 }
+
+// acceptsAll is what a hostile or careless dependency may put into golang-jwt's
+// table of signing methods, which is open to every package of a program.
+type acceptsAll struct{ jwt.SigningMethod }
+
+func (acceptsAll) Verify(string, []byte, any) error { return nil }
+
+func TestSigningMethodsAreHeld(t *testing.T) {
+	for _, method := range []jwt.SigningMethod{jwt.SigningMethodES256, jwt.SigningMethodRS256, jwt.SigningMethodPS256, jwt.SigningMethodES384, jwt.SigningMethodEdDSA} {
+		jwt.RegisterSigningMethod(method.Alg(), func() jwt.SigningMethod { return acceptsAll{method} })
+		defer jwt.RegisterSigningMethod(method.Alg(), func() jwt.SigningMethod { return method })
+		p := newParty(t, method.Alg())
+		good := signWith(method, p.private, p.header(), payload())
+		_, err := p.Verify(t.Context(), good)
+		require.NoError(t, err)
+		_, err = p.Verify(t.Context(), withSignature(good, signatureOf(good)[1:]))
+		require.ErrorIs(t, err, fleetkey.ErrBadSignature, method.Alg())
+	}
+}
