@@ -24,7 +24,7 @@ var fileMutants = []mutant{
 	{name: "file-no-dir-sync", rows: "F2", breaks: "the directory is not synced", file: "filestore.go",
 		old: `return syncDir(filepath.Dir(path))`, new: `return nil`, test: `TestFileStore_F2_OrderOfSync/^save`},
 	{name: "file-no-parent-sync", rows: "F2", breaks: "a new directory's name is not synced", file: "filestore.go",
-		old: `if err := syncDir(filepath.Dir(dir)); !errors.Is(err, fs.ErrPermission) {`, new: `if err := error(nil); err != nil {`, test: `TestFileStore_F2_OrderOfSync/first`},
+		old: `if err := syncDir(parent); !errors.Is(err, fs.ErrPermission) {`, new: `if err := error(nil); !errors.Is(err, fs.ErrPermission) {`, test: `TestFileStore_F2_OrderOfSync/first`},
 	{name: "file-write-error", rows: "F3", breaks: "a short write is put in place", file: "filestore.go",
 		old: `if _, err := f.Write(bundle); err != nil {`, new: `if n, err := f.Write(bundle); err != nil && n == 0 {`, test: `TestFileStore_F3_DiskFull/tmpfs`},
 	{name: "file-temp-left", rows: "F3", breaks: "the temporary file is left on a full disk", file: "filestore.go",
