@@ -65,7 +65,7 @@ type chaosPlan struct {
 
 // virtualChaos is for days, with rotation every six hours.
 func virtualChaos() *chaosPlan {
-	p := &chaosPlan{name: awsName, cfg: config(), instances: 4, span: long(3*day, 20*day), step: 4 * time.Minute, operate: time.Hour,
+	p := &chaosPlan{name: awsName, cfg: config(), instances: 3, span: long(2*day, 20*day), step: 4 * time.Minute, operate: time.Hour,
 		restart: 2 * time.Hour, weather: 20 * time.Minute, slow: 5 * time.Second, clocks: time.Minute}
 	p.cfg.MaxTokenTTL, p.cfg.ClockSkew, p.cfg.RefreshEvery, p.cfg.JWKSMaxAge = time.Hour, time.Minute, 5*time.Minute, 15*time.Minute
 	p.cfg.Rotation = fleetkey.Rotation{Every: 6 * time.Hour, Announce: 2 * time.Hour, Retain: 2 * time.Hour}
@@ -98,7 +98,7 @@ func (p *chaosPlan) longestOutage() time.Duration {
 }
 
 func TestFleetChaos_A1toA6_A13_A16_InVirtualTime(t *testing.T) {
-	eachSeed(t, 2, 40, func(t *testing.T, seed uint64) {
+	eachSeed(t, 1, 40, func(t *testing.T, seed uint64) {
 		synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
 			fake, plan := awsfake.New(), virtualChaos()
 			f := newChaosFleet(t, plan, seed, faultproxy.StartPipes(t, fake.HTTPClient().Transport))
