@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -145,4 +146,27 @@ func TestAWSStoreA3NoAnswerToTheConnection(t *testing.T) {
 	_, _, err = s.Load(t.Context())
 	requireError(t, err, errTimedOut, "no answer within 100ms")
 	require.NotErrorIs(t, err, fs.ErrNotExist)
+}
+
+// TestAWSStoreA3HTTP2 : where HTTP/2 is spoken, a stream is reset rather than the
+// connection.
+func TestAWSStoreA3HTTP2(t *testing.T) {
+	fake := awsfake.New()
+	server := httptest.NewUnstartedServer(fake)
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	s := openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) {
+		o.Client = fake.Client(func(o *secretsmanager.Options) {
+			o.HTTPClient, o.BaseEndpoint = server.Client(), aws.String(server.URL)
+		})
+	})
+	v := mustSave(t, s, pemBundle("a"), "")
+	for says, fault := range map[string]awsfake.Fault{"cannot be reached": {Lost: true}, "broke off": {Cut: true}} {
+		fake.Inject(fault)
+		_, _, err := s.Load(t.Context())
+		requireError(t, err, fleetkey.ErrUnavailable, says)
+		fake.Heal()
+		requireHolds(t, s, pemBundle("a"), v)
+	}
 }
