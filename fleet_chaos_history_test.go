@@ -281,7 +281,8 @@ func (h *chaosHistory) judge(t *testing.T) {
 // judgeOne judges by the versions that the verifier may have worked with: those
 // from the one before it began to the last one before it answered.
 func (h *chaosHistory) judgeOne(v chaosVerdict) {
-	from, to := h.place[v.knew], 0
+	from, to := h.placed(v.knew), 0
+	h.placed(v.token.knew)
 	for i, c := range h.chain {
 		if c.at.Before(v.loads[0]) && i > from {
 			h.faulty("a version of %s was read twice at %s and not adopted", c.at, v.loads)
@@ -317,6 +318,15 @@ func (h *chaosHistory) judgeOne(v chaosVerdict) {
 	default:
 		h.faulty("%s: refused a token of key %s, which it should have: %v", v.begin, v.token.kid, v.err)
 	}
+}
+
+// placed returns the place of a version that an instance has worked with.
+func (h *chaosHistory) placed(v fleetkey.Version) int {
+	place, ok := h.place[v]
+	if !ok {
+		h.faulty("an instance worked with version %q, which never was current", v)
+	}
+	return place
 }
 
 // inTouch reports whether the issuer of a token cannot have missed a rotation.

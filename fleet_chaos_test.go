@@ -348,7 +348,9 @@ func (f *chaosFleet) foreign(rng *rand.Rand) {
 		h.faulty("another fleet did not issue: %v", err)
 		return
 	}
-	h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), time.Now().Add(f.plan.cfg.MaxTokenTTL), h.current()})
+	if len(h.chain) > 0 {
+		h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), time.Now().Add(f.plan.cfg.MaxTokenTTL), h.current()})
+	}
 }
 
 // verify checks one of the last tokens that any instance has issued.
@@ -415,11 +417,15 @@ func (f *chaosFleet) operate() {
 			err := s.Revoke(context.Background(), kid)
 			if f.history.acted("revoke", err); err == nil {
 				f.steal(kid)
+				f.history.know(s.PublicKeys(), kid, false)
 			}
 		default:
 			other := f.others[0].SigningKey()
 			f.history.ask(other.KeyID)
-			f.history.acted("trust", s.Trust(context.Background(), other.Certificate, ""))
+			err := s.Trust(context.Background(), other.Certificate, "")
+			if f.history.acted("trust", err); err == nil {
+				f.history.know(s.PublicKeys(), other.KeyID, true)
+			}
 		}
 	}
 }
@@ -428,6 +434,15 @@ func (h *chaosHistory) ask(kid string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked[kid] = true
+}
+
+// know checks that the instance that changed the set works by it at once.
+func (h *chaosHistory) know(keys []fleetkey.PublicKey, kid string, want bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.ContainsFunc(keys, func(k fleetkey.PublicKey) bool { return k.KeyID == kid }) != want {
+		h.faulty("after its own change an instance does not know it: key %s", kid)
+	}
 }
 
 // steal has a thief sign with a key that was revoked just now.
