@@ -124,6 +124,19 @@ func (h *chaosHistory) served(c faultproxy.Call) {
 	}
 }
 
+// now returns the current version, and accepted how many tokens were.
+func (h *chaosHistory) now() fleetkey.Version {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.current()
+}
+
+func (h *chaosHistory) accepted() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.done["accepted"]
+}
+
 func (h *chaosHistory) current() fleetkey.Version {
 	if len(h.chain) == 0 {
 		return ""
