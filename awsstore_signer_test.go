@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,6 +73,7 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 				}
 				token := issue(t, fleet[0])
 				fake.Inject(awsfake.Throttle(calls))
+				synctest.Wait()
 				for _, l := range logs {
 					l.times = nil
 				}
@@ -85,6 +87,7 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 						break
 					}
 				}
+				synctest.Wait()
 				var returns []time.Time
 				for _, l := range logs {
 					require.LessOrEqual(t, l.most(time.Minute), 4*3, "calls in a minute")
@@ -168,12 +171,12 @@ func TestSignerOnAWS_A5_CredentialsComeBack(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				fake, gone := awsfake.New(), false
+				fake, gone := awsfake.New(), new(atomic.Bool)
 				real := fake.Client().Options().Credentials
 				s := start(t, openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) {
 					o.Client = fake.Client(func(o *secretsmanager.Options) {
 						o.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-							if gone {
+							if gone.Load() {
 								return aws.Credentials{}, errors.New("no EC2 IMDS role found")
 							}
 							return real.Retrieve(ctx)
@@ -181,7 +184,7 @@ func TestSignerOnAWS_A5_CredentialsComeBack(t *testing.T) {
 					})
 				}), config())
 				token := issue(t, s)
-				if gone = c.fault == nil; !gone {
+				if gone.Store(c.fault == nil); !gone.Load() {
 					fake.Inject(*c.fault)
 				}
 				time.Sleep(6 * time.Minute)
@@ -196,7 +199,7 @@ func TestSignerOnAWS_A5_CredentialsComeBack(t *testing.T) {
 				fresh := issue(t, s)
 				accepts(t, fresh, s)
 				require.Equal(t, kidOf(t, token), kidOf(t, fresh))
-				gone = false
+				gone.Store(false)
 				fake.Heal()
 				time.Sleep(6 * time.Minute)
 				require.NoError(t, s.Status().LoadErr)
