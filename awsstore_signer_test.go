@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -28,11 +29,14 @@ import (
 // A callLog notes when a client called.
 type callLog struct {
 	next  http.RoundTripper
+	mu    sync.Mutex
 	times []time.Time
 }
 
 func (l *callLog) RoundTrip(r *http.Request) (*http.Response, error) {
+	l.mu.Lock()
 	l.times = append(l.times, time.Now())
+	l.mu.Unlock()
 	return l.next.RoundTrip(r)
 }
 
@@ -75,7 +79,9 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 				fake.Inject(awsfake.Throttle(calls))
 				synctest.Wait()
 				for _, l := range logs {
+					l.mu.Lock()
 					l.times = nil
+					l.mu.Unlock()
 				}
 				for range 12 * 12 {
 					time.Sleep(5 * time.Minute)
@@ -90,12 +96,14 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 				synctest.Wait()
 				var returns []time.Time
 				for _, l := range logs {
+					l.mu.Lock()
 					require.LessOrEqual(t, l.most(time.Minute), 4*3, "calls in a minute")
 					if len(l.times) > 30 {
 						late := &callLog{times: l.times[30:]}
 						require.LessOrEqual(t, late.most(4*time.Minute), 3, "later on")
 					}
 					returns = append(returns, l.times[max(0, len(l.times)-1):]...)
+					l.mu.Unlock()
 				}
 				slices.SortFunc(returns, time.Time.Compare)
 				require.Len(t, slices.Compact(returns), len(returns), "at the same moment")
