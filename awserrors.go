@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
@@ -148,7 +148,7 @@ func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duratio
 		return ErrUnavailable, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
 	case exceeded > 0:
 		return errTimedOut, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
-	case garbled && brokenOff(err):
+	case errors.Is(err, errBrokenOff):
 		return ErrUnavailable, "the answer broke off: try again"
 	case garbled:
 		return nil, hintForeign
@@ -158,10 +158,29 @@ func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duratio
 	return nil, ""
 }
 
-// brokenOff reports whether a body could not be read, rather than understood.
-func brokenOff(err error) bool {
-	_, network := errors.AsType[net.Error](err)
-	return network || errors.Is(err, io.ErrUnexpectedEOF)
+// errBrokenOff says that an answer could not be read to its end, rather than not
+// understood. HTTP/1.1, HTTP/2 and TLS each have errors of their own for that.
+var errBrokenOff = errors.New("the answer broke off")
+
+// A markingClient marks the errors of reading an answer.
+type markingClient struct{ secretsmanager.HTTPClient }
+
+func (c markingClient) Do(r *http.Request) (*http.Response, error) {
+	resp, err := c.HTTPClient.Do(r)
+	if err == nil {
+		resp.Body = markingBody{resp.Body}
+	}
+	return resp, err
+}
+
+type markingBody struct{ io.ReadCloser }
+
+func (b markingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { // EOF itself, for those who compare
+		err = fmt.Errorf("%w: %w", errBrokenOff, err)
+	}
+	return n, err
 }
 
 // denied tells a missing permission on the secret from one on its KMS key. The

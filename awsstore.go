@@ -250,6 +250,7 @@ func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 	defer cancel()
 	out, err := op(limited, in, func(o *secretsmanager.Options) {
 		o.Region = s.region
+		o.HTTPClient = markingClient{o.HTTPClient}
 		// A client that was set to log bodies would log private keys.
 		o.ClientLogMode &^= aws.LogRequestWithBody | aws.LogResponseWithBody
 	})

@@ -19,6 +19,9 @@ const (
 	keepVersion = 24 * time.Hour
 	maxLabels   = 20
 
+	// remember is how long a state stays readable for [Server.Lag].
+	remember = 2 * time.Hour
+
 	current  = "AWSCURRENT"
 	previous = "AWSPREVIOUS"
 
@@ -48,8 +51,9 @@ type version struct {
 	created time.Time
 }
 
-// A history holds all states of one name, the last being the present one. A
-// nil entry says that the secret was deleted for good.
+// A history holds the states of one name, the last being the present one, as far
+// as reads may still see them. A nil entry says that the secret was deleted for
+// good.
 type history []*secret
 
 // present returns what holds a name now.
@@ -103,7 +107,11 @@ func (s *Server) read(id string) *secret {
 // write makes a state the present one.
 func (s *Server) write(sec *secret) {
 	sec.at = time.Now()
-	s.secrets[sec.name] = append(s.secrets[sec.name], sec)
+	h := append(s.secrets[sec.name], sec)
+	for len(h) > 2 && h[1] != nil && time.Since(h[1].at) > remember {
+		h = slices.Delete(h, 0, 1)
+	}
+	s.secrets[sec.name] = h
 }
 
 // copy returns a state that may be changed.

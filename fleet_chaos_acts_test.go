@@ -1,0 +1,180 @@
+package fleetkey_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// What the instances, the operators and the thieves of fleet_chaos_test.go do.
+
+// live is what an instance does all day.
+func (in *chaosSeat) live() {
+	rng := in.f.rng(in.id)
+	in.up(rng)
+	for in.f.pause(rng, in.f.plan.step) {
+		switch n := rng.IntN(20); {
+		case n < 8:
+			in.issue(in.life.Load())
+		case n == 8:
+			in.f.history.acted("refresh", in.life.Load().Refresh(context.Background()))
+		case n == 9:
+			in.f.foreign(rng)
+		default:
+			in.verify(rng)
+		}
+	}
+}
+
+func (in *chaosSeat) issue(life *chaosLife) {
+	h, status := in.f.history, life.Status()
+	exp := time.Now().Add(in.offset + in.f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+	raw, err := life.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ExpiresAt: exp})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case err == nil:
+		h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), exp, status.Version})
+	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > in.f.plan.longestOutage():
+		h.beyond["an issuer out of touch for longer than Announce allows"]++
+	default:
+		h.faulty("an instance did not issue: %v", err)
+	}
+}
+
+// foreign brings a token of another fleet, which says to be of this one.
+func (f *chaosFleet) foreign(rng *rand.Rand) {
+	exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+	raw, err := f.others[rng.IntN(2)].Issue(context.Background(), fleetkey.Claims{Subject: "mallory", ExpiresAt: exp})
+	h := f.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err != nil {
+		h.faulty("another fleet did not issue: %v", err)
+		return
+	}
+	if len(h.chain) > 0 {
+		h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), exp, h.current()})
+	}
+}
+
+// verify checks one of the last tokens that any instance has issued.
+func (in *chaosSeat) verify(rng *rand.Rand) {
+	h := in.f.history
+	h.mu.Lock()
+	n := len(h.tokens)
+	if n == 0 {
+		h.mu.Unlock()
+		return
+	}
+	v := chaosVerdict{token: h.tokens[n-1-rng.IntN(min(n, 25))]}
+	h.mu.Unlock()
+	life := in.life.Load()
+	life.mu.Lock()
+	v.loads = life.loads
+	life.mu.Unlock()
+	v.knew, v.begin = life.Status().Version, time.Now()
+	_, v.err = life.Verify(context.Background(), v.token.raw)
+	v.end = time.Now()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.verdicts = append(h.verdicts, v)
+	if v.err == nil {
+		h.done["accepted"]++
+	} else {
+		h.done["refused"]++
+	}
+}
+
+// restart restarts instances, one at a time. It belongs to the operators, since
+// an instance that acts has to be there.
+func (f *chaosFleet) restart() {
+	rng := f.rng(101)
+	for f.pause(rng, f.plan.restart) {
+		in := f.seats[rng.IntN(len(f.seats))]
+		old := in.life.Load()
+		if old == nil {
+			continue
+		}
+		if err := old.Close(); err != nil {
+			f.history.acted("close", err)
+		}
+		in.up(rng) // meanwhile the old one works on from memory
+		f.history.count("restart")
+	}
+}
+
+// operate does by hand what people do.
+func (f *chaosFleet) operate() {
+	rng := f.rng(102)
+	for f.pause(rng, f.plan.operate) {
+		s := f.seats[rng.IntN(len(f.seats))].life.Load()
+		if s == nil {
+			continue
+		}
+		switch n := rng.IntN(10); {
+		case n < 5:
+			f.history.acted("rotate", s.Rotate(context.Background()))
+		case n < 8:
+			keys := s.Status().Keys
+			kid := keys[rng.IntN(len(keys))].KeyID
+			f.history.ask(kid)
+			err := s.Revoke(context.Background(), kid)
+			if f.history.acted("revoke", err); err == nil {
+				f.steal(kid)
+				f.history.know(s.PublicKeys(), kid, false)
+			}
+		default:
+			other := f.others[0].SigningKey()
+			f.history.ask(other.KeyID)
+			err := s.Trust(context.Background(), other.Certificate, "")
+			if f.history.acted("trust", err); err == nil {
+				f.history.know(s.PublicKeys(), other.KeyID, true)
+			}
+		}
+	}
+}
+
+func (h *chaosHistory) ask(kid string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.asked[kid] = true
+}
+
+// know checks that the instance that changed the set works by it at once.
+func (h *chaosHistory) know(keys []fleetkey.PublicKey, kid string, want bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if slices.ContainsFunc(keys, func(k fleetkey.PublicKey) bool { return k.KeyID == kid }) != want {
+		h.faulty("after its own change an instance does not know it: key %s", kid)
+	}
+}
+
+// steal has a thief sign with a key that was revoked just now.
+func (f *chaosFleet) steal(kid string) {
+	h := f.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.chain {
+		k := c.bundle[kid]
+		if k.private == nil {
+			continue
+		}
+		exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+		for range 5 {
+			token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": issuer, "aud": issuer, "sub": "mallory", "iat": time.Now().Unix(), "exp": exp.Unix()})
+			token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
+			raw, err := token.SignedString(k.private)
+			require.NoError(f.t, err)
+			h.tokens = append(h.tokens, &chaosToken{raw, kid, exp, c.version})
+		}
+		return
+	}
+}

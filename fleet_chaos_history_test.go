@@ -1,0 +1,369 @@
+package fleetkey_test
+
+import (
+	"crypto"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/faultproxy"
+)
+
+// A chaosHistory records what a fleet under faults did, and what the server did
+// for it, and judges it afterwards, knowing nothing of how either works. What the
+// server did it learns from the calls that reached it.
+type chaosHistory struct {
+	plan   *chaosPlan
+	secret *detector // of key material in errors and logs
+
+	mu       sync.Mutex // guards what follows
+	stored   map[fleetkey.Version]chaosBundle
+	chain    []chaosChange            // what became current, in its order
+	place    map[fleetkey.Version]int // of a version in the chain
+	puts     []time.Time              // versions made
+	asked    map[string]bool          // kids that an operator wanted to revoke or to trust
+	tokens   []*chaosToken
+	verdicts []chaosVerdict
+	done     map[string]int // acts that succeeded
+	failed   map[string]int // and that did not
+	beyond   map[string]int // tokens refused that a fleet cannot know
+	faults   []string
+}
+
+// A chaosBundle is the keys of a bundle by kid.
+type chaosBundle map[string]chaosKey
+
+type chaosKey struct {
+	begin, end time.Time
+	signs      bool // has a private half
+	private    crypto.Signer
+}
+
+// A chaosChange is a version that became the current one.
+type chaosChange struct {
+	version fleetkey.Version
+	bundle  chaosBundle
+	at      time.Time // at the latest
+}
+
+// A chaosToken is one that was signed; knew is what its issuer worked with.
+type chaosToken struct {
+	raw, kid string
+	exp      time.Time
+	knew     fleetkey.Version
+}
+
+// A chaosVerdict is what an instance said of a token.
+type chaosVerdict struct {
+	token      *chaosToken
+	begin, end time.Time
+	knew       fleetkey.Version // what the verifier worked with at the begin
+	loads      [2]time.Time     // begins of its last good loads, the last one second
+	err        error
+}
+
+func newChaosHistory(plan *chaosPlan) *chaosHistory {
+	return &chaosHistory{plan: plan, secret: newDetector(), stored: map[fleetkey.Version]chaosBundle{}, place: map[fleetkey.Version]int{},
+		asked: map[string]bool{}, done: map[string]int{}, failed: map[string]int{}, beyond: map[string]int{}}
+}
+
+// faulty notes what must not happen. The caller holds mu.
+func (h *chaosHistory) faulty(format string, args ...any) {
+	if len(h.faults) < 10 {
+		h.faults = append(h.faults, fmt.Sprintf(format, args...))
+	}
+}
+
+// served is the proxy's watcher: it follows the secret by what the server granted.
+func (h *chaosHistory) served(c faultproxy.Call) {
+	if c.Status != 200 {
+		return
+	}
+	var in struct{ SecretString, VersionStage, MoveToVersionId, RemoveFromVersionId string }
+	var out struct {
+		VersionId     fleetkey.Version
+		VersionStages []string
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err := errors.Join(json.Unmarshal(c.Request, &in), json.Unmarshal(c.Reply, &out)); err != nil {
+		h.faulty("%s: %v", c.Action, err)
+		return
+	}
+	switch c.Action {
+	case "CreateSecret", "PutSecretValue":
+		if h.stored[out.VersionId] == nil { // not one repeated
+			h.secret.hideBundle([]byte(in.SecretString))
+			h.stored[out.VersionId] = parseChaosBundle([]byte(in.SecretString))
+			h.puts = append(h.puts, time.Now())
+			if c.Action == "CreateSecret" {
+				h.change(out.VersionId)
+			}
+		}
+		if slices.Contains(out.VersionStages, "AWSCURRENT") && out.VersionId != h.current() {
+			h.faulty("PutSecretValue made a version current without a comparison")
+		}
+	case "UpdateSecretVersionStage":
+		if in.VersionStage != "AWSCURRENT" || in.RemoveFromVersionId != string(h.current()) {
+			h.faulty("%s moved from %s, which was not current", in.VersionStage, in.RemoveFromVersionId)
+		}
+		h.change(fleetkey.Version(in.MoveToVersionId))
+	}
+}
+
+// now returns the current version, and accepted how many tokens were.
+func (h *chaosHistory) now() fleetkey.Version {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.current()
+}
+
+func (h *chaosHistory) accepted() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.done["accepted"]
+}
+
+func (h *chaosHistory) current() fleetkey.Version {
+	if len(h.chain) == 0 {
+		return ""
+	}
+	return h.chain[len(h.chain)-1].version
+}
+
+// change notes that a version has become the current one, and judges the step.
+func (h *chaosHistory) change(v fleetkey.Version) {
+	next := chaosChange{v, h.stored[v], time.Now()}
+	if _, before := h.place[v]; before || next.bundle == nil {
+		h.faulty("version %s became current twice, or was never stored", v)
+		return
+	}
+	if len(h.chain) > 0 {
+		h.step(h.chain[len(h.chain)-1].bundle, next)
+	} else if len(next.bundle) != 1 {
+		h.faulty("%d keys in the first version", len(next.bundle))
+	}
+	h.place[v] = len(h.chain)
+	h.chain = append(h.chain, next)
+}
+
+// step judges one change: no key may be lost but by a revocation or at the end
+// of its trust, and none may come but one that is announced or has to replace one.
+func (h *chaosHistory) step(before chaosBundle, next chaosChange) {
+	slack, rotation := h.plan.slack(), h.plan.cfg.Rotation
+	revoked := false
+	for kid, k := range before {
+		now, kept := next.bundle[kid]
+		takeOver := before.takeOver(k)
+		end := k.end
+		if k.signs && !takeOver.IsZero() && takeOver.Add(rotation.Retain).Before(end) {
+			end = takeOver.Add(rotation.Retain)
+		}
+		switch {
+		case !kept && h.asked[kid]:
+			revoked = true
+		case !kept && next.at.Add(slack).Before(end):
+			h.faulty("version %s lost key %s, which was trusted until %s", next.version, kid, end)
+		case kept && k.signs && !now.signs && (takeOver.IsZero() || next.at.Add(slack).Before(takeOver)):
+			h.faulty("version %s lost the private half of %s, which still had to sign", next.version, kid)
+		}
+	}
+	made := 0
+	for kid, k := range next.bundle {
+		if _, known := before[kid]; known || !k.signs && h.asked[kid] {
+			continue
+		}
+		made++
+		atOnce := !k.begin.After(next.at)
+		switch {
+		case made > 1 || !k.signs:
+			h.faulty("version %s brought more than one key, or one without its private half: %s", next.version, kid)
+		case rotation.Every == 0 || revoked && atOnce:
+		case atOnce || k.begin.Before(next.at.Add(rotation.Announce-slack)):
+			h.faulty("version %s brought key %s, announced for %s only", next.version, kid, k.begin.Sub(next.at))
+		}
+	}
+}
+
+// takeOver returns when the next key with a private half takes over from k.
+func (b chaosBundle) takeOver(k chaosKey) (at time.Time) {
+	for _, other := range b {
+		if other.signs && other.begin.After(k.begin) && (at.IsZero() || other.begin.Before(at)) {
+			at = other.begin
+		}
+	}
+	return at
+}
+
+func (b chaosBundle) kids() []string { return slices.Sorted(maps.Keys(b)) }
+
+func parseChaosBundle(bundle []byte) chaosBundle {
+	keys := chaosBundle{}
+	var private crypto.Signer
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "PRIVATE KEY" {
+			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			if err != nil {
+				panic(err)
+			}
+			private = parsed.(crypto.Signer)
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			panic(err)
+		}
+		digest, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
+		if err != nil {
+			panic(err)
+		}
+		keys[base64.RawURLEncoding.EncodeToString(digest)] = chaosKey{cert.NotBefore, cert.NotAfter, private != nil, private}
+		private = nil
+	}
+	return keys
+}
+
+// acted notes how an act on the store went. Its error has to name the secret and
+// the cause.
+func (h *chaosHistory) acted(what string, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.done[what]++
+		return
+	}
+	h.failed[what]++
+	h.secret.add("the error of "+what, err)
+	text := err.Error()
+	caused := func(cause string) bool { return strings.Contains(text, cause) }
+	switch {
+	case errors.Is(err, fleetkey.ErrUnknownKey), errors.Is(err, fleetkey.ErrClosed): // by Revoke and by restart
+	case !caused("AWS secret " + h.plan.name + " in "):
+		h.faulty("%s: the error does not name the secret: %v", what, err)
+	case !slices.ContainsFunc([]string{
+		"throttles", "HTTP status 5", "no answer within", "cannot be reached", "broke off", "not one of Secrets Manager", "have expired",
+		"does not accept the credentials", "allow secretsmanager:", "KMS key", "another writer saved first", "no key bundle exists",
+	}, caused):
+		h.faulty("%s: the error does not tell the cause: %v", what, err)
+	}
+}
+
+func (h *chaosHistory) count(act string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.done[act]++
+}
+
+// judge looks at all verdicts, now that the whole history is known.
+func (h *chaosHistory) judge(t *testing.T) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, v := range h.verdicts {
+		h.judgeOne(v)
+	}
+	for i, at := range h.puts {
+		if last := i + 99; last < len(h.puts) && h.puts[last].Sub(at) < day {
+			h.faulty("100 versions within a day")
+			break
+		}
+	}
+	for _, fault := range h.faults {
+		t.Error(fault)
+	}
+	t.Logf("%d versions, %d verdicts, done %v, failed %v, beyond what a fleet can know %v", len(h.chain), len(h.verdicts), h.done, h.failed, h.beyond)
+	require.NotEmpty(t, h.secret.pieces)
+	for _, o := range h.secret.outputs {
+		require.Empty(t, h.secret.found(o.text), "key material in %s", o.from)
+	}
+}
+
+// judgeOne judges by the versions that the verifier may have worked with: those
+// from the one before it began to the last one before it answered.
+func (h *chaosHistory) judgeOne(v chaosVerdict) {
+	from, to := h.placed(v.knew), 0
+	h.placed(v.token.knew)
+	for i, c := range h.chain {
+		if c.at.Before(v.loads[0]) && i > from {
+			h.faulty("a version of %s was read twice at %s and not adopted", c.at, v.loads)
+		}
+		if !c.at.After(v.end) {
+			to = i
+		}
+	}
+	always, sometime, ever := true, false, false
+	for i, c := range h.chain[:to+1] {
+		_, has := c.bundle[v.token.kid]
+		always, sometime, ever = always && (has || i < from), sometime || has && i >= from, ever || has
+	}
+	expired := !v.end.Before(v.token.exp)
+	leeway := 2 * h.plan.cfg.ClockSkew // and a clock that is off
+	switch {
+	case v.err == nil && !sometime:
+		h.faulty("%s: accepted a token of key %s, which was not in the set", v.begin, v.token.kid)
+	case v.err == nil && v.begin.After(v.token.exp.Add(leeway+time.Second)):
+		h.faulty("%s: accepted a token that had ended at %s", v.begin, v.token.exp)
+	case v.err == nil || expired || !ever:
+	case !errors.Is(v.err, fleetkey.ErrUnknownKey):
+		h.faulty("%s: refused a token: %v", v.begin, v.err)
+	case always && h.inTouch(v.token, to):
+		h.faulty("%s: refused a token of key %s, which it had: %v", v.begin, v.token.kid, v.err)
+	case h.removed(v.token.kid, to):
+	case h.atOnce(v.token.kid):
+		h.beyond["the replacement of a revoked key, not read yet"]++
+	case v.begin.Sub(v.loads[1]) > h.plan.longestOutage():
+		h.beyond["a verifier out of touch for longer than Announce allows"]++
+	case h.plan.cfg.Rotation.Every == 0:
+		h.beyond["announced for a moment only"]++
+	default:
+		h.faulty("%s: refused a token of key %s, which it should have: %v", v.begin, v.token.kid, v.err)
+	}
+}
+
+// placed returns the place of a version that an instance has worked with.
+func (h *chaosHistory) placed(v fleetkey.Version) int {
+	place, ok := h.place[v]
+	if !ok {
+		h.faulty("an instance worked with version %q, which never was current", v)
+	}
+	return place
+}
+
+// inTouch reports whether the issuer of a token cannot have missed a rotation.
+// With rotation on it stops before it does; without, nobody promises it.
+func (h *chaosHistory) inTouch(token *chaosToken, to int) bool {
+	if h.plan.cfg.Rotation.Every > 0 {
+		return true
+	}
+	k := h.chain[to].bundle[token.kid]
+	return h.chain[to].bundle.takeOver(k).Equal(h.chain[h.place[token.knew]].bundle.takeOver(k))
+}
+
+// removed reports whether a key was revoked by a place in the chain.
+func (h *chaosHistory) removed(kid string, to int) bool {
+	_, has := h.chain[to].bundle[kid]
+	return !has && h.asked[kid]
+}
+
+// atOnce reports whether a key has signed from its first version on.
+func (h *chaosHistory) atOnce(kid string) bool {
+	for _, c := range h.chain {
+		if k, has := c.bundle[kid]; has {
+			return !k.begin.After(c.at)
+		}
+	}
+	return false
+}

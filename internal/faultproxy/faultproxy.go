@@ -1,0 +1,292 @@
+// Package faultproxy is a proxy in front of an AWS endpoint that does to calls
+// what networks and overloaded services do: it delays, drops, resets, garbles and
+// refuses them, and loses replies to work that was done. The AWS SDK on top sees
+// a real connection break, where package awsfake can only answer otherwise.
+//
+//	proxy := faultproxy.Start(t, "http://127.0.0.1:5000")     // over sockets
+//	proxy.Play(faultproxy.Random(seed, 0.3, faultproxy.All...)) // three in ten calls
+//	proxy.Order(faultproxy.Fault{Kind: faultproxy.Lost, Action: "PutSecretValue"})
+//
+// [StartPipes] does the same over pipes in memory, so that it works in the
+// virtual time of a testing/synctest bubble, where sockets do not.
+//
+// A Proxy is safe for concurrent use.
+package faultproxy
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"log"
+	"maps"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// A Fault is what one call meets.
+type Fault struct {
+	Kind   Kind
+	Action string // such as "PutSecretValue"; empty: any. Only for Order
+	// Delay passes before anything else happens; in a Trickle, before each byte.
+	Delay time.Duration
+}
+
+// A Plan says what the next call of an action meets. A Proxy asks it for one call
+// at a time.
+type Plan func(action string) Fault
+
+// A Call is one that was forwarded, with the answer of the server.
+type Call struct {
+	Action         string
+	Request, Reply []byte
+	Status         int // of HTTP
+}
+
+// A Proxy forwards calls to a server, or does not.
+type Proxy struct {
+	URL string // of the endpoint to give to the SDK
+	// Dial reaches the proxy whatever the address, for a client's transport.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	target   http.RoundTripper
+	host     *url.URL // where the target is; nil: it does not care
+	trip     time.Duration
+	forwards sync.Mutex
+
+	mu        sync.Mutex // guards what follows
+	orders    []Fault
+	plan      Plan
+	watch     func(Call)
+	counts    map[Kind]int
+	forwarded map[string]int
+}
+
+// Start returns a proxy on a loopback port in front of a server, given by its
+// URL. It ends with the test.
+func Start(t testing.TB, server string) *Proxy {
+	t.Helper()
+	host, err := url.Parse(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &http.Transport{MaxIdleConnsPerHost: 64}
+	t.Cleanup(target.CloseIdleConnections)
+	p := newProxy(t, target, listener)
+	p.host, p.URL = host, "http://"+listener.Addr().String()
+	p.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "tcp", listener.Addr().String())
+	}
+	return p
+}
+
+// StartPipes returns a proxy that is reached by Dial alone, in front of a server
+// that is a function call away. It ends with the test. Each call takes a
+// millisecond, as on a network: the SDK closes the body of its request once the
+// answer begins, which net/http takes for an error if it has only just sent it.
+func StartPipes(t testing.TB, server http.RoundTripper) *Proxy {
+	t.Helper()
+	listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
+	p := newProxy(t, server, listener)
+	p.URL, p.Dial, p.trip = "http://faultproxy.invalid", listener.dial, time.Millisecond
+	return p
+}
+
+func newProxy(t testing.TB, target http.RoundTripper, listener net.Listener) *Proxy {
+	p := &Proxy{target: target, counts: map[Kind]int{}, forwarded: map[string]int{}}
+	server := &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = server.Serve(listener)
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-ended
+	})
+	return p
+}
+
+// Order has the next calls meet faults in this order, before any plan. A fault
+// with an Action waits for a call of that, and lets others pass it by.
+func (p *Proxy) Order(faults ...Fault) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.orders = append(p.orders, faults...)
+}
+
+// Play makes all calls follow a plan; nil ends that, and what was ordered too.
+func (p *Proxy) Play(plan Plan) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.plan = plan; plan == nil {
+		p.orders = nil
+	}
+}
+
+// Watch has every forwarded call shown to f, one at a time and in the order in
+// which the server worked: with a watcher, calls are forwarded one by one.
+func (p *Proxy) Watch(f func(Call)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watch = f
+}
+
+// Counts tells how many calls have met each kind, Pass included.
+func (p *Proxy) Counts() map[Kind]int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.counts)
+}
+
+// Forwarded tells how many calls of an action the server has got, or of all if
+// it is empty.
+func (p *Proxy) Forwarded(action string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if action != "" {
+		return p.forwarded[action]
+	}
+	n := 0
+	for _, calls := range p.forwarded {
+		n += calls
+	}
+	return n
+}
+
+// next decides what a call meets.
+func (p *Proxy) next(action string) Fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := Fault{Kind: Pass}
+	if p.plan != nil {
+		f = p.plan(action)
+	}
+	for i, order := range p.orders {
+		if order.Action == "" || order.Action == action {
+			f, p.orders = order, append(p.orders[:i:i], p.orders[i+1:]...)
+			break
+		}
+	}
+	p.counts[f.Kind]++
+	return f
+}
+
+// ServeHTTP does to one call what is planned for it.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	f := p.next(action)
+	pause(r.Context(), p.trip)
+	if f.Kind != Trickle {
+		pause(r.Context(), f.Delay)
+	}
+	switch f.Kind {
+	case Hang, Late:
+		<-r.Context().Done()
+		if f.Kind == Late {
+			_, _, _ = p.forward(r, action, body)
+		}
+		panic(http.ErrAbortHandler)
+	case Reset:
+		reset(w, nil)
+		return
+	}
+	if canned, ok := answers[f.Kind]; ok {
+		w.Header().Set("Content-Type", canned.contentType)
+		w.WriteHeader(canned.status)
+		_, _ = io.WriteString(w, canned.body)
+		return
+	}
+	resp, reply, err := p.forward(r, action, body)
+	if err != nil {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	f.answer(w, r, resp, reply)
+}
+
+// forward passes a call on, whatever becomes of the caller meanwhile.
+func (p *Proxy) forward(r *http.Request, action string, body []byte) (*http.Response, []byte, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
+	defer cancel()
+	out := r.Clone(ctx)
+	out.RequestURI, out.Body, out.ContentLength = "", io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	if p.host != nil { // the header Host, which the signature covers, stays
+		out.URL.Scheme, out.URL.Host = p.host.Scheme, p.host.Host
+	}
+	p.mu.Lock()
+	p.forwarded[action]++
+	watch := p.watch
+	p.mu.Unlock()
+	if watch != nil {
+		p.forwards.Lock()
+		defer p.forwards.Unlock()
+	}
+	resp, err := p.target.RoundTrip(out)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	reply, err := io.ReadAll(resp.Body)
+	if err == nil && watch != nil {
+		watch(Call{Action: action, Request: body, Reply: reply, Status: resp.StatusCode})
+	}
+	return resp, reply, err
+}
+
+// answer sends the server's reply back, as far as the fault lets it through.
+func (f Fault) answer(w http.ResponseWriter, r *http.Request, resp *http.Response, reply []byte) {
+	half := reply[:len(reply)/2]
+	if f.Kind == Truncated {
+		reply = half
+	}
+	maps.Copy(w.Header(), resp.Header)
+	w.Header().Set("Content-Length", strconv.Itoa(len(reply)))
+	switch f.Kind {
+	case Lost:
+		reset(w, nil)
+	case Cut:
+		var head bytes.Buffer
+		head.WriteString("HTTP/1.1 " + strconv.Itoa(resp.StatusCode) + " OK\r\n")
+		_ = w.Header().Write(&head)
+		reset(w, append(append(head.Bytes(), "\r\n"...), half...))
+	case Trickle:
+		w.WriteHeader(resp.StatusCode)
+		for _, b := range reply {
+			_ = http.NewResponseController(w).Flush()
+			if pause(r.Context(), f.Delay); r.Context().Err() != nil {
+				panic(http.ErrAbortHandler)
+			}
+			_, _ = w.Write([]byte{b})
+		}
+	default:
+		w.WriteHeader(resp.StatusCode)
+		_, _ = w.Write(reply)
+	}
+}
+
+// pause waits, but not for a caller who has hung up.
+func pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
