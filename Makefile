@@ -11,7 +11,7 @@ MODULES = . $(OTHERS)
 # Pinned here, out of go.mod: a user of the library gets none of it.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test fips lint vet fmt fmt-check cover fuzz long bench interop simulation clean
+.PHONY: test secrets fips lint vet fmt fmt-check cover fuzz mutants long bench interop simulation clean
 
 # Every test, with the race detector and an AWS emulator beside it. A test whose
 # tools are missing fails here, where plain "go test ./..." skips it.
@@ -19,12 +19,19 @@ test:
 	internal/moto/with-moto.sh $(GO) test -race ./...
 	printf '%s\n' $(OTHERS) | xargs -P 3 -I{} internal/moto/with-moto.sh $(GO) -C {} test -race ./...
 
+# Every test again, without the race detector, to search all that they print for
+# every private key that any of their processes has made or read.
+secrets:
+	$(GO) build -C hostile -o ../bin/leaktest ./leaktest
+	internal/moto/with-moto.sh bin/leaktest ./...
+	printf '%s\n' $(OTHERS) | xargs -P 3 -I{} internal/moto/with-moto.sh $(CURDIR)/bin/leaktest -C {} ./...
+
 # The same code in Go's FIPS 140-3 mode, on and then enforced, without what takes
 # long and has no cryptography of ours in it. Enforced, the tests that compute SHA-1 or
 # use short HMAC keys themselves cannot run. On one processor, since no second
 # random generator can start in a synctest bubble. By -exec, since the mode is
 # not meant for the go command.
-NOT_FIPS = Simulation|FileStore_|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
+NOT_FIPS = Simulation|Load_L1|FleetChaos|Soak|FileStore_|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
 NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$
 fips:
 	$(GO) test -exec 'env GODEBUG=fips140=on' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
@@ -55,18 +62,27 @@ cover:
 	$(GO) tool cover -func=cover.out | tail -n 1
 	@echo "$(GO) tool cover -html=cover.out shows the lines"
 
-# Each fuzz target for FUZZTIME. What it finds it leaves in testdata/fuzz.
+# Each fuzz target of every module for FUZZTIME. What it finds it leaves in
+# testdata/fuzz.
+FUZZED = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func Fuzz' .)))
 fuzz:
-	@set -e; for p in $$($(GO) list ./...); do \
-		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
-			echo "fuzz $$f in $$p"; \
-			$(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+	@set -e; for d in $(FUZZED); do \
+		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$d*_test.go | cut -c6-); do \
+			echo "fuzz $$f in $$d"; \
+			$(GO) -C $$d test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) .; \
 		done; \
 	done
 
-# What takes too long for every change: the long forms of the tests, and fuzzing.
+# Break the code in every way that docs/faults.md lists, and see the tests notice.
+mutants:
+	internal/moto/with-moto.sh $(GO) run ./internal/mutants
+
+# What takes too long for every change: the long forms of the tests, fuzzing, all
+# mutants and the simulation at full size. A few hours.
 long: fuzz
-	FLEETKEY_LONG=1 internal/moto/with-moto.sh $(GO) test -race -timeout 2h ./...
+	FLEETKEY_LONG=1 internal/moto/with-moto.sh $(GO) test -race -timeout 3h ./...
+	printf '%s\n' $(OTHERS) | FLEETKEY_LONG=1 xargs -I{} internal/moto/with-moto.sh $(GO) -C {} test -race -timeout 1h ./...
+	$(MAKE) mutants simulation
 
 # Speed beside other libraries, in ratios, into bench/RESULTS.md.
 bench:

@@ -92,12 +92,7 @@ func (f *fleet) wait() (results []childResult) {
 	return results
 }
 
-func rounds(few int) int {
-	if os.Getenv("FLEETKEY_LONG") == "1" {
-		return 100
-	}
-	return few
-}
+func rounds(few int) int { return long(few, 100) }
 
 // requireOneKey: all use the version that is in the file, which is whole.
 func requireOneKey(t *testing.T, path string, results []childResult) (saved int) {
@@ -129,7 +124,7 @@ func TestFileStore_F9_FirstStart(t *testing.T) {
 }
 
 func TestFileStore_F9_FirstStartOfRaceBuild(t *testing.T) {
-	if os.Getenv("FLEETKEY_LONG") != "1" {
+	if !long(false, true) {
 		t.Skip("set FLEETKEY_LONG=1")
 	}
 	child, err := raceChild()
@@ -185,7 +180,7 @@ func TestFileStore_F10_RotationWithKills(t *testing.T) {
 }
 
 func TestFileStore_F10_RotationWithKillsOfRaceBuild(t *testing.T) {
-	if os.Getenv("FLEETKEY_LONG") != "1" {
+	if !long(false, true) {
 		t.Skip("set FLEETKEY_LONG=1")
 	}
 	child, err := raceChild()

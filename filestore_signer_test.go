@@ -95,7 +95,7 @@ func (s signerScenario) requireKeysKept(t *testing.T, path, at string) (isNew bo
 // it leaves out most of those that only read, where the tests of the bare store
 // kill and fail each.
 func inTurn(calls []sysCall) []sysCall {
-	if os.Getenv("FLEETKEY_LONG") == "1" {
+	if long(false, true) {
 		return calls
 	}
 	reads := regexp.MustCompile(`^(fcntl|f?stat|newfstatat|read|getdents64|close\(\d+<[^>]*(keys|pem|lock)>)`)

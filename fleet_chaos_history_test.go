@@ -285,9 +285,9 @@ func (h *chaosHistory) judge(t *testing.T) {
 		t.Error(fault)
 	}
 	t.Logf("%d versions, %d verdicts, done %v, failed %v, beyond what a fleet can know %v", len(h.chain), len(h.verdicts), h.done, h.failed, h.beyond)
-	require.NotEmpty(t, h.secret.pieces)
+	require.NotEmpty(t, h.secret.Pieces())
 	for _, o := range h.secret.outputs {
-		require.Empty(t, h.secret.found(o.text), "key material in %s", o.from)
+		require.Empty(t, h.secret.Find(o.text), "key material in %s", o.from)
 	}
 }
 

@@ -82,13 +82,6 @@ func realChaos() *chaosPlan {
 	return p
 }
 
-func long[T any](short, long T) T {
-	if os.Getenv("FLEETKEY_LONG") != "" {
-		return long
-	}
-	return short
-}
-
 // slack is by how much two observers may differ about a moment: by their clocks,
 // and by the time that a slow save takes.
 func (p *chaosPlan) slack() time.Duration { return 2*p.cfg.ClockSkew + 2*time.Minute }

@@ -3,12 +3,22 @@ package fleetkey_test
 import (
 	"bytes"
 	"encoding/base64"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
+
+// long returns the second size where FLEETKEY_LONG=1 asks for the long form of a
+// test, and the first one everywhere else.
+func long[T any](short, long T) T {
+	if os.Getenv("FLEETKEY_LONG") == "1" {
+		return long
+	}
+	return short
+}
 
 // segment decodes one of the three segments of a token.
 func segment(t *testing.T, token string, n int) []byte {

@@ -6,7 +6,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -30,8 +29,8 @@ import (
 // Deployments of the policy that is in force make the restarts.
 func TestLoad_L1_FleetUnderFaults(t *testing.T) {
 	instances, outage := 100, 40*time.Minute
-	if raceDetector && !long() {
-		instances = 20
+	if raceDetector {
+		instances = long(20, instances)
 	}
 	sc := &simulation{
 		name: "L1", seed: 1, instances: instances, externals: 6, span: 15 * time.Hour, clocks: 5 * time.Minute,
@@ -55,9 +54,6 @@ func TestLoad_L1_FleetUnderFaults(t *testing.T) {
 		assert.Greater(t, m.checks, 2*m.tokens)
 	})
 }
-
-// long reports whether the long form of a test was asked for.
-func long() bool { return os.Getenv("FLEETKEY_LONG") == "1" }
 
 // invented returns a token in good form by a key that nobody has, whose kid is
 // that of no other n and so many bytes long.
@@ -115,10 +111,7 @@ func atOnce(t *testing.T, token string, fleet ...*fleetkey.Signer) {
 
 // L2: a minute of made-up kids, some of 100 kB. (bench/ sends 50,000 a second.)
 func TestLoad_L2_UnknownKidFlood(t *testing.T) {
-	perSecond := 150
-	if long() {
-		perSecond = 5_000
-	}
+	perSecond := long(150, 5_000)
 	synctest.Test(t, func(t *testing.T) {
 		fleet, logs := flooded(t, 3)
 		before, honest := liveHeap(), issue(t, fleet[0])
@@ -255,10 +248,7 @@ func TestLoad_L3_FloodAndFreshKey(t *testing.T) {
 // valid, or wrong for good, however the reload fares that goes on meanwhile.
 func TestLoad_L5_UseDuringReloads(t *testing.T) {
 	const workers = 64
-	reloads := 300
-	if long() {
-		reloads = 1_000
-	}
+	reloads := long(300, 1_000)
 	synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
 		store := fleetkeytest.NewStore()
 		s, err := fleetkey.NewSigner(t.Context(), store, config())

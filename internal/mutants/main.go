@@ -105,7 +105,7 @@ func findRoot() (string, error) {
 
 // mutants returns the whole table.
 func mutants() []mutant {
-	return slices.Concat(tokenMutants, issueMutants, keyMutants, fileMutants, awsMutants, rotationMutants, loadMutants, secretMutants)
+	return slices.Concat(tokenMutants, issueMutants, keyMutants, fileMutants, awsMutants, rotationMutants, loadMutants, secretMutants, harnessMutants)
 }
 
 func choose(all []mutant, wanted []string) []mutant {

@@ -31,7 +31,7 @@ var storeSections = []section{
 			{id: "F12", fault: "The file system has no locks",
 				want: "Save fails and says so; it never writes unlocked. (No hard links are used in their place.)"},
 			{id: "F13", fault: "A network folder answers that a file has just been replaced",
-				want: "It is read again, a few times; that it vanishes never counts as absence. (There is no link(2) whose reply could be lost.)"},
+				want: "It is read again, a few times; that it vanishes never counts as absence. (If the reply to the link(2) that makes the lock file is lost, the file is there all the same.)"},
 			{id: "F14", fault: "The holder of the lock is stopped",
 				want: "Writers give up when their context ends and name the lock; readers never wait."},
 			{id: "F15", fault: "An operator deletes or replaces the file under a running server",
