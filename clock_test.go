@@ -119,6 +119,46 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 	}
 }
 
+// An instance whose clock has jumped leaves the key set to the others, for as long
+// as a new key is announced.
+func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		var ahead atomic.Int64
+		cfg := rotating()
+		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		s := start(t, store, cfg)
+		time.Sleep(30 * day)
+		saves := store.Saves()
+
+		ahead.Store(int64(60 * day)) // by which a new key is due
+		time.Sleep(day - time.Minute)
+		require.Equal(t, saves, store.Saves())
+		require.Equal(t, []fleetkey.Role{fleetkey.Signing}, roles(s))
+		time.Sleep(15 * time.Minute)
+		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(s), "if the others do nothing, it is right")
+	})
+}
+
+// A key that a wrong clock has announced for a later year does not keep the fleet
+// from its own rotation.
+func TestClockOfAnotherYearAnnounces(t *testing.T) { // F16
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := start(t, store, lazily(rotating()))
+		first := s.Status().SigningKeyID
+
+		cfg := config()
+		cfg.Now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
+		require.NoError(t, start(t, store.Open(), cfg).Rotate(t.Context()))
+		time.Sleep(89*day + 12*time.Hour)
+		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Announced, fleetkey.Signing}, roles(s))
+		time.Sleep(day)
+		require.NotEqual(t, first, s.Status().SigningKeyID)
+		accepts(t, issue(t, s), s)
+	})
+}
+
 // A certificate of one's own that ends before Every has passed is not replaced.
 func TestRotationMindsNotAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

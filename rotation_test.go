@@ -190,6 +190,29 @@ func TestRotateLosesToAnotherWriter(t *testing.T) {
 	})
 }
 
+// Who loses a rotation that was due adopts the winner's key at once.
+func TestRotationLostIsDone(t *testing.T) { // A12
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s, winner := start(t, store, rotating()), start(t, store.Open(), config())
+		var known []string
+		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+			if c.Op == fleetkeytest.OpSave && known == nil {
+				require.NoError(t, winner.Rotate(t.Context()))
+				known = jwks(t, winner)
+			}
+			return f
+		})
+		for end := time.Now().Add(90 * day); known == nil && time.Now().Before(end); {
+			time.Sleep(time.Minute)
+		}
+		synctest.Wait()
+		require.Len(t, known, 2)
+		require.Equal(t, known, jwks(t, s))
+		require.NoError(t, s.Status().RotationErr)
+	})
+}
+
 func TestFleetThatMayNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()

@@ -86,4 +86,11 @@ var harnessMutants = []mutant{
 		old: `path := strings.ReplaceAll(name, "__", ":")`, new: `path := strings.Replace(name, "__", ":", 1)`, test: `FuzzEnviron`},
 	{name: "fuzz-same-second", rows: "X5", breaks: "a key that begins in the same second as another has no successor", file: "keyset.go",
 		old: `if other == k {`, new: `if !other.cert.NotBefore.After(k.cert.NotBefore) {`, test: `TestTwoKeysOfOneSecond`},
+
+	{name: "clock-jump", rows: "F16", breaks: "an instance whose clock has just jumped writes to the store", file: "writer.go",
+		old: ` s.clockJumped() ||`, new: ``, test: `TestClockJumpHoldsWritesBack`},
+	{name: "clock-another-year", rows: "F16", breaks: "a key announced for another year counts as the next", file: "rotation.go",
+		old: ` && ahead <= 2*cfg.Rotation.Announce {`, new: ` {`, test: `TestClockOfAnotherYearAnnounces`},
+	{name: "rotation-lost", rows: "A12", breaks: "who loses a rotation does not look at the winner's key", file: "writer.go",
+		old: "\t\terr = s.load(ctx)\n\t}\n\tif err == nil || ctx", new: "\t\terr = nil\n\t}\n\tif err == nil || ctx", test: `TestRotationLostIsDone`},
 }
