@@ -65,14 +65,20 @@ func errNotSecretsManager(op string) error {
 // validation messages can quote the offending argument, and an answer that is
 // not understood may be a secret all the same.
 func withoutValue(op string, err error, value []byte) error {
-	text := err.Error()
-	quotes := strings.Contains(text, pemPrivateKey+"-----") // of an answer, too, whose value is not known
-	for line := range strings.Lines(string(value)) {
-		line = strings.TrimSpace(line)
-		quotes = quotes || len(line) >= 16 && strings.Contains(text, line)
+	quotes := func(text string) bool {
+		for line := range strings.Lines(string(value)) {
+			if line = strings.TrimSpace(line); len(line) >= 16 && strings.Contains(text, line) {
+				return true
+			}
+		}
+		return strings.Contains(text, pemPrivateKey+"-----") // of an answer, whose value is not known
 	}
-	if quotes {
-		return fmt.Errorf("%s: HTTP status %d, %s (the text quotes the value and is withheld)", op, httpStatus(err), errorCode(err))
+	if quotes(err.Error()) {
+		code := errorCode(err)
+		if quotes(code) {
+			code = "unknown error"
+		}
+		return fmt.Errorf("%s: HTTP status %d, %s (the text quotes the value and is withheld)", op, httpStatus(err), code)
 	}
 	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
 		return fmt.Errorf("%s: HTTP status %d", op, httpStatus(err))
@@ -167,7 +173,7 @@ type markingClient struct{ secretsmanager.HTTPClient }
 
 func (c markingClient) Do(r *http.Request) (*http.Response, error) {
 	resp, err := c.HTTPClient.Do(r)
-	if err == nil {
+	if err == nil && resp != nil && resp.Body != nil { // a caller's own client may not keep the rules
 		resp.Body = markingBody{resp.Body}
 	}
 	return resp, err

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +34,7 @@ func openProxied(t *testing.T, fake *awsfake.Server, proxy *faultproxy.Proxy, ti
 	})
 }
 
-// TestAWSStoreA1toA6Proxy : every kind of fault that GetSecretValue and each call
+// TestAWSStoreA1toA6Proxy: every kind of fault that GetSecretValue and each call
 // of a save may meet on the way. Each error names the secret and the cause.
 func TestAWSStoreA1toA6Proxy(t *testing.T) {
 	unavailable, none := fleetkey.ErrUnavailable, error(nil)
@@ -72,7 +73,11 @@ func TestAWSStoreA1toA6Proxy(t *testing.T) {
 			s := openProxied(t, fake, proxy, timeout)
 			proxy.Play(func(string) faultproxy.Fault { return faultproxy.Fault{Kind: kind, Delay: 100 * time.Millisecond} })
 			_, _, err := s.Load(t.Context())
-			requireError(t, err, c.want, c.says, "load AWS secret")
+			says := c.says
+			if kind == faultproxy.Cut && runtime.GOOS != "linux" {
+				says = "" // a reset may take with it what has arrived
+			}
+			requireError(t, err, c.want, says, "load AWS secret")
 			requireHolds(t, openAWS(t, fake, awsName), pemBundle("a"), v)
 		})
 		t.Run(string(kind)+", by pipe", func(t *testing.T) {
@@ -114,7 +119,7 @@ func TestAWSStoreA1toA6Proxy(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA3NoAnswerToTheConnection : a port where nobody accepts, and where
+// TestAWSStoreA3NoAnswerToTheConnection: a port where nobody accepts, and where
 // TLS never begins. A call ends in its own time all the same.
 func TestAWSStoreA3NoAnswerToTheConnection(t *testing.T) {
 	silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -148,7 +153,7 @@ func TestAWSStoreA3NoAnswerToTheConnection(t *testing.T) {
 	require.NotErrorIs(t, err, fs.ErrNotExist)
 }
 
-// TestAWSStoreA3HTTP2 : where HTTP/2 is spoken, a stream is reset rather than the
+// TestAWSStoreA3HTTP2: where HTTP/2 is spoken, a stream is reset rather than the
 // connection.
 func TestAWSStoreA3HTTP2(t *testing.T) {
 	fake := awsfake.New()

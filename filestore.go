@@ -289,10 +289,13 @@ func makeLock(name, path string) error {
 		return err
 	}
 	if err = os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
-		// No hard links here. Few such file systems know owners.
+		// No hard links here, whatever the error says. Few such file systems
+		// know owners.
 		f, err = os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err == nil {
-			err = cmp.Or(setOwner(f, path), f.Close())
+			if err = cmp.Or(setOwner(f, path), f.Close()); err != nil {
+				os.Remove(name)
+			}
 		}
 	}
 	if errors.Is(err, fs.ErrExist) {

@@ -231,7 +231,8 @@ func TestFileStore_F2_PowerCut(t *testing.T) {
 }
 
 // The process is killed at each call that changes the disk, the next one does
-// its work, and then the power fails: what the first left unsynced is no excuse.
+// its work, and then the power fails: what the first left unsynced is no excuse for
+// losing what the second has saved. (What it has only read may be lost.)
 func TestFileStore_F2_PowerCutAfterAKill(t *testing.T) {
 	bench := newStraceBench(t)
 	for _, s := range crashScenarios[:4] {

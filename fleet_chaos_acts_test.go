@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -42,6 +41,8 @@ func (in *chaosSeat) issue(life *chaosLife) {
 	switch {
 	case err == nil:
 		h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), exp, status.Version})
+	case !time.Now().Add(in.offset).Before(exp):
+		h.beyond["a machine that stalled for the life of a token"]++
 	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > in.f.plan.longestOutage():
 		h.beyond["an issuer out of touch for longer than Announce allows"]++
 	default:
@@ -49,15 +50,18 @@ func (in *chaosSeat) issue(life *chaosLife) {
 	}
 }
 
-// foreign brings a token of another fleet, which says to be of this one.
+// foreign brings a token of another fleet, that claims to be of this one.
 func (f *chaosFleet) foreign(rng *rand.Rand) {
 	exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
 	raw, err := f.others[rng.IntN(2)].Issue(context.Background(), fleetkey.Claims{Subject: "mallory", ExpiresAt: exp})
 	h := f.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if err != nil {
+	switch {
+	case err != nil && time.Now().Before(exp):
 		h.faulty("another fleet did not issue: %v", err)
+		return
+	case err != nil: // the machine stalled
 		return
 	}
 	if len(h.chain) > 0 {
@@ -172,7 +176,10 @@ func (f *chaosFleet) steal(kid string) {
 			token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": issuer, "aud": issuer, "sub": "mallory", "iat": time.Now().Unix(), "exp": exp.Unix()})
 			token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
 			raw, err := token.SignedString(k.private)
-			require.NoError(f.t, err)
+			if err != nil {
+				h.faulty("a thief cannot sign: %v", err)
+				return
+			}
 			h.tokens = append(h.tokens, &chaosToken{raw, kid, exp, c.version})
 		}
 		return

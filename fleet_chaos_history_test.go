@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/faultproxy"
@@ -285,10 +284,7 @@ func (h *chaosHistory) judge(t *testing.T) {
 		t.Error(fault)
 	}
 	t.Logf("%d versions, %d verdicts, done %v, failed %v, beyond what a fleet can know %v", len(h.chain), len(h.verdicts), h.done, h.failed, h.beyond)
-	require.NotEmpty(t, h.secret.Pieces())
-	for _, o := range h.secret.outputs {
-		require.Empty(t, h.secret.Find(o.text), "key material in %s", o.from)
-	}
+	h.secret.check(t)
 }
 
 // judgeOne judges by the versions that the verifier may have worked with: those

@@ -178,7 +178,7 @@ type chaosLife struct {
 	store *fleetkey.AWSStore
 
 	mu    sync.Mutex
-	loads [2]time.Time // begins of the last good ones
+	loads [2]time.Time // when the last good ones began
 }
 
 func (l *chaosLife) String() string { return l.store.String() }

@@ -63,7 +63,7 @@ func FuzzSecretID(f *testing.F) {
 	})
 }
 
-// FuzzAWSError: whatever AWS, or who poses as it, answers, only the one answer
+// FuzzAWSError: whatever AWS, or whoever poses as it, answers, only the one answer
 // that means it makes a store look empty, on which keys are created; and an
 // error shows no line of the value, and no private key of an answer.
 func FuzzAWSError(f *testing.F) {
@@ -75,6 +75,8 @@ func FuzzAWSError(f *testing.F) {
 	f.Add(uint8(0), "ValidationException", "1 validation error: value 'a line of a private key' failed", uint16(400), false)
 	f.Add(uint8(0), "ValidationException", "Value '-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEI' failed", uint16(400), false)
 	const secret = "a line of a private key"
+	f.Add(uint8(2), secret, "no", uint16(400), false)
+	f.Add(uint8(0), "PRIVATE KEY-----", "no", uint16(400), false)
 	ops := []string{"GetSecretValue", "CreateSecret", "PutSecretValue", "UpdateSecretVersionStage"}
 	id, err := parseSecretID("fleet/signing")
 	require.NoError(f, err)

@@ -183,7 +183,8 @@ func unknownBlock(typ string) error {
 
 func parsePrivateKey(der []byte) (crypto.Signer, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	// It ignores what follows the key, which would be lost with the next write.
+	// ParsePKCS8PrivateKey ignores what follows the key, and the next write would
+	// drop it.
 	if rest, derErr := asn1.Unmarshal(der, new(asn1.RawValue)); err != nil || derErr != nil || len(rest) > 0 {
 		// The cause is left out: it could quote what it could not read.
 		return nil, errors.New("not a PKCS#8 private key")

@@ -190,7 +190,7 @@ func TestRotateLosesToAnotherWriter(t *testing.T) {
 	})
 }
 
-// Who loses a rotation that was due adopts the winner's key at once.
+// Whoever loses a rotation that was due adopts the winner's key at once.
 func TestRotationLostIsDone(t *testing.T) { // A12
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -205,8 +205,8 @@ func TestRotationLostIsDone(t *testing.T) { // A12
 		})
 		for end := time.Now().Add(90 * day); known == nil && time.Now().Before(end); {
 			time.Sleep(time.Minute)
+			synctest.Wait()
 		}
-		synctest.Wait()
 		require.Len(t, known, 2)
 		require.Equal(t, known, jwks(t, s))
 		require.NoError(t, s.Status().RotationErr)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -234,20 +235,27 @@ func (s *Signer) checkClaims(c *claimSet, foreign bool, now time.Time) error {
 	case c.issuer != s.cfg.Issuer && !(foreign && slices.Contains(s.cfg.FormerIssuers, c.issuer)):
 		return fmt.Errorf("%w: %s", ErrWrongIssuer, quoted(c.issuer))
 	case !slices.ContainsFunc(c.audience, func(a string) bool { return slices.Contains(s.cfg.Audience, a) }):
-		return fmt.Errorf("%w: %s", ErrWrongAudience, quoted(c.audience[:min(len(c.audience), 10)]))
+		return fmt.Errorf("%w: %s", ErrWrongAudience, "["+quoted(c.audience...)+"]")
 	}
 	return nil
 }
 
 // quoted shows in an error what a token claims, but no more of it than a log can
 // bear: it may be as long as the token, and longer where it needs escapes.
-func quoted(claim any) string {
-	const longest = 300
-	text := fmt.Sprintf("%+.100q", claim) // of each string
-	if len(text) > longest {
-		text = text[:longest] + "..."
+func quoted(claims ...string) string {
+	const longest, most = 100, 3 // bytes, claims
+	var parts []string
+	for _, text := range claims[:min(len(claims), most)] {
+		if len(text) > longest {
+			parts = append(parts, strconv.QuoteToASCII(text[:longest])+"...")
+		} else {
+			parts = append(parts, strconv.QuoteToASCII(text))
+		}
 	}
-	return text
+	if more := len(claims) - most; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, " ")
 }
 
 // checkTimes checks the claims that depend on when they are looked at.
@@ -272,7 +280,7 @@ func (s *Signer) Keyfunc(t *jwt.Token) (any, error) {
 	kid, _ := t.Header["kid"].(string)
 	k := s.current.Load().byKID[kid]
 	if k == nil || !s.cfg.Now().Before(k.until) {
-		return nil, fmt.Errorf("fleetkey: %w: kid %q", ErrUnknownKey, kid)
+		return nil, fmt.Errorf("fleetkey: %w: kid %s", ErrUnknownKey, quoted(kid)) // of any length here
 	}
 	if t.Method.Alg() != k.alg.name {
 		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.alg.name)

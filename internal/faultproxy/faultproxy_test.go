@@ -117,8 +117,8 @@ func TestEachKindReachesTheClient(t *testing.T) {
 			b := new(backend)
 			server := &http.Server{Handler: b, ReadHeaderTimeout: time.Minute}
 			front := Start(t, startServer(t, server))
-			front.Order(Fault{Kind: want.kind, Delay: 100 * time.Millisecond})
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			front.Order(Fault{Kind: want.kind, Delay: 300 * time.Millisecond}) // for each of 27 bytes of a Trickle
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			if !want.gaveUp {
 				ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
 			}

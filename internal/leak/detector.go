@@ -3,7 +3,7 @@
 // A [Detector] knows certain secrets and finds them exactly, in every spelling
 // that a program may print them in. [Shape] knows none and finds what looks like
 // a private key. Command leaktest runs tests, makes every process in them tell
-// its keys ([Overlay]), and looks for those in all that was printed.
+// its keys ([NewRecord]), and looks for those in all that was printed.
 package leak
 
 import (

@@ -72,7 +72,7 @@ func NewRecord(dir string) (*Record, error) {
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
 			return nil, err
 		}
-		if err := os.Chmod(name, 0o666); err != nil { //nolint:gosec // whatever the umask
+		if err := os.Chmod(name, 0o622); err != nil { //nolint:gosec // whatever the umask
 			return nil, err
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// HideRecord adds the keys that processes have recorded (see [Overlay]), and
+// HideRecord adds the keys that processes have recorded (see [NewRecord]), and
 // returns how many there are.
 func (d *Detector) HideRecord(r io.Reader) (keys int, err error) {
 	lines := bufio.NewScanner(r)
