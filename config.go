@@ -60,8 +60,9 @@ type Config struct {
 	// minute.
 	ClockSkew time.Duration
 
-	// RefreshEvery is how often the store is read for a changed key set.
-	// Default: 5 minutes, which costs 0.043 USD an instance a month on AWS
+	// RefreshEvery is how often the store is read for a changed key set: each time
+	// up to a tenth sooner, so that a fleet does not read in step.
+	// Default: 5 minutes, which costs 0.045 USD an instance a month on AWS
 	// Secrets Manager (at 0.05 USD for 10,000 calls).
 	RefreshEvery time.Duration
 

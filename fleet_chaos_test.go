@@ -67,7 +67,7 @@ type chaosPlan struct {
 func virtualChaos() *chaosPlan {
 	p := &chaosPlan{name: awsName, cfg: config(), instances: 3, span: long(2*day, 20*day), step: 4 * time.Minute, operate: time.Hour,
 		restart: 2 * time.Hour, weather: 20 * time.Minute, slow: 5 * time.Second, timeout: 10 * time.Second, clocks: time.Minute,
-		settle: 5*time.Minute*11/10 + 20*time.Second}
+		settle: 5*time.Minute + 20*time.Second}
 	p.cfg.MaxTokenTTL, p.cfg.ClockSkew, p.cfg.RefreshEvery, p.cfg.JWKSMaxAge = time.Hour, time.Minute, 5*time.Minute, 15*time.Minute
 	p.cfg.Rotation = fleetkey.Rotation{Every: 6 * time.Hour, Announce: 2 * time.Hour, Retain: 2 * time.Hour}
 	return p

@@ -332,7 +332,7 @@ func TestLoad_L6_StolenKeyIsGoneAfterAPoll(t *testing.T) {
 				thief.Set(bundle)
 				accepts(t, signedBy(t, thief, victim), fleet...) // replaced, but trusted
 				remove(t, store, fleet[0], victim)
-				time.Sleep(5*time.Minute + 30*time.Second) // RefreshEvery and its jitter
+				time.Sleep(5*time.Minute + 30*time.Second) // RefreshEvery, and a load that takes its time
 				for _, s := range fleet {
 					require.NotContains(t, jwks(t, s), victim)
 					require.Len(t, s.PublicKeys(), 1, "the set is replaced")

@@ -41,6 +41,31 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
+// The bounds of Config count on a load each RefreshEvery, also after failures.
+func TestRefreshIsNeverLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		var loads []time.Time
+		store.SetHook(func(fleetkeytest.Call) (f fleetkeytest.Fault) {
+			if loads = append(loads, time.Now()); len(loads) > 100 {
+				f.Err = fleetkey.ErrUnavailable
+			}
+			return f
+		})
+		start(t, store, config())
+		time.Sleep(20 * time.Hour)
+		synctest.Wait()
+		require.Greater(t, len(loads), 240)
+		waits := map[time.Duration]bool{}
+		for i, at := range loads[1:] {
+			wait := at.Sub(loads[i])
+			require.LessOrEqual(t, wait, 5*time.Minute)
+			waits[wait] = true
+		}
+		require.Greater(t, len(waits), 200, "a fleet does not read in step")
+	})
+}
+
 func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3, A5, F3, F5
 	for name, f := range map[string]fleetkeytest.Fault{
 		"refused":   {Err: fleetkey.ErrAccessDenied},

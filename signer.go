@@ -295,7 +295,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// jitter spreads the calls of a fleet: d, give or take 10 %.
+// jitter spreads the calls of a fleet: d, or up to a tenth less. It is never more,
+// since Config's bounds count on a load each RefreshEvery.
 func jitter(d time.Duration) time.Duration {
-	return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))
+	return d - time.Duration(rand.Float64()*0.1*float64(d))
 }

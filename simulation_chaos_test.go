@@ -58,7 +58,7 @@ func (sc *simulation) leastEvery() time.Duration {
 // knownAfter is when everyone who reaches the store has read a change of it,
 // with a little for reads that fail, are slow or stale.
 func (sc *simulation) knownAfter(kind string) time.Duration {
-	d := sc.policy.RefreshEvery*11/10 + staleFor + 3*time.Minute
+	d := sc.policy.RefreshEvery + staleFor + 3*time.Minute
 	if kind == "external" {
 		d += sc.maxAge()
 	}

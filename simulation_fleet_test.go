@@ -55,6 +55,7 @@ type simInstance struct {
 	loaded  time.Time            // begin of the last good load
 	version fleetkey.Version     // that it returned
 	knows   map[string]time.Time // kid: since when
+	failed  time.Time            // when the last load failed outside of outages
 }
 
 // run simulates a scenario and returns what the model has seen.
@@ -204,6 +205,7 @@ func (in *simInstance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 	}
 	switch {
 	case r < 0.005: // throttled
+		in.failed = now
 		return fleetkeytest.Fault{Err: fmt.Errorf("%w: throttled", fleetkey.ErrUnavailable)}
 	case r < 0.02:
 		return fleetkeytest.Fault{Delay: some(5 * time.Second)}

@@ -203,9 +203,12 @@ func (m *simModel) issued(in *simInstance, raw string, exp time.Time) *simToken 
 	if !first {
 		return tok
 	}
-	known := time.Now().Add(-m.f.sc.maxAge())
+	known, outage := time.Now().Add(-m.f.sc.maxAge()), time.Unix(0, m.f.outage.Load())
 	for _, in := range m.f.instances {
-		if s := in.state(kid); in.signer.Load() != nil && (s.knows.IsZero() || s.knows.After(known)) && s.started.Before(known) && s.cut.Before(r.published) {
+		s := in.state(kid)
+		// Announce has room for the longest outage, but for no failure right after it.
+		longer := outage.After(r.published) && s.failed.After(outage)
+		if in.signer.Load() != nil && (s.knows.IsZero() || s.knows.After(known)) && s.started.Before(known) && s.cut.Before(r.published) && !longer {
 			m.count(&m.wrong, "published for too short a time")
 		}
 	}
@@ -236,13 +239,13 @@ func (m *simModel) refused(in *simInstance, err error) {
 
 // A simState is what an instance can know at a moment of a key.
 type simState struct {
-	loaded, started, knows, cut time.Time
+	loaded, started, knows, cut, failed time.Time
 }
 
 func (in *simInstance) state(kid string) simState {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return simState{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load())}
+	return simState{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed}
 }
 
 // checked notes a verdict on a token. who is where the verifier's keys come

@@ -57,7 +57,7 @@ var harnessMutants = []mutant{
 	{name: "net-backoff", rows: "A1", breaks: "tries do not get rarer while AWS throttles", file: "refresh.go",
 		old: `firstBackoff<<min(h.failures, 10)`, new: `firstBackoff`, test: `TestSignerOnAWS_A1_BacksOff`},
 	{name: "net-jitter", rows: "A1", breaks: "a fleet tries again in step", file: "signer.go",
-		old: `0.2*float64(d)`, new: `0*float64(d)`, test: `TestSignerOnAWS_A1_BacksOff`},
+		old: `0.1*float64(d)`, new: `0*float64(d)`, test: `TestSignerOnAWS_A1_BacksOff`},
 	{name: "net-broken-answer", rows: "A3", breaks: "an answer that breaks off over HTTP/2 is taken for a foreign one", file: "awserrors.go",
 		old: `if err != nil && err != io.EOF {`, new: `if err == io.ErrUnexpectedEOF {`, test: `TestAWSStoreA3HTTP2`},
 	{name: "net-which-version", rows: "A4", breaks: "the error does not say which version is no bundle", file: "signer.go",
@@ -86,6 +86,8 @@ var harnessMutants = []mutant{
 	{name: "fuzz-same-second", rows: "X5", breaks: "a key that begins in the same second as another has no successor", file: "keyset.go",
 		old: `if other == k {`, new: `if !other.cert.NotBefore.After(k.cert.NotBefore) {`, test: `TestTwoKeysOfOneSecond`},
 
+	{name: "rotation-jitter", rows: "L1", breaks: "a load may come later than RefreshEvery, on which the bounds count", file: "signer.go",
+		old: `return d - time.Duration(rand.Float64()*0.1*float64(d))`, new: `return d + time.Duration((rand.Float64()-0.5)*0.2*float64(d))`, test: `TestRefreshIsNeverLate`},
 	{name: "clock-jump", rows: "F16", breaks: "an instance whose clock has just jumped writes to the store", file: "writer.go",
 		old: ` s.clockJumped() ||`, new: ``, test: `TestClockJumpHoldsWritesBack`},
 	{name: "clock-another-year", rows: "F16", breaks: "a key announced for another year counts as the next", file: "rotation.go",
