@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,20 +196,20 @@ func TestRotationLostIsDone(t *testing.T) { // A12
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		s, winner := start(t, store, rotating()), start(t, store.Open(), config())
-		var known []string
+		var known atomic.Pointer[[]string]
 		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
-			if c.Op == fleetkeytest.OpSave && known == nil {
+			if c.Op == fleetkeytest.OpSave && known.Load() == nil {
 				require.NoError(t, winner.Rotate(t.Context()))
-				known = jwks(t, winner)
+				known.Store(new(jwks(t, winner)))
 			}
 			return f
 		})
-		for end := time.Now().Add(90 * day); known == nil && time.Now().Before(end); {
+		for end := time.Now().Add(90 * day); known.Load() == nil && time.Now().Before(end); {
 			time.Sleep(time.Minute)
-			synctest.Wait()
 		}
-		require.Len(t, known, 2)
-		require.Equal(t, known, jwks(t, s))
+		synctest.Wait()
+		require.Len(t, *known.Load(), 2)
+		require.Equal(t, *known.Load(), jwks(t, s))
 		require.NoError(t, s.Status().RotationErr)
 	})
 }
