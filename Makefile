@@ -13,18 +13,22 @@ GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: test secrets fips lint vet fmt fmt-check cover fuzz mutants long bench interop simulation clean
 
-# Every test, with the race detector and an AWS emulator beside it. A test whose
-# tools are missing fails here, where plain "go test ./..." skips it.
-test:
-	internal/moto/with-moto.sh $(GO) test -race ./...
-	printf '%s\n' $(OTHERS) | xargs -P 3 -I{} internal/moto/with-moto.sh $(GO) -C {} test -race ./...
+# Every test, with the race detector and an AWS emulator beside it, three modules
+# at a time. A test whose tools are missing fails here, where plain "go test ./..."
+# skips it.
+test: .venv
+	printf '%s\n' $(MODULES) | xargs -P 3 -I{} internal/moto/with-moto.sh $(GO) -C {} test -race ./...
 
 # Every test again, without the race detector, to search all that they print for
 # every private key that any of their processes has made or read.
-secrets:
+secrets: .venv
 	$(GO) build -C hostile -o ../bin/leaktest ./leaktest
-	internal/moto/with-moto.sh bin/leaktest ./...
-	printf '%s\n' $(OTHERS) | xargs -P 3 -I{} internal/moto/with-moto.sh $(CURDIR)/bin/leaktest -C {} ./...
+	printf '%s\n' $(MODULES) | xargs -P 3 -I{} internal/moto/with-moto.sh $(CURDIR)/bin/leaktest -C {} ./...
+
+# with-moto.sh installs the emulator, but only one at a time may.
+.venv: internal/moto/requirements.txt
+	internal/moto/with-moto.sh true
+	touch .venv
 
 # The same code in Go's FIPS 140-3 mode, on and then enforced, without what takes
 # long and has no cryptography of ours in it. Enforced, the tests that compute SHA-1 or

@@ -75,7 +75,7 @@ const soakEvery = 6 * time.Hour // between two samples
 // TestSoak_L8_NothingGrows: in a leak of one object a refresh, a token or a
 // change of the key set, the last quarter of the samples would hold more by as
 // many as there were between the middle of the first quarter and that of the
-// last. Half of the rarest of them is what is allowed.
+// last. Half of that is what is allowed.
 func TestSoak_L8_NothingGrows(t *testing.T) {
 	const child = "FLEETKEY_SOAK_CHILD"
 	if os.Getenv(child) == "" { // in a process with a heap of its own
@@ -207,6 +207,7 @@ func (s *soak) sample() {
 	for range 4 * s.cfg.CachedTokens {
 		s.traffic(1)
 	}
+	synctest.Wait() // a connection is not idle at once
 	for _, c := range s.conns {
 		c.CloseIdleConnections()
 	}
@@ -236,8 +237,8 @@ func bubbleGoroutines() int {
 	return len(bubbleHeader.FindAll(stacks[:runtime.Stack(stacks, true)], -1))
 }
 
-// check compares the first quarter of the samples with the last, and every one
-// with the one before.
+// check compares the first quarter of the samples with the last, and the calls of
+// every one with those of the one before.
 func (s *soak) check() {
 	t, n := s.t, len(s.samples)/4
 	early, late := s.samples[:n], s.samples[len(s.samples)-n:]
@@ -246,8 +247,15 @@ func (s *soak) check() {
 	objects, bytes := growth(func(x soakSample) int { return x.objects }), growth(func(x soakSample) int { return x.bytes })
 	loads, tokens, changes := to.loads-from.loads, to.tokens-from.tokens, (to.changes-from.changes)*len(s.fleet)
 	t.Logf("%d loads, %d tokens and %d changes of a key set have grown the heap by %d objects, %d bytes", loads, tokens, changes, objects, bytes)
-	require.Less(t, objects, min(loads, tokens, changes)/2, "objects on the heap")
-	require.Less(t, bytes, 16*loads, "bytes on the heap: the smallest object for each load")
+	// What chance alone moves is some hundred objects, so that the short form sees a
+	// leak for each load or token, and the long one also for each change.
+	require.Less(t, objects, long(loads/2, min(loads, tokens, changes)/2), "objects on the heap")
+	require.Less(t, bytes, max(16*loads, 128<<10), "bytes on the heap: the smallest object for each load")
+
+	atRest := func(samples []soakSample) int { // without calls that are on their way
+		return slices.MinFunc(samples, func(a, b soakSample) int { return a.goroutines - b.goroutines }).goroutines
+	}
+	require.Equal(t, atRest(early), atRest(late), "goroutines")
 
 	last := s.samples[len(s.samples)-1]
 	planned := float64(last.at.Sub(from.at)) / float64(s.cfg.Rotation.Every)
@@ -256,7 +264,6 @@ func (s *soak) check() {
 	require.LessOrEqual(t, s.fake.Versions(awsName), 100)
 	for i, x := range s.samples[1:] {
 		s.checkCalls(s.samples[i], x)
-		require.Equal(t, s.samples[i].goroutines, x.goroutines, "goroutines")
 	}
 	require.Len(t, s.proxy.Counts(), len(faultproxy.All)+1)
 }

@@ -40,8 +40,8 @@ var harnessMutants = []mutant{
 		old: `if len(text) > longest {`, new: `if text == "" {`, test: `TestLoad_L7_CostOfTheDearestTokens`},
 	{name: "load-stolen", rows: "L6 CVE-2025-22149", breaks: "a key that was taken out by hand stays trusted", file: "snapshot.go",
 		old: `case foreign || rolledBack:`, new: `case foreign || rolledBack || k.private != nil || k.isRetired():`, test: `TestLoad_L6_StolenKeyIsGoneAfterAPoll/taken`},
-	{name: "soak-versions", rows: "L8", breaks: "an instance remembers every version that it has moved on from", file: "snapshot.go",
-		old: `if time.Since(r.at) < staleRead && r.version != next {`, new: `if r.version != next {`, test: `TestSoak_L8_NothingGrows`},
+	{name: "soak-load", rows: "L8", breaks: "every load leaves something on the heap", file: "refresh.go",
+		old: "\terr := s.load(ctx)\n", new: "\terr := s.load(ctx)\n\tcontext.AfterFunc(ctx, func() {})\n", test: `TestSoak_L8_NothingGrows`},
 	{name: "soak-timers", rows: "L8", breaks: "every load leaves a goroutine", file: "refresh.go",
 		old: `err := s.load(ctx)`, new: `go func() { <-ctx.Done() }()
 	err := s.load(ctx)`, test: `TestSoak_L8_NothingGrows`},
