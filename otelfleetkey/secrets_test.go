@@ -54,8 +54,10 @@ func TestSecretsStaySecret(t *testing.T) {
 		hideBundle(t, hidden, store)
 		requireNoSecret(t, hidden, reader)
 
+		const said = "what a store may say of a key it cannot read"
+		hidden.HideText("what the store said", said)
 		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault {
-			return fleetkeytest.Fault{Err: fmt.Errorf("%w: cannot read %s", fleetkey.ErrUnavailable, secret)}
+			return fleetkeytest.Fault{Err: fmt.Errorf("%w: %s", fleetkey.ErrUnavailable, said)} // which is logged, by the way
 		})
 		require.Error(t, s.Refresh(t.Context()))
 		requireNoSecret(t, hidden, reader)
