@@ -36,7 +36,7 @@ secrets: .venv
 # random generator can start in a synctest bubble. By -exec, since the mode is
 # not meant for the go command.
 NOT_FIPS = Simulation|Load_L1|FleetChaos|Soak|FileStore_|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
-NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$
+NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$|^TestLoad_L4_JWKSDuringReloads$$
 fips:
 	$(GO) test -exec 'env GODEBUG=fips140=on' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
 	$(GO) test -exec 'env GODEBUG=fips140=only' -cpu 1 -skip '$(NOT_FIPS_ONLY)' . ./fleetkeytest

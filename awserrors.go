@@ -183,7 +183,7 @@ type markingBody struct{ io.ReadCloser }
 
 func (b markingBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil && err != io.EOF { // EOF itself, for those who compare
+	if err != nil && err != io.EOF { //nolint:errorlint // EOF itself, for those who compare
 		err = fmt.Errorf("%w: %w", errBrokenOff, err)
 	}
 	return n, err

@@ -77,7 +77,7 @@ func start(ctx context.Context, write bool, parallel int, wanted []string) error
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(scratch)
+	defer func() { _ = os.RemoveAll(scratch) }()
 	if err := os.Chmod(scratch, 0o755); err != nil { // tests run children as other users
 		return err
 	}

@@ -128,7 +128,7 @@ func (r *runner) try(ctx context.Context, m mutant) (outcome, string) {
 	if err != nil {
 		return unbuilt, err.Error()
 	}
-	defer os.RemoveAll(where)
+	defer func() { _ = os.RemoveAll(where) }()
 	s := suite{m.dir, m.race}
 	drop, err := unneeded(filepath.Join(r.root, m.dir), strings.Split(m.test, "/")[0])
 	if err != nil {
