@@ -35,7 +35,7 @@ secrets: .venv
 # use short HMAC keys themselves cannot run. On one processor, since no second
 # random generator can start in a synctest bubble. By -exec, since the mode is
 # not meant for the go command.
-NOT_FIPS = Simulation|Load_L1|FleetChaos|Soak|FileStore_|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
+NOT_FIPS = Simulation|Load_L[15]|FleetChaos|Soak|FileStore_|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
 NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$|^TestLoad_L4_JWKSDuringReloads$$
 fips:
 	$(GO) test -exec 'env GODEBUG=fips140=on' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
