@@ -27,10 +27,11 @@ import (
 
 // openProxied opens a secret through a proxy.
 func openProxied(t *testing.T, fake *awsfake.Server, proxy *faultproxy.Proxy, timeout time.Duration) *fleetkey.AWSStore {
-	client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext, tr.Proxy = proxy.Dial, nil })
 	return openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) {
 		o.Timeout = timeout
-		o.Client = fake.Client(func(o *secretsmanager.Options) { o.HTTPClient, o.BaseEndpoint = client, aws.String(proxy.URL) })
+		o.Client = fake.Client(func(o *secretsmanager.Options) {
+			o.HTTPClient, o.BaseEndpoint = proxy.HTTPClient(), aws.String(proxy.URL)
+		})
 	})
 }
 

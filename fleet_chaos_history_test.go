@@ -1,11 +1,7 @@
 package fleetkey_test
 
 import (
-	"crypto"
-	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
@@ -14,8 +10,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/faultproxy"
@@ -43,13 +37,7 @@ type chaosHistory struct {
 }
 
 // A chaosBundle is the keys of a bundle by kid.
-type chaosBundle map[string]chaosKey
-
-type chaosKey struct {
-	begin, end time.Time
-	signs      bool // has a private half
-	private    crypto.Signer
-}
+type chaosBundle map[string]keyInStore
 
 // A chaosChange is a version that became the current one.
 type chaosChange struct {
@@ -105,8 +93,12 @@ func (h *chaosHistory) served(c faultproxy.Call) {
 	switch c.Action {
 	case "CreateSecret", "PutSecretValue":
 		if h.stored[out.VersionId] == nil { // not one repeated
-			h.secret.hideBundle([]byte(in.SecretString))
-			h.stored[out.VersionId] = parseChaosBundle([]byte(in.SecretString))
+			h.secret.HideBundle([]byte(in.SecretString))
+			bundle, err := parseChaosBundle([]byte(in.SecretString))
+			if err != nil {
+				h.faulty("version %s is no bundle: %v", out.VersionId, err)
+			}
+			h.stored[out.VersionId] = bundle
 			h.puts = append(h.puts, time.Now())
 			if c.Action == "CreateSecret" {
 				h.change(out.VersionId)
@@ -167,8 +159,8 @@ func (h *chaosHistory) step(before chaosBundle, next chaosChange) {
 	for kid, k := range before {
 		now, kept := next.bundle[kid]
 		takeOver := before.takeOver(k)
-		end := k.end
-		if k.signs && !takeOver.IsZero() && takeOver.Add(rotation.Retain).Before(end) {
+		end := k.notAfter
+		if k.signs() && !takeOver.IsZero() && takeOver.Add(rotation.Retain).Before(end) {
 			end = takeOver.Add(rotation.Retain)
 		}
 		switch {
@@ -176,32 +168,32 @@ func (h *chaosHistory) step(before chaosBundle, next chaosChange) {
 			revoked = true
 		case !kept && next.at.Add(slack).Before(end):
 			h.faulty("version %s lost key %s, which was trusted until %s", next.version, kid, end)
-		case kept && k.signs && !now.signs && (takeOver.IsZero() || next.at.Add(slack).Before(takeOver)):
+		case kept && k.signs() && !now.signs() && (takeOver.IsZero() || next.at.Add(slack).Before(takeOver)):
 			h.faulty("version %s lost the private half of %s, which still had to sign", next.version, kid)
 		}
 	}
 	made := 0
 	for kid, k := range next.bundle {
-		if _, known := before[kid]; known || !k.signs && h.asked[kid] {
+		if _, known := before[kid]; known || !k.signs() && h.asked[kid] {
 			continue
 		}
 		made++
-		atOnce := !k.begin.After(next.at)
+		atOnce := !k.notBefore.After(next.at)
 		switch {
-		case made > 1 || !k.signs:
+		case made > 1 || !k.signs():
 			h.faulty("version %s brought more than one key, or one without its private half: %s", next.version, kid)
 		case rotation.Every == 0 || revoked && atOnce:
-		case atOnce || k.begin.Before(next.at.Add(rotation.Announce-slack)):
-			h.faulty("version %s brought key %s, announced for %s only", next.version, kid, k.begin.Sub(next.at))
+		case atOnce || k.notBefore.Before(next.at.Add(rotation.Announce-slack)):
+			h.faulty("version %s brought key %s, announced for %s only", next.version, kid, k.notBefore.Sub(next.at))
 		}
 	}
 }
 
 // takeOver returns when the next key with a private half takes over from k.
-func (b chaosBundle) takeOver(k chaosKey) (at time.Time) {
+func (b chaosBundle) takeOver(k keyInStore) (at time.Time) {
 	for _, other := range b {
-		if other.signs && other.begin.After(k.begin) && (at.IsZero() || other.begin.Before(at)) {
-			at = other.begin
+		if other.signs() && other.notBefore.After(k.notBefore) && (at.IsZero() || other.notBefore.Before(at)) {
+			at = other.notBefore
 		}
 	}
 	return at
@@ -209,30 +201,13 @@ func (b chaosBundle) takeOver(k chaosKey) (at time.Time) {
 
 func (b chaosBundle) kids() []string { return slices.Sorted(maps.Keys(b)) }
 
-func parseChaosBundle(bundle []byte) chaosBundle {
-	keys := chaosBundle{}
-	var private crypto.Signer
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "PRIVATE KEY" {
-			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			if err != nil {
-				panic(err)
-			}
-			private = parsed.(crypto.Signer)
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			panic(err)
-		}
-		digest, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
-		if err != nil {
-			panic(err)
-		}
-		keys[base64.RawURLEncoding.EncodeToString(digest)] = chaosKey{cert.NotBefore, cert.NotAfter, private != nil, private}
-		private = nil
+func parseChaosBundle(bundle []byte) (chaosBundle, error) {
+	keys, err := keysInStore(bundle)
+	b := chaosBundle{}
+	for _, k := range keys {
+		b[k.kid] = k
 	}
-	return keys
+	return b, err
 }
 
 // acted notes how an act on the store went. Its error has to name the secret and
@@ -358,7 +333,7 @@ func (h *chaosHistory) removed(kid string, to int) bool {
 func (h *chaosHistory) atOnce(kid string) bool {
 	for _, c := range h.chain {
 		if k, has := c.bundle[kid]; has {
-			return !k.begin.After(c.at)
+			return !k.notBefore.After(c.at)
 		}
 	}
 	return false

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"runtime"
 	"slices"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
@@ -215,7 +213,7 @@ func newChaosFleet(t *testing.T, plan *chaosPlan, seed uint64, proxy *faultproxy
 
 // open opens the secret as a process of its own does.
 func (f *chaosFleet) open(timeout time.Duration) *fleetkey.AWSStore {
-	client := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext, tr.Proxy = f.proxy.Dial, nil })
+	client := f.proxy.HTTPClient()
 	f.t.Cleanup(client.GetTransport().CloseIdleConnections)
 	options := secretsmanager.Options{
 		Region: awsfake.Region, BaseEndpoint: aws.String(f.proxy.URL), HTTPClient: client,
@@ -317,15 +315,17 @@ func (f *chaosFleet) requireConverged() {
 		require.True(f.t, time.Now().Before(end), "after the faults the instances do not come to the same keys")
 		time.Sleep(f.plan.settle / 100)
 	}
-	bundle, v, err := f.open(time.Minute).Load(f.t.Context())
+	data, v, err := f.open(time.Minute).Load(f.t.Context())
+	require.NoError(f.t, err)
+	bundle, err := parseChaosBundle(data)
 	require.NoError(f.t, err)
 	require.Equal(f.t, f.history.now(), v)
 	for _, in := range f.seats {
 		kids := chaosBundle{}
 		for _, k := range in.life.Load().Status().Keys {
-			kids[k.KeyID] = chaosKey{}
+			kids[k.KeyID] = keyInStore{}
 		}
-		require.Equal(f.t, parseChaosBundle(bundle).kids(), kids.kids())
+		require.Equal(f.t, bundle.kids(), kids.kids())
 	}
 }
 

@@ -2,12 +2,17 @@ package fleetkey_test
 
 import (
 	"bytes"
+	"crypto"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
 )
 
@@ -44,4 +49,39 @@ func (b *logBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+// A keyInStore is a certificate of a bundle, with its private half if that is there.
+type keyInStore struct {
+	kid                 string
+	notBefore, notAfter time.Time
+	private             crypto.Signer
+}
+
+func (k keyInStore) signs() bool { return k.private != nil }
+
+// keysInStore reads a bundle without the code under test, for those who judge it.
+func keysInStore(bundle []byte) (keys []keyInStore, err error) {
+	var private crypto.Signer
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "PRIVATE KEY" {
+			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+			if err != nil {
+				return nil, err
+			}
+			private = parsed.(crypto.Signer)
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		digest, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, keyInStore{base64.RawURLEncoding.EncodeToString(digest), cert.NotBefore, cert.NotAfter, private})
+		private = nil
+	}
+	return keys, nil
 }

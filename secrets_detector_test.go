@@ -3,9 +3,6 @@ package fleetkey_test
 import (
 	"cmp"
 	"context"
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"go/ast"
 	goparser "go/parser"
@@ -44,19 +41,6 @@ func (d *detector) add(from string, values ...any) {
 	}
 }
 
-// hideBundle adds all private keys of a bundle.
-func (d *detector) hideBundle(bundle []byte) {
-	for {
-		var block *pem.Block
-		if block, bundle = pem.Decode(bundle); block == nil {
-			return
-		}
-		if parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
-			d.HideKey(parsed.(crypto.Signer))
-		}
-	}
-}
-
 // hideToken adds a token: who sees all of it can use it, and the signature is
 // what nobody can make up.
 func (d *detector) hideToken(token string) {
@@ -87,12 +71,12 @@ func (s spyStore) String() string { return fmt.Sprint(s.KeyStore) }
 
 func (s spyStore) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	bundle, v, err := s.KeyStore.Load(ctx)
-	s.hideBundle(bundle)
+	s.HideBundle(bundle)
 	return bundle, v, err
 }
 
 func (s spyStore) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-	s.hideBundle(bundle)
+	s.HideBundle(bundle)
 	return s.KeyStore.Save(ctx, bundle, prev)
 }
 

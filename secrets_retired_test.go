@@ -24,7 +24,7 @@ func TestPrivateHalvesOfRetiredKeysAreDropped(t *testing.T) {
 		s := start(t, store, cfg)
 		retired := newDetector()
 		bundle, _ := store.Content()
-		retired.hideBundle(bundle)
+		retired.HideBundle(bundle)
 		holds := func() bool {
 			bundle, _ := store.Content()
 			return retired.Find(string(bundle)) != ""

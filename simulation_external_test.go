@@ -1,7 +1,6 @@
 package fleetkey_test
 
 import (
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,10 +93,4 @@ func (x *simExternal) verify(tok *simToken) {
 		revoked := x.f.model.revokedAt(tok.key)
 		x.f.model.checked("external", tok, begin, who, !revoked.IsZero() && source.reached(revoked), err)
 	})
-}
-
-// madeUp returns a well-formed token whose kid nobody has.
-func madeUp(n uint64) string {
-	encode := base64.RawURLEncoding.EncodeToString
-	return encode(fmt.Appendf(nil, `{"alg":"ES256","kid":"made-up-%d","typ":"at+jwt"}`, n)) + "." + encode([]byte(`{"sub":"x"}`)) + "." + encode(make([]byte, 64))
 }

@@ -344,7 +344,7 @@ func (f *simFleet) flood(in *simInstance, n int) {
 	}
 	s := in.signer.Load()
 	for range n {
-		junk := madeUp(f.rng.Uint64())
+		junk := invented(f.rng.Int(), 43)
 		f.running.Go(func() {
 			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
 				f.model.fault("a made-up kid met: %v", err)

@@ -1,19 +1,14 @@
 package fleetkey_test
 
 import (
-	"crypto"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -42,18 +37,12 @@ type simModel struct {
 	rolling  bool
 
 	tokens, checks, firsts, announced, rolledBack, mostKeys int
+	atOnce                                                  int            // keys that signed at once: the first, and replacements
 	wrong, late, revoked                                    int            // rejected wrongly, accepted wrongly
 	stale, unready, storm                                   int            // refusals to sign: right, wrong; keys too many
 	beyond                                                  map[string]int // rejected, but beyond what a fleet can know
 	reasons                                                 map[string]int // of what was wrong
 	faults                                                  []string
-}
-
-// A keyInStore is a certificate of a bundle.
-type keyInStore struct {
-	kid       string
-	notBefore time.Time
-	signs     bool // has a private half
 }
 
 // A simKey is what the model knows of a key.
@@ -92,28 +81,14 @@ func (m *simModel) fault(format string, args ...any) {
 	}
 }
 
-// content returns the keys of a bundle. It reads the PEM by itself.
+// content returns the keys of a bundle.
 func (m *simModel) content(version fleetkey.Version, bundle []byte) []keyInStore {
 	if keys, ok := m.contents[version]; ok {
 		return keys
 	}
-	var keys []keyInStore
-	signs := false
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			signs = true
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			panic(err)
-		}
-		digest, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
-		if err != nil {
-			panic(err)
-		}
-		keys = append(keys, keyInStore{base64.RawURLEncoding.EncodeToString(digest), cert.NotBefore, signs})
-		signs = false
+	keys, err := keysInStore(bundle)
+	if err != nil {
+		panic(err)
 	}
 	m.contents[version] = keys
 	return keys
@@ -160,7 +135,7 @@ func (m *simModel) observe() {
 	}
 	m.begun = time.Time{}
 	for _, k := range after {
-		if m.keys[k.kid] != nil && k.signs && !k.notBefore.After(now.Add(m.f.sc.clocks)) && k.notBefore.After(m.begun) {
+		if m.keys[k.kid] != nil && k.signs() && !k.notBefore.After(now.Add(m.f.sc.clocks)) && k.notBefore.After(m.begun) {
 			m.begun = k.notBefore
 		}
 	}
@@ -177,6 +152,7 @@ func (m *simModel) newKey(k keyInStore, urgent bool, now time.Time) {
 	m.keys[k.kid] = r
 	if urgent {
 		m.urgent = now
+		m.atOnce++
 		return
 	}
 	m.announced++

@@ -153,7 +153,8 @@ func TestSimulation(t *testing.T) {
 		assert.Equal(t, 1, m.firsts, "first keys")
 		assert.LessOrEqual(t, m.mostKeys, int(sc.policy.Rotation.Retain/sc.leastEvery())+5, "keys in the bundle")
 		if len(sc.changes) == 0 {
-			assert.Greater(t, m.announced, int(sc.span/sc.leastEvery())*2/3, "it does rotate")
+			// A key that replaces a revoked one is as good as a rotation: the next is due Every later.
+			assert.Greater(t, m.announced+m.atOnce-m.firsts, int(sc.span/sc.leastEvery())*2/3, "it does rotate")
 			assert.NotZero(t, m.stale, "some instances were cut off for so long that they had to stop")
 		}
 		assert.Greater(t, m.checks, 2*m.tokens)

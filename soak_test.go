@@ -179,7 +179,7 @@ func (s *soak) traffic(n int) {
 	}
 	if s.rng.IntN(10) == 0 {
 		s.sum.made++
-		refuses(s.t, fleetkey.ErrUnknownKey, madeUp(s.rng.Uint64()), s.fleet[s.rng.IntN(len(s.fleet))])
+		refuses(s.t, fleetkey.ErrUnknownKey, invented(s.rng.Int(), 43), s.fleet[s.rng.IntN(len(s.fleet))])
 	}
 }
 

@@ -27,6 +27,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 )
 
 // A Fault is what one call meets.
@@ -114,6 +116,11 @@ func newProxy(t testing.TB, target http.RoundTripper, listener net.Listener) *Pr
 		<-ended
 	})
 	return p
+}
+
+// HTTPClient returns the SDK's own client, but for its way to the proxy.
+func (p *Proxy) HTTPClient() *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext, tr.Proxy = p.Dial, nil })
 }
 
 // Order has the next calls meet faults in this order, before any plan. A fault

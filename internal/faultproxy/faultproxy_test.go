@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
@@ -203,7 +202,7 @@ func TestLostWorkIsDone(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := awsfake.New()
 				p := StartPipes(t, fake.HTTPClient().Transport)
-				hc := awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext, tr.Proxy = p.Dial, nil })
+				hc := p.HTTPClient()
 				defer hc.GetTransport().CloseIdleConnections()
 				client := fake.Client(func(o *secretsmanager.Options) { o.HTTPClient, o.BaseEndpoint = hc, aws.String(p.URL) })
 				var seen []Call

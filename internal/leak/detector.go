@@ -11,8 +11,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/pem"
 	"fmt"
 	"math/big"
 	"strconv"
@@ -162,6 +164,15 @@ func (d *Detector) HideKey(private crypto.Signer) {
 		d.HideBytes("the seed of an Ed25519 key", k.Seed())
 	default:
 		panic(fmt.Sprintf("leak: no way to hide a %T", private))
+	}
+}
+
+// HideBundle adds the PKCS#8 keys of PEM text.
+func (d *Detector) HideBundle(bundle []byte) {
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		if parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes); err == nil {
+			d.HideKey(parsed.(crypto.Signer))
+		}
 	}
 }
 
