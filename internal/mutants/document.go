@@ -22,7 +22,7 @@ other, and fails unless the test named here notices:
 
 ` + "```sh\nmake mutants\n```" + `
 
-It takes a quarter of an hour on two cores;
+It takes ten minutes on two cores;
 ` + "`internal/moto/with-moto.sh go run ./internal/mutants F4`" + ` takes one row alone.
 Every run of the tests checks that the table still fits the code.
 

@@ -2,7 +2,7 @@
 // versions of fleetkey, each a mistake that somebody could make, and each with
 // the one test that has to notice it:
 //
-//	internal/moto/with-moto.sh go run ./internal/mutants        # all, a quarter of an hour
+//	internal/moto/with-moto.sh go run ./internal/mutants        # all, ten minutes
 //	go run ./internal/mutants F4 A12                            # those of two rows
 //	go run ./internal/mutants crit                              # those whose name begins so
 //	go run ./internal/mutants -write                            # docs/faults.md, from the table
