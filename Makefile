@@ -25,7 +25,7 @@ secrets: .venv
 	$(GO) build -C hostile -o ../bin/leaktest ./leaktest
 	printf '%s\n' $(MODULES) | xargs -P 3 -I{} internal/moto/with-moto.sh $(CURDIR)/bin/leaktest -C {} ./...
 
-# with-moto.sh installs the emulator, but only one at a time may.
+# The emulator, which with-moto.sh installs: first, since two at once would collide.
 .venv: internal/moto/requirements.txt
 	internal/moto/with-moto.sh true
 	touch .venv
