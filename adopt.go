@@ -56,8 +56,8 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	if len(set.private()) == 0 || bytes.Contains(bundle, []byte(movedNote(s.store))) {
 		return nil, nil
 	}
-	if set.signing(s.cfg.Now()) == nil {
-		if set, err = set.rotated(s.cfg.Now(), &s.cfg); err != nil {
+	if set.signing(s.clock.Now()) == nil {
+		if set, err = set.rotated(s.clock.Now(), &s.cfg); err != nil {
 			return fail(err)
 		}
 	}

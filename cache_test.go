@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // A testCell is a KeyStore of one process. (fleetkeytest cannot be imported by
@@ -50,9 +52,14 @@ func newTestSigner(t *testing.T, cfg Config) *Signer {
 
 func openTestSigner(t *testing.T, store KeyStore, cfg Config) *Signer {
 	t.Helper()
+	return openTestSignerBy(t, time.Now, store, cfg)
+}
+
+func openTestSignerBy(t *testing.T, now func() time.Time, store KeyStore, cfg Config) *Signer {
+	t.Helper()
 	cfg.Issuer, cfg.Logger = "https://id.example", slog.New(slog.DiscardHandler)
 	setDefault(&cfg.Algorithm, "EdDSA")
-	s, err := NewSigner(t.Context(), store, cfg)
+	s, err := NewSigner(clock.With(t.Context(), clock.Wall(now)), store, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s
@@ -134,7 +141,7 @@ func TestCacheChecksTimesOnEachHit(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			now = begin
-			s := newTestSigner(t, Config{Now: func() time.Time { return now }})
+			s := openTestSignerBy(t, func() time.Time { return now }, &testCell{}, Config{})
 			token := testIssue(t, s, Claims{})
 			if c.want == ErrUnknownKey { // a key that ends before its last token does
 				for _, k := range s.current.Load().byKID {
@@ -167,7 +174,7 @@ func TestCacheDiesWithTheSnapshot(t *testing.T) {
 func TestCacheKeepsOut(t *testing.T) {
 	now := time.Now()
 	var cell testCell
-	s := openTestSigner(t, &cell, Config{Now: func() time.Time { return now }})
+	s := openTestSignerBy(t, func() time.Time { return now }, &cell, Config{})
 	other := openTestSigner(t, &cell, Config{Audience: []string{"https://other.example"}})
 	good := testIssue(t, s, Claims{})
 	wrongSignature := []byte(good)

@@ -53,7 +53,7 @@ func isRegistered(name string) bool {
 // Config.MaxTokenTTL, another issuer, a registered name in Extra. With no key
 // to sign, the error matches [ErrNoSigningKey], [ErrKeyExpired] or [ErrStale].
 func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
-	now := s.cfg.Now()
+	now := s.clock.Now()
 	k, err := s.signingKey(now)
 	if err != nil {
 		return "", fmt.Errorf("fleetkey: issue: %w", err)
@@ -75,7 +75,7 @@ func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 // lies more than Config.MaxTokenTTL ahead is refused, since the key may not be
 // trusted for so long.
 func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, error) {
-	now := s.cfg.Now()
+	now := s.clock.Now()
 	k, err := s.signingKey(now)
 	if err != nil {
 		return "", fmt.Errorf("fleetkey: sign: %w", err)

@@ -144,10 +144,8 @@ func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
 	for _, ttl := range []time.Duration{time.Second, 1500 * time.Millisecond, 1999999999, time.Hour, time.Hour + 1} {
 		for _, fraction := range []time.Duration{0, 1, 300 * time.Millisecond, 600 * time.Millisecond, time.Second - 1} {
 			now := noon.Add(fraction)
-			p := newParty(t, "ES256", func(c *fleetkey.Config) {
-				c.TokenTTL, c.MaxTokenTTL = ttl, ttl
-				c.Now = func() time.Time { return now }
-			})
+			cfg := testConfig(func(c *fleetkey.Config) { c.TokenTTL, c.MaxTokenTTL = ttl, ttl })
+			p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), cfg)
 			for _, claims := range []fleetkey.Claims{{Subject: "a"}, {Subject: "a", ExpiresAt: now.Add(ttl)}, {Subject: "a", IssuedAt: now.Add(-ttl / 2)}} {
 				token, err := p.Issue(t.Context(), claims)
 				if err != nil { // asked for more whole seconds than the odd limit has
@@ -264,7 +262,7 @@ func TestNoKeyToSign(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := fleetkeytest.NewStore()
 			store.Set([]byte(tc.bundle))
-			s, err := fleetkey.NewSigner(t.Context(), store, testConfig(func(c *fleetkey.Config) { c.Now = func() time.Time { return tc.now } }))
+			s, err := fleetkey.NewSigner(at(tc.now), store, testConfig())
 			require.NoError(t, err)
 			defer s.Close()
 			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a"})

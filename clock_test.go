@@ -19,10 +19,8 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var offset atomic.Int64
-				cfg := config()
-				cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-				store := fleetkeytest.NewStore()
-				s := start(t, store, cfg)
+				now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+				s := startBy(t, now, fleetkeytest.NewStore(), config())
 				time.Sleep(2 * time.Hour)
 				offset.Store(int64(jump))
 				accepts(t, issue(t, s), s)
@@ -33,15 +31,14 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 	t.Run("to 1970", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var wrong atomic.Bool
-			cfg := config()
-			cfg.Now = func() time.Time {
+			now := func() time.Time {
 				if wrong.Load() {
 					return time.Unix(0, 0)
 				}
 				return time.Now()
 			}
 			store := fleetkeytest.NewStore()
-			s := start(t, store, cfg)
+			s := startBy(t, now, store, config())
 			wrong.Store(true)
 			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
 			require.ErrorIs(t, err, fleetkey.ErrNoSigningKey)
@@ -97,14 +94,14 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 					cfg := rotating()
 					var wrong atomic.Bool
 					wrong.Store(booted)
-					cfg.Now = func() time.Time {
+					now := func() time.Time {
 						if wrong.Load() {
 							return jump(time.Now())
 						}
 						return time.Now()
 					}
 					other := store.Open()
-					start(t, other, cfg)
+					startBy(t, now, other, cfg)
 					time.Sleep(10 * time.Minute)
 					wrong.Store(true)
 					time.Sleep(30 * time.Minute)
@@ -112,7 +109,7 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 					time.Sleep(2 * day)
 					accepts(t, issue(t, right), right)
 					require.LessOrEqual(t, store.Saves()+other.Saves()-saves, 4, "no storm")
-					require.Equal(t, []fleetkey.Role{fleetkey.Signing, fleetkey.Gone}, roles(right))
+					require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, roles(right))
 				})
 			})
 		}
@@ -126,17 +123,17 @@ func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
 		store := fleetkeytest.NewStore()
 		var ahead atomic.Int64
 		cfg := rotating()
-		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-		s := start(t, store, cfg)
+		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		s := startBy(t, now, store, cfg)
 		time.Sleep(30 * day)
 		saves := store.Saves()
 
 		ahead.Store(int64(60 * day)) // by which a new key is due
 		time.Sleep(day - time.Minute)
 		require.Equal(t, saves, store.Saves())
-		require.Equal(t, []fleetkey.Role{fleetkey.Signing}, roles(s))
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning}, roles(s))
 		time.Sleep(15 * time.Minute)
-		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(s), "if the others do nothing, it is right")
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s), "if the others do nothing, it is right")
 	})
 }
 
@@ -149,10 +146,10 @@ func TestClockOfAnotherYearAnnounces(t *testing.T) { // F16
 		first := s.Status().SigningKeyID
 
 		cfg := config()
-		cfg.Now = func() time.Time { return time.Now().AddDate(1, 0, 0) }
-		require.NoError(t, start(t, store.Open(), cfg).Rotate(t.Context()))
+		now := func() time.Time { return time.Now().AddDate(1, 0, 0) }
+		require.NoError(t, startBy(t, now, store.Open(), cfg).Rotate(t.Context()))
 		time.Sleep(89*day + 12*time.Hour)
-		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Announced, fleetkey.Signing}, roles(s))
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
 		time.Sleep(day)
 		require.NotEqual(t, first, s.Status().SigningKeyID)
 		accepts(t, issue(t, s), s)
@@ -176,8 +173,8 @@ func TestClockAheadForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var offset atomic.Int64
 		cfg := config()
-		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-		s := start(t, fleetkeytest.NewStore(), cfg)
+		now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+		s := startBy(t, now, fleetkeytest.NewStore(), cfg)
 		token := issue(t, s)
 		offset.Store(int64(11 * 365 * day))
 		require.NoError(t, s.Refresh(t.Context()))
@@ -193,8 +190,8 @@ func TestClockDaysAheadForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var offset atomic.Int64
 		cfg := config()
-		cfg.Now = func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-		s := start(t, fleetkeytest.NewStore(), cfg)
+		now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
+		s := startBy(t, now, fleetkeytest.NewStore(), cfg)
 		require.NoError(t, s.Rotate(t.Context()))
 		time.Sleep(day - 10*time.Minute)
 		token := issue(t, s)
@@ -213,11 +210,11 @@ func TestWrongClockAtBootPrunesTheSigningKey(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		s := start(t, store, rotating())
 		time.Sleep(89*day + time.Hour) // one is announced
-		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(s))
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
 		token := issue(t, s)
 		cfg := rotating()
-		cfg.Now = func() time.Time { return time.Now().Add(3 * day) }
-		start(t, store.Open(), cfg)
+		now := func() time.Time { return time.Now().Add(3 * day) }
+		startBy(t, now, store.Open(), cfg)
 		time.Sleep(12 * time.Minute)
 		accepts(t, token, s)
 		accepts(t, issue(t, s), s)

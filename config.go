@@ -84,9 +84,6 @@ type Config struct {
 	// Logger receives an event for every change of state, and none for a
 	// token. Default: slog.Default().
 	Logger *slog.Logger
-
-	// Now is the clock. Default: time.Now.
-	Now func() time.Time
 }
 
 // Rotation is the policy by which keys are replaced. It is off while Every is
@@ -165,9 +162,6 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Rotation.Retain, max(24*time.Hour, c.MaxTokenTTL+2*c.ClockSkew))
 	if c.Logger == nil {
 		c.Logger = slog.Default()
-	}
-	if c.Now == nil {
-		c.Now = time.Now
 	}
 	return c, nil
 }

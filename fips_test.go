@@ -75,7 +75,7 @@ func TestFIPS140Skips(t *testing.T) {
 func liveByFIPS(t *testing.T, alg string) {
 	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
 	open := func() *fleetkey.Signer {
-		s, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), testConfig(func(c *fleetkey.Config) { c.Algorithm = alg }))
+		s, err := fleetkey.NewSigner(at(noon), fleetkey.NewFileStore(path), testConfig(func(c *fleetkey.Config) { c.Algorithm = alg }))
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, s.Close()) })
 		return s

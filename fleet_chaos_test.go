@@ -290,11 +290,10 @@ func (f *chaosFleet) weather() {
 // up starts an instance, as a supervisor does: again and again.
 func (in *chaosSeat) up(rng *rand.Rand) {
 	cfg := in.f.plan.cfg
-	cfg.Now = func() time.Time { return time.Now().Add(in.offset) }
 	for {
 		life := &chaosLife{store: in.store}
 		var err error
-		life.Signer, err = fleetkey.NewSigner(context.Background(), life, cfg)
+		life.Signer, err = fleetkey.NewSigner(by(off(in.offset)), life, cfg)
 		in.f.history.acted("start", err)
 		if err == nil {
 			in.life.Store(life)

@@ -74,7 +74,7 @@ func FuzzTrustedKeyID(f *testing.F) {
 			require.Equal(t, string(before), string(now))
 			return
 		}
-		again, err := fleetkey.NewSigner(t.Context(), p.store, testConfig())
+		again, err := fleetkey.NewSigner(at(noon), p.store, testConfig())
 		require.NoError(t, err)
 		defer again.Close()
 		served := servedKeyIDs(t, again)

@@ -1,7 +1,6 @@
 package fleetkey_test
 
 import (
-	"context"
 	"crypto"
 	"encoding/base64"
 	"encoding/json"
@@ -187,7 +186,7 @@ func TestTwoKeysOfOneSecond(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		store.Set([]byte(bundleOf(t, first.private.Public(), first.private, begin, noon.AddDate(1, 0, 0)) +
 			bundleOf(t, second.private.Public(), second.private, begin, noon.AddDate(1, 0, 0))))
-		s, err := fleetkey.NewSigner(t.Context(), store, testConfig())
+		s, err := fleetkey.NewSigner(at(noon), store, testConfig())
 		require.NoError(t, err)
 		require.Equal(t, first.kid, s.SigningKey().KeyID)
 		require.ElementsMatch(t, want, servedKeyIDs(t, s), "after %v", ago)
@@ -236,7 +235,7 @@ func FuzzJWKS(f *testing.F) {
 		trusted := trustedAtNoon(entries)
 		store := fleetkeytest.NewStore()
 		store.Set([]byte(bundle.String()))
-		s, err := fleetkey.NewSigner(context.Background(), store, testConfig())
+		s, err := fleetkey.NewSigner(at(noon), store, testConfig())
 		if len(keys) == 0 {
 			require.Error(t, err)
 			return

@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/x509"
 	"encoding/base64"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // long returns the second size where FLEETKEY_LONG=1 asks for the long form of a
@@ -24,6 +27,19 @@ func long[T any](short, long T) T {
 	}
 	return short
 }
+
+// by returns a context whose signers go by a wall clock.
+func by(now func() time.Time) context.Context {
+	return clock.With(context.Background(), clock.Wall(now))
+}
+
+// off is a wall clock that is ahead by d, or behind.
+func off(d time.Duration) func() time.Time {
+	return func() time.Time { return time.Now().Add(d) }
+}
+
+// at returns a context whose signers see one moment only.
+func at(moment time.Time) context.Context { return by(func() time.Time { return moment }) }
 
 // segment decodes one of the three segments of a token.
 func segment(t *testing.T, token string, n int) []byte {

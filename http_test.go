@@ -267,10 +267,10 @@ func TestLoad_L4_JWKSDuringReloads(t *testing.T) {
 	const rotations, answers, clients = 8, 60, 16 // answers between any two changes
 	var ahead atomic.Int64
 	cfg := config()
-	cfg.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	store := fleetkeytest.NewStore()
-	fleet := []*fleetkey.Signer{start(t, store, cfg), start(t, store.Open(), cfg)}
-	l := &jwksLoad{t: t, now: cfg.Now, fleet: fleet, served: make(chan int), done: make(chan struct{})}
+	fleet := []*fleetkey.Signer{startBy(t, now, store, cfg), startBy(t, now, store.Open(), cfg)}
+	l := &jwksLoad{t: t, now: now, fleet: fleet, served: make(chan int), done: make(chan struct{})}
 	for _, s := range fleet {
 		server := httptest.NewServer(s.JWKS())
 		defer server.Close()

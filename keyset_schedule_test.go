@@ -184,10 +184,10 @@ func TestRoles(t *testing.T) {
 	set := schedule(t, "old: 2026-01-01 to 2036-01-01", "now: 2026-04-01 to 2036-01-01",
 		"next: 2026-07-01 to 2036-01-01", "x: 2026-05-01 to 2026-08-01 (public)")
 	for when, want := range map[string]string{
-		"2026-03-01": "next announced, x verify-only, now announced, old signing",
-		"2026-04-01": "next announced, x verify-only, now signing, old retired",
-		"2026-04-02": "next announced, x verify-only, now signing, old gone",
-		"2026-07-01": "next signing, x verify-only, now retired, old gone",
+		"2026-03-01": "next announced, x former, now announced, old signing",
+		"2026-04-01": "next announced, x former, now signing, old retired",
+		"2026-04-02": "next announced, x former, now signing, old gone",
+		"2026-07-01": "next signing, x former, now retired, old gone",
 		"2026-08-01": "next signing, x gone, now gone, old gone",
 	} {
 		var got []string

@@ -189,8 +189,7 @@ func TestLoad_L3_FloodAndRotation(t *testing.T) {
 		var fleet []*fleetkey.Signer
 		for i := range 7 {
 			cfg, offset := lazily(rotating()), time.Duration(i-3)*20*time.Second
-			cfg.Now = func() time.Time { return time.Now().Add(offset) }
-			fleet = append(fleet, start(t, cell.Open(), cfg))
+			fleet = append(fleet, startBy(t, off(offset), cell.Open(), cfg))
 		}
 		time.Sleep(time.Until(fleet[0].Status().RotationDue) + 14*time.Hour) // all have read it
 		begin := fleet[0].Status().NextActivation

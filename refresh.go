@@ -29,7 +29,7 @@ type refresher struct {
 	busy   chan struct{} // holds one while the store is in use, see lockStore
 	warned time.Time     // of the certificate's end, see warnOfEnd
 	writes writes
-	clock  clock
+	jumps  jumps
 	// rotationErr is why the last due rotation failed; nil: it did not.
 	rotationErr atomic.Pointer[error]
 }
@@ -43,7 +43,7 @@ type flight struct {
 // health is how the loads went.
 type health struct {
 	loaded   time.Time // begin of the last good load
-	wall     time.Time // the same by Config.Now
+	wall     time.Time // the same by the wall clock
 	err      error     // of the last load; nil: it was good
 	failures int       // since the last good load
 }
@@ -64,7 +64,7 @@ func (s *Signer) startRefreshing() {
 	s.wake = make(chan struct{}, 1)
 	s.busy = make(chan struct{}, 1)
 	s.unknown = rate.NewLimiter(rate.Every(unknownEvery), 1)
-	s.health.Store(&health{loaded: time.Now(), wall: s.cfg.Now().Round(0)})
+	s.health.Store(&health{loaded: time.Now(), wall: s.clock.Now().Round(0)})
 	ctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go s.keepFresh(ctx)
@@ -189,12 +189,12 @@ func (s *Signer) fly(ctx context.Context) time.Duration {
 		return s.cfg.RefreshEvery
 	}
 	defer s.unlockStore()
-	good := &health{loaded: time.Now(), wall: s.cfg.Now().Round(0)} // a slow load is as old as its begin
+	good := &health{loaded: time.Now(), wall: s.clock.Now().Round(0)} // a slow load is as old as its begin
 	err := s.load(ctx)
 	if ctx.Err() != nil {
 		err = ErrClosed
 	}
-	if old := s.current.Load(); err != nil && old.outdated(s.cfg.Now()) {
+	if old := s.current.Load(); err != nil && old.outdated(s.clock.Now()) {
 		err = errors.Join(err, s.adopt(old.set, old.version))
 	}
 	wait := s.record(good, err)

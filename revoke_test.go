@@ -96,11 +96,8 @@ func TestRevoke(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := fleetkeytest.NewStore()
 					s := start(t, store, config())
-					behind, ahead, operator := config(), config(), config()
-					behind.Now = func() time.Time { return time.Now().Add(-time.Minute) }
-					ahead.Now = func() time.Time { return time.Now().Add(time.Minute) }
-					operator.Now = func() time.Time { return time.Now().Add(offset) }
-					fleet := []*fleetkey.Signer{s, start(t, store.Open(), behind), start(t, store.Open(), ahead)}
+					behind, ahead, operator := off(-time.Minute), off(time.Minute), off(offset)
+					fleet := []*fleetkey.Signer{s, startBy(t, behind, store.Open(), config()), startBy(t, ahead, store.Open(), config())}
 					if tc.prepare > 0 {
 						require.NoError(t, s.Rotate(t.Context()))
 						time.Sleep(tc.prepare)
@@ -110,7 +107,7 @@ func TestRevoke(t *testing.T) {
 					}
 					victim, before := tc.victim(s), s.SigningKey().KeyID
 					stolen := signedBy(t, store, victim)
-					require.NoError(t, start(t, store.Open(), operator).Revoke(t.Context(), victim))
+					require.NoError(t, startBy(t, operator, store.Open(), config()).Revoke(t.Context(), victim))
 					for _, s := range fleet {
 						require.NoError(t, s.Refresh(t.Context()))
 						refuses(t, fleetkey.ErrUnknownKey, stolen, s)
@@ -298,15 +295,13 @@ func TestRevokeAtTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		s := start(t, store, config())
-		behind, operator := config(), config()
-		behind.Now = func() time.Time { return time.Now().Add(-time.Minute) }
-		operator.Now = func() time.Time { return time.Now().Add(time.Minute) }
-		slow := start(t, store.Open(), behind)
+		behind, operator := off(-time.Minute), off(time.Minute)
+		slow := startBy(t, behind, store.Open(), config())
 		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 		require.NoError(t, s.Rotate(t.Context()))
 		time.Sleep(day - 30*time.Second)
-		require.NoError(t, start(t, store.Open(), operator).Revoke(t.Context(), other.KeyID))
+		require.NoError(t, startBy(t, operator, store.Open(), config()).Revoke(t.Context(), other.KeyID))
 		for name, s := range map[string]*fleetkey.Signer{"right clock": s, "slow clock": slow} {
 			require.NoError(t, s.Refresh(t.Context()))
 			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
@@ -321,13 +316,12 @@ func TestRevokeByAClockAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		s := start(t, store, config())
-		operator := config()
-		operator.Now = func() time.Time { return time.Now().Add(49 * time.Hour) }
+		operator := off(49 * time.Hour)
 		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 		require.NoError(t, s.Rotate(t.Context()))
 		token, kid := issue(t, s), s.SigningKey().KeyID
-		require.NoError(t, start(t, store.Open(), operator).Revoke(t.Context(), other.KeyID))
+		require.NoError(t, startBy(t, operator, store.Open(), config()).Revoke(t.Context(), other.KeyID))
 		require.NoError(t, s.Refresh(t.Context()))
 		accepts(t, token, s)
 		require.Equal(t, kid, s.SigningKey().KeyID)

@@ -50,12 +50,12 @@ func TestLifeOfAKey(t *testing.T) {
 			roles []fleetkey.Role
 			want  string
 		}{
-			{0, []fleetkey.Role{fleetkey.Signing}, "one key"},
-			{89*day - time.Hour, []fleetkey.Role{fleetkey.Signing}, "not due yet"},
-			{89*day + time.Hour, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, "a successor is announced a day ahead"},
-			{90*day + time.Hour, []fleetkey.Role{fleetkey.Signing, fleetkey.Retired}, "and takes over"},
-			{91*day + time.Hour, []fleetkey.Role{fleetkey.Signing, fleetkey.Gone}, "the old key is trusted no more"},
-			{98*day + time.Hour, []fleetkey.Role{fleetkey.Signing}, "and pruned when nobody can need it"},
+			{0, []fleetkey.Role{fleetkey.RoleSigning}, "one key"},
+			{89*day - time.Hour, []fleetkey.Role{fleetkey.RoleSigning}, "not due yet"},
+			{89*day + time.Hour, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, "a successor is announced a day ahead"},
+			{90*day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, "and takes over"},
+			{91*day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, "the old key is trusted no more"},
+			{98*day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning}, "and pruned when nobody can need it"},
 		}
 		private := []int{1, 1, 2, 2, 2, 1}
 		begin := time.Now()
@@ -79,7 +79,7 @@ func TestExactlyOneRotates(t *testing.T) {
 		}
 		time.Sleep(90*day + 7*time.Hour)
 		for _, s := range fleet {
-			require.Equal(t, []fleetkey.Role{fleetkey.Signing, fleetkey.Retired}, roles(s))
+			require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, roles(s))
 			accepts(t, issue(t, s), fleet...)
 		}
 	})
@@ -114,7 +114,7 @@ func TestSwitchingRotationOnAndOff(t *testing.T) {
 		old := off.SigningKey().KeyID
 		on := start(t, store.Open(), lazily(rotating()))
 		time.Sleep(14 * time.Hour)
-		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(on))
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(on))
 		require.Equal(t, roles(on), roles(off), "the instances without rotation follow")
 		time.Sleep(day)
 		accepts(t, issue(t, off), on, off)
@@ -149,7 +149,7 @@ func TestRotate(t *testing.T) {
 		first := a.SigningKey().KeyID
 		require.NoError(t, a.Rotate(t.Context()))
 		require.NoError(t, b.Rotate(t.Context()), "a second operator")
-		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(b), "announces nothing more")
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(b), "announces nothing more")
 		require.Equal(t, first, b.SigningKey().KeyID)
 		require.WithinDuration(t, time.Now().Add(day), b.Status().NextActivation, 2*time.Second)
 		time.Sleep(day + 2*time.Second)
@@ -256,7 +256,7 @@ func TestRecoveredRightsRotate(t *testing.T) {
 		store.SetHook(nil)
 		time.Sleep(7 * time.Hour)
 		require.NoError(t, s.Status().RotationErr)
-		require.Equal(t, []fleetkey.Role{fleetkey.Announced, fleetkey.Signing}, roles(s))
+		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
 	})
 }
 

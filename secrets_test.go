@@ -45,10 +45,13 @@ func newWitness() *witness {
 	return w
 }
 
+func (w *witness) now() time.Time {
+	return noon.Add(time.Duration(w.clock.Load()) * time.Second)
+}
+
 func (w *witness) config(alg string) fleetkey.Config {
 	return testConfig(func(c *fleetkey.Config) {
 		c.Algorithm, c.Logger = alg, w.logger
-		c.Now = func() time.Time { return noon.Add(time.Duration(w.clock.Load()) * time.Second) }
 	})
 }
 
@@ -193,7 +196,7 @@ func certificateOf(t *testing.T, p *party) []byte { return p.SigningKey().Certif
 func (w *witness) tokens(t *testing.T, alg string, good []byte) {
 	store := fleetkeytest.NewStore()
 	store.Set(good)
-	p := openParty(t, store, w.config(alg))
+	p := openPartyBy(t, w.now, store, w.config(alg))
 	claims := fleetkey.Claims{Subject: "alice", Scope: "read", Extra: map[string]any{"key": p.SigningKey()}}
 	w.print("claims", claims)
 	token, err := p.Issue(t.Context(), claims)

@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"sync/atomic"
 	"time"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // A Signer issues and verifies access tokens with the key set that its store
@@ -20,6 +22,7 @@ import (
 type Signer struct {
 	cfg   Config
 	store KeyStore
+	clock clock.Clock
 
 	current atomic.Pointer[snapshot]
 	health  atomic.Pointer[health]
@@ -67,7 +70,7 @@ func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 }
 
 func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
-	s := &Signer{cfg: cfg, store: store}
+	s := &Signer{cfg: cfg, store: store, clock: clock.From(ctx)}
 	adoption, err := s.start(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: start: %w", err)
@@ -134,7 +137,7 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keySet) error {
 		return err
 	}
 	if *first == nil {
-		k, err := newKeyForNow(s.cfg.Now(), &s.cfg)
+		k, err := newKeyForNow(s.clock.Now(), &s.cfg)
 		if err != nil {
 			return err
 		}
@@ -182,7 +185,7 @@ func (s *Signer) load(ctx context.Context) error {
 		return timedOut(ctx, err)
 	}
 	if old := s.current.Load(); old != nil {
-		asBefore := old.version == version && !old.outdated(s.cfg.Now())
+		asBefore := old.version == version && !old.outdated(s.clock.Now())
 		if asBefore || old.isStale(version) {
 			return nil
 		}
@@ -217,12 +220,12 @@ func timedOut(ctx context.Context, err error) error {
 func (s *Signer) adopt(set *keySet, version Version) error {
 	old := s.current.Load()
 	known := old
-	if h := s.health.Load(); h != nil && h.age(s.cfg.Now()) > s.cfg.Rotation.Retain {
+	if h := s.health.Load(); h != nil && h.age(s.clock.Now()) > s.cfg.Rotation.Retain {
 		// Out of touch for so long that what is gone may have been revoked, and
 		// the mark of that be gone as well.
 		known = nil
 	}
-	next, err := newSnapshot(set, version, known, s.cfg.Now(), &s.cfg)
+	next, err := newSnapshot(set, version, known, s.clock.Now(), &s.cfg)
 	if err != nil {
 		return err
 	}
@@ -254,7 +257,7 @@ func (k SigningKey) MarshalText() ([]byte, error) { return fmt.Append(nil, k), n
 // SigningKey returns the key that signs now. Ask anew for every token, since
 // the key changes. If no key can sign, the result is the zero SigningKey.
 func (s *Signer) SigningKey() SigningKey {
-	k, err := s.signingKey(s.cfg.Now())
+	k, err := s.signingKey(s.clock.Now())
 	if err != nil {
 		return SigningKey{}
 	}
@@ -273,7 +276,7 @@ type PublicKey struct {
 // replaced included. JWKS serves the same keys, and those of other systems under
 // every kid that they go by.
 func (s *Signer) PublicKeys() []PublicKey {
-	now := s.cfg.Now()
+	now := s.clock.Now()
 	var keys []PublicKey
 	for _, k := range s.current.Load().keys {
 		if now.Before(k.until) {

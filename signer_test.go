@@ -29,7 +29,13 @@ func config() fleetkey.Config {
 // start makes a signer that the test closes.
 func start(t *testing.T, store fleetkey.KeyStore, cfg fleetkey.Config) *fleetkey.Signer {
 	t.Helper()
-	s, err := fleetkey.NewSigner(t.Context(), store, cfg)
+	return startBy(t, time.Now, store, cfg)
+}
+
+// startBy makes a signer that goes by a wall clock.
+func startBy(t *testing.T, now func() time.Time, store fleetkey.KeyStore, cfg fleetkey.Config) *fleetkey.Signer {
+	t.Helper()
+	s, err := fleetkey.NewSigner(by(now), store, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s

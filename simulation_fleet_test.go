@@ -106,11 +106,10 @@ func (f *simFleet) up(in *simInstance) {
 	}
 	cfg, offset := in.policy, in.offset
 	cfg.Issuer, cfg.Logger = simIssuer, slog.New(slog.DiscardHandler)
-	cfg.Now = func() time.Time { return time.Now().Add(offset) }
 	in.mu.Lock()
 	in.knows = map[string]time.Time{}
 	in.mu.Unlock()
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(by(off(offset)))
 	in.cancel = cancel
 	f.running.Go(func() {
 		s, err := fleetkey.NewSignerUnchecked(ctx, simView{in}, cfg)

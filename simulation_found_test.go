@@ -14,11 +14,10 @@ import (
 // This file keeps what the simulation, or thinking about it, has found: each
 // fault in the smallest fleet that shows it.
 
-// offBy returns a policy at its bounds, on a clock that is off.
-func offBy(offset time.Duration) fleetkey.Config {
+// atBounds returns a policy at its bounds.
+func atBounds() fleetkey.Config {
 	cfg := tightPolicy(30 * day)
 	cfg.Issuer, cfg.Logger = issuer, config().Logger
-	cfg.Now = func() time.Time { return time.Now().Add(offset) }
 	return cfg
 }
 
@@ -28,7 +27,7 @@ func offBy(offset time.Duration) fleetkey.Config {
 func TestFoundRollbackBeforeActivation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		early, late := start(t, store, offBy(0)), start(t, store.Open(), offBy(0))
+		early, late := startBy(t, off(0), store, atBounds()), startBy(t, off(0), store.Open(), atBounds())
 		_, before := store.Content()
 		require.NoError(t, early.Rotate(t.Context()))
 		require.NoError(t, late.Refresh(t.Context()))
@@ -52,11 +51,11 @@ func TestFoundRollbackBeforeActivation(t *testing.T) {
 // the fastest clock it signs as long as it dares; the tokens must live on.
 func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		skew := offBy(0).ClockSkew
+		skew := atBounds().ClockSkew
 		store := fleetkeytest.NewStore()
-		writer := start(t, store, offBy(-skew))
-		verifier, cutOff := start(t, store.Open(), offBy(skew)), store.Open()
-		signer := start(t, cutOff, offBy(skew))
+		writer := startBy(t, off(-skew), store, atBounds())
+		verifier, cutOff := startBy(t, off(skew), store.Open(), atBounds()), store.Open()
+		signer := startBy(t, off(skew), cutOff, atBounds())
 		read := time.Now()
 		cutOff.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
 		require.NoError(t, writer.Rotate(t.Context()))
@@ -85,7 +84,7 @@ func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 func TestFoundSlowLoadIsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, offBy(0))
+		s := startBy(t, off(0), store, atBounds())
 		begin := time.Now()
 		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: 20 * time.Second} })
 		require.NoError(t, s.Refresh(t.Context()))
@@ -99,7 +98,7 @@ func TestFoundSlowLoadIsOld(t *testing.T) {
 func TestFoundRollbackAndAnnouncement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		first, second := start(t, store, offBy(0)), start(t, store.Open(), offBy(0))
+		first, second := startBy(t, off(0), store, atBounds()), startBy(t, off(0), store.Open(), atBounds())
 		_, before := store.Content()
 		old := second.SigningKey().KeyID
 		for second.SigningKey().KeyID == old { // until the second key signs
@@ -122,8 +121,8 @@ func TestFoundRollbackAndAnnouncement(t *testing.T) {
 func TestFoundRevokedBeforeActivation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		operator, cutOff := start(t, store, offBy(0)), store.Open()
-		late := start(t, cutOff, offBy(0))
+		operator, cutOff := startBy(t, off(0), store, atBounds()), store.Open()
+		late := startBy(t, off(0), cutOff, atBounds())
 		require.NoError(t, operator.Rotate(t.Context()))
 		require.NoError(t, late.Refresh(t.Context()))
 		cutOff.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))

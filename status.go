@@ -10,7 +10,7 @@ import (
 // Status is what a [Signer] knows of its keys and its store at one moment. It
 // is answered from memory.
 type Status struct {
-	Time    time.Time // the moment, by Config.Now
+	Time    time.Time // the moment, by the wall clock
 	Store   string    // how the store names itself
 	Version Version   // of the bundle in use
 	Keys    []KeyInfo // newest first, those gone included until they are pruned
@@ -47,16 +47,16 @@ type Role string
 
 // The roles of a key, in the order of its life.
 const (
-	Announced  Role = "announced"   // published and trusted, does not sign yet
-	Signing    Role = "signing"     // signs
-	Retired    Role = "retired"     // replaced, but still trusted
-	VerifyOnly Role = "verify-only" // another system's, trusted
-	Gone       Role = "gone"        // no longer trusted; the next writer drops it
+	RoleAnnounced Role = "announced" // published and trusted, does not sign yet
+	RoleSigning   Role = "signing"   // signs
+	RoleRetired   Role = "retired"   // replaced, but still trusted
+	RoleFormer    Role = "former"    // another system's, trusted
+	RoleGone      Role = "gone"      // no longer trusted; the next writer drops it
 )
 
 // Status reports the keys and how the last loads went.
 func (s *Signer) Status() Status {
-	now, snap, h := s.cfg.Now(), s.current.Load(), s.health.Load()
+	now, snap, h := s.clock.Now(), s.current.Load(), s.health.Load()
 	status := Status{
 		Time: now, Store: storeName(s.store), Version: snap.version,
 		NextChange: snap.set.nextChange(now, s.cfg.Rotation.Retain),
@@ -141,15 +141,15 @@ func (s *Signer) Health() http.Handler {
 func (k *trustedKey) role(now time.Time, signing *trustedKey) Role {
 	switch {
 	case !now.Before(k.until):
-		return Gone
+		return RoleGone
 	case k.foreign:
-		return VerifyOnly
+		return RoleFormer
 	case k == signing:
-		return Signing
+		return RoleSigning
 	case k.private != nil && k.cert.NotBefore.After(now):
-		return Announced
+		return RoleAnnounced
 	}
-	return Retired
+	return RoleRetired
 }
 
 // logAdopted tells what changed with a newly adopted set.
@@ -197,7 +197,7 @@ func (s *snapshot) ending(now time.Time) *trustedKey {
 // warnOfEnd logs, once a day, that the signing key is ending. Only the refresh
 // goroutine calls it.
 func (s *Signer) warnOfEnd() {
-	k := s.current.Load().ending(s.cfg.Now())
+	k := s.current.Load().ending(s.clock.Now())
 	if k == nil || !s.warned.IsZero() && time.Since(s.warned) < endWarningEvery {
 		return
 	}

@@ -18,8 +18,8 @@ func TestStatusOfAStaleSigner(t *testing.T) {
 		const ahead = 30 * 24 * time.Hour
 		now := func() time.Time { return time.Now().Add(ahead) }
 		store := fleetkeytest.NewStore()
-		s, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{
-			Issuer: "https://issuer.example", Algorithm: "ES256", Now: now,
+		s, err := fleetkey.NewSigner(by(now), store, fleetkey.Config{
+			Issuer: "https://issuer.example", Algorithm: "ES256",
 			Rotation: fleetkey.Rotation{Every: 48 * time.Hour, Announce: 24 * time.Hour},
 		})
 		require.NoError(t, err)

@@ -35,7 +35,7 @@ const maxKeyID = 128
 // Verify works from memory. Only a token whose kid is not known makes it look
 // into the store, as [Signer] says; ctx bounds the wait.
 func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
-	snap, now := s.current.Load(), s.cfg.Now()
+	snap, now := s.current.Load(), s.clock.Now()
 	if e := snap.cache.find(token); e != nil && now.Before(e.key.until) && s.checkTimes(&e.token.claims, now) == nil {
 		s.counters.cacheHits.Add(1)
 		return e.token, nil
@@ -55,10 +55,10 @@ func (s *Signer) verify(ctx context.Context, token string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	snap, now := s.current.Load(), s.cfg.Now()
+	snap, now := s.current.Load(), s.clock.Now()
 	k, err := snap.keyFor(parts, now)
 	if errors.Is(err, ErrUnknownKey) && s.lookForKey(ctx) {
-		snap, now = s.current.Load(), s.cfg.Now()
+		snap, now = s.current.Load(), s.clock.Now()
 		k, err = snap.keyFor(parts, now)
 	}
 	if err != nil {
@@ -279,7 +279,7 @@ func (s *Signer) checkTimes(c *claimSet, now time.Time) error {
 func (s *Signer) Keyfunc(t *jwt.Token) (any, error) {
 	kid, _ := t.Header["kid"].(string)
 	k := s.current.Load().byKID[kid]
-	if k == nil || !s.cfg.Now().Before(k.until) {
+	if k == nil || !s.clock.Now().Before(k.until) {
 		return nil, fmt.Errorf("fleetkey: %w: kid %s", ErrUnknownKey, quoted(kid)) // of any length here
 	}
 	if t.Method.Alg() != k.alg.name {

@@ -50,7 +50,6 @@ type party struct {
 func testConfig(change ...func(*fleetkey.Config)) fleetkey.Config {
 	cfg := fleetkey.Config{
 		Issuer: issuer, Audience: []string{api, otherAPI}, Algorithm: "ES256",
-		Now:    func() time.Time { return noon },
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, f := range change {
@@ -70,7 +69,12 @@ func newParty(t testing.TB, alg string, change ...func(*fleetkey.Config)) *party
 // private key.
 func openParty(t testing.TB, store *fleetkeytest.Store, cfg fleetkey.Config) *party {
 	t.Helper()
-	s, err := fleetkey.NewSigner(context.Background(), store, cfg)
+	return openPartyBy(t, func() time.Time { return noon }, store, cfg)
+}
+
+func openPartyBy(t testing.TB, now func() time.Time, store *fleetkeytest.Store, cfg fleetkey.Config) *party {
+	t.Helper()
+	s, err := fleetkey.NewSigner(by(now), store, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, s.Close()) })
 	bundle, _ := store.Content()
@@ -224,7 +228,7 @@ func TestVerifyAccepts(t *testing.T) {
 // come, or while the clock has not come to it.
 func TestRememberedTokens(t *testing.T) {
 	now := noon
-	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Now = func() time.Time { return now } })
+	p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), testConfig())
 	token := p.sign(p.header(), payload("nbf", unix(0), "exp", unix(time.Minute)))
 	for _, tc := range []struct {
 		after time.Duration
@@ -317,10 +321,7 @@ func TestVerifyTrustsByTheSchedule(t *testing.T) {
 	store.Set([]byte(bundleOf(t, a.private.Public(), a.private, noon.AddDate(-1, 0, 0), noon.AddDate(9, 0, 0)) +
 		bundleOf(t, b.private.Public(), b.private, noon.Add(time.Hour), noon.AddDate(10, 0, 0))))
 	now := noon
-	p := openParty(t, store, testConfig(func(c *fleetkey.Config) {
-		c.Now = func() time.Time { return now }
-		c.Rotation.Retain = 3 * time.Hour
-	}))
+	p := openPartyBy(t, func() time.Time { return now }, store, testConfig(func(c *fleetkey.Config) { c.Rotation.Retain = 3 * time.Hour }))
 	for _, tc := range []struct {
 		after   time.Duration
 		signs   *party

@@ -1,7 +1,6 @@
 package fleetkey_test
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
@@ -52,7 +51,7 @@ func TestWeakKeys(t *testing.T) {
 			public := &rsa.PublicKey{N: c.n, E: 65537}
 			store := fleetkeytest.NewStore()
 			store.Set([]byte(bundleOf(t, public, nil, noon, noon.Add(time.Hour))))
-			s, err := fleetkey.NewSigner(context.Background(), store, testConfig())
+			s, err := fleetkey.NewSigner(at(noon), store, testConfig())
 			if c.want == "" {
 				require.NoError(t, err)
 				require.NoError(t, s.Close())
@@ -82,7 +81,7 @@ func TestKeyUsage(t *testing.T) {
 		require.NoError(t, err)
 		store := fleetkeytest.NewStore()
 		store.Set(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-		s, err := fleetkey.NewSigner(context.Background(), store, testConfig())
+		s, err := fleetkey.NewSigner(at(noon), store, testConfig())
 		if allowed {
 			require.NoError(t, err, "%b", usage)
 			require.NoError(t, s.Close())

@@ -105,7 +105,7 @@ func (s *Signer) change(ctx context.Context, what string, f func(set *keySet, no
 		}
 		current := s.current.Load()
 		var next *keySet
-		if next, err = f(current.set, s.cfg.Now()); err != nil || next == nil {
+		if next, err = f(current.set, s.clock.Now()); err != nil || next == nil {
 			break
 		}
 		if err = s.replace(ctx, next, current.version, what); err == nil || !errors.Is(err, ErrConflict) {
@@ -150,7 +150,7 @@ func (s *Signer) maintain(ctx context.Context) {
 	if s.cfg.Rotation.Every == 0 || s.clockJumped() || time.Now().Before(s.writes.notBefore) {
 		return
 	}
-	next, why, err := current.set.due(s.cfg.Now(), &s.cfg)
+	next, why, err := current.set.due(s.clock.Now(), &s.cfg)
 	if err == nil && next != nil {
 		err = s.replace(ctx, next, current.version, why)
 	}
@@ -185,21 +185,21 @@ const (
 // monotonic one. Which of the two readings was right nobody knows, so this
 // instance leaves the key set to the others for a while.
 func (s *Signer) clockJumped() bool {
-	wall, monotonic := s.cfg.Now().Round(0), time.Now()
-	if !s.clock.wall.IsZero() {
-		drift := wall.Sub(s.clock.wall) - monotonic.Sub(s.clock.monotonic)
+	wall, monotonic := s.clock.Now().Round(0), time.Now()
+	if !s.jumps.wall.IsZero() {
+		drift := wall.Sub(s.jumps.wall) - monotonic.Sub(s.jumps.monotonic)
 		if drift.Abs() > 2*s.cfg.ClockSkew {
-			s.clock.distrusted = monotonic.Add(s.cfg.Rotation.Announce)
+			s.jumps.distrusted = monotonic.Add(s.cfg.Rotation.Announce)
 			s.cfg.Logger.Warn("the clock has jumped; this instance does not rotate keys for a while",
-				"by", drift, "until", s.clock.distrusted)
+				"by", drift, "until", s.jumps.distrusted)
 		}
 	}
-	s.clock.wall, s.clock.monotonic = wall, monotonic
-	return monotonic.Before(s.clock.distrusted)
+	s.jumps.wall, s.jumps.monotonic = wall, monotonic
+	return monotonic.Before(s.jumps.distrusted)
 }
 
-// A clock is the last reading of the wall clock and of the monotonic one.
-type clock struct {
+// jumps holds the last reading of the wall clock and of the monotonic one.
+type jumps struct {
 	wall, monotonic time.Time
 	distrusted      time.Time // until then
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // This file brings a vector before fleetkey: its JSON Web Key becomes a
@@ -221,9 +222,9 @@ func newSigner(t *testing.T, bundle string) (*fleetkey.Signer, error) {
 	t.Helper()
 	store := fleetkeytest.NewStore()
 	store.Set([]byte(bundle))
-	s, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{
+	ctx := clock.With(t.Context(), clock.Wall(func() time.Time { return now }))
+	s, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
 		Issuer: "https://issuer.example",
-		Now:    func() time.Time { return now },
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {

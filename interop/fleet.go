@@ -13,6 +13,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // This file is the server side: per algorithm a fleet of two instances on one
@@ -43,9 +44,9 @@ func newFleet(ctx context.Context, issuer, algorithm string) (*fleet, error) {
 	f := &fleet{issuer: issuer}
 	cfg := fleetkey.Config{
 		Issuer: issuer, Audience: []string{audience}, Algorithm: algorithm, TokenTTL: tokenTTL,
-		Now:    func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) },
 		Logger: slog.New(slog.DiscardHandler),
 	}
+	ctx = clock.With(ctx, clock.Wall(func() time.Time { return time.Now().Add(time.Duration(f.ahead.Load())) }))
 	store := fleetkeytest.NewStore()
 	var err error
 	if f.issuing, err = fleetkey.NewSigner(ctx, store, cfg); err != nil {

@@ -74,7 +74,7 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 		o.ObserveInt64(loads, int64(c.FailedLoads), set, outcome("error"))
 		o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the one time by the machine's clock
 		for _, k := range status.Keys {
-			if k.Role == fleetkey.Signing {
+			if k.Role == fleetkey.RoleSigning {
 				o.ObserveFloat64(age, status.Time.Sub(k.NotBefore).Seconds(), set)
 				o.ObserveFloat64(remaining, k.NotAfter.Sub(status.Time).Seconds(), set)
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/clock"
 	"github.com/fleetkey/fleetkey/otelfleetkey"
 )
 
@@ -97,9 +98,9 @@ func TestOverdue(t *testing.T) {
 			return f
 		})
 		cfg := fleetkey.Config{Issuer: "https://issuer.example", Algorithm: "ES256", RefreshEvery: 12 * time.Hour,
-			Rotation: fleetkey.Rotation{Every: every, Announce: announce + 24*time.Hour},
-			Now:      func() time.Time { return time.Now().Add(ahead) }}
-		s, err := fleetkey.NewSigner(t.Context(), store, cfg)
+			Rotation: fleetkey.Rotation{Every: every, Announce: announce + 24*time.Hour}}
+		wall := clock.Wall(func() time.Time { return time.Now().Add(ahead) })
+		s, err := fleetkey.NewSigner(clock.With(t.Context(), wall), store, cfg)
 		require.NoError(t, err)
 		defer s.Close()
 		reader := sdk.NewManualReader()
@@ -110,7 +111,7 @@ func TestOverdue(t *testing.T) {
 		require.NotZero(t, due)
 
 		for _, now := range []time.Time{key.NotBefore.Add(time.Hour), due, due.Add(time.Hour), key.NotAfter.Add(-time.Minute)} {
-			time.Sleep(now.Sub(cfg.Now()))
+			time.Sleep(now.Sub(wall.Now()))
 			points := collect(t, reader)
 			require.Equal(t, max(0, now.Sub(due)).Seconds(), points["fleetkey.rotation.overdue"], now)
 			require.Equal(t, now.Sub(key.NotBefore).Seconds(), points["fleetkey.signing_key.age"], now)

@@ -29,6 +29,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // This file makes what the scripts need: tokens, keys of the past, and the
@@ -86,8 +87,9 @@ func fixture() {
 }
 
 func signerAt(store fleetkey.KeyStore, now time.Time) (*fleetkey.Signer, error) {
-	return fleetkey.NewSigner(context.Background(), store, fleetkey.Config{
-		Issuer: issuer, Now: func() time.Time { return now }, Logger: slog.New(slog.DiscardHandler),
+	ctx := clock.With(context.Background(), clock.Wall(func() time.Time { return now }))
+	return fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer: issuer, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 

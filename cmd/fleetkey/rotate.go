@@ -50,7 +50,7 @@ func (c *rotateCmd) Run(a *app) error {
 // announced returns the kid of the key that takes over next.
 func announced(s fleetkey.Status) string {
 	for _, k := range s.Keys {
-		if k.Role == fleetkey.Announced && k.NotBefore.Equal(s.NextActivation) {
+		if k.Role == fleetkey.RoleAnnounced && k.NotBefore.Equal(s.NextActivation) {
 			return k.KeyID
 		}
 	}

@@ -46,7 +46,7 @@ func printStatus(a *app, s fleetkey.Status) error {
 	_, _ = fmt.Fprintln(table, "KID\tALG\tROLE\tSIGNS FROM\tTRUSTED UNTIL\tCERTIFICATE ENDS")
 	for _, k := range s.Keys {
 		from := stamp(k.NotBefore)
-		if k.Role == fleetkey.VerifyOnly {
+		if k.Role == fleetkey.RoleFormer {
 			from = "-"
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, k.Algorithm, k.Role, from, stamp(k.TrustedUntil), stamp(k.NotAfter))

@@ -37,7 +37,7 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 			}
 		}
 		begins, replaced := k.NotBefore, successor(s, k)
-		if k.Role == fleetkey.VerifyOnly {
+		if k.Role == fleetkey.RoleFormer {
 			begins, replaced = start, start
 		}
 		if replaced.IsZero() || replaced.After(k.TrustedUntil) {
@@ -87,7 +87,7 @@ func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
 func successor(s fleetkey.Status, k fleetkey.KeyInfo) time.Time {
 	var next time.Time
 	for _, other := range s.Keys {
-		newer := other.NotBefore.After(k.NotBefore) && other.Role != fleetkey.VerifyOnly
+		newer := other.NotBefore.After(k.NotBefore) && other.Role != fleetkey.RoleFormer
 		if newer && (next.IsZero() || other.NotBefore.Before(next)) {
 			next = other.NotBefore
 		}

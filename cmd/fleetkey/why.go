@@ -26,7 +26,7 @@ func whyUnknown(entries []entry, s fleetkey.Status, said claimed) string {
 		}
 		next := successor(s, k)
 		switch {
-		case k.Role == fleetkey.VerifyOnly || k.Role != fleetkey.Gone:
+		case k.Role == fleetkey.RoleFormer || k.Role != fleetkey.RoleGone:
 			return "The key is known and trusted, so the token was altered, or signed with another key under its kid."
 		case next.IsZero():
 			return fmt.Sprintf("The key's certificate ended at %s.", stamp(k.NotAfter))
@@ -41,7 +41,7 @@ func guess(s fleetkey.Status, said claimed) string {
 	var oldest, then *fleetkey.KeyInfo
 	for i := range s.Keys { // newest first
 		k := &s.Keys[i]
-		if k.Role == fleetkey.VerifyOnly {
+		if k.Role == fleetkey.RoleFormer {
 			continue
 		}
 		oldest = k

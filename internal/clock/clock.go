@@ -1,0 +1,52 @@
+// Package clock is where a signer gets the time from: package time, unless its
+// context carries another clock. A test that needs one clock for everybody runs in
+// testing/synctest; this package is for tests in which the clocks of a fleet differ,
+// jump, or stand still while a machine is suspended.
+package clock
+
+import (
+	"context"
+	"time"
+)
+
+// A Clock is the pair of clocks that a machine has. Its methods are called from
+// many goroutines.
+type Clock interface {
+	// Now returns the wall clock, which may be wrong and may jump.
+	Now() time.Time
+	// Monotonic returns the time since some fixed moment. It never jumps, and may
+	// stand still while the machine is suspended.
+	Monotonic() time.Duration
+}
+
+type contextKey struct{}
+
+// With returns a context that carries a clock.
+func With(ctx context.Context, c Clock) context.Context {
+	return context.WithValue(ctx, contextKey{}, c)
+}
+
+// From returns the clock that a context carries. Without one it is that of package
+// time.
+func From(ctx context.Context) Clock {
+	if c, ok := ctx.Value(contextKey{}).(Clock); ok {
+		return c
+	}
+	return system{time.Now()}
+}
+
+type system struct{ start time.Time }
+
+func (system) Now() time.Time             { return time.Now() }
+func (c system) Monotonic() time.Duration { return time.Since(c.start) }
+
+// Wall returns a clock whose wall clock is now, next to the monotonic clock of
+// package time.
+func Wall(now func() time.Time) Clock { return wall{system{time.Now()}, now} }
+
+type wall struct {
+	system
+	now func() time.Time
+}
+
+func (c wall) Now() time.Time { return c.now() }
