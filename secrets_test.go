@@ -150,7 +150,7 @@ func (w *witness) life(t *testing.T, alg string) []byte {
 	adopted.Set(oldBundle)
 	cfg.Adopt = spyStore{adopted, w.detector}
 
-	s, err := fleetkey.NewSigner(t.Context(), store, cfg)
+	s, err := fleetkey.NewSigner(by(w.now), store, cfg)
 	require.NoError(t, err)
 	first := s.SigningKey()
 	for _, step := range []func() error{
@@ -246,7 +246,7 @@ func (w *witness) failures(t *testing.T, alg string, good []byte) {
 	for _, fault := range []error{fleetkey.ErrAccessDenied, fleetkey.ErrConflict, fleetkey.ErrNotExist, fleetkey.ErrUnavailable, io.ErrUnexpectedEOF} {
 		cell := fleetkeytest.NewStore()
 		cell.Set(good)
-		s, err := fleetkey.NewSigner(t.Context(), spyStore{cell, w.detector}, w.config(alg))
+		s, err := fleetkey.NewSigner(by(w.now), spyStore{cell, w.detector}, w.config(alg))
 		require.NoError(t, err)
 		cell.SetHook(func(c fleetkeytest.Call) fleetkeytest.Fault {
 			if c.Op == fleetkeytest.OpSave {
@@ -264,7 +264,7 @@ func (w *witness) failures(t *testing.T, alg string, good []byte) {
 		w.answers(t, s)
 		require.NoError(t, s.Close())
 		if fault != fleetkey.ErrConflict && fault != fleetkey.ErrNotExist {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+			ctx, cancel := context.WithTimeout(by(w.now), time.Millisecond)
 			_, err = fleetkey.NewSigner(ctx, spyStore{cell, w.detector}, w.config(alg))
 			cancel()
 			w.failed(t, "NewSigner", err)
@@ -348,7 +348,7 @@ func (w *witness) aws(t *testing.T, alg string, good []byte) {
 	}
 	w.print("the AWS store", store)
 	w.print("the AWS store's fields", *store)
-	s, err := fleetkey.NewSigner(t.Context(), store, w.config(alg))
+	s, err := fleetkey.NewSigner(by(w.now), store, w.config(alg))
 	require.NoError(t, err)
 	w.answers(t, s)
 	require.NoError(t, s.Close())
