@@ -1,0 +1,118 @@
+// Package testkit holds what the tests of fleetkey share: configurations, signers that
+// end with their test, and clocks that are wrong. It uses the public API only.
+package testkit
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/clock"
+)
+
+// Issuer is the issuer of Config.
+const Issuer = "https://issuer.example"
+
+// Day is 24 hours.
+const Day = 24 * time.Hour
+
+// Config returns a configuration with cheap keys, no log and no rotation.
+func Config() fleetkey.Config {
+	return fleetkey.Config{Issuer: Issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}
+}
+
+// Rotating returns Config with a new key every 90 days.
+func Rotating() fleetkey.Config {
+	cfg := Config()
+	cfg.Rotation.Every = 90 * Day
+	return cfg
+}
+
+// Lazily makes years of virtual time pass quickly, with fewer loads in them.
+func Lazily(cfg fleetkey.Config) fleetkey.Config {
+	cfg.RefreshEvery = 6 * time.Hour
+	return cfg
+}
+
+// Long returns the second value where FLEETKEY_LONG=1 asks for the long form of a
+// test, and the first one otherwise.
+func Long[T any](short, long T) T {
+	if os.Getenv("FLEETKEY_LONG") == "1" {
+		return long
+	}
+	return short
+}
+
+// By returns a context whose signers go by a wall clock.
+func By(now func() time.Time) context.Context {
+	return clock.With(context.Background(), clock.Wall(now))
+}
+
+// At returns a context whose signers always see the same moment.
+func At(moment time.Time) context.Context { return By(func() time.Time { return moment }) }
+
+// Off returns a wall clock that is ahead by d, or behind if d is negative.
+func Off(d time.Duration) func() time.Time {
+	return func() time.Time { return time.Now().Add(d) }
+}
+
+// Start returns a signer that is closed when the test ends.
+func Start(t testing.TB, store fleetkey.KeyStore, cfg fleetkey.Config) *fleetkey.Signer {
+	t.Helper()
+	return StartBy(t, time.Now, store, cfg)
+}
+
+// StartBy is Start with a wall clock.
+func StartBy(t testing.TB, now func() time.Time, store fleetkey.KeyStore, cfg fleetkey.Config) *fleetkey.Signer {
+	t.Helper()
+	s, err := fleetkey.NewSigner(By(now), store, cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// Issue returns a token for alice.
+func Issue(t testing.TB, s *fleetkey.Signer) string {
+	t.Helper()
+	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
+	require.NoError(t, err)
+	return token
+}
+
+// Accepts requires that every signer accepts a token.
+func Accepts(t testing.TB, token string, signers ...*fleetkey.Signer) {
+	t.Helper()
+	for i, s := range signers {
+		_, err := s.Verify(t.Context(), token)
+		require.NoError(t, err, "signer %d", i)
+	}
+}
+
+// Refuses requires that every signer rejects a token with an error.
+func Refuses(t testing.TB, want error, token string, signers ...*fleetkey.Signer) {
+	t.Helper()
+	for i, s := range signers {
+		got, err := s.Verify(t.Context(), token)
+		require.ErrorIs(t, err, want, "signer %d", i)
+		require.Nil(t, got)
+	}
+}
+
+// Fail returns a hook for a fleetkeytest.Store that makes every call of the given
+// operations fail.
+func Fail(err error, ops ...fleetkeytest.Op) func(fleetkeytest.Call) fleetkeytest.Fault {
+	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+		for _, op := range ops {
+			if c.Op == op {
+				f.Err = err
+			}
+		}
+		return f
+	}
+}
