@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // This file moves the key that an instance had for itself into the store that a
@@ -15,7 +17,7 @@ import (
 
 // An adoption is a key set on its way from Config.Adopt.
 type adoption struct {
-	set     *keySet
+	set     *keyset.Set
 	bundle  []byte
 	version Version // of the store that it comes from
 }
@@ -49,51 +51,52 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	if err != nil {
 		return fail(err)
 	}
-	set, err := parseKeySet(bundle)
+	set, err := keyset.Parse(bundle)
 	if err != nil {
 		return fail(err)
 	}
-	if len(set.private()) == 0 || bytes.Contains(bundle, []byte(movedNote(s.store))) {
+	if len(set.Private()) == 0 || bytes.Contains(bundle, []byte(movedNote(s.store))) {
 		return nil, nil
 	}
-	if set.signing(s.clock.Now()) == nil {
-		if set, err = set.rotated(s.clock.Now(), &s.cfg); err != nil {
+	if set.Signing(s.verifier.clock.Now()) == nil {
+		if set, err = set.Rotate(s.verifier.clock.Now(), &s.verifier.policy); err != nil {
 			return fail(err)
 		}
 	}
-	if err := s.adopt(set, ""); err != nil {
+	if err := s.verifier.adopt(set, ""); err != nil {
 		return fail(err)
 	}
+	s.cfg.Logger.Info("adopting signing keys", "from", storeName(s.cfg.Adopt), "kids", set.IDs())
 	return &adoption{set, bundle, version}, nil
 }
 
-// finishAdoption sees to it that the whole fleet trusts the keys that did not
+// finishAdoption makes the whole fleet trust the keys that did not
 // become the shared ones, for as long as their tokens may live, and notes that
 // in the store that they came from, so that the next start does not do it again.
-// It needs rights to write only if another instance's key was first. Failure
+// It requires permission to write only if another instance's key was first. Failure
 // costs at most those tokens, so it is logged and the server starts.
 func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
-	err := s.change(ctx, "adopt", func(shared *keySet, now time.Time) (*keySet, error) {
-		keys, revoked := slices.Clone(shared.keys), shared.revoked()
-		for _, k := range a.set.private() {
+	err := s.change(ctx, "adopt", func(shared *keyset.Set, now time.Time) (*keyset.Set, error) {
+		keys, revoked := slices.Clone(shared.Keys), shared.Revoked()
+		for _, k := range a.set.Private() {
 			end := now.Add(s.cfg.Rotation.Retain)
-			if k.cert.NotAfter.Before(end) {
-				end = k.cert.NotAfter
+			if k.Cert.NotAfter.Before(end) {
+				end = k.Cert.NotAfter
 			}
-			unused := k.cert.NotBefore.After(now.Add(2 * s.cfg.ClockSkew))
-			if shared.find(k.id) != nil || slices.Contains(revoked, k.id) || unused || !now.Before(end) {
+			unused := k.Cert.NotBefore.After(now.Add(2 * s.cfg.ClockSkew))
+			if shared.Find(k.ID) != nil || slices.Contains(revoked, k.ID) || unused || !now.Before(end) {
 				continue
 			}
-			retired, err := k.retire(end)
+			retired, err := s.verifier.policy.Retire(k, end)
 			if err != nil {
 				return nil, err
 			}
 			keys = append(keys, retired)
 		}
-		if len(keys) == len(shared.keys) {
+		if len(keys) == len(shared.Keys) {
 			return nil, nil
 		}
-		return newKeySet(keys...), nil
+		return keyset.New(keys...), nil
 	})
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)
@@ -104,15 +107,4 @@ func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
 		s.cfg.Logger.Warn("the old keys could not be moved to the end; other instances may refuse the tokens that this one has signed with them, and the next start tries again",
 			"from", storeName(s.cfg.Adopt), "store", storeName(s.store), "err", err)
 	}
-}
-
-// private returns the keys that have their private half.
-func (s *keySet) private() []*key {
-	var keys []*key
-	for _, k := range s.keys {
-		if k.private != nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys
 }

@@ -1,7 +1,6 @@
 package fleetkey
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -11,138 +10,77 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
-	"errors"
 	"fmt"
 	"net/url"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// An algorithm is one way to sign: its JOSE name (RFC 7518 section 3.1, RFC
-// 8037 section 3.1), golang-jwt's implementation, and the certificates and keys
-// that go with it. A key has exactly one algorithm (RFC 8725 section 3.1), and
-// it comes from the certificate, never from a token.
-type algorithm struct {
-	name     string
-	method   jwt.SigningMethod
-	certSig  x509.SignatureAlgorithm // how a self-signed certificate is signed
-	generate func() (crypto.Signer, error)
+// A certMaker generates the fleet's keys and self-signed certificates. Nothing else
+// does. It is the keyset.Maker of a Signer.
+type certMaker struct{ commonName string }
+
+const (
+	rsaBits = 2048
+	// certYears is how long a certificate lives, with or without rotation: a key ends
+	// when its successor takes over, and a fleet that cannot make one should continue
+	// rather than stop.
+	certYears = 10
+)
+
+// certAlgorithms says, by JOSE name, how a certificate is signed and how a key is
+// generated.
+var certAlgorithms = map[string]struct {
+	signature x509.SignatureAlgorithm
+	generate  func() (crypto.Signer, error)
+}{
+	"RS256": {x509.SHA256WithRSA, generateRSA},
+	"PS256": {x509.SHA256WithRSAPSS, generateRSA},
+	"ES256": {x509.ECDSAWithSHA256, func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }},
+	"ES384": {x509.ECDSAWithSHA384, func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) }},
+	"EdDSA": {x509.PureEd25519, func() (crypto.Signer, error) {
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return private, err
+	}},
 }
 
-const rsaBits = 2048
+func generateRSA() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, rsaBits) }
 
-// algorithmNamed returns the algorithm of a JOSE name. The methods are held
-// here, not looked up in golang-jwt's registry, which any dependency of a
-// program can change.
-func algorithmNamed(name string) (algorithm, error) {
-	newRSA := func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, rsaBits) }
-	newEC := func(c elliptic.Curve) func() (crypto.Signer, error) {
-		return func() (crypto.Signer, error) { return ecdsa.GenerateKey(c, rand.Reader) }
-	}
-	switch name {
-	case "RS256":
-		return algorithm{name, jwt.SigningMethodRS256, x509.SHA256WithRSA, newRSA}, nil
-	case "PS256":
-		// golang-jwt's own PS256 verifies any salt length; RFC 7518 section
-		// 3.5 wants the length of the hash.
-		strict := &jwt.SigningMethodRSAPSS{
-			SigningMethodRSA: jwt.SigningMethodPS256.SigningMethodRSA,
-			Options:          &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: crypto.SHA256},
-		}
-		return algorithm{name, strict, x509.SHA256WithRSAPSS, newRSA}, nil
-	case "ES256":
-		return algorithm{name, jwt.SigningMethodES256, x509.ECDSAWithSHA256, newEC(elliptic.P256())}, nil
-	case "ES384":
-		return algorithm{name, jwt.SigningMethodES384, x509.ECDSAWithSHA384, newEC(elliptic.P384())}, nil
-	case "EdDSA":
-		return algorithm{name, jwt.SigningMethodEdDSA, x509.PureEd25519, func() (crypto.Signer, error) {
-			_, private, err := ed25519.GenerateKey(rand.Reader)
-			return private, err
-		}}, nil
-	}
-	return algorithm{}, fmt.Errorf("unknown algorithm %q: use RS256, PS256, ES256, ES384 or EdDSA", name)
-}
-
-// algorithmOf returns the one algorithm that the key of a certificate signs
-// with, or an error if the key is of a kind or strength that is not to be
-// trusted.
-func algorithmOf(cert *x509.Certificate) (algorithm, error) {
-	switch public := cert.PublicKey.(type) {
-	case *rsa.PublicKey:
-		if public.N.BitLen() < rsaBits {
-			return algorithm{}, fmt.Errorf("the RSA key has %d bits; at least %d are needed", public.N.BitLen(), rsaBits)
-		}
-		if public.E < 65537 {
-			return algorithm{}, fmt.Errorf("the RSA key has public exponent %d; at least 65537 is needed", public.E)
-		}
-		if fromROCA(public) {
-			return algorithm{}, errors.New("the RSA key was made by a faulty chip, and its private half can be worked out from it (CVE-2017-15361)")
-		}
-		switch cert.SignatureAlgorithm {
-		case x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS:
-			if bytes.Equal(cert.RawIssuer, cert.RawSubject) { // or it is how the authority signs
-				return algorithmNamed("PS256")
-			}
-		}
-		return algorithmNamed("RS256")
-	case *ecdsa.PublicKey:
-		switch public.Curve {
-		case elliptic.P256():
-			return algorithmNamed("ES256")
-		case elliptic.P384():
-			return algorithmNamed("ES384")
-		}
-		return algorithm{}, fmt.Errorf("the EC key is on curve %s; use P-256 or P-384", public.Params().Name)
-	case ed25519.PublicKey:
-		if lowOrder(public) {
-			return algorithm{}, errors.New("the Ed25519 key is a point of low order, under which anyone can sign")
-		}
-		return algorithmNamed("EdDSA")
-	}
-	return algorithm{}, fmt.Errorf("keys of type %T are not supported; use RSA, P-256, P-384 or Ed25519", cert.PublicKey)
-}
-
-// newKey generates a key of the named algorithm and a self-signed certificate
-// for it, with marks as its alternative names (see rotation.go). The certificate
-// lives ten years, with rotation as without: what ends a key is its successor,
-// and a fleet that cannot make one had better go on than stop.
-func newKey(algorithmName, commonName string, notBefore time.Time, marks ...*url.URL) (*key, error) {
-	alg, err := algorithmNamed(algorithmName)
-	if err != nil {
-		return nil, err
-	}
+// New generates a key of the named algorithm and a self-signed certificate for it, with
+// names as its alternative names.
+func (m certMaker) New(algorithm string, notBefore time.Time, names []*url.URL) (crypto.Signer, *x509.Certificate, error) {
+	alg := certAlgorithms[algorithm]
 	private, err := alg.generate()
 	if err != nil {
-		return nil, fmt.Errorf("generate an %s key: %w", alg.name, err)
+		return nil, nil, fmt.Errorf("generate an %s key: %w", algorithm, err)
 	}
-	subject, err := asn1.Marshal(pkix.Name{CommonName: commonName}.ToRDNSequence())
+	subject, err := asn1.Marshal(pkix.Name{CommonName: m.commonName}.ToRDNSequence())
 	if err != nil {
-		return nil, fmt.Errorf("encode the common name %q: %w", commonName, err)
+		return nil, nil, fmt.Errorf("encode the common name %q: %w", m.commonName, err)
 	}
-	cert, err := selfSigned(alg, private, subject, notBefore, notBefore.AddDate(10, 0, 0), marks)
-	if err != nil {
-		return nil, err
-	}
-	return makeKey(cert, private)
+	cert, err := selfSigned(&x509.Certificate{RawSubject: subject, NotBefore: notBefore, NotAfter: notBefore.AddDate(certYears, 0, 0),
+		SignatureAlgorithm: alg.signature, URIs: names}, private)
+	return private, cert, err
 }
 
-// selfSigned makes a certificate by a key for itself. The times are cut to whole
-// seconds, which is what a certificate can say.
-func selfSigned(alg algorithm, private crypto.Signer, rawSubject []byte, notBefore, notAfter time.Time, marks []*url.URL) (*x509.Certificate, error) {
-	template := &x509.Certificate{
-		// No SerialNumber: CreateCertificate draws a random one.
-		RawSubject:            rawSubject,
-		NotBefore:             notBefore.UTC().Truncate(time.Second),
-		NotAfter:              notAfter.UTC().Truncate(time.Second),
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		SignatureAlgorithm:    alg.certSig,
-		BasicConstraintsValid: true,
-		URIs:                  marks,
-	}
+// Again signs a certificate for a key once more, with another end and other alternative
+// names.
+func (m certMaker) Again(k *keyset.Key, notAfter time.Time, names []*url.URL) (*x509.Certificate, error) {
+	return selfSigned(&x509.Certificate{RawSubject: k.Cert.RawSubject, NotBefore: k.Cert.NotBefore, NotAfter: notAfter,
+		SignatureAlgorithm: certAlgorithms[k.Alg.Name].signature, URIs: names}, k.Private)
+}
+
+// selfSigned completes a template and signs it by its own key. The times are truncated
+// to seconds, which is what a certificate can say. It gets a random serial number.
+func selfSigned(template *x509.Certificate, private crypto.Signer) (*x509.Certificate, error) {
+	template.NotBefore = template.NotBefore.UTC().Truncate(time.Second)
+	template.NotAfter = template.NotAfter.UTC().Truncate(time.Second)
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.BasicConstraintsValid = true
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {
-		return nil, fmt.Errorf("sign a certificate with the %s key: %w", alg.name, err)
+		return nil, fmt.Errorf("sign a certificate: %w", err)
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {

@@ -62,7 +62,7 @@ func TestCertificateEnds(t *testing.T) {
 		require.Empty(t, s.Status().Warnings())
 		time.Sleep(3 * 24 * time.Hour)
 		synctest.Wait()
-		require.Contains(t, log.String(), "comes to its end")
+		require.Contains(t, log.String(), "ends soon")
 		require.NotEmpty(t, s.Status().Warnings())
 		last := end.Add(-time.Hour - 2*time.Minute)
 		time.Sleep(time.Until(last))

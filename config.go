@@ -9,6 +9,9 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // Config says how a [Signer] works. Issuer is all that it needs; every other
@@ -140,7 +143,7 @@ func (c Config) withDefaults() (Config, error) {
 		}
 	}
 	setDefault(&c.Algorithm, "RS256")
-	if _, err := algorithmNamed(c.Algorithm); err != nil {
+	if _, err := jws.AlgorithmNamed(c.Algorithm); err != nil {
 		return c, fmt.Errorf("Config.Algorithm: %w", err)
 	}
 	if c.CommonName == "" {
@@ -191,13 +194,10 @@ func (c *Config) leastAnnounce() time.Duration {
 	return 2*c.RefreshEvery + c.JWKSMaxAge + 2*c.ClockSkew
 }
 
-// patience is how long a key stays in the bundle after it is done.
-func (c *Config) patience() time.Duration {
-	wait := 7 * 24 * time.Hour
-	if c.Rotation.Every > 0 {
-		wait = min(wait, c.Rotation.Every/4)
-	}
-	return max(wait, 2*c.ClockSkew)
+// policy is the part of c that key sets are made by.
+func (c *Config) policy() keyset.Policy {
+	return keyset.Policy{Algorithm: c.Algorithm, Every: c.Rotation.Every, Announce: c.Rotation.Announce, Retain: c.Rotation.Retain,
+		MaxTokenTTL: c.MaxTokenTTL, ClockSkew: c.ClockSkew, RefreshEvery: c.RefreshEvery, Maker: certMaker{c.CommonName}}
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -233,7 +233,8 @@ func (c Config) checkBounds() error {
 	if c.Rotation.Every < c.Rotation.Announce {
 		return fmt.Errorf("Config.Rotation.Every %v is less than Announce %v, the time that it takes to replace a key", c.Rotation.Every, c.Rotation.Announce)
 	}
-	if keys := (c.Rotation.Retain+c.patience())/c.Rotation.Every + 3; keys > maxKeys {
+	policy := c.policy()
+	if keys := (c.Rotation.Retain+policy.Patience())/c.Rotation.Every + 3; keys > maxKeys {
 		return fmt.Errorf("Config.Rotation would keep %d keys, by Retain %v and Every %v; a bundle has room for %d", keys, c.Rotation.Retain, c.Rotation.Every, maxKeys)
 	}
 	return nil

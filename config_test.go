@@ -163,7 +163,7 @@ func TestDefaultCommonName(t *testing.T) {
 		require.NoError(t, err, issuer)
 		assert.Equal(t, want, c.CommonName)
 		assert.True(t, utf8.ValidString(c.CommonName))
-		_, err = newKey(c.Algorithm, c.CommonName, may)
+		_, _, err = certMaker{c.CommonName}.New(c.Algorithm, time.Now(), nil)
 		assert.NoError(t, err, issuer)
 	}
 }

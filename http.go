@@ -30,13 +30,13 @@ const DiscoveryPath = "/.well-known/openid-configuration"
 func (s *Signer) JWKS() http.Handler {
 	cacheControl := "public, max-age=" + strconv.FormatInt(int64(s.cfg.JWKSMaxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		snap := s.current.Load()
-		if snap.jwks == nil {
+		current := s.verifier.current.Load()
+		if current.JWKS == nil {
 			w.Header().Set("Cache-Control", "no-store")
 			http.Error(w, "no key is trusted now", http.StatusServiceUnavailable)
 			return
 		}
-		serveJSON(w, r, snap.jwks, snap.etag, cacheControl)
+		serveJSON(w, r, current.JWKS, current.ETag, cacheControl)
 	})
 }
 
@@ -109,8 +109,7 @@ func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheC
 
 type contextKey struct{}
 
-// FromContext returns the token that [Signer.Require] has verified for a
-// request.
+// FromContext returns the token that [Verifier.Require] has verified for a request.
 func FromContext(ctx context.Context) (*Token, bool) {
 	t, ok := ctx.Value(contextKey{}).(*Token)
 	return t, ok
@@ -121,7 +120,7 @@ func FromContext(ctx context.Context) (*Token, bool) {
 // all the given scopes. [FromContext] then returns the token. Others get 400,
 // 401 or 403 and a WWW-Authenticate header (RFC 6750 section 3); the answer
 // tells the class of the error, not the cause.
-func (s *Signer) Require(scopes ...string) func(http.Handler) http.Handler {
+func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 	needed := strings.Join(scopes, " ")
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +133,7 @@ func (s *Signer) Require(scopes ...string) func(http.Handler) http.Handler {
 				refuse(w, http.StatusUnauthorized, "")
 				return
 			}
-			token, err := s.Verify(r.Context(), raw)
+			token, err := v.Verify(r.Context(), raw)
 			if err != nil {
 				refuse(w, http.StatusUnauthorized, `error="invalid_token", error_description="`+publicReason(err)+`"`)
 				return
@@ -172,8 +171,8 @@ func bearer(h http.Header) (string, error) {
 	return token, nil
 }
 
-// publicReason is what a client may be told: that it should get a new token, or
-// that this one is of no use here.
+// publicReason is what a client may know: that it should get a new token, or that this
+// one cannot be used here.
 func publicReason(err error) string {
 	if errors.Is(err, ErrExpired) {
 		return "the token is expired"

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // A KeyStore keeps one bundle of keys in a place that every instance of a
@@ -54,7 +56,7 @@ type Version string
 // MaxBundleSize is the largest bundle, in bytes, that a [KeyStore] has to take
 // and that a [Signer] reads. It is the limit of an AWS Secrets Manager value,
 // and room for more than twenty RSA-2048 keys.
-const MaxBundleSize = 64 << 10
+const MaxBundleSize = keyset.MaxBundleSize
 
 // Errors of a [KeyStore], to be matched with [errors.Is].
 var (
@@ -77,3 +79,11 @@ var (
 	// anything. FileStore never returns it: an unreadable file exists.
 	ErrAccessDenied = fmt.Errorf("the store denies access: %w", fs.ErrPermission)
 )
+
+// storeName is how a store names itself in errors and logs.
+func storeName(store KeyStore) string {
+	if named, ok := store.(fmt.Stringer); ok {
+		return named.String()
+	}
+	return fmt.Sprintf("%T", store)
+}

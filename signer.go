@@ -6,28 +6,28 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"sync/atomic"
+	"net/http"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
 // A Signer issues and verifies access tokens with the key set that its store
 // keeps for the whole fleet. It works from memory: Issue and Verify neither
-// lock nor wait for the store, but for one case: a token signed by a key not
+// lock nor wait for the store, with one exception: a token signed by a key not
 // seen before makes Verify look for it in the store, at most once in 10 seconds.
 //
 // All methods may be called at the same time.
 type Signer struct {
-	cfg   Config
-	store KeyStore
-	clock clock.Clock
-
-	current atomic.Pointer[snapshot]
-	health  atomic.Pointer[health]
-	refresher
-	counters counters
+	cfg      Config
+	store    KeyStore
+	verifier *Verifier
+	rotation rotation
 }
 
 const (
@@ -35,8 +35,6 @@ const (
 	storeTimeout = 30 * time.Second
 	// emptyTimeout bounds the wait for the winner's bundle after a lost create.
 	emptyTimeout = 10 * time.Second
-	// staleRead is how long after a change a store may still show what was before.
-	staleRead = time.Minute
 	// firstRetry is the first of the growing waits for an unavailable store.
 	firstRetry = time.Second
 )
@@ -54,7 +52,7 @@ const (
 // With Config.Adopt, an empty store gets the key set of that other store
 // instead of a new one, under the same kids, so that live tokens stay valid. If
 // another instance was first, the old certificates are added to its set, to be
-// trusted for Rotation.Retain (this needs rights to write). Either way a note in
+// trusted for Rotation.Retain (this requires permission to write). Either way a note in
 // the other store then says so, and the next start leaves it alone. If that store
 // cannot be written, remove it yourself: each start renews that trust, for a key
 // revoked long ago as well.
@@ -70,39 +68,27 @@ func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 }
 
 func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
-	s := &Signer{cfg: cfg, store: store, clock: clock.From(ctx)}
+	s := &Signer{cfg: cfg, store: store, verifier: newVerifier(ctx, store, &cfg)}
+	s.rotation.watch = clock.NewWatch(s.verifier.clock)
 	adoption, err := s.start(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: start: %w", err)
 	}
-	s.startRefreshing()
+	s.verifier.refresh = refresh.Start(refresh.Options{Every: cfg.RefreshEvery, Clock: s.verifier.clock,
+		Load: s.reload, Report: s.report, Then: s.maintain})
 	if adoption != nil {
 		s.finishAdoption(ctx, adoption)
 	}
 	return s, nil
 }
 
-// Format prints the name of the store, whatever the verb. The keys are left out,
-// and so are the fields, which change while fmt would read them.
-func (s *Signer) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "signer with the keys of %s", storeName(s.store))
-}
-
-// storeName is how a store names itself in errors and logs.
-func storeName(store KeyStore) string {
-	if named, ok := store.(fmt.Stringer); ok {
-		return named.String()
-	}
-	return fmt.Sprintf("%T", store)
-}
-
-// start fills the first snapshot. It tries again while a store is unavailable.
+// start fills the first view. It tries again while a store is unavailable.
 func (s *Signer) start(ctx context.Context) (*adoption, error) {
 	var (
 		begun *adoption
 		// The key that it may have to generate is made once, so that a create
-		// whose reply was lost is recognised as our own.
-		first *keySet
+		// whose reply was lost is recognized as our own.
+		first *keyset.Set
 	)
 	for wait := firstRetry; ; wait = min(2*wait, s.cfg.RefreshEvery) {
 		var err error
@@ -121,7 +107,7 @@ func (s *Signer) start(ctx context.Context) (*adoption, error) {
 			return nil, err
 		}
 		s.cfg.Logger.Warn("cannot read the signing keys yet, will try again", "store", storeName(s.store), "wait", wait, "err", err)
-		if !sleep(ctx, jitter(wait)) {
+		if !refresh.Sleep(ctx, refresh.Jitter(wait)) {
 			return nil, errors.Join(ctx.Err(), err)
 		}
 	}
@@ -131,27 +117,27 @@ func (s *Signer) start(ctx context.Context) (*adoption, error) {
 // none. A refusal of the very first read may hide that it has none, and to
 // create never overwrites, so it is tried then too; the answer still has to be
 // read afterwards, since a signer that cannot read cannot stay fresh.
-func (s *Signer) loadOrCreate(ctx context.Context, first **keySet) error {
+func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	err := s.load(ctx)
 	if !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrAccessDenied) {
 		return err
 	}
 	if *first == nil {
-		k, err := newKeyForNow(s.clock.Now(), &s.cfg)
+		k, err := s.verifier.policy.NewKeyForNow(s.verifier.clock.Now())
 		if err != nil {
 			return err
 		}
-		*first = newKeySet(k)
+		*first = keyset.New(k)
 	}
-	bundle, encodeErr := (*first).encode()
+	bundle, encodeErr := (*first).Encode()
 	if encodeErr != nil {
 		return encodeErr
 	}
 	version, saveErr := s.save(ctx, bundle, "")
 	switch {
 	case saveErr == nil && errors.Is(err, ErrNotExist):
-		s.cfg.Logger.Info("created the first signing key", "store", storeName(s.store), "kid", (*first).keys[0].id, "version", version)
-		return s.adopt(*first, version)
+		s.cfg.Logger.Info("created the first signing key", "store", storeName(s.store), "kid", (*first).Keys[0].ID, "version", version)
+		return s.verifier.adopt(*first, version)
 	case saveErr == nil || errors.Is(saveErr, ErrConflict):
 		return s.loadWinner(ctx)
 	case errors.Is(saveErr, ErrAccessDenied):
@@ -170,7 +156,7 @@ func (s *Signer) loadWinner(ctx context.Context) error {
 		if !errors.Is(err, ErrNotExist) {
 			return err
 		}
-		if !sleep(ctx, jitter(wait)) {
+		if !refresh.Sleep(ctx, refresh.Jitter(wait)) {
 			return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
 		}
 	}
@@ -184,17 +170,27 @@ func (s *Signer) load(ctx context.Context) error {
 	if err != nil {
 		return timedOut(ctx, err)
 	}
-	if old := s.current.Load(); old != nil {
-		asBefore := old.version == version && !old.outdated(s.clock.Now())
-		if asBefore || old.isStale(version) {
+	if old := s.verifier.current.Load(); old != nil {
+		now := s.verifier.moment()
+		unchanged := old.Version == string(version) && !old.Outdated(now.Wall)
+		if unchanged || old.IsStale(string(version), now.Monotonic) {
 			return nil
 		}
 	}
-	set, err := parseKeySet(bundle)
+	set, err := keyset.Parse(bundle)
 	if err != nil {
 		return fmt.Errorf("version %s in %s is not a key bundle: %w", version, storeName(s.store), err)
 	}
-	return s.adopt(set, version)
+	return s.verifier.adopt(set, version)
+}
+
+// reload is load, for the refresher: after a failure, trust still ends by the clock.
+func (s *Signer) reload(ctx context.Context) error {
+	err := s.load(ctx)
+	if old := s.verifier.current.Load(); err != nil && old.Outdated(s.verifier.clock.Now()) {
+		err = errors.Join(err, s.verifier.adopt(old.Set, Version(old.Version)))
+	}
+	return err
 }
 
 func (s *Signer) save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
@@ -216,24 +212,27 @@ func timedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// adopt makes a set the one that this instance works with.
-func (s *Signer) adopt(set *keySet, version Version) error {
-	old := s.current.Load()
-	known := old
-	if h := s.health.Load(); h != nil && h.age(s.clock.Now()) > s.cfg.Rotation.Retain {
-		// Out of touch for so long that what is gone may have been revoked, and
-		// the mark of that be gone as well.
-		known = nil
+// signingKey returns the key that signs now, unless a token signed by it might
+// be rejected before it expires.
+func (s *Signer) signingKey(now time.Time) (*trust.Key, error) {
+	current := s.verifier.current.Load()
+	k := current.Signing(now)
+	if k == nil {
+		return nil, current.Set.WhyNoKey(now)
 	}
-	next, err := newSnapshot(set, version, known, s.clock.Now(), &s.cfg)
-	if err != nil {
-		return err
+	if last := k.Until.Add(-s.cfg.MaxTokenTTL - 2*s.cfg.ClockSkew); now.After(last) {
+		return nil, fmt.Errorf("%w: key %s was to be replaced by %s", ErrKeyExpired, k.ID, last.Format(time.RFC3339))
 	}
-	s.current.Store(next)
-	if old == nil || old.version != version {
-		s.logAdopted(old, next)
+	if r := s.cfg.Rotation; r.Every > 0 {
+		// Worst case: the next key was announced by a slow clock, this token is dated
+		// by a fast one, and the current key is dropped by a fast one. Allow one
+		// ClockSkew for each.
+		limit := r.Announce + r.Retain - s.cfg.MaxTokenTTL - 3*s.cfg.ClockSkew - trust.StaleRead
+		if age := s.verifier.refresh.Age(now); age > limit {
+			return nil, fmt.Errorf("%w: %v, more than %v", ErrStale, age.Round(time.Second), limit)
+		}
 	}
-	return nil
+	return k, nil
 }
 
 // A SigningKey is the key that signs now, for OpenID server frameworks that do
@@ -254,52 +253,52 @@ func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.
 // log/slog.
 func (k SigningKey) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
-// SigningKey returns the key that signs now. Ask anew for every token, since
+// SigningKey returns the key that signs now. Ask again for every token, since
 // the key changes. If no key can sign, the result is the zero SigningKey.
 func (s *Signer) SigningKey() SigningKey {
-	k, err := s.signingKey(s.clock.Now())
+	k, err := s.signingKey(s.verifier.clock.Now())
 	if err != nil {
 		return SigningKey{}
 	}
-	return SigningKey{KeyID: k.id, Algorithm: k.alg.name, Signer: k.private, Certificate: k.cert}
+	return SigningKey{KeyID: k.ID, Algorithm: k.Alg.Name, Signer: k.Source.Private, Certificate: k.Cert}
 }
 
-// A PublicKey verifies tokens.
-type PublicKey struct {
-	KeyID       string
-	Algorithm   string           // JOSE name, such as RS256
-	Key         crypto.PublicKey // *rsa.PublicKey, *ecdsa.PublicKey or ed25519.PublicKey
-	Certificate *x509.Certificate
+// Verifier returns the verifying half of the Signer, for code that must not sign.
+func (s *Signer) Verifier() *Verifier { return s.verifier }
+
+// Verify checks an access token and returns what it says, as [Verifier.Verify] does.
+func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
+	return s.verifier.Verify(ctx, token)
 }
 
-// PublicKeys returns every key that is trusted now, those announced and those
-// replaced included. JWKS serves the same keys, and those of other systems under
-// every kid that they go by.
-func (s *Signer) PublicKeys() []PublicKey {
-	now := s.clock.Now()
-	var keys []PublicKey
-	for _, k := range s.current.Load().keys {
-		if now.Before(k.until) {
-			keys = append(keys, PublicKey{KeyID: k.id, Algorithm: k.alg.name, Key: k.cert.PublicKey, Certificate: k.cert})
-		}
-	}
-	return keys
+// Require returns middleware that lets a request through only if it carries a valid
+// access token, as [Verifier.Require] does.
+func (s *Signer) Require(scopes ...string) func(http.Handler) http.Handler {
+	return s.verifier.Require(scopes...)
 }
 
-// sleep waits and reports true, or false if the context ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
+// Keyfunc gives golang-jwt the key of a token, as [Verifier.Keyfunc] does.
+func (s *Signer) Keyfunc(t *jwt.Token) (any, error) { return s.verifier.Keyfunc(t) }
+
+// PublicKeys returns every key that is trusted now, including those announced and those
+// replaced. JWKS serves the same keys, and those of other systems under every kid that
+// they have.
+func (s *Signer) PublicKeys() []PublicKey { return s.verifier.PublicKeys() }
+
+// Refresh loads the key set from the store now, instead of within RefreshEvery. On
+// failure the keys stay as they are, and the error says why.
+func (s *Signer) Refresh(ctx context.Context) error { return s.verifier.Refresh(ctx) }
+
+// Close ends the background refresh, and returns when it has ended; a store call
+// that ignores its context is waited for. Issue and Verify continue to work from
+// memory with the keys of the last load.
+func (s *Signer) Close() error {
+	s.verifier.refresh.Close()
+	return nil
 }
 
-// jitter spreads the calls of a fleet: d, or up to a tenth less. It is never more,
-// since Config's bounds count on a load each RefreshEvery.
-func jitter(d time.Duration) time.Duration {
-	return d - time.Duration(rand.Float64()*0.1*float64(d))
+// Format prints the name of the store, whatever the verb. The keys are left out,
+// and so are the fields, which change while fmt would read them.
+func (s *Signer) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "signer with the keys of %s", storeName(s.store))
 }

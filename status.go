@@ -2,13 +2,19 @@ package fleetkey
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
+
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// Status is what a [Signer] knows of its keys and its store at one moment. It
-// is answered from memory.
+// Status is what a [Signer] or [Verifier] knows about its keys and its store at one
+// moment. It is answered from memory.
 type Status struct {
 	Time    time.Time // the moment, by the wall clock
 	Store   string    // how the store names itself
@@ -22,7 +28,7 @@ type Status struct {
 	NextChange     time.Time // when a key begins to sign or ends to be trusted; zero: never
 	Ending         time.Time // when the signing key's certificate ends, if that is near and no key takes over
 
-	LastLoad time.Time // when the store was last read with success, by the machine's clock
+	LastLoad time.Time // when the store was last read successfully
 	Failures int       // failed loads since
 
 	Err         error // why Issue would fail now; nil: it would not
@@ -54,40 +60,67 @@ const (
 	RoleGone      Role = "gone"      // no longer trusted; the next writer drops it
 )
 
-// Status reports the keys and how the last loads went.
+// Status reports the keys and the result of the last loads.
 func (s *Signer) Status() Status {
-	now, snap, h := s.clock.Now(), s.current.Load(), s.health.Load()
-	status := Status{
-		Time: now, Store: storeName(s.store), Version: snap.version,
-		NextChange: snap.set.nextChange(now, s.cfg.Rotation.Retain),
-		LastLoad:   h.loaded, LoadErr: h.err, Failures: h.failures, Counters: s.counters.read(),
-	}
-	if err := s.rotationErr.Load(); err != nil {
+	now, current, policy := s.verifier.clock.Now(), s.verifier.current.Load(), &s.verifier.policy
+	status := s.verifier.Status()
+	if err := s.rotation.err.Load(); err != nil {
 		status.RotationErr = *err
 	}
-	signing, err := s.signingKey(now)
+	key, err := s.signingKey(now)
 	if status.Err = err; err == nil {
-		status.SigningKeyID, status.SigningSince = signing.id, signing.cert.NotBefore
+		status.SigningKeyID, status.SigningSince = key.ID, key.Cert.NotBefore
 	}
-	if next := snap.set.announced(now, &s.cfg); next != nil {
-		status.NextActivation = next.cert.NotBefore
-	} else if k := snap.signing(now); k != nil && s.cfg.Rotation.Every > 0 { // also if Issue would fail: it may fail for want of a rotation
-		status.RotationDue = rotationDue(k.key, &s.cfg)
+	if next := current.Set.Announced(now, policy); next != nil {
+		status.NextActivation = next.Cert.NotBefore
+	} else if k := current.Set.Signing(now); k != nil && policy.Every > 0 { // also if Issue would fail for lack of a rotation
+		status.RotationDue = policy.RotationDue(k)
 	}
-	if k := snap.ending(now); k != nil {
-		status.Ending = k.cert.NotAfter
-	}
-	for _, k := range snap.keys {
-		status.Keys = append(status.Keys, KeyInfo{
-			KeyID: k.id, Algorithm: k.alg.name, Role: k.role(now, snap.signing(now)),
-			NotBefore: k.cert.NotBefore, NotAfter: k.cert.NotAfter, TrustedUntil: k.until,
-		})
+	if k := ending(current.Set, now); k != nil {
+		status.Ending = k.Cert.NotAfter
 	}
 	return status
 }
 
-// Warnings tells what an operator should look at, in words, although tokens are
-// issued and verified. It is empty if all is well.
+// Status reports the keys and the result of the last loads. Fields about signing and
+// rotation are zero. Err says that no key is trusted now.
+func (v *Verifier) Status() Status {
+	now, current, loads := v.clock.Now(), v.current.Load(), v.refresh.State()
+	status := Status{
+		Time: now, Store: v.source, Version: Version(current.Version),
+		NextChange: current.Set.NextChange(now, v.policy.Retain),
+		LastLoad:   loads.LastGood, LoadErr: loads.Err, Failures: loads.Failures, Counters: v.counters.read(loads),
+	}
+	if len(v.PublicKeys()) == 0 {
+		status.Err = fmt.Errorf("%w: no key is trusted now", ErrUnknownKey)
+	}
+	signing := current.Signing(now)
+	for _, k := range current.Keys {
+		info := KeyInfo{KeyID: k.ID, Algorithm: k.Alg.Name, Role: role(k, now, signing), TrustedUntil: k.Until}
+		if k.Cert != nil {
+			info.NotBefore, info.NotAfter = k.Cert.NotBefore, k.Cert.NotAfter
+		}
+		status.Keys = append(status.Keys, info)
+	}
+	return status
+}
+
+func role(k *trust.Key, now time.Time, signing *trust.Key) Role {
+	switch {
+	case !k.Trusted(now):
+		return RoleGone
+	case k.Former || k.Source == nil:
+		return RoleFormer
+	case k == signing:
+		return RoleSigning
+	case k.Source.Private != nil && k.Cert.NotBefore.After(now):
+		return RoleAnnounced
+	}
+	return RoleRetired
+}
+
+// Warnings says in words what an operator should look at although tokens are issued and
+// verified. It is empty if all is well.
 func (s Status) Warnings() []string {
 	var warnings []string
 	if s.LoadErr != nil {
@@ -108,9 +141,15 @@ func (s Status) Warnings() []string {
 // instance out of service for it would turn a small fault into a large one. It
 // is answered from memory and shows no key material, but the store's name and
 // errors: serve it where only operators and the load balancer can see it.
-func (s *Signer) Health() http.Handler {
+func (s *Signer) Health() http.Handler { return health(s.Status) }
+
+// Health returns a handler as [Signer.Health] does. It answers 503 when no key is
+// trusted, so that Verify would reject every token.
+func (v *Verifier) Health() http.Handler { return health(v.Status) }
+
+func health(read func() Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		status := s.Status()
+		status := read()
 		answer := struct {
 			Status       string    `json:"status"`
 			Reason       string    `json:"reason,omitempty"`
@@ -138,45 +177,6 @@ func (s *Signer) Health() http.Handler {
 	})
 }
 
-func (k *trustedKey) role(now time.Time, signing *trustedKey) Role {
-	switch {
-	case !now.Before(k.until):
-		return RoleGone
-	case k.foreign:
-		return RoleFormer
-	case k == signing:
-		return RoleSigning
-	case k.private != nil && k.cert.NotBefore.After(now):
-		return RoleAnnounced
-	}
-	return RoleRetired
-}
-
-// logAdopted tells what changed with a newly adopted set.
-func (s *Signer) logAdopted(old, next *snapshot) {
-	var kids, kept []string
-	for _, k := range next.keys {
-		kids = append(kids, k.id)
-		if k.kept {
-			kept = append(kept, k.id)
-		}
-	}
-	if next.version == "" { // of Config.Adopt, on the way here
-		s.cfg.Logger.Info("adopting signing keys", "from", storeName(s.cfg.Adopt), "kids", kids)
-		return
-	}
-	if old == nil || old.version == "" {
-		s.cfg.Logger.Info("loaded the signing keys", "store", storeName(s.store), "version", next.version, "kids", kids)
-		return
-	}
-	s.cfg.Logger.Info("the store holds another key set, adopted it", "store", storeName(s.store),
-		"old_version", old.version, "version", next.version, "kids", kids)
-	if len(kept) > 0 {
-		s.cfg.Logger.Warn("keys have vanished from the store; their tokens are accepted until they expire",
-			"store", storeName(s.store), "version", next.version, "kids", kept)
-	}
-}
-
 const (
 	// endWarning is how long before its end a certificate without a successor
 	// is warned of, and endWarningEvery how often.
@@ -184,24 +184,78 @@ const (
 	endWarningEvery = 24 * time.Hour
 )
 
-// ending returns the signing key if its certificate comes to its end and no
-// other key is there to take over, or nil.
-func (s *snapshot) ending(now time.Time) *trustedKey {
-	k := s.signing(now)
-	if k == nil || s.set.successor(k.key) != nil || k.cert.NotAfter.Sub(now) > endWarning {
+// ending returns the signing key if its certificate ends soon and no other key is
+// there to take over, or nil.
+func ending(set *keyset.Set, now time.Time) *keyset.Key {
+	k := set.Signing(now)
+	if k == nil || set.Successor(k) != nil || k.Cert.NotAfter.Sub(now) > endWarning {
 		return nil
 	}
 	return k
 }
 
-// warnOfEnd logs, once a day, that the signing key is ending. Only the refresh
-// goroutine calls it.
-func (s *Signer) warnOfEnd() {
-	k := s.current.Load().ending(s.clock.Now())
-	if k == nil || !s.warned.IsZero() && time.Since(s.warned) < endWarningEvery {
+// report logs the result of a load and, once a day, that the signing key is ending.
+// Only the refresh goroutine calls it.
+func (s *Signer) report(before, after refresh.State, wait time.Duration) {
+	s.verifier.report(before, after, wait)
+	k := ending(s.verifier.current.Load().Set, s.verifier.clock.Now())
+	if after.Err != nil || k == nil || !s.rotation.warned.IsZero() && time.Since(s.rotation.warned) < endWarningEvery {
 		return
 	}
-	s.warned = time.Now()
-	s.cfg.Logger.Warn("the signing key's certificate comes to its end and has no successor; rotate it, or switch rotation on",
-		"store", storeName(s.store), "kid", k.id, "not_after", k.cert.NotAfter)
+	s.rotation.warned = time.Now()
+	s.cfg.Logger.Warn("the signing key's certificate ends soon and has no successor; rotate it, or switch rotation on",
+		"store", storeName(s.store), "kid", k.ID, "not_after", k.Cert.NotAfter)
+}
+
+// Counters count what a [Signer] has done since it started. They only grow.
+type Counters struct {
+	Issued uint64 // tokens signed, by Issue and Sign
+
+	// Verified counts the calls of Verify by outcome: "accepted", or the error
+	// as in "expired" for ErrExpired and "wrong_audience" for ErrWrongAudience.
+	// Every outcome has an entry.
+	Verified map[string]uint64
+
+	CacheHits   uint64 // those accepted that cost no cryptography
+	Loads       uint64 // background loads of the store that succeeded
+	FailedLoads uint64 // and that did not
+}
+
+const accepted = "accepted"
+
+// rejections are the other outcomes, by error; the general one comes last.
+var rejections = [...]struct {
+	err     error
+	outcome string
+}{
+	{ErrMalformed, "malformed"}, {ErrWrongType, "wrong_type"}, {ErrUnknownKey, "unknown_key"},
+	{ErrWrongAlgorithm, "wrong_algorithm"}, {ErrBadSignature, "bad_signature"}, {ErrMissingClaim, "missing_claim"},
+	{ErrExpired, "expired"}, {ErrNotYetValid, "not_yet_valid"}, {ErrWrongIssuer, "wrong_issuer"},
+	{ErrWrongAudience, "wrong_audience"}, {ErrInvalidClaims, "invalid_claims"},
+}
+
+// counters is one atomic addition a call.
+type counters struct {
+	issued, accepted, cacheHits atomic.Uint64
+	rejected                    [len(rejections)]atomic.Uint64
+}
+
+// reject counts a refusal of Verify.
+func (c *counters) reject(err error) {
+	for i, r := range rejections {
+		if errors.Is(err, r.err) {
+			c.rejected[i].Add(1)
+			return
+		}
+	}
+}
+
+func (c *counters) read(loads refresh.State) Counters {
+	hits := c.cacheHits.Load()
+	out := Counters{Issued: c.issued.Load(), CacheHits: hits, Loads: loads.Good, FailedLoads: loads.Bad,
+		Verified: map[string]uint64{accepted: c.accepted.Load() + hits}}
+	for i, r := range rejections {
+		out.Verified[r.outcome] = c.rejected[i].Load()
+	}
+	return out
 }

@@ -1,14 +1,26 @@
-package fleetkey
+package jws
 
 import (
 	"crypto/ed25519"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"math/big"
 )
 
-// This file knows public keys that look well and must not be trusted: anybody
-// can sign for them.
+const minRSABits = 2048
+
+func checkRSA(public *rsa.PublicKey) error {
+	switch {
+	case public.N.BitLen() < minRSABits:
+		return fmt.Errorf("the RSA key has %d bits; at least %d are needed", public.N.BitLen(), minRSABits)
+	case public.E < 65537:
+		return fmt.Errorf("the RSA key has public exponent %d; at least 65537 is needed", public.E)
+	case fromROCA(public):
+		return errors.New("the RSA key was made by a faulty chip, and its private half can be worked out from it (CVE-2017-15361)")
+	}
+	return nil
+}
 
 // fromROCA reports whether an RSA key was made by the library of Infineon's chips
 // (smart cards, TPMs) that drew the primes from a small set: "The Return of

@@ -1,0 +1,28 @@
+package clock
+
+import "time"
+
+// A Watch notices when a wall clock jumps. It is for one goroutine.
+type Watch struct {
+	clock      Clock
+	wall       time.Time // at the last look
+	monotonic  time.Duration
+	distrusted time.Duration // until then, by the monotonic clock
+}
+
+// NewWatch returns a Watch over a clock that is trusted now.
+func NewWatch(c Clock) *Watch { return &Watch{clock: c} }
+
+// Look compares the wall clock with the monotonic one. A drift of more than limit since
+// the last look is returned once, and the clock is then distrusted for a while: nobody
+// knows which of the two readings was right.
+func (w *Watch) Look(limit, distrust time.Duration) (jump time.Duration, trusted bool) {
+	wall, monotonic := w.clock.Now().Round(0), w.clock.Monotonic()
+	if !w.wall.IsZero() {
+		if drift := wall.Sub(w.wall) - (monotonic - w.monotonic); drift.Abs() > limit {
+			jump, w.distrusted = drift, monotonic+distrust
+		}
+	}
+	w.wall, w.monotonic = wall, monotonic
+	return jump, monotonic >= w.distrusted
+}

@@ -1,0 +1,31 @@
+package jws
+
+import "github.com/golang-jwt/jwt/v5"
+
+// An Error is one of the reasons below. It also matches golang-jwt's error for the
+// same reason, so that code written for golang-jwt keeps working.
+type Error struct {
+	text    string
+	matches []error
+}
+
+func (e *Error) Error() string { return e.text }
+
+// Unwrap returns what e matches besides itself.
+func (e *Error) Unwrap() []error { return e.matches }
+
+// Why a token is rejected, or why claims are not signed. The root package repeats
+// these errors and documents them.
+var (
+	ErrInvalidClaims  error = &Error{"claims are invalid", []error{jwt.ErrTokenInvalidClaims}}
+	ErrMalformed      error = &Error{"token is malformed", []error{jwt.ErrTokenMalformed}}
+	ErrWrongType      error = &Error{"token is not an access token", []error{jwt.ErrTokenUnverifiable}}
+	ErrUnknownKey     error = &Error{"unknown key", []error{jwt.ErrTokenUnverifiable}}
+	ErrWrongAlgorithm error = &Error{"token names another algorithm than its key's", []error{jwt.ErrTokenSignatureInvalid}}
+	ErrBadSignature   error = &Error{"token signature is invalid", []error{jwt.ErrTokenSignatureInvalid}}
+	ErrMissingClaim   error = &Error{"token lacks a required claim", []error{jwt.ErrTokenRequiredClaimMissing, ErrInvalidClaims}}
+	ErrWrongIssuer    error = &Error{"token has another issuer", []error{jwt.ErrTokenInvalidIssuer, ErrInvalidClaims}}
+	ErrWrongAudience  error = &Error{"token is for another audience", []error{jwt.ErrTokenInvalidAudience, ErrInvalidClaims}}
+	ErrExpired        error = &Error{"token is expired", []error{jwt.ErrTokenExpired, ErrInvalidClaims}}
+	ErrNotYetValid    error = &Error{"token is not valid yet", []error{jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, ErrInvalidClaims}}
+)

@@ -1,0 +1,98 @@
+package jws
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Rules say which claims are accepted.
+type Rules struct {
+	Issuer        string
+	FormerIssuers []string // accepted by the former rules only
+	Audience      []string // a token must name one of them
+	MaxTokenTTL   time.Duration
+	ClockSkew     time.Duration
+}
+
+// Check checks the registered claims (RFC 7519 section 4.1) of a token whose
+// signature is good. By the former rules, for systems older than RFC 9068, a token
+// need not have iat and sub, may have any lifetime, and may name a former issuer.
+func (r *Rules) Check(c *Claims, former bool, now time.Time) error {
+	if missing := c.missing(former); missing != "" {
+		return fmt.Errorf("%w: %s", ErrMissingClaim, missing)
+	}
+	if err := r.checkTimes(c, now); err != nil {
+		return err
+	}
+	switch {
+	case !former && (!c.ExpiresAt.After(c.IssuedAt) || c.ExpiresAt.Sub(c.IssuedAt) > r.MaxTokenTTL):
+		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, r.MaxTokenTTL)
+	case c.Issuer != r.Issuer && !(former && slices.Contains(r.FormerIssuers, c.Issuer)):
+		return fmt.Errorf("%w: %s", ErrWrongIssuer, Quote(c.Issuer))
+	case !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(r.Audience, a) }):
+		return fmt.Errorf("%w: %s", ErrWrongAudience, "["+Quote(c.Audience...)+"]")
+	}
+	return nil
+}
+
+// missing returns the name of a required claim that is absent, or "".
+func (c *Claims) missing(former bool) string {
+	switch {
+	case c.ExpiresAt.IsZero():
+		return "exp"
+	case c.Issuer == "":
+		return "iss"
+	case len(c.Audience) == 0:
+		return "aud"
+	case c.IssuedAt.IsZero() && !former:
+		return "iat"
+	case c.Subject == "" && !former:
+		return "sub"
+	}
+	return ""
+}
+
+func (r *Rules) checkTimes(c *Claims, now time.Time) error {
+	from, until := r.Validity(c)
+	switch {
+	case !now.Before(until):
+		return fmt.Errorf("%w since %s", ErrExpired, c.ExpiresAt.Format(time.RFC3339))
+	case !now.Before(from):
+		return nil
+	case c.IssuedAt.After(c.NotBefore):
+		return fmt.Errorf("%w: issued at %s, ahead of the clock", ErrNotYetValid, c.IssuedAt.Format(time.RFC3339))
+	}
+	return fmt.Errorf("%w before %s", ErrNotYetValid, c.NotBefore.Format(time.RFC3339))
+}
+
+// Validity returns the time from which and until which a token with these claims is
+// accepted. nbf and iat have twice the leeway of exp: the clock that wrote them may
+// be ahead while this one is behind.
+func (r *Rules) Validity(c *Claims) (from, until time.Time) {
+	from = c.NotBefore
+	if c.IssuedAt.After(from) {
+		from = c.IssuedAt
+	}
+	return from.Add(-2 * r.ClockSkew), c.ExpiresAt.Add(r.ClockSkew)
+}
+
+// Quote shows in an error what a token claims, limited to what a log can bear: a
+// claim may be as long as the token, and longer where it needs escapes.
+func Quote(claims ...string) string {
+	const longest, most = 100, 3 // bytes, claims
+	var parts []string
+	for _, text := range claims[:min(len(claims), most)] {
+		if len(text) > longest {
+			parts = append(parts, strconv.QuoteToASCII(text[:longest])+"...")
+		} else {
+			parts = append(parts, strconv.QuoteToASCII(text))
+		}
+	}
+	if more := len(claims) - most; more > 0 {
+		parts = append(parts, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, " ")
+}

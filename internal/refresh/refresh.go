@@ -1,0 +1,302 @@
+// Package refresh keeps what was loaded from a source fresh: one goroutine loads it
+// again on a timer, on request, and when a token names a key that is not known. It
+// knows nothing about keys and tokens; the loading is a function.
+//
+// Everyone who wants a load joins a flight: a load shared by all callers waiting for
+// it. After failures the waits grow, and made-up kids cost the source at most six
+// loads a minute.
+package refresh
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
+)
+
+// ErrClosed is returned after Close.
+var ErrClosed = errors.New("the signer is closed")
+
+const (
+	// unknownEvery is the least time between two loads that unknown kids cause.
+	unknownEvery = 10 * time.Second
+	// maxWaiting bounds how many calls of Look wait for such a load, and with it the
+	// memory that a flood of made-up kids takes while the source is slow.
+	maxWaiting = 1000
+	// firstBackoff is the wait after a failed load; it doubles with each, up to Every.
+	firstBackoff = 10 * time.Second
+)
+
+// Options say what to do and when.
+type Options struct {
+	Every time.Duration // between two loads: up to 10% sooner, never later
+	Clock clock.Clock
+	// Load loads the source and takes over what it holds. The first good load has
+	// been made before Start.
+	Load func(ctx context.Context) error
+	// Report is told about each load, with the state before it and the wait until
+	// the next one.
+	Report func(before, after State, wait time.Duration)
+	// Then is called after a good load, when those who waited for it have gone on.
+	Then func(ctx context.Context)
+}
+
+// A State is the result of the loads so far.
+type State struct {
+	LastGood    time.Time // begin of the last good load, by the wall clock
+	Err         error     // of the last load; nil: it was good
+	Failures    int       // since the last good load
+	Good, Bad   uint64    // loads since the start
+	lastGoodFor time.Duration
+}
+
+// A Refresher runs from Start to Close. All methods may be called at the same time.
+type Refresher struct {
+	Options
+	stop    context.CancelFunc
+	stopped chan struct{}
+	wake    chan struct{} // a flight is waiting; holds one
+	busy    chan struct{} // holds one while the source is in use, see Lock
+	state   atomic.Pointer[State]
+
+	mu      sync.Mutex
+	next    *flight // not begun yet; nil: nobody asked for one
+	flying  *flight
+	closed  bool
+	waiting int           // calls of Look on a flight
+	unknown *rate.Limiter // flights that unknown kids may start
+}
+
+// A flight is a load shared by all callers waiting for it; done is closed once err
+// holds its result.
+type flight struct {
+	done chan struct{}
+	err  error
+}
+
+// Start returns a Refresher whose source has just been loaded.
+func Start(o Options) *Refresher {
+	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
+		unknown: rate.NewLimiter(rate.Every(unknownEvery), 1)}
+	good := r.begin()
+	r.state.Store(&good)
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop = stop
+	go r.run(ctx)
+	return r
+}
+
+// Close ends the goroutine and returns when it has ended; a load that ignores its
+// context is waited for.
+func (r *Refresher) Close() {
+	r.stop()
+	<-r.stopped
+}
+
+// State returns the result of the loads so far.
+func (r *Refresher) State() State { return *r.state.Load() }
+
+// Age returns how old the last good load is: by the monotonic clock, which a wrong wall
+// clock cannot fool, and by the wall clock, which continues while a machine sleeps.
+func (r *Refresher) Age(now time.Time) time.Duration {
+	s := r.state.Load()
+	return max(r.Clock.Monotonic()-s.lastGoodFor, now.Round(0).Sub(s.LastGood))
+}
+
+// begin returns the state after a good load that begins now: a slow load is as old as
+// its begin.
+func (r *Refresher) begin() State {
+	return State{LastGood: r.Clock.Now().Round(0), lastGoodFor: r.Clock.Monotonic()}
+}
+
+// Refresh waits for a load that begins after the call.
+func (r *Refresher) Refresh(ctx context.Context) error {
+	r.mu.Lock()
+	f := r.request()
+	r.mu.Unlock()
+	select {
+	case <-f.done:
+		return f.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// request joins the next flight. mu must be held.
+func (r *Refresher) request() *flight {
+	if r.next == nil {
+		r.next = &flight{done: make(chan struct{})}
+		if r.closed {
+			r.next.land(ErrClosed)
+		} else {
+			r.wake <- struct{}{} // empty, since nobody had asked
+		}
+	}
+	return r.next
+}
+
+func (f *flight) land(err error) {
+	f.err = err
+	close(f.done)
+}
+
+// Look loads the source because a token names a key that is not known. It reports
+// whether a load has succeeded, so that looking again makes sense. Everyone who comes
+// during that load shares it, and a new one begins only every 10 seconds.
+func (r *Refresher) Look(ctx context.Context) bool {
+	r.mu.Lock()
+	f := r.next
+	if f == nil && !r.closed && r.unknown.Allow() {
+		f = r.request()
+	}
+	if f == nil { // better than nothing, although it may have read too early
+		f = r.flying
+	}
+	if f == nil || r.waiting >= maxWaiting {
+		r.mu.Unlock()
+		return false
+	}
+	r.waiting++
+	r.mu.Unlock()
+	defer func() {
+		r.mu.Lock()
+		r.waiting--
+		r.mu.Unlock()
+	}()
+	select {
+	case <-f.done:
+		return f.err == nil
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// run flies until its context ends.
+func (r *Refresher) run(ctx context.Context) {
+	defer close(r.stopped)
+	timer := time.NewTimer(Jitter(r.Every))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			r.mu.Lock()
+			r.closed = true
+			if r.next != nil {
+				r.next.land(ErrClosed)
+			}
+			r.mu.Unlock()
+			return
+		case <-timer.C:
+		case <-r.wake:
+		}
+		timer.Reset(Jitter(r.fly(ctx)))
+	}
+}
+
+// fly makes one flight and returns the time until the next is due.
+func (r *Refresher) fly(ctx context.Context) time.Duration {
+	r.mu.Lock()
+	f := r.next
+	if f == nil {
+		f = &flight{done: make(chan struct{})}
+	}
+	r.next, r.flying = nil, f
+	select {
+	case <-r.wake: // the request that this flight serves, if the timer was first
+	default:
+	}
+	r.mu.Unlock()
+
+	if err := r.Lock(ctx); err != nil {
+		f.land(ErrClosed)
+		return r.Every
+	}
+	defer r.Unlock()
+	good := r.begin()
+	err := r.Load(ctx)
+	if ctx.Err() != nil {
+		err = ErrClosed
+	}
+	wait := r.record(good, err)
+
+	r.mu.Lock()
+	r.flying = nil
+	r.mu.Unlock()
+	f.land(err)
+	if err == nil {
+		r.Then(ctx)
+	}
+	return wait
+}
+
+// record notes the result of a load and returns the time until the next one.
+func (r *Refresher) record(good State, err error) time.Duration {
+	before, wait := r.State(), r.Every
+	if errors.Is(err, ErrClosed) { // not the source's fault
+		return wait
+	}
+	after := good
+	after.Good, after.Bad = before.Good+1, before.Bad
+	if err != nil {
+		wait = min(firstBackoff<<min(before.Failures, 10), r.Every)
+		after = before
+		after.Err, after.Failures, after.Bad = err, before.Failures+1, before.Bad+1
+	}
+	r.state.Store(&after)
+	r.Report(before, after, wait)
+	return wait
+}
+
+// Lock waits until nobody else of this instance uses the source. Between a load and a
+// save of one, what was loaded earlier must not be taken over.
+func (r *Refresher) Lock(ctx context.Context) error {
+	if r.isStopped() {
+		return ErrClosed
+	}
+	select {
+	case r.busy <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if r.isStopped() { // while it waited
+		r.Unlock()
+		return ErrClosed
+	}
+	return nil
+}
+
+// Unlock ends what Lock began.
+func (r *Refresher) Unlock() { <-r.busy }
+
+func (r *Refresher) isStopped() bool {
+	select {
+	case <-r.stopped:
+		return true
+	default:
+		return false
+	}
+}
+
+// Sleep waits and returns true, or returns false if the context ends first.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// Jitter spreads the calls of a fleet: d, or up to 10% less. It is never more, since the
+// bounds of a rotation policy count on a load each RefreshEvery.
+func Jitter(d time.Duration) time.Duration {
+	return d - time.Duration(rand.Float64()*0.1*float64(d))
+}
