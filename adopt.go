@@ -77,26 +77,7 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 // costs at most those tokens, so it is logged and the server starts.
 func (s *Signer) finishAdoption(ctx context.Context, a *adoption) {
 	err := s.change(ctx, "adopt", func(shared *keyset.Set, now time.Time) (*keyset.Set, error) {
-		keys, revoked := slices.Clone(shared.Keys), shared.Revoked()
-		for _, k := range a.set.Private() {
-			end := now.Add(s.cfg.Rotation.Retain)
-			if k.Cert.NotAfter.Before(end) {
-				end = k.Cert.NotAfter
-			}
-			unused := k.Cert.NotBefore.After(now.Add(2 * s.cfg.ClockSkew))
-			if shared.Find(k.ID) != nil || slices.Contains(revoked, k.ID) || unused || !now.Before(end) {
-				continue
-			}
-			retired, err := s.verifier.policy.Retire(k, end)
-			if err != nil {
-				return nil, err
-			}
-			keys = append(keys, retired)
-		}
-		if len(keys) == len(shared.Keys) {
-			return nil, nil
-		}
-		return keyset.New(keys...), nil
+		return shared.Adopt(a.set, now, &s.verifier.policy)
 	})
 	if err == nil {
 		ctx, cancel := context.WithTimeout(ctx, storeTimeout)

@@ -165,7 +165,7 @@ func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duratio
 }
 
 // errBrokenOff says that an answer could not be read to its end, rather than not
-// understood. HTTP/1.1, HTTP/2 and TLS each have errors of their own for that.
+// understood. HTTP/1.1, HTTP/2 and TLS have different errors for that.
 var errBrokenOff = errors.New("the answer broke off")
 
 // A markingClient marks the errors of reading an answer.

@@ -18,14 +18,13 @@ import (
 
 // An AWSStore is a [KeyStore] in one secret of AWS Secrets Manager.
 //
-// Reading takes secretsmanager:GetSecretValue, creating the secret at the first
-// start secretsmanager:CreateSecret, and nothing else. Replacing the value
-// (rotation) takes secretsmanager:PutSecretValue and
-// secretsmanager:UpdateSecretVersionStage as well. Each on
+// Reading requires secretsmanager:GetSecretValue, and creating the secret at the first
+// start secretsmanager:CreateSecret. Replacing the value (rotation) also requires
+// secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage. Each on
 //
 //	arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME*
 //
-// where the star stands for the six characters that AWS adds to a name. A
+// where the star stands for the hyphen and six characters that AWS adds to a name. A
 // Version is the id of the secret's version that carries the label AWSCURRENT.
 //
 // An AWSStore is safe for concurrent use.
@@ -51,10 +50,10 @@ type AWSOptions struct {
 
 	// KMSKeyID is the id, ARN or alias of the customer managed key for a new
 	// secret; empty: aws/secretsmanager, which needs no permission. Reading
-	// then takes kms:Decrypt, writing kms:GenerateDataKey as well.
+	// requires kms:Decrypt on it, and writing also kms:GenerateDataKey.
 	KMSKeyID string
 
-	// ReplicaRegions get a copy of a new secret. It takes
+	// ReplicaRegions get a copy of a new secret. This requires
 	// secretsmanager:ReplicateSecretToRegions.
 	ReplicaRegions []string
 
@@ -204,7 +203,7 @@ func (s *AWSStore) get(ctx context.Context) ([]byte, Version, error) {
 
 // create makes the secret. It asks for no tags, and for no replicas unless
 // told to, because both need more permissions. A retry by the SDK repeats the
-// same token, which AWS takes for the same call.
+// same token, which AWS treats as the same call.
 func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Version, error) {
 	if s.id.suffix != "" {
 		return "", errors.New("an ARN names a secret that exists already: give the name instead and it will be created, " +

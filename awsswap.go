@@ -16,8 +16,8 @@ import (
 // existing secret is replaced if, and only if, nobody else has done so.
 
 const (
-	// stagePending parks a version until it is promoted. It is a label of our
-	// own: AWS's rotation breaks if it meets AWSPENDING on a foreign version.
+	// stagePending parks a version until it is promoted. It is not AWS's label:
+	// AWS's rotation breaks if it finds AWSPENDING on a foreign version.
 	stagePending = "FLEETKEY_PENDING"
 
 	// moveGrace is how long a writer waits for another one that is half-way.
@@ -25,15 +25,14 @@ const (
 	moveGrace = 5 * time.Second
 )
 
-// replace is the compare-and-swap. PutSecretValue alone is none: it moves
-// AWSCURRENT whoever wrote in between. So the new version is parked under a
-// label of our own, and UpdateSecretVersionStage, which fails unless the label
-// AWSCURRENT is still on prev, decides.
+// replace is the compare-and-swap. PutSecretValue alone is not one: it moves AWSCURRENT
+// even if somebody wrote in between. So the new version is parked under another label,
+// and UpdateSecretVersionStage decides: it fails unless AWSCURRENT is still on prev.
 //
 // Parked versions count against AWS's quota of about 100, and live for 24 h at
 // least. The token, which becomes the version's id, is therefore derived from
 // prev: of any number of simultaneous writers one makes a version and the
-// others are refused, and wait for the outcome. If there is none (the maker
+// others are refused, and wait for the outcome. If none comes (the maker
 // died, or an operator moved AWSCURRENT back to prev), a spare token is safe,
 // since the token never decides.
 func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Version, error) {
@@ -126,8 +125,8 @@ func (s *AWSStore) promote(ctx context.Context, v, prev Version) (Version, error
 }
 
 // awaitMove returns the current version as soon as it is not prev, and prev if
-// that takes too long. The pauses are random, so that of many waiting writers
-// one goes first and the others see it.
+// that takes too long. The pauses are random, so that one of many waiting
+// writers goes first and the others see it.
 func (s *AWSStore) awaitMove(ctx context.Context, prev Version) (Version, error) {
 	start := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
@@ -159,7 +158,7 @@ func deriveToken(from string) string {
 }
 
 // spareToken is one of three an hour, so that a fleet that may put versions but
-// not promote them stays below the quota for ever.
+// not promote them stays below the quota.
 func spareToken(prev Version) string {
 	return deriveToken(fmt.Sprintf("%s in hour %d, %d", prev, time.Now().Unix()/3600, rand.N(3)))
 }

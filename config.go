@@ -14,9 +14,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// Config says how a [Signer] works. Issuer is all that it needs; every other
-// field has a default that is right for most servers. All instances of a fleet
-// should have the same Config.
+// Config says how a [Signer] works. Only Issuer is required; the defaults of the other
+// fields suit most servers. All instances of a fleet should have the same Config.
 type Config struct {
 	// Issuer is the server's issuer identifier: the iss claim of every token,
 	// and the only one that Verify accepts. It is an http or https URL without
@@ -64,7 +63,7 @@ type Config struct {
 	ClockSkew time.Duration
 
 	// RefreshEvery is how often the store is read for a changed key set: each time
-	// up to a tenth sooner, so that a fleet does not read in step.
+	// up to 10% sooner, so that a fleet does not read in step.
 	// Default: 5 minutes, which costs 0.045 USD an instance a month on AWS
 	// Secrets Manager (at 0.05 USD for 10,000 calls).
 	RefreshEvery time.Duration
@@ -90,7 +89,7 @@ type Config struct {
 }
 
 // Rotation is the policy by which keys are replaced. It is off while Every is
-// zero. Switched on, it needs rights to write to the store.
+// zero. Switched on, it requires permission to write to the store.
 type Rotation struct {
 	// Every is how long a key signs before the next one takes over; 90 days is
 	// a good choice. Zero: keys are not replaced.

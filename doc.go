@@ -1,10 +1,10 @@
 // Package fleetkey lets every instance of a load-balanced OpenID server sign and
 // verify access tokens with one shared key.
 //
-// An OpenID server signs its access tokens. If each instance behind a load
-// balancer has a key of its own, a token issued by one is refused by the next.
-// fleetkey keeps the key in one place that all instances reach, creates it at
-// the first start, and replaces it, if wanted, without losing a token:
+// An OpenID server signs its access tokens. If each instance behind a load balancer has
+// its own key, a token issued by one is rejected by the next. fleetkey keeps the key in
+// one place that all instances can reach, creates it at the first start, and can replace
+// it without losing a token:
 //
 //	store := fleetkey.NewFileStore("/var/lib/openid-server/keys.pem")
 //	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: "https://id.example.com"})
@@ -17,16 +17,17 @@
 //	KeyStore (bytes, version) -> key set -> Signer (Issue, Verify) -> HTTP (JWKS, Require)
 //
 // A [KeyStore] is a compare-and-swap cell of bytes: [FileStore], [AWSStore], or
-// one of your own, checked by fleetkeytest.TestKeyStore. [OpenStore] chooses by
+// yours, checked by fleetkeytest.TestKeyStore. [OpenStore] chooses by
 // an appsettings.json.
 //
 // What it holds is a PEM bundle and nothing else: for every key its PKCS#8
 // private key and a self-signed certificate, whose NotBefore is when the key
 // begins to sign. A key's id (kid) is its RFC 7638 thumbprint.
 //
-// A [Signer] holds what it loaded last in memory and reads the store anew every
+// A [Signer] keeps what it loaded last in memory and reads the store again every
 // Config.RefreshEvery, and when a token names a key that it does not know.
-// [Signer.Issue] and [Signer.Verify] neither lock nor wait for the store.
+// [Signer.Issue] and [Signer.Verify] neither lock nor wait for the store. A [Verifier] is
+// the half of it that cannot sign.
 //
 // # Tokens
 //

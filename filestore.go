@@ -18,46 +18,45 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// A FileStore is a [KeyStore] in one file, on a disk of this machine or on a
-// folder that the fleet shares (NFS, EFS). Make one with [NewFileStore]. Its
-// methods may be called at the same time from many goroutines and processes.
+// A FileStore is a [KeyStore] in one file, on a disk of this machine or on a folder that
+// the fleet shares (NFS, EFS). Make one with [NewFileStore]. Its methods may be called at
+// the same time from many goroutines and processes.
 //
-// # What is on the disk
+// # Files
 //
-// The file has mode 0600. Its directory is created with mode 0700 if it is
-// missing; one that exists is taken as it is, and whoever may write to it can
-// replace the keys. Beside the file lie:
+// The file has mode 0600. A missing directory is created with mode 0700; an existing one
+// is used as it is, and whoever may write to it can replace the keys. Next to the file
+// are:
 //
-//   - NAME.lock, which a Save holds locked. It is empty and stays: a process
-//     that removed it would let two writers in. Readers never wait for it.
-//   - .NAME.tmp-NUMBER, a bundle or a lock on its way. A writer that is killed
-//     leaves one behind; the first Save that comes an hour later removes it.
+//   - NAME.lock, which Save locks. It is empty and stays: a process that removed it would
+//     let two writers in. Readers never wait for it.
+//   - .NAME.tmp-NUMBER, a bundle or a lock being written. A writer that is killed leaves
+//     one behind; a Save an hour later or more removes it.
 //
-// A Save writes the temporary file, syncs it, renames it over the old one and
-// syncs the directory. A crash or a power cut at any point leaves the old
-// bundle or the new one. The file keeps its owner: if root saves, the service
-// can still read. A file that root creates goes to the directory's owner.
+// Save writes the temporary file, syncs it, renames it over the old one and syncs the
+// directory. A crash or a power cut at any point leaves the old bundle or the new one. The
+// file keeps its owner: if root saves, the service can still read. A file that root
+// creates belongs to the directory's owner.
 //
 // # Symbolic links
 //
-// Links anywhere in the path are followed first, and everything then happens
-// beside the file they lead to. So links stay links, and two paths to one
-// file share one lock. A link that leads nowhere is an error, not an absent
-// file: its target may be on a volume that is not mounted.
+// FileStore resolves symbolic links in the path before doing anything else, so a link
+// stays a link and two paths to the same file share one lock. A dangling link is an error
+// rather than an absent file, because its target may be on a volume that is not mounted
+// yet.
 //
 // # Windows
 //
-// File modes mean nothing there and directories cannot be synced. What
-// protects the file is the access control list that it inherits from its
-// directory: give only the service and administrators access to that.
+// File modes mean nothing there and directories cannot be synced. The access control list
+// that the file inherits from its directory protects it: let only the service and
+// administrators access that.
 //
 // # Network folders
 //
-// The lock is flock(2), or LockFileEx on Windows. On a file system that has no
-// locks Save fails; it never writes unlocked. Do not share an NFS folder that
-// is mounted with nolock or local_lock: that locks each machine for itself. A
-// call that hangs in the kernel, as on a hard NFS mount whose server is away,
-// cannot be cut short by a context.
+// The lock is flock(2), or LockFileEx on Windows. On a file system without locks Save
+// fails; it never writes unlocked. Do not share an NFS folder that is mounted with nolock
+// or local_lock, which lock each machine separately. A context cannot interrupt a call
+// that hangs in the kernel, as on a hard NFS mount whose server is away.
 type FileStore struct {
 	path string // absolute, links not yet followed
 }
@@ -76,10 +75,9 @@ func (s *FileStore) String() string { return "file " + s.path }
 
 // Load implements [KeyStore]. The [Version] is the SHA-256 of the content.
 //
-// The error matches [ErrNotExist] only if there is no file and no link at the
-// path, be it that the directory is missing. Load refuses a file that is empty,
-// longer than [MaxBundleSize], not a regular file or, but for Windows, open to
-// group or others.
+// The error matches [ErrNotExist] only if nothing exists at the path, including when the
+// directory is missing. Load rejects a file that is empty, longer than [MaxBundleSize],
+// not a regular file or, except on Windows, accessible to group or others.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
 	if err != nil {
@@ -273,9 +271,9 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	}
 }
 
-// makeLock makes the lock file of path, if there is none. It has its owner before
-// it has its name: were root killed in between, it alone could open the lock, and
-// the service could never save again.
+// makeLock makes the lock file of path unless it exists. The file gets its owner before
+// its name: if root were killed in between, only root could open the lock, and the
+// service could never save again.
 func makeLock(name, path string) error {
 	if _, err := os.Lstat(name); err == nil {
 		return nil
@@ -289,8 +287,8 @@ func makeLock(name, path string) error {
 		return err
 	}
 	if err = os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
-		// No hard links here, whatever the error says. Few such file systems
-		// know owners.
+		// No hard links here, regardless of what the error says. Few such file
+		// systems have owners.
 		f, err = os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err == nil {
 			if err = cmp.Or(setOwner(f, path), f.Close()); err != nil {
@@ -339,9 +337,9 @@ func replace(ctx context.Context, path string, bundle []byte) (err error) {
 
 func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
 
-// removeStale removes the temporary files of writers that died. The caller
-// holds the lock; the hour is for writers that lost theirs (a network folder
-// whose server was restarted). It does its best: a Save must not fail over it.
+// removeStale removes the temporary files of writers that died. The lock must be held;
+// the hour is for writers that lost theirs (a network folder whose server was restarted).
+// Best effort; errors are ignored.
 func removeStale(path string) {
 	dir := filepath.Dir(path)
 	entries, _ := os.ReadDir(dir)

@@ -11,7 +11,7 @@ import (
 const noWait = 0
 
 // openNoWait goes through os.Root because, on Windows, that alone opens a file
-// so that a writer may rename another one over it meanwhile.
+// so that a writer may rename another one over it while it is read.
 func openNoWait(path string) (*os.File, error) {
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {

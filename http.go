@@ -26,7 +26,7 @@ const DiscoveryPath = "/.well-known/openid-configuration"
 // 7517 section 5): every key that is trusted now, those announced included. The
 // bytes are made when the set changes, not for each request. Clients may cache
 // them for Config.JWKSMaxAge, and the ETag makes asking again cheap. It never
-// serves an empty set, which clients would take for "trust nothing".
+// serves an empty set, which clients would understand as "trust nothing".
 func (s *Signer) JWKS() http.Handler {
 	cacheControl := "public, max-age=" + strconv.FormatInt(int64(s.cfg.JWKSMaxAge/time.Second), 10)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -149,8 +149,7 @@ func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 	}
 }
 
-// bearer returns the token of an Authorization header, or "" if there is none
-// or it is of another scheme.
+// bearer returns the token of an Authorization header, or "" without one of that scheme.
 func bearer(h http.Header) (string, error) {
 	values := h.Values("Authorization")
 	switch len(values) {

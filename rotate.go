@@ -1,16 +1,15 @@
 package fleetkey
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/fleetkey/fleetkey/internal/clock"
-	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
@@ -60,31 +59,8 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 // iat, sub and the limit of their lifetime are theirs to decide. An ID token of
 // that system passes as well if its audience is one of Config.Audience.
 func (s *Signer) Trust(ctx context.Context, cert *x509.Certificate, kid string) error {
-	k, err := keyset.NewKey(cert, nil)
-	if err == nil && kid != "" {
-		k.ID, err = kid, jws.CheckKeyID(kid)
-	}
-	if err != nil {
-		return fmt.Errorf("fleetkey: trust: %w", err)
-	}
-	return s.change(ctx, "trust "+k.ID, func(set *keyset.Set, now time.Time) (*keyset.Set, error) {
-		keys := slices.Clone(set.Keys)
-		if known := set.Find(k.ID); known != nil {
-			switch {
-			case jws.Thumbprint(known.Public) != jws.Thumbprint(cert.PublicKey):
-				return nil, fmt.Errorf("kid %q is the name of another key in the set", k.ID)
-			case known.Private != nil || !cert.NotAfter.After(known.Cert.NotAfter):
-				return nil, nil
-			}
-			keys = slices.DeleteFunc(keys, func(k *keyset.Key) bool { return k == known }) // renewed
-		}
-		if slices.Contains(set.Revoked(), k.ID) {
-			return nil, fmt.Errorf("%w: kid %q was revoked", ErrUnknownKey, k.ID)
-		}
-		if !now.Before(cert.NotAfter) {
-			return nil, fmt.Errorf("the certificate ended at %s", cert.NotAfter.Format(time.RFC3339))
-		}
-		return keyset.New(append(keys, k)...), nil
+	return s.change(ctx, fmt.Sprintf("trust %q", cmp.Or(kid, cert.Subject.String())), func(set *keyset.Set, now time.Time) (*keyset.Set, error) {
+		return set.Trust(cert, kid, now)
 	})
 }
 
@@ -144,7 +120,7 @@ func (s *Signer) replace(ctx context.Context, next *keyset.Set, prev Version, wh
 
 // maintain does what the rotation policy wants done now. The refresh goroutine
 // calls it after each good load. After failures it holds off, so that a fleet
-// without the right to write does not hammer the store (AWS Secrets Manager
+// without permission to write does not hammer the store (AWS Secrets Manager
 // keeps every version for a day, and at most about 100); but not once the set
 // has changed, by whoever may.
 func (s *Signer) maintain(ctx context.Context) {

@@ -8,10 +8,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/tailscale/hujson"
+
+	"github.com/fleetkey/fleetkey/internal/appsettings"
 )
 
 const (
@@ -209,9 +212,9 @@ func TestOpenStoreRefuses(t *testing.T) {
 		"an array":              {text: "[]", want: []string{"not a JSON object"}},
 		"UTF-16":                {text: "\xff\xfe{\x00}\x00", want: []string{"UTF-16"}},
 		"deep":                  {text: deep, want: []string{"64 levels"}},
-		"too large":             {text: "{}" + strings.Repeat(" ", maxSettingsSize), want: []string{"larger than 1048576 bytes"}},
-		"deep and large":        {text: strings.Repeat("[", maxSettingsSize), want: []string{"more than 50000 objects and arrays"}},
-		"as deep as it gets":    {text: strings.Repeat("[", maxSettingsParts), want: []string{"ends too early"}},
+		"too large":             {text: "{}" + strings.Repeat(" ", 1<<20), want: []string{"larger than 1048576 bytes"}},
+		"deep and large":        {text: strings.Repeat("[", 1<<20), want: []string{"more than 50000 objects and arrays"}},
+		"as deep as it gets":    {text: strings.Repeat("[", 50_000), want: []string{"ends too early"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setAWSRegion(t, "eu-central-1")
@@ -254,7 +257,7 @@ func TestOpenStoreRefuses(t *testing.T) {
 
 // On Windows the names of two variables cannot differ by case alone.
 func TestEnvironSettingsTwice(t *testing.T) {
-	_, err := environSettings([]string{envSecretName + "=a", strings.ToLower(envSecretName) + "=hunter2"})
+	_, err := appsettings.Environ(settingsSection, []string{envSecretName + "=a", strings.ToLower(envSecretName) + "=hunter2"})
 	require.ErrorContains(t, err, "given twice")
 	assert.NotContains(t, err.Error(), "hunter2")
 }
@@ -271,28 +274,55 @@ func FuzzSettings(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		set, err := parseSettings("appsettings.json", text)
+		set, err := appsettings.Parse(settingsSection, "appsettings.json", text)
 		if err != nil {
 			require.True(t, strings.HasPrefix(err.Error(), "appsettings.json:"), err)
 			return
 		}
 		require.Equal(t, settingsByEncodingJSON(t, text), valuesOf(set))
 		if bom := []byte("\ufeff"); !bytes.HasPrefix(text, bom) {
-			again, err := parseSettings("appsettings.json", append(bom, text...))
+			again, err := appsettings.Parse(settingsSection, "appsettings.json", append(bom, text...))
 			require.NoError(t, err)
 			require.Equal(t, set, again)
 		}
-		if set.check() == nil && set.value(settingSecretName) == "" {
-			require.Empty(t, set.under(settingAWS), "an AWS section must never end at a file")
+		if checkSettings(set) == nil && set.Value(settingSecretName) == "" {
+			require.Empty(t, set.Under(settingAWS), "an AWS section must never end at a file")
 		}
 	})
 }
 
-func valuesOf(set settings) map[string]string {
+// FuzzEnviron: the environment says the same as a file with the same setting.
+func FuzzEnviron(f *testing.F) {
+	for _, name := range []string{settingSecretName, settingRegion, settingKMSKeyID, settingPath, settingFile, settingsSection, strings.ToUpper(settingPath), "openidserversigningsettings:x", settingPath + ":x", "PATH", "", "OpenIDServerſigningSettings:File:Path"} {
+		f.Add(appsettings.EnvName(name), "value")
+		f.Add(name, "")
+		f.Add(appsettings.EnvName(name), " ")
+	}
+	f.Fuzz(func(t *testing.T, name, value string) {
+		if strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") || !utf8.ValidString(name+value) {
+			return // no environment has such
+		}
+		path := strings.ReplaceAll(name, "__", ":")
+		text, err := json.Marshal(map[string]string{path: value})
+		require.NoError(t, err)
+		inFile, err := appsettings.Parse(settingsSection, "appsettings.json", text)
+		require.NoError(t, err)
+		set, err := appsettings.Environ(settingsSection, []string{"HOME=/", name + "=" + value})
+		require.NoError(t, err)
+		require.Equal(t, valuesOf(inFile), valuesOf(set))
+		require.Equal(t, checkSettings(inFile) == nil, checkSettings(set) == nil)
+		_, err = appsettings.Environ(settingsSection, []string{name + "=" + value, strings.ToUpper(name) + "=x"})
+		lower := strings.ToLower // and not EqualFold, as for check
+		twice := len(set) > 0 && lower(strings.ToUpper(path)) == lower(path)
+		require.Equal(t, twice, err != nil)
+	})
+}
+
+func valuesOf(set appsettings.Settings) map[string]string {
 	values := map[string]string{}
 	for key, s := range set {
-		if s.kind == '"' {
-			values[key] = s.value
+		if s.Kind == '"' {
+			values[key] = s.Value
 		}
 	}
 	return values

@@ -31,7 +31,7 @@ type Signer struct {
 }
 
 const (
-	// storeTimeout ends a call to a store that has no deadline of its own.
+	// storeTimeout ends a call to a store.
 	storeTimeout = 30 * time.Second
 	// emptyTimeout bounds the wait for the winner's bundle after a lost create.
 	emptyTimeout = 10 * time.Second
@@ -39,23 +39,21 @@ const (
 	firstRetry = time.Second
 )
 
-// NewSigner loads the key set from the store and keeps it fresh until Close. If
-// the store is empty, NewSigner creates the fleet's first key and a self-signed
-// certificate; however many instances start at once, all end up with the same
-// one.
+// NewSigner loads the key set from the store and keeps it fresh until Close. If the
+// store is empty, NewSigner creates the fleet's first key and a self-signed certificate;
+// however many instances start at once, all end up with the same one.
 //
-// While the store is unavailable ([ErrUnavailable]), NewSigner tries again,
-// backing off up to RefreshEvery, until ctx ends; give ctx a deadline to fail
-// instead. Every other failure is returned at once, and nothing that exists is
-// ever overwritten. After NewSigner has returned, ctx has no effect.
+// While the store is unavailable ([ErrUnavailable]), NewSigner tries again, backing off up
+// to RefreshEvery, until ctx ends; give ctx a deadline to fail instead. Every other failure
+// is returned at once, and nothing that exists is ever overwritten. After NewSigner has
+// returned, ctx has no effect.
 //
-// With Config.Adopt, an empty store gets the key set of that other store
-// instead of a new one, under the same kids, so that live tokens stay valid. If
-// another instance was first, the old certificates are added to its set, to be
-// trusted for Rotation.Retain (this requires permission to write). Either way a note in
-// the other store then says so, and the next start leaves it alone. If that store
-// cannot be written, remove it yourself: each start renews that trust, for a key
-// revoked long ago as well.
+// With Config.Adopt, an empty store gets the key set of that other store instead of a new
+// one, under the same kids, so that live tokens stay valid. If another instance was first,
+// the old certificates are added to its set, to be trusted for Rotation.Retain (this
+// requires permission to write). Either way a note in the other store then says so, and the
+// next start leaves it alone. If that store cannot be written, remove it yourself: each
+// start renews that trust, even for a key revoked long ago.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	cfg, err := cfg.withDefaults()
 	if err == nil {
@@ -203,8 +201,8 @@ func (s *Signer) save(ctx context.Context, bundle []byte, prev Version) (Version
 	return version, nil
 }
 
-// timedOut marks an error of a call that ran out of its own time as one that
-// another try may not meet.
+// timedOut marks an error of a call that exceeded our limit as one that another try may
+// avoid.
 func timedOut(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -244,8 +242,7 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm, whatever the verb, and never the private
-// half. That holds where fmt may call methods: not for a SigningKey in an
+// Format prints the kid and algorithm for every verb, and never the private half. That holds where fmt may call methods: not for a SigningKey in an
 // unexported field, and not for its Signer by itself.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
@@ -297,8 +294,8 @@ func (s *Signer) Close() error {
 	return nil
 }
 
-// Format prints the name of the store, whatever the verb. The keys are left out,
-// and so are the fields, which change while fmt would read them.
+// Format prints the name of the store for every verb. The keys are left out, and so are
+// the fields, which change while fmt would read them.
 func (s *Signer) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "signer with the keys of %s", storeName(s.store))
 }

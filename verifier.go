@@ -160,7 +160,7 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 // keys.
 func (v *Verifier) Close() error { return nil }
 
-// Format prints where the keys come from, whatever the verb. The fields are left out,
+// Format prints where the keys come from, for every verb. The fields are left out,
 // since they change while fmt would read them.
 func (v *Verifier) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "verifier with the keys of %s", v.source)

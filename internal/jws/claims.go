@@ -25,8 +25,8 @@ type Claims struct {
 // registered are the claims that have a field in Claims.
 var registered = [...]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope"}
 
-// IsRegistered reports whether a name would be taken for a registered claim by
-// a reader that ignores case, as encoding/json does.
+// IsRegistered reports whether a name looks like a registered claim to a reader
+// that ignores case, as encoding/json does.
 func IsRegistered(name string) bool {
 	return slices.ContainsFunc(registered[:], func(r string) bool { return strings.EqualFold(r, name) })
 }

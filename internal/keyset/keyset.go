@@ -60,7 +60,7 @@ func NewKey(cert *x509.Certificate, private crypto.Signer) (*Key, error) {
 	}
 	const signs = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
 	if cert.KeyUsage != 0 && cert.KeyUsage&signs == 0 { // RFC 5280 section 4.2.1.3
-		return nil, errors.New("the certificate's key usage does not include signatures; is it one for encryption?")
+		return nil, errors.New("the certificate's key usage does not include signatures; is it for encryption?")
 	}
 	if private != nil {
 		public, ok := private.Public().(interface{ Equal(crypto.PublicKey) bool })
@@ -102,7 +102,7 @@ func (s *Set) Find(kid string) *Key {
 
 // Signing returns the key that signs at a time: of those with a private half
 // that are within their certificate's dates, the one that began last. It
-// returns nil if there is none.
+// returns nil if no key signs.
 func (s *Set) Signing(at time.Time) *Key {
 	for _, k := range s.Keys {
 		if k.Private != nil && !k.Cert.NotBefore.After(at) && at.Before(k.Cert.NotAfter) {
@@ -113,7 +113,7 @@ func (s *Set) Signing(at time.Time) *Key {
 }
 
 // Successor returns the key that takes over from k: the next newer one with a
-// private half. It returns nil if there is none (yet).
+// private half. It returns nil without one.
 func (s *Set) Successor(k *Key) *Key {
 	var next *Key
 	for _, other := range s.Keys {

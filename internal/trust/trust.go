@@ -140,8 +140,8 @@ func (v *View) Signing(at time.Time) *Key {
 
 // KeyFor returns the trusted key that the encoded header of an access token names.
 // The headers that the fleet itself writes are the same bytes for each key; only
-// others are parsed. Access tokens of other systems may lack a typ of their own (it
-// came with RFC 9068) and carry a certificate's thumbprint.
+// others are parsed. Access tokens of other systems may lack that typ (it came with
+// RFC 9068) and carry a certificate's thumbprint.
 func (v *View) KeyFor(header string, now time.Time) (*Key, error) {
 	k := v.byHeader[header]
 	if k == nil {

@@ -1,0 +1,212 @@
+// Package appsettings reads one section of an appsettings.json as .NET does, and the
+// environment variables that override it: UTF-8 with or without a byte order mark,
+// comments and trailing commas allowed, names without regard to case, nested or joined
+// by colons.
+//
+// It keeps the place of every value for error messages, and never quotes the file,
+// since settings hold passwords.
+package appsettings
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tailscale/hujson"
+)
+
+// Bounds of a settings file. A mebibyte of brackets overflows the stack of the
+// JSON parser, which is recursive and sets no bound.
+const (
+	maxSize  = 1 << 20
+	maxParts = 50_000 // objects and arrays
+)
+
+// A Setting is one value of the section, or a section with nothing in it.
+type Setting struct {
+	Name  string // its path as it was written
+	Place string // "appsettings.json:12" or "environment variable X"
+	Value string
+	Kind  hujson.Kind // of the JSON value; '{' is an empty section
+}
+
+// Shown is the name for an error, unless it is none and may be part of a secret.
+func (s Setting) Shown() string {
+	if len(s.Name) > 100 {
+		return fmt.Sprintf("(a name of %d bytes)", len(s.Name))
+	}
+	return strconv.Quote(s.Name)
+}
+
+// Settings holds the section's values by their path in lower case.
+type Settings map[string]Setting
+
+// inSection reports whether one path is another, or below it.
+func inSection(path, section string) bool {
+	path, section = strings.ToLower(path), strings.ToLower(section)
+	return path == section || strings.HasPrefix(path, section+":")
+}
+
+// add rejects a path that is there already, as .NET does.
+func (set Settings) add(s Setting) error {
+	key := strings.ToLower(s.Name)
+	if first, ok := set[key]; ok {
+		return fmt.Errorf("%s: %s is given twice, first at %s", s.Place, s.Shown(), first.Place)
+	}
+	set[key] = s
+	return nil
+}
+
+// Value returns the value at a path, or "".
+func (set Settings) Value(name string) string { return set[strings.ToLower(name)].Value }
+
+// Under returns a setting and everything below it, ordered by path, so that the same
+// settings always give the same error.
+func (set Settings) Under(name string) []Setting {
+	var found []Setting
+	for _, key := range slices.Sorted(maps.Keys(set)) {
+		if inSection(key, name) {
+			found = append(found, set[key])
+		}
+	}
+	return found
+}
+
+// Read reads a section of a settings file, unless file is empty, and the environment,
+// which wins. It also returns the file's absolute directory. Links are not resolved: in
+// Kubernetes a mounted file is a link into a directory that changes its name with each
+// update.
+func Read(section, file string, environ []string) (Settings, string, error) {
+	set, dir := Settings{}, ""
+	if file != "" {
+		abs, err := filepath.Abs(file)
+		if err != nil {
+			return nil, "", err
+		}
+		dir = filepath.Dir(abs)
+		text, err := readLimited(file)
+		if err != nil {
+			return nil, "", err
+		}
+		if set, err = Parse(section, file, text); err != nil {
+			return nil, "", err
+		}
+	}
+	env, err := Environ(section, environ)
+	if err != nil {
+		return nil, "", err
+	}
+	maps.Copy(set, env)
+	return set, dir, nil
+}
+
+func readLimited(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err == nil && len(text) > maxSize {
+		err = fmt.Errorf("%s: larger than %d bytes", file, maxSize)
+	}
+	return text, err
+}
+
+// Environ picks a section out of environment variables, in whose names two underscores
+// stand for a colon.
+func Environ(section string, environ []string) (Settings, error) {
+	set := Settings{}
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		path := strings.ReplaceAll(name, "__", ":")
+		if !inSection(path, section) {
+			continue
+		}
+		if err := set.add(Setting{path, "environment variable " + name, value, '"'}); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// EnvName returns the environment variable of a path.
+func EnvName(setting string) string { return strings.ReplaceAll(setting, ":", "__") }
+
+// Parse picks a section out of an appsettings.json.
+func Parse(section, file string, text []byte) (Settings, error) {
+	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+		return nil, fmt.Errorf("%s: encoded in UTF-16: save it as UTF-8", file)
+	}
+	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
+	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) > maxParts {
+		return nil, fmt.Errorf("%s: more than %d objects and arrays", file, maxParts)
+	}
+	root, err := hujson.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s%s", file, jsonProblem(err))
+	}
+	if root.Value.Kind() != '{' {
+		return nil, fmt.Errorf("%s: not a JSON object", file)
+	}
+	r := reader{section, file, text, Settings{}}
+	return r.set, r.walk("", root, 0)
+}
+
+type reader struct {
+	section, file string
+	text          []byte
+	set           Settings
+}
+
+// walk collects the values and empty objects of the section. Like .NET it goes
+// no more than 64 levels deep.
+func (r reader) walk(path string, v hujson.Value, depth int) error {
+	if object, ok := v.Value.(*hujson.Object); ok && len(object.Members) > 0 {
+		if depth++; depth > 64 {
+			return fmt.Errorf("%s: nested more than 64 levels deep", r.place(v))
+		}
+		for _, m := range object.Members {
+			name := m.Name.Value.(hujson.Literal).String()
+			if path != "" {
+				name = path + ":" + name
+			}
+			if err := r.walk(name, m.Value, depth); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if !inSection(path, r.section) {
+		return nil
+	}
+	s := Setting{Name: path, Place: r.place(v), Kind: v.Value.Kind()}
+	if literal, ok := v.Value.(hujson.Literal); ok {
+		s.Value = literal.String()
+	}
+	return r.set.add(s)
+}
+
+func (r reader) place(v hujson.Value) string {
+	return fmt.Sprintf("%s:%d", r.file, 1+bytes.Count(r.text[:v.StartOffset], []byte("\n")))
+}
+
+// jsonProblem says where and why a file is no JSON. It leaves out the text that
+// hujson quotes, which may be part of a password.
+func jsonProblem(err error) string {
+	var line, column int
+	if _, scanErr := fmt.Sscanf(err.Error(), "hujson: line %d, column %d:", &line, &column); scanErr != nil {
+		return ": not valid JSON"
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Sprintf(":%d:%d: not valid JSON: it ends too early", line, column)
+	}
+	return fmt.Sprintf(":%d:%d: not valid JSON", line, column)
+}
