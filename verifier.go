@@ -95,9 +95,12 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Token{keyID: k.ID}
-	if err := parts.Open(k.Alg, k.Public, &t.claims); err != nil {
+	if err := parts.Verify(k.Alg, k.Public); err != nil {
 		return nil, fmt.Errorf("%w: key %s", err, k.ID)
+	}
+	t := &Token{keyID: k.ID}
+	if err := parts.Read(&t.claims); err != nil {
+		return nil, err
 	}
 	if err := v.rules.Check(&t.claims, k.Former, now); err != nil {
 		return nil, err

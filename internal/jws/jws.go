@@ -3,12 +3,13 @@
 // which claims are checked, and public keys as JWKs.
 //
 // It is pure: it knows neither certificates nor clocks nor where keys come from. A
-// caller splits a token, looks up the key that its header names, opens the token with
-// that key, and checks the claims:
+// caller splits a token, looks up the key that its header names, verifies the signature
+// with that key, reads the claims and checks them:
 //
 //	p, err := jws.Split(token)
 //	h, err := jws.ParseHeader(p.Header)
-//	err = p.Open(alg, public, &claims)
+//	err = p.Verify(alg, public)
+//	err = p.Read(&claims)
 //	err = rules.Check(&claims, false, now)
 package jws
 
@@ -71,11 +72,16 @@ func decode(segment, what string) ([]byte, error) {
 	return data, nil
 }
 
-// Open verifies the signature, and only then reads the claims.
-func (p Parts) Open(alg Algorithm, public crypto.PublicKey, claims *Claims) error {
+// Verify checks the signature.
+func (p Parts) Verify(alg Algorithm, public crypto.PublicKey) error {
 	if err := alg.method.Verify(p.signed, p.signature, public); err != nil {
 		return ErrBadSignature
 	}
+	return nil
+}
+
+// Read reads the claims, once the signature has been checked.
+func (p Parts) Read(claims *Claims) error {
 	if p.damage != nil {
 		return p.damage
 	}
