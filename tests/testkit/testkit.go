@@ -3,9 +3,11 @@
 package testkit
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -115,4 +117,41 @@ func Fail(err error, ops ...fleetkeytest.Op) func(fleetkeytest.Call) fleetkeytes
 		}
 		return f
 	}
+}
+
+// LoseReply is a hook that stores what is saved and reports that the store is
+// unavailable.
+func LoseReply(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+	if c.Op == fleetkeytest.OpSave {
+		f = fleetkeytest.Fault{Err: fleetkey.ErrUnavailable, Stored: true}
+	}
+	return f
+}
+
+// A LogBuffer collects what a signer logs while the test reads it.
+type LogBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *LogBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *LogBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// Missing skips a test whose tool is not there, or fails it where FLEETKEY_REQUIRE=1
+// asks for everything. enable says what would make it run.
+func Missing(t testing.TB, what, enable string) {
+	t.Helper()
+	if os.Getenv("FLEETKEY_REQUIRE") == "1" {
+		t.Fatalf("%s is missing: %s", what, enable)
+	}
+	t.Skipf("skipped: %s is missing: %s", what, enable)
 }

@@ -1,4 +1,4 @@
-package fleetkey_test
+package lifecycle
 
 import (
 	"path/filepath"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // A server that had its own key in a file moves it to the shared store.
@@ -18,33 +19,33 @@ func TestAdopt(t *testing.T) {
 		files := []*fleetkeytest.Store{fleetkeytest.NewStore(), fleetkeytest.NewStore()}
 		var kids, tokens []string
 		for _, file := range files {
-			s := start(t, file, config())
-			kids, tokens = append(kids, s.SigningKey().KeyID), append(tokens, issue(t, s))
+			s := testkit.Start(t, file, testkit.Config())
+			kids, tokens = append(kids, s.SigningKey().KeyID), append(tokens, testkit.Issue(t, s))
 			require.NoError(t, s.Close())
 		}
 		shared := fleetkeytest.NewStore()
 		var fleet []*fleetkey.Signer
 		for _, file := range files {
-			cfg := config()
+			cfg := testkit.Config()
 			cfg.Adopt = file
-			fleet = append(fleet, start(t, shared.Open(), cfg))
+			fleet = append(fleet, testkit.Start(t, shared.Open(), cfg))
 		}
 		for _, s := range fleet {
 			require.NoError(t, s.Refresh(t.Context()))
 			require.Equal(t, kids[0], s.SigningKey().KeyID, "the first one's key is the fleet's, under the same kid")
-			require.ElementsMatch(t, kids, jwks(t, s))
+			require.ElementsMatch(t, kids, testkit.PublishedKeyIDs(t, s))
 		}
 		for _, token := range tokens {
-			accepts(t, token, fleet...)
+			testkit.Accepts(t, token, fleet...)
 		}
 		_, version := shared.Content()
 		for _, file := range files {
 			bundle, _ := file.Content()
 			require.Contains(t, string(bundle), "PRIVATE KEY", "nothing is lost")
 			require.Contains(t, string(bundle), "Moved: these keys were adopted by the in-memory store")
-			cfg := config()
+			cfg := testkit.Config()
 			cfg.Adopt = file
-			start(t, shared.Open(), cfg)
+			testkit.Start(t, shared.Open(), cfg)
 		}
 		_, again := shared.Content()
 		require.Equal(t, version, again, "the next start finds nothing to do")
@@ -54,16 +55,16 @@ func TestAdopt(t *testing.T) {
 func TestAdoptWithoutRightsToWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
-		alone := start(t, file, config())
-		token := issue(t, alone)
-		start(t, shared, config())
+		alone := testkit.Start(t, file, testkit.Config())
+		token := testkit.Issue(t, alone)
+		testkit.Start(t, shared, testkit.Config())
 		readOnly := shared.Open()
-		readOnly.SetHook(fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
-		cfg := config()
+		readOnly.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		cfg := testkit.Config()
 		cfg.Adopt = file
-		s := start(t, readOnly, cfg)
-		accepts(t, token, s)
-		accepts(t, issue(t, s), s)
+		s := testkit.Start(t, readOnly, cfg)
+		testkit.Accepts(t, token, s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 		bundle, _ := file.Content()
 		require.Contains(t, string(bundle), "PRIVATE KEY", "nothing is lost")
 	})
@@ -72,7 +73,7 @@ func TestAdoptWithoutRightsToWrite(t *testing.T) {
 func TestAdoptRefusesGarbage(t *testing.T) {
 	file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
 	file.Set([]byte("garbage"))
-	cfg := config()
+	cfg := testkit.Config()
 	cfg.Adopt = file
 	_, err := fleetkey.NewSigner(t.Context(), shared, cfg)
 	require.ErrorContains(t, err, "adopt from")
@@ -82,11 +83,11 @@ func TestAdoptRefusesGarbage(t *testing.T) {
 // Config.Adopt that leads to the Signer's own store empties it of private keys.
 func TestAdoptFromTheSameStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.pem")
-	first, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), config())
+	first, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), testkit.Config())
 	require.NoError(t, err)
 	require.NoError(t, first.Close())
 
-	cfg := config()
+	cfg := testkit.Config()
 	cfg.Adopt = fleetkey.NewFileStore(path)
 	s, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), cfg)
 	require.NoError(t, err)
@@ -101,24 +102,24 @@ func TestAdoptFromTheSameStore(t *testing.T) {
 func TestAdoptBringsARevokedKeyBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := fleetkeytest.NewStore()
-		require.NoError(t, start(t, file, config()).Close())
+		require.NoError(t, testkit.Start(t, file, testkit.Config()).Close())
 		copied := fleetkeytest.NewStore() // the same key in each machine's image
 		bundle, _ := file.Content()
 		copied.Set(bundle)
 
 		shared := fleetkeytest.NewStore()
-		cfg := config()
+		cfg := testkit.Config()
 		cfg.Adopt = file
-		s := start(t, shared, cfg)
+		s := testkit.Start(t, shared, cfg)
 		victim := s.SigningKey().KeyID
 		stolen := signedBy(t, shared, victim)
 		require.NoError(t, s.Revoke(t.Context(), victim))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 
 		cfg.Adopt = copied
-		start(t, shared.Open(), cfg)
+		testkit.Start(t, shared.Open(), cfg)
 		require.NoError(t, s.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 	})
 }
 
@@ -126,16 +127,16 @@ func TestAdoptBringsARevokedKeyBack(t *testing.T) {
 func TestAdoptWithAnAnnouncedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
-		first := start(t, shared, config())
-		old := start(t, file, config())
-		token := issue(t, old)
+		first := testkit.Start(t, shared, testkit.Config())
+		old := testkit.Start(t, file, testkit.Config())
+		token := testkit.Issue(t, old)
 		require.NoError(t, old.Rotate(t.Context()))
 		require.NoError(t, old.Close())
-		cfg := config()
+		cfg := testkit.Config()
 		cfg.Adopt, cfg.Rotation.Retain = file, 2*time.Hour
-		start(t, shared.Open(), cfg)
+		testkit.Start(t, shared.Open(), cfg)
 		require.NoError(t, first.Refresh(t.Context()))
-		accepts(t, token, first)
+		testkit.Accepts(t, token, first)
 	})
 }
 
@@ -150,12 +151,12 @@ func (n named) String() string { return n.name }
 func TestMovedNoteWithDashes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file, shared := fleetkeytest.NewStore(), named{fleetkeytest.NewStore(), "file /srv/a-----b/keys.pem"}
-		start(t, file, config())
-		cfg := config()
+		testkit.Start(t, file, testkit.Config())
+		cfg := testkit.Config()
 		cfg.Adopt = file
-		start(t, shared, cfg)
-		start(t, file.Open(), config()) // the old store can still be read
-		start(t, named{shared.Open(), shared.name}, cfg)
+		testkit.Start(t, shared, cfg)
+		testkit.Start(t, file.Open(), testkit.Config()) // the old store can still be read
+		testkit.Start(t, named{shared.Open(), shared.name}, cfg)
 	})
 }
 
@@ -163,12 +164,12 @@ func TestMovedNoteWithDashes(t *testing.T) {
 func TestAdoptIntoASecondStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := fleetkeytest.NewStore()
-		old := start(t, file, config())
-		token := issue(t, old)
-		cfg := config()
+		old := testkit.Start(t, file, testkit.Config())
+		token := testkit.Issue(t, old)
+		cfg := testkit.Config()
 		cfg.Adopt = file
-		start(t, named{fleetkeytest.NewStore(), "secret test"}, cfg)
-		s := start(t, named{fleetkeytest.NewStore(), "secret production"}, cfg)
-		accepts(t, token, s)
+		testkit.Start(t, named{fleetkeytest.NewStore(), "secret test"}, cfg)
+		s := testkit.Start(t, named{fleetkeytest.NewStore(), "secret production"}, cfg)
+		testkit.Accepts(t, token, s)
 	})
 }

@@ -1,4 +1,4 @@
-package fleetkey_test
+package lifecycle
 
 import (
 	"crypto/ecdsa"
@@ -20,19 +20,20 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // The certificate of another system, whose tokens stay good during a move.
 func TestTrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := lazily(config())
+		cfg := testkit.Lazily(testkit.Config())
 		cfg.FormerIssuers = []string{"http://adfs.example/adfs/services/trust"}
 		store := fleetkeytest.NewStore()
-		s := start(t, store, cfg)
-		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		s := testkit.Start(t, store, cfg)
+		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""), "twice")
-		again := start(t, store.Open(), cfg)
+		again := testkit.Start(t, store.Open(), cfg)
 
 		thumb := sha1.Sum(other.Certificate.Raw)
 		kids := map[string]string{
@@ -43,24 +44,24 @@ func TestTrust(t *testing.T) {
 			"hex in lower letters": hex.EncodeToString(thumb[:]),
 		}
 		for name, kid := range kids {
-			claims := jwt.MapClaims{"iss": cfg.FormerIssuers[0], "aud": issuer, "exp": time.Now().Add(8 * time.Hour).Unix(), "scope": []string{"a", "b"}}
+			claims := jwt.MapClaims{"iss": cfg.FormerIssuers[0], "aud": testkit.Issuer, "exp": time.Now().Add(8 * time.Hour).Unix(), "scope": []string{"a", "b"}}
 			token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
 			token.Header["kid"], token.Header["x5t"] = kid, kids["x5t"]
 			signed, err := token.SignedString(other.Signer)
 			require.NoError(t, err)
-			accepts(t, signed, s, again)
+			testkit.Accepts(t, signed, s, again)
 			got, err := s.Verify(t.Context(), signed)
 			require.NoError(t, err)
 			require.True(t, got.HasScope("b"))
-			require.Contains(t, jwks(t, again), kid, name)
+			require.Contains(t, testkit.PublishedKeyIDs(t, again), kid, name)
 		}
-		require.Equal(t, other.KeyID, kidOf(t, issueWith(t, other)))
+		require.Equal(t, other.KeyID, testkit.KeyID(t, issueWith(t, other)))
 		require.NotEqual(t, other.KeyID, s.SigningKey().KeyID, "it never signs")
-		time.Sleep(2 * 365 * day)
-		accepts(t, issueWith(t, other), s)
+		time.Sleep(2 * 365 * testkit.Day)
+		testkit.Accepts(t, issueWith(t, other), s)
 		require.NoError(t, s.Revoke(t.Context(), other.KeyID))
 		require.NoError(t, again.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s, again)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s, again)
 	})
 }
 
@@ -68,7 +69,7 @@ func TestTrust(t *testing.T) {
 func issueWith(t *testing.T, k fleetkey.SigningKey) string {
 	t.Helper()
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": issuer, "aud": issuer, "sub": "alice", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+		"iss": testkit.Issuer, "aud": testkit.Issuer, "sub": "alice", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
 	})
 	token.Header["kid"], token.Header["typ"] = k.KeyID, "at+jwt"
 	signed, err := token.SignedString(k.Signer)
@@ -78,13 +79,13 @@ func issueWith(t *testing.T, k fleetkey.SigningKey) string {
 
 func TestTrustUnderAGivenKeyID(t *testing.T) {
 	store := fleetkeytest.NewStore()
-	s := start(t, store, config())
-	other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+	s := testkit.Start(t, store, testkit.Config())
+	other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 	require.NoError(t, s.Trust(t.Context(), other.Certificate, "key-2019/a"))
-	again := start(t, store.Open(), config())
+	again := testkit.Start(t, store.Open(), testkit.Config())
 	other.KeyID = "key-2019/a"
-	accepts(t, issueWith(t, other), s, again)
-	require.Contains(t, jwks(t, again), "key-2019/a")
+	testkit.Accepts(t, issueWith(t, other), s, again)
+	require.Contains(t, testkit.PublishedKeyIDs(t, again), "key-2019/a")
 	bundle, _ := store.Content()
 	require.Contains(t, string(bundle), "Kid: key-2019/a")
 	require.Error(t, s.Trust(t.Context(), other.Certificate, "a\nb"))
@@ -97,9 +98,9 @@ func certificate(t *testing.T, subject, issuer string) *x509.Certificate {
 	name := func(cn string) pkix.Name { return pkix.Name{CommonName: cn} }
 	child := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: name(subject),
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0)}
-	parent := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: name(issuer)}
+	parent := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: name(testkit.Issuer)}
 	signer := private
-	if subject == issuer {
+	if subject == testkit.Issuer {
 		signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // self-issued, not self-signed
 		require.NoError(t, err)
 	}
@@ -119,13 +120,13 @@ func TestTrustSavesWhatNobodyCanRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := fleetkeytest.NewStore()
-				s := start(t, store, config())
+				s := testkit.Start(t, store, testkit.Config())
 				for _, n := range names {
 					if err := s.Trust(t.Context(), certificate(t, n[0], n[1]), ""); err != nil {
 						return // refused: right
 					}
 				}
-				_, err := fleetkey.NewSigner(t.Context(), store.Open(), config())
+				_, err := fleetkey.NewSigner(t.Context(), store.Open(), testkit.Config())
 				require.NoError(t, err, "no instance can start any more")
 			})
 		})
@@ -136,17 +137,17 @@ func TestTrustSavesWhatNobodyCanRead(t *testing.T) {
 func TestTrustARenewedCertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
-		another := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		s := testkit.Start(t, store, testkit.Config())
+		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
+		another := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, "idp"))
 		if err := s.Trust(t.Context(), another.Certificate, "idp"); err == nil {
-			claims := jwt.MapClaims{"iss": issuer, "aud": issuer, "exp": time.Now().Add(time.Hour).Unix()}
+			claims := jwt.MapClaims{"iss": testkit.Issuer, "aud": testkit.Issuer, "exp": time.Now().Add(time.Hour).Unix()}
 			token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
 			token.Header["kid"] = "idp"
 			signed, err := token.SignedString(another.Signer)
 			require.NoError(t, err)
-			accepts(t, signed, s) // Trust said that it would be
+			testkit.Accepts(t, signed, s) // Trust said that it would be
 		}
 	})
 }
@@ -154,26 +155,26 @@ func TestTrustARenewedCertificate(t *testing.T) {
 // Audience is copied, FormerIssuers is not.
 func TestFormerIssuersAreShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := config()
+		cfg := testkit.Config()
 		cfg.FormerIssuers = []string{"https://old.example"}
-		s := start(t, fleetkeytest.NewStore(), cfg)
-		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		s := testkit.Start(t, fleetkeytest.NewStore(), cfg)
+		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 		cfg.FormerIssuers[0] = "https://evil.example"
-		token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://evil.example", "aud": issuer, "exp": time.Now().Add(time.Hour).Unix()})
+		token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://evil.example", "aud": testkit.Issuer, "exp": time.Now().Add(time.Hour).Unix()})
 		token.Header["kid"] = other.KeyID
 		signed, err := token.SignedString(other.Signer)
 		require.NoError(t, err)
-		refuses(t, fleetkey.ErrWrongIssuer, signed, s)
+		testkit.Refuses(t, fleetkey.ErrWrongIssuer, signed, s)
 	})
 }
 
 func TestOddKid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		again := start(t, store.Open(), config())
-		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		s := testkit.Start(t, store, testkit.Config())
+		again := testkit.Start(t, store.Open(), testkit.Config())
+		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 		const kid = "//a b?#%2F/:@<&>'"
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, kid))
 		require.NoError(t, again.Refresh(t.Context()))

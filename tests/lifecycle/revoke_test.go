@@ -1,4 +1,4 @@
-package fleetkey_test
+package lifecycle
 
 import (
 	"crypto/sha1"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // The rows A10 and A11 of a store that an operator has changed by hand.
@@ -24,36 +25,36 @@ func TestVanishedKeys(t *testing.T) {
 		kept   bool
 	}{
 		"A10 exchanged for another fleet's bundle": {func(t *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, _ fleetkey.Version) {
-			store.Set(foreignBundle(t, config()))
+			store.Set(testkit.ForeignBundle(t, testkit.Config()))
 		}, true},
 		"A11 rolled back to before the key": {func(_ *testing.T, store *fleetkeytest.Store, _ *fleetkey.Signer, first fleetkey.Version) {
 			store.RollBack(first)
 		}, true},
 		"revoked": {func(t *testing.T, store *fleetkeytest.Store, s *fleetkey.Signer, _ fleetkey.Version) {
-			other := start(t, store.Open(), config())
+			other := testkit.Start(t, store.Open(), testkit.Config())
 			require.NoError(t, other.Revoke(t.Context(), s.SigningKey().KeyID))
 		}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := fleetkeytest.NewStore()
-				s := start(t, store, config())
+				s := testkit.Start(t, store, testkit.Config())
 				_, first := store.Content()
 				require.NoError(t, s.Rotate(t.Context()))
 				time.Sleep(25 * time.Hour)
-				token := issue(t, s) // by the second key
+				token := testkit.Issue(t, s) // by the second key
 				tc.change(t, store, s, first)
 				require.NoError(t, s.Refresh(t.Context()))
-				require.NotEqual(t, kidOf(t, token), s.SigningKey().KeyID)
+				require.NotEqual(t, testkit.KeyID(t, token), s.SigningKey().KeyID)
 				if !tc.kept {
-					refuses(t, fleetkey.ErrUnknownKey, token, s)
+					testkit.Refuses(t, fleetkey.ErrUnknownKey, token, s)
 					return
 				}
 				time.Sleep(59 * time.Minute)
-				accepts(t, token, s)
-				require.Contains(t, jwks(t, s), kidOf(t, token), "and published")
+				testkit.Accepts(t, token, s)
+				require.Contains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(t, token), "and published")
 				time.Sleep(20 * time.Minute)
-				require.NotContains(t, jwks(t, s), kidOf(t, token), "until its tokens have ended")
+				require.NotContains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(t, token), "until its tokens have ended")
 			})
 		})
 	}
@@ -62,12 +63,12 @@ func TestVanishedKeys(t *testing.T) {
 func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		stolen := issue(t, s)
+		s := testkit.Start(t, store, testkit.Config())
+		stolen := testkit.Issue(t, s)
 		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
 		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: 1} })
 		require.NoError(t, s.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 		_, current := store.Content()
 		require.Equal(t, current, s.Status().Version)
 	})
@@ -85,19 +86,19 @@ func TestRevoke(t *testing.T) {
 		"the only key":                       {0, signing, true},
 		"the signing key, one announced":     {time.Minute, signing, true},
 		"the announced key":                  {time.Minute, announced, false},
-		"the announced key about to sign":    {day - time.Minute, announced, false},
-		"the signing key just begun":         {day + 2*time.Second, signing, true},
-		"the key replaced just now":          {day + 2*time.Second, oldest, false},
-		"the key replaced some time ago":     {day + time.Hour, oldest, false},
-		"the signing key, an old one behind": {day + time.Hour, signing, true},
+		"the announced key about to sign":    {testkit.Day - time.Minute, announced, false},
+		"the signing key just begun":         {testkit.Day + 2*time.Second, signing, true},
+		"the key replaced just now":          {testkit.Day + 2*time.Second, oldest, false},
+		"the key replaced some time ago":     {testkit.Day + time.Hour, oldest, false},
+		"the signing key, an old one behind": {testkit.Day + time.Hour, signing, true},
 	} {
 		for _, offset := range []time.Duration{-time.Minute, 0, time.Minute} {
 			t.Run(fmt.Sprintf("%s, operator's clock off by %v", name, offset), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := fleetkeytest.NewStore()
-					s := start(t, store, config())
-					behind, ahead, operator := off(-time.Minute), off(time.Minute), off(offset)
-					fleet := []*fleetkey.Signer{s, startBy(t, behind, store.Open(), config()), startBy(t, ahead, store.Open(), config())}
+					s := testkit.Start(t, store, testkit.Config())
+					behind, ahead, operator := testkit.Off(-time.Minute), testkit.Off(time.Minute), testkit.Off(offset)
+					fleet := []*fleetkey.Signer{s, testkit.StartBy(t, behind, store.Open(), testkit.Config()), testkit.StartBy(t, ahead, store.Open(), testkit.Config())}
 					if tc.prepare > 0 {
 						require.NoError(t, s.Rotate(t.Context()))
 						time.Sleep(tc.prepare)
@@ -107,21 +108,21 @@ func TestRevoke(t *testing.T) {
 					}
 					victim, before := tc.victim(s), s.SigningKey().KeyID
 					stolen := signedBy(t, store, victim)
-					require.NoError(t, startBy(t, operator, store.Open(), config()).Revoke(t.Context(), victim))
+					require.NoError(t, testkit.StartBy(t, operator, store.Open(), testkit.Config()).Revoke(t.Context(), victim))
 					for _, s := range fleet {
 						require.NoError(t, s.Refresh(t.Context()))
-						refuses(t, fleetkey.ErrUnknownKey, stolen, s)
-						require.NotContains(t, jwks(t, s), victim)
-						accepts(t, issue(t, s), fleet...)
+						testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+						require.NotContains(t, testkit.PublishedKeyIDs(t, s), victim)
+						testkit.Accepts(t, testkit.Issue(t, s), fleet...)
 					}
 					// One about to begin signs already on the fastest clock that the operator thinks of.
-					fresh := tc.fresh || tc.prepare == day-time.Minute && offset >= 0
+					fresh := tc.fresh || tc.prepare == testkit.Day-time.Minute && offset >= 0
 					require.Equal(t, fresh, before != s.SigningKey().KeyID)
 					require.ErrorIs(t, s.Revoke(t.Context(), victim), fleetkey.ErrUnknownKey)
-					time.Sleep(2 * day)
+					time.Sleep(2 * testkit.Day)
 					for _, s := range fleet {
-						accepts(t, issue(t, s), fleet...)
-						require.NotContains(t, jwks(t, s), victim)
+						testkit.Accepts(t, testkit.Issue(t, s), fleet...)
+						require.NotContains(t, testkit.PublishedKeyIDs(t, s), victim)
 					}
 				})
 			})
@@ -134,33 +135,36 @@ func TestRevoke(t *testing.T) {
 func TestRevokeAVanishedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		a, b := start(t, store, config()), start(t, store.Open(), config())
+		a, b := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
 		_, first := store.Content()
 		require.NoError(t, a.Rotate(t.Context()))
 		time.Sleep(25 * time.Hour)
-		token := issue(t, a)
+		token := testkit.Issue(t, a)
 		store.RollBack(first)
-		refresh(t, a, b)
-		accepts(t, token, a, b)
-		require.NoError(t, a.Revoke(t.Context(), kidOf(t, token)))
-		refresh(t, a, b)
-		refuses(t, fleetkey.ErrUnknownKey, token, a, b)
-		requireOneFleet(t, 1, a, b)
+		require.NoError(t, a.Refresh(t.Context()))
+		require.NoError(t, b.Refresh(t.Context()))
+		testkit.Accepts(t, token, a, b)
+		require.NoError(t, a.Revoke(t.Context(), testkit.KeyID(t, token)))
+		require.NoError(t, a.Refresh(t.Context()))
+		require.NoError(t, b.Refresh(t.Context()))
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, token, a, b)
+		testkit.Accepts(t, testkit.Issue(t, a), a, b)
+		require.Equal(t, testkit.PublishedKeyIDs(t, a), testkit.PublishedKeyIDs(t, b))
 	})
 }
 
 // One public key may stand under two kids; a stolen key is gone under both.
 func TestRevokeUnderEveryName(t *testing.T) {
 	store := fleetkeytest.NewStore()
-	s := start(t, store, config())
-	other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+	s := testkit.Start(t, store, testkit.Config())
+	other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 	require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 	require.NoError(t, s.Trust(t.Context(), other.Certificate, "legacy"))
 	thumb := sha1.Sum(other.Certificate.Raw)
 	require.NoError(t, s.Revoke(t.Context(), hex.EncodeToString(thumb[:])), "by any of its names")
-	refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
+	testkit.Refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
 	other.KeyID = "legacy"
-	refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
+	testkit.Refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s)
 	require.Len(t, s.PublicKeys(), 1)
 }
 
@@ -168,9 +172,9 @@ func TestRevokeUnderEveryName(t *testing.T) {
 func signedBy(t *testing.T, store *fleetkeytest.Store, kid string) string {
 	t.Helper()
 	bundle, _ := store.Content()
-	private := fleetkey.PrivateKey(t, bundle, kid)
+	private := testkit.PrivateKey(t, bundle, kid)
 	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": issuer, "aud": issuer, "sub": "mallory",
+		"iss": testkit.Issuer, "aud": testkit.Issuer, "sub": "mallory",
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
 	})
 	token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
@@ -184,13 +188,13 @@ func signedBy(t *testing.T, store *fleetkeytest.Store, kid string) string {
 func TestRevokeTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		operator, s := start(t, store, config()), start(t, store.Open(), config())
+		operator, s := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
 		victim := s.SigningKey().KeyID
 		stolen := signedBy(t, store, victim)
 		require.NoError(t, operator.Revoke(t.Context(), victim))
 		require.NoError(t, operator.Revoke(t.Context(), operator.SigningKey().KeyID))
 		require.NoError(t, s.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 	})
 }
 
@@ -199,13 +203,13 @@ func TestRevokeTwice(t *testing.T) {
 func TestRevokeAnAnnouncedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		cfg := config()
+		cfg := testkit.Config()
 		cfg.RefreshEvery = 30 * time.Minute
-		operator, s := start(t, store, cfg), start(t, store.Open(), cfg)
+		operator, s := testkit.Start(t, store, cfg), testkit.Start(t, store.Open(), cfg)
 		require.NoError(t, operator.Rotate(t.Context()))
 		require.NoError(t, s.Refresh(t.Context()))
 		victim := s.Status().Keys[0].KeyID
-		time.Sleep(day - 10*time.Minute)
+		time.Sleep(testkit.Day - 10*time.Minute)
 		require.NoError(t, s.Refresh(t.Context()))
 		bundle, _ := store.Content()
 		require.NoError(t, operator.Revoke(t.Context(), victim))
@@ -213,7 +217,7 @@ func TestRevokeAnAnnouncedKey(t *testing.T) {
 		require.NoError(t, s.Refresh(t.Context()))
 		thief := fleetkeytest.NewStore()
 		thief.Set(bundle)
-		refuses(t, fleetkey.ErrUnknownKey, signedBy(t, thief, victim), s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, signedBy(t, thief, victim), s)
 	})
 }
 
@@ -221,17 +225,17 @@ func TestRevokeAnAnnouncedKey(t *testing.T) {
 func TestRevokeARetiredKeyBehindACutOffInstance(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		operator := start(t, store, config())
+		operator := testkit.Start(t, store, testkit.Config())
 		alone := store.Open()
-		s := start(t, alone, config())
+		s := testkit.Start(t, alone, testkit.Config())
 		victim := s.SigningKey().KeyID
-		alone.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		alone.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
 		require.NoError(t, operator.Rotate(t.Context()))
-		time.Sleep(day + time.Hour)
+		time.Sleep(testkit.Day + time.Hour)
 		require.NoError(t, operator.Revoke(t.Context(), victim))
 		alone.SetHook(nil)
 		require.NoError(t, s.Refresh(t.Context()))
-		require.NotContains(t, jwks(t, s), victim)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, s), victim)
 	})
 }
 
@@ -240,16 +244,16 @@ func TestRevokeARetiredKeyBehindACutOffInstance(t *testing.T) {
 func TestExchangedKeyIsKeptForThePollToo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		early, late := start(t, store, config()), start(t, store.Open(), config())
+		early, late := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
 		time.Sleep(5*time.Minute + 45*time.Second) // late has refreshed a short time ago
 		require.NoError(t, late.Refresh(t.Context()))
-		store.Set(foreignBundle(t, config()))
+		store.Set(testkit.ForeignBundle(t, testkit.Config()))
 		require.NoError(t, early.Refresh(t.Context()))
 		time.Sleep(4*time.Minute + 20*time.Second)
-		token := issue(t, late)
-		require.NotEqual(t, early.SigningKey().KeyID, kidOf(t, token))
+		token := testkit.Issue(t, late)
+		require.NotEqual(t, early.SigningKey().KeyID, testkit.KeyID(t, token))
 		time.Sleep(time.Hour - time.Second)
-		accepts(t, token, early)
+		testkit.Accepts(t, token, early)
 	})
 }
 
@@ -257,31 +261,31 @@ func TestExchangedKeyIsKeptForThePollToo(t *testing.T) {
 func TestRevokeAKeptKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
+		s := testkit.Start(t, store, testkit.Config())
 		victim := s.SigningKey().KeyID
-		store.Set(foreignBundle(t, config()))
+		store.Set(testkit.ForeignBundle(t, testkit.Config()))
 		require.NoError(t, s.Refresh(t.Context()))
-		require.Contains(t, jwks(t, s), victim)
+		require.Contains(t, testkit.PublishedKeyIDs(t, s), victim)
 		require.NoError(t, s.Revoke(t.Context(), victim))
-		require.NotContains(t, jwks(t, s), victim)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, s), victim)
 	})
 }
 
 // A key that has retired stays retired when its successor is revoked, whether
 // its tokens may still live or not.
 func TestRevokeDoesNotBringBackWhatWasReplaced(t *testing.T) {
-	for name, after := range map[string]time.Duration{"trusted still": 2 * day, "gone": 3 * day} {
+	for name, after := range map[string]time.Duration{"trusted still": 2 * testkit.Day, "gone": 3 * testkit.Day} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				store := fleetkeytest.NewStore()
-				s := start(t, store, config())
+				s := testkit.Start(t, store, testkit.Config())
 				first := s.SigningKey().KeyID
 				require.NoError(t, s.Rotate(t.Context()))
 				time.Sleep(after - time.Hour)
 				require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
 				time.Sleep(2 * time.Hour)
 				require.NoError(t, s.Refresh(t.Context()))
-				require.NotContains(t, jwks(t, s), first)
+				require.NotContains(t, testkit.PublishedKeyIDs(t, s), first)
 				bundle, _ := store.Content()
 				require.Equal(t, 1, strings.Count(string(bundle), "BEGIN PRIVATE KEY"))
 			})
@@ -294,14 +298,14 @@ func TestRevokeDoesNotBringBackWhatWasReplaced(t *testing.T) {
 func TestRevokeAtTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		behind, operator := off(-time.Minute), off(time.Minute)
-		slow := startBy(t, behind, store.Open(), config())
-		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		s := testkit.Start(t, store, testkit.Config())
+		behind, operator := testkit.Off(-time.Minute), testkit.Off(time.Minute)
+		slow := testkit.StartBy(t, behind, store.Open(), testkit.Config())
+		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 		require.NoError(t, s.Rotate(t.Context()))
-		time.Sleep(day - 30*time.Second)
-		require.NoError(t, startBy(t, operator, store.Open(), config()).Revoke(t.Context(), other.KeyID))
+		time.Sleep(testkit.Day - 30*time.Second)
+		require.NoError(t, testkit.StartBy(t, operator, store.Open(), testkit.Config()).Revoke(t.Context(), other.KeyID))
 		for name, s := range map[string]*fleetkey.Signer{"right clock": s, "slow clock": slow} {
 			require.NoError(t, s.Refresh(t.Context()))
 			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
@@ -315,15 +319,15 @@ func TestRevokeAtTakeOver(t *testing.T) {
 func TestRevokeByAClockAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		operator := off(49 * time.Hour)
-		other := start(t, fleetkeytest.NewStore(), config()).SigningKey()
+		s := testkit.Start(t, store, testkit.Config())
+		operator := testkit.Off(49 * time.Hour)
+		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
 		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
 		require.NoError(t, s.Rotate(t.Context()))
-		token, kid := issue(t, s), s.SigningKey().KeyID
-		require.NoError(t, startBy(t, operator, store.Open(), config()).Revoke(t.Context(), other.KeyID))
+		token, kid := testkit.Issue(t, s), s.SigningKey().KeyID
+		require.NoError(t, testkit.StartBy(t, operator, store.Open(), testkit.Config()).Revoke(t.Context(), other.KeyID))
 		require.NoError(t, s.Refresh(t.Context()))
-		accepts(t, token, s)
+		testkit.Accepts(t, token, s)
 		require.Equal(t, kid, s.SigningKey().KeyID)
 	})
 }
@@ -332,13 +336,13 @@ func TestRevokeByAClockAhead(t *testing.T) {
 func TestStaleReadAfterTwoChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		stolen := issue(t, s)
+		s := testkit.Start(t, store, testkit.Config())
+		stolen := testkit.Issue(t, s)
 		require.NoError(t, s.Rotate(t.Context()))
 		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: 2} })
 		require.NoError(t, s.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 	})
 }

@@ -1,4 +1,4 @@
-package fleetkey_test
+package lifecycle
 
 import (
 	"encoding/json"
@@ -15,21 +15,8 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
-
-const day = 24 * time.Hour
-
-func rotating() fleetkey.Config {
-	cfg := config()
-	cfg.Rotation.Every = 90 * day
-	return cfg
-}
-
-// lazily makes years pass quickly: with fewer loads in them.
-func lazily(cfg fleetkey.Config) fleetkey.Config {
-	cfg.RefreshEvery = 6 * time.Hour
-	return cfg
-}
 
 // roles returns the role of each key, newest first.
 func roles(s *fleetkey.Signer) []fleetkey.Role {
@@ -43,7 +30,7 @@ func roles(s *fleetkey.Signer) []fleetkey.Role {
 func TestLifeOfAKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, rotating())
+		s := testkit.Start(t, store, testkit.Rotating())
 		first := s.SigningKey().KeyID
 		steps := []struct {
 			at    time.Duration // after the start
@@ -51,11 +38,11 @@ func TestLifeOfAKey(t *testing.T) {
 			want  string
 		}{
 			{0, []fleetkey.Role{fleetkey.RoleSigning}, "one key"},
-			{89*day - time.Hour, []fleetkey.Role{fleetkey.RoleSigning}, "not due yet"},
-			{89*day + time.Hour, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, "a successor is announced a day ahead"},
-			{90*day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, "and takes over"},
-			{91*day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, "the old key is trusted no more"},
-			{98*day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning}, "and pruned when nobody can need it"},
+			{89*testkit.Day - time.Hour, []fleetkey.Role{fleetkey.RoleSigning}, "not due yet"},
+			{89*testkit.Day + time.Hour, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, "a successor is announced a day ahead"},
+			{90*testkit.Day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, "and takes over"},
+			{91*testkit.Day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, "the old key is trusted no more"},
+			{98*testkit.Day + time.Hour, []fleetkey.Role{fleetkey.RoleSigning}, "and pruned when nobody can need it"},
 		}
 		private := []int{1, 1, 2, 2, 2, 1}
 		begin := time.Now()
@@ -64,7 +51,7 @@ func TestLifeOfAKey(t *testing.T) {
 			require.Equal(t, step.roles, roles(s), step.want)
 			bundle, _ := store.Content()
 			require.Equal(t, private[i], strings.Count(string(bundle), "BEGIN PRIVATE KEY"), step.want)
-			accepts(t, issue(t, s), s, start(t, store.Open(), rotating()))
+			testkit.Accepts(t, testkit.Issue(t, s), s, testkit.Start(t, store.Open(), testkit.Rotating()))
 		}
 		require.NotEqual(t, first, s.SigningKey().KeyID)
 	})
@@ -75,12 +62,12 @@ func TestExactlyOneRotates(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		var fleet []*fleetkey.Signer
 		for range 50 {
-			fleet = append(fleet, start(t, store.Open(), lazily(rotating())))
+			fleet = append(fleet, testkit.Start(t, store.Open(), testkit.Lazily(testkit.Rotating())))
 		}
-		time.Sleep(90*day + 7*time.Hour)
+		time.Sleep(90*testkit.Day + 7*time.Hour)
 		for _, s := range fleet {
 			require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, roles(s))
-			accepts(t, issue(t, s), fleet...)
+			testkit.Accepts(t, testkit.Issue(t, s), fleet...)
 		}
 	})
 }
@@ -93,10 +80,10 @@ func TestBounds(t *testing.T) {
 		"announced too short":              {func(c *fleetkey.Config) { c.Rotation.Announce = 26*time.Minute + 59*time.Second }, "2 RefreshEvery + JWKSMaxAge + 2 ClockSkew = 27m0s"},
 		"retained too short":               {func(c *fleetkey.Config) { c.Rotation.Retain = 61 * time.Minute }, "MaxTokenTTL + 2 ClockSkew = 1h2m0s"},
 		"rotates faster than it announces": {func(c *fleetkey.Config) { c.Rotation.Every = time.Hour }, "less than Announce"},
-		"too many keys":                    {func(c *fleetkey.Config) { c.Rotation.Every, c.Rotation.Retain = 25*time.Hour, 365*day }, "a bundle has room for 16"},
+		"too many keys":                    {func(c *fleetkey.Config) { c.Rotation.Every, c.Rotation.Retain = 25*time.Hour, 365*testkit.Day }, "a bundle has room for 16"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cfg := rotating()
+			cfg := testkit.Rotating()
 			tc.change(&cfg)
 			store := fleetkeytest.NewStore()
 			_, err := fleetkey.NewSigner(t.Context(), store, cfg)
@@ -109,50 +96,50 @@ func TestBounds(t *testing.T) {
 func TestSwitchingRotationOnAndOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		off := start(t, store, lazily(config()))
-		time.Sleep(3 * 365 * day)
+		off := testkit.Start(t, store, testkit.Lazily(testkit.Config()))
+		time.Sleep(3 * 365 * testkit.Day)
 		old := off.SigningKey().KeyID
-		on := start(t, store.Open(), lazily(rotating()))
+		on := testkit.Start(t, store.Open(), testkit.Lazily(testkit.Rotating()))
 		time.Sleep(14 * time.Hour)
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(on))
 		require.Equal(t, roles(on), roles(off), "the instances without rotation follow")
-		time.Sleep(day)
-		accepts(t, issue(t, off), on, off)
+		time.Sleep(testkit.Day)
+		testkit.Accepts(t, testkit.Issue(t, off), on, off)
 		require.NotEqual(t, old, off.SigningKey().KeyID)
 		require.NoError(t, on.Close())
-		time.Sleep(365 * day)
-		accepts(t, issue(t, off), off)
+		time.Sleep(365 * testkit.Day)
+		testkit.Accepts(t, testkit.Issue(t, off), off)
 	})
 }
 
 func TestNextKeyHasTheNewAlgorithm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		old := start(t, store, rotating())
-		cfg := rotating()
+		old := testkit.Start(t, store, testkit.Rotating())
+		cfg := testkit.Rotating()
 		cfg.Algorithm = "EdDSA"
-		s := start(t, store.Open(), cfg)
+		s := testkit.Start(t, store.Open(), cfg)
 		require.Equal(t, "ES256", s.SigningKey().Algorithm)
 		require.NoError(t, s.Rotate(t.Context()))
-		token := issue(t, s)
-		time.Sleep(day + time.Minute)
+		token := testkit.Issue(t, s)
+		time.Sleep(testkit.Day + time.Minute)
 		require.Equal(t, "EdDSA", s.SigningKey().Algorithm)
-		accepts(t, issue(t, s), s, old)
-		refuses(t, fleetkey.ErrExpired, token, s, old)
+		testkit.Accepts(t, testkit.Issue(t, s), s, old)
+		testkit.Refuses(t, fleetkey.ErrExpired, token, s, old)
 	})
 }
 
 func TestRotate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		a, b := start(t, store, config()), start(t, store.Open(), config())
+		a, b := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
 		first := a.SigningKey().KeyID
 		require.NoError(t, a.Rotate(t.Context()))
 		require.NoError(t, b.Rotate(t.Context()), "a second operator")
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(b), "announces nothing more")
 		require.Equal(t, first, b.SigningKey().KeyID)
-		require.WithinDuration(t, time.Now().Add(day), b.Status().NextActivation, 2*time.Second)
-		time.Sleep(day + 2*time.Second)
+		require.WithinDuration(t, time.Now().Add(testkit.Day), b.Status().NextActivation, 2*time.Second)
+		time.Sleep(testkit.Day + 2*time.Second)
 		require.NotEqual(t, first, a.SigningKey().KeyID)
 		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID)
 	})
@@ -161,21 +148,21 @@ func TestRotate(t *testing.T) {
 func TestRotateMendsAFleetWithoutAKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, rotating())
+		s := testkit.Start(t, store, testkit.Rotating())
 		require.NoError(t, s.Close())
-		time.Sleep(11 * 365 * day)
-		s = start(t, store.Open(), rotating())
+		time.Sleep(11 * 365 * testkit.Day)
+		s = testkit.Start(t, store.Open(), testkit.Rotating())
 		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
 		require.ErrorIs(t, err, fleetkey.ErrKeyExpired)
 		require.NoError(t, s.Rotate(t.Context()))
-		accepts(t, issue(t, s), s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 	})
 }
 
 func TestRotateLosesToAnotherWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
+		s := testkit.Start(t, store, testkit.Config())
 		conflicts := 2
 		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
 			if c.Op == fleetkeytest.OpSave && conflicts > 0 {
@@ -195,21 +182,21 @@ func TestRotateLosesToAnotherWriter(t *testing.T) {
 func TestRotationLostIsDone(t *testing.T) { // A12
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s, winner := start(t, store, rotating()), start(t, store.Open(), config())
+		s, winner := testkit.Start(t, store, testkit.Rotating()), testkit.Start(t, store.Open(), testkit.Config())
 		var known atomic.Pointer[[]string]
 		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
 			if c.Op == fleetkeytest.OpSave && known.Load() == nil {
 				require.NoError(t, winner.Rotate(t.Context()))
-				known.Store(new(jwks(t, winner)))
+				known.Store(new(testkit.PublishedKeyIDs(t, winner)))
 			}
 			return f
 		})
-		for end := time.Now().Add(90 * day); known.Load() == nil && time.Now().Before(end); {
+		for end := time.Now().Add(90 * testkit.Day); known.Load() == nil && time.Now().Before(end); {
 			time.Sleep(time.Minute)
 		}
 		synctest.Wait()
 		require.Len(t, *known.Load(), 2)
-		require.Equal(t, *known.Load(), jwks(t, s))
+		require.Equal(t, *known.Load(), testkit.PublishedKeyIDs(t, s))
 		require.NoError(t, s.Status().RotationErr)
 	})
 }
@@ -217,18 +204,18 @@ func TestRotationLostIsDone(t *testing.T) { // A12
 func TestFleetThatMayNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, lazily(rotating()))
-		store.SetHook(fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		s := testkit.Start(t, store, testkit.Lazily(testkit.Rotating()))
+		store.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
 		end := s.SigningKey().Certificate.NotAfter
 		saves := store.Saves()
-		time.Sleep(100 * day)
+		time.Sleep(100 * testkit.Day)
 		require.ErrorIs(t, s.Status().RotationErr, fleetkey.ErrAccessDenied)
 		code, body := health(t, s)
 		require.Equal(t, 200, code)
 		require.Contains(t, body, "could not be rotated")
 		require.Less(t, store.Saves()-saves, 70, "at most a try in 6 hours, in the long run")
 		require.Greater(t, store.Saves()-saves, 20)
-		accepts(t, issue(t, s), s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 
 		time.Sleep(time.Until(end.Add(-time.Hour)))
 		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
@@ -248,10 +235,10 @@ func health(t *testing.T, s *fleetkey.Signer) (int, string) {
 func TestRecoveredRightsRotate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, rotating())
-		store.SetHook(fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		s := testkit.Start(t, store, testkit.Rotating())
+		store.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
 		saves := store.Saves()
-		time.Sleep(100 * day)
+		time.Sleep(100 * testkit.Day)
 		require.Less(t, store.Saves()-saves, 60, "11 days of at most a try in 6 hours, in the long run")
 		store.SetHook(nil)
 		time.Sleep(7 * time.Hour)
@@ -264,35 +251,35 @@ func TestInstanceCutOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		alone := store.Open()
-		s := start(t, alone, rotating())
-		alone.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
-		limit := 2*day - time.Hour - 4*time.Minute // Announce + Retain - MaxTokenTTL - 3 ClockSkew - a stale read
+		s := testkit.Start(t, alone, testkit.Rotating())
+		alone.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		limit := 2*testkit.Day - time.Hour - 4*time.Minute // Announce + Retain - MaxTokenTTL - 3 ClockSkew - a stale read
 		time.Sleep(limit)
-		token := issue(t, s)
+		token := testkit.Issue(t, s)
 		time.Sleep(6 * time.Minute)
 		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
 		require.ErrorIs(t, err, fleetkey.ErrStale)
 		code, body := health(t, s)
 		require.Equal(t, 503, code)
 		require.Contains(t, body, "stale")
-		accepts(t, token, s)
+		testkit.Accepts(t, token, s)
 		alone.SetHook(nil)
 		time.Sleep(6 * time.Minute)
-		accepts(t, issue(t, s), s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 	})
 }
 
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
+		s := testkit.Start(t, store, testkit.Config())
 		code, body := health(t, s)
 		require.Equal(t, 200, code)
 		var answer map[string]any
 		require.NoError(t, json.Unmarshal([]byte(body), &answer))
 		require.Equal(t, "ok", answer["status"])
 		require.Equal(t, s.SigningKey().KeyID, answer["signing_kid"])
-		store.SetHook(fail(errors.New("boom"), fleetkeytest.OpLoad))
+		store.SetHook(testkit.Fail(errors.New("boom"), fleetkeytest.OpLoad))
 		require.Error(t, s.Refresh(t.Context()))
 		code, body = health(t, s)
 		require.Equal(t, 200, code, "one store must not take the whole fleet down")
@@ -303,7 +290,7 @@ func TestHealth(t *testing.T) {
 
 func TestCachedTokensOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := config()
+		cfg := testkit.Config()
 		cfg.CachedTokens = math.MaxInt
 		require.NotPanics(t, func() {
 			if s, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), cfg); err == nil {

@@ -1,4 +1,4 @@
-package fleetkey_test
+package lifecycle
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates by
@@ -20,10 +21,10 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 			synctest.Test(t, func(t *testing.T) {
 				var offset atomic.Int64
 				now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-				s := startBy(t, now, fleetkeytest.NewStore(), config())
+				s := testkit.StartBy(t, now, fleetkeytest.NewStore(), testkit.Config())
 				time.Sleep(2 * time.Hour)
 				offset.Store(int64(jump))
-				accepts(t, issue(t, s), s)
+				testkit.Accepts(t, testkit.Issue(t, s), s)
 				require.Len(t, s.PublicKeys(), 1)
 			})
 		})
@@ -38,7 +39,7 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 				return time.Now()
 			}
 			store := fleetkeytest.NewStore()
-			s := startBy(t, now, store, config())
+			s := testkit.StartBy(t, now, store, testkit.Config())
 			wrong.Store(true)
 			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
 			require.ErrorIs(t, err, fleetkey.ErrNoSigningKey)
@@ -51,10 +52,10 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 
 func TestCertificateEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var log logBuffer
-		cfg := lazily(config())
+		var log testkit.LogBuffer
+		cfg := testkit.Lazily(testkit.Config())
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-		s := start(t, fleetkeytest.NewStore(), cfg)
+		s := testkit.Start(t, fleetkeytest.NewStore(), cfg)
 		end := s.SigningKey().Certificate.NotAfter
 		time.Sleep(time.Until(end.Add(-91 * 24 * time.Hour)))
 		synctest.Wait()
@@ -66,12 +67,12 @@ func TestCertificateEnds(t *testing.T) {
 		require.NotEmpty(t, s.Status().Warnings())
 		last := end.Add(-time.Hour - 2*time.Minute)
 		time.Sleep(time.Until(last))
-		token := issue(t, s)
+		token := testkit.Issue(t, s)
 		time.Sleep(time.Second)
 		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
 		require.ErrorIs(t, err, fleetkey.ErrKeyExpired)
 		time.Sleep(time.Hour - 2*time.Second)
-		accepts(t, token, s)
+		testkit.Accepts(t, token, s)
 	})
 }
 
@@ -87,11 +88,11 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 			t.Run(fmt.Sprintf("%s, booted=%v", name, booted), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := fleetkeytest.NewStore()
-					right := start(t, store, rotating())
-					time.Sleep(90*day + time.Minute) // the second key has just begun
+					right := testkit.Start(t, store, testkit.Rotating())
+					time.Sleep(90*testkit.Day + time.Minute) // the second key has just begun
 					saves := store.Saves()
 
-					cfg := rotating()
+					cfg := testkit.Rotating()
 					var wrong atomic.Bool
 					wrong.Store(booted)
 					now := func() time.Time {
@@ -101,13 +102,13 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 						return time.Now()
 					}
 					other := store.Open()
-					startBy(t, now, other, cfg)
+					testkit.StartBy(t, now, other, cfg)
 					time.Sleep(10 * time.Minute)
 					wrong.Store(true)
 					time.Sleep(30 * time.Minute)
-					accepts(t, issue(t, right), right)
-					time.Sleep(2 * day)
-					accepts(t, issue(t, right), right)
+					testkit.Accepts(t, testkit.Issue(t, right), right)
+					time.Sleep(2 * testkit.Day)
+					testkit.Accepts(t, testkit.Issue(t, right), right)
 					require.LessOrEqual(t, store.Saves()+other.Saves()-saves, 4, "no storm")
 					require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, roles(right))
 				})
@@ -122,14 +123,14 @@ func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		var ahead atomic.Int64
-		cfg := rotating()
+		cfg := testkit.Rotating()
 		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-		s := startBy(t, now, store, cfg)
-		time.Sleep(30 * day)
+		s := testkit.StartBy(t, now, store, cfg)
+		time.Sleep(30 * testkit.Day)
 		saves := store.Saves()
 
-		ahead.Store(int64(60 * day)) // by which a new key is due
-		time.Sleep(day - time.Minute)
+		ahead.Store(int64(60 * testkit.Day)) // by which a new key is due
+		time.Sleep(testkit.Day - time.Minute)
 		require.Equal(t, saves, store.Saves())
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning}, roles(s))
 		time.Sleep(15 * time.Minute)
@@ -142,17 +143,17 @@ func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
 func TestClockOfAnotherYearAnnounces(t *testing.T) { // F16
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, lazily(rotating()))
+		s := testkit.Start(t, store, testkit.Lazily(testkit.Rotating()))
 		first := s.Status().SigningKeyID
 
-		cfg := config()
+		cfg := testkit.Config()
 		now := func() time.Time { return time.Now().AddDate(1, 0, 0) }
-		require.NoError(t, startBy(t, now, store.Open(), cfg).Rotate(t.Context()))
-		time.Sleep(89*day + 12*time.Hour)
+		require.NoError(t, testkit.StartBy(t, now, store.Open(), cfg).Rotate(t.Context()))
+		time.Sleep(89*testkit.Day + 12*time.Hour)
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
-		time.Sleep(day)
+		time.Sleep(testkit.Day)
 		require.NotEqual(t, first, s.Status().SigningKeyID)
-		accepts(t, issue(t, s), s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 	})
 }
 
@@ -160,9 +161,9 @@ func TestClockOfAnotherYearAnnounces(t *testing.T) { // F16
 func TestRotationMindsNotAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		store.Set(fleetkey.BundleEnding(t, time.Now().Add(30*day)))
-		s := start(t, store, lazily(rotating()))
-		time.Sleep(31 * day)
+		store.Set(testkit.BundleEnding(t, time.Now().Add(30*testkit.Day)))
+		s := testkit.Start(t, store, testkit.Lazily(testkit.Rotating()))
+		time.Sleep(31 * testkit.Day)
 		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
 		require.NoError(t, err, "rotation is on, the store can be written")
 	})
@@ -172,16 +173,16 @@ func TestRotationMindsNotAfter(t *testing.T) {
 func TestClockAheadForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var offset atomic.Int64
-		cfg := config()
+		cfg := testkit.Config()
 		now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-		s := startBy(t, now, fleetkeytest.NewStore(), cfg)
-		token := issue(t, s)
-		offset.Store(int64(11 * 365 * day))
+		s := testkit.StartBy(t, now, fleetkeytest.NewStore(), cfg)
+		token := testkit.Issue(t, s)
+		offset.Store(int64(11 * 365 * testkit.Day))
 		require.NoError(t, s.Refresh(t.Context()))
 		offset.Store(0)
 		require.NoError(t, s.Refresh(t.Context()))
-		accepts(t, token, s)
-		accepts(t, issue(t, s), s)
+		testkit.Accepts(t, token, s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 	})
 }
 
@@ -189,18 +190,18 @@ func TestClockAheadForAWhile(t *testing.T) {
 func TestClockDaysAheadForAWhile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var offset atomic.Int64
-		cfg := config()
+		cfg := testkit.Config()
 		now := func() time.Time { return time.Now().Add(time.Duration(offset.Load())) }
-		s := startBy(t, now, fleetkeytest.NewStore(), cfg)
+		s := testkit.StartBy(t, now, fleetkeytest.NewStore(), cfg)
 		require.NoError(t, s.Rotate(t.Context()))
-		time.Sleep(day - 10*time.Minute)
-		token := issue(t, s)
+		time.Sleep(testkit.Day - 10*time.Minute)
+		token := testkit.Issue(t, s)
 		time.Sleep(15 * time.Minute)
-		offset.Store(int64(2 * day))
+		offset.Store(int64(2 * testkit.Day))
 		require.NoError(t, s.Refresh(t.Context()))
 		offset.Store(0)
 		require.NoError(t, s.Refresh(t.Context()))
-		accepts(t, token, s)
+		testkit.Accepts(t, token, s)
 	})
 }
 
@@ -208,16 +209,16 @@ func TestClockDaysAheadForAWhile(t *testing.T) {
 func TestWrongClockAtBootPrunesTheSigningKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, rotating())
-		time.Sleep(89*day + time.Hour) // one is announced
+		s := testkit.Start(t, store, testkit.Rotating())
+		time.Sleep(89*testkit.Day + time.Hour) // one is announced
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
-		token := issue(t, s)
-		cfg := rotating()
-		now := func() time.Time { return time.Now().Add(3 * day) }
-		startBy(t, now, store.Open(), cfg)
+		token := testkit.Issue(t, s)
+		cfg := testkit.Rotating()
+		now := func() time.Time { return time.Now().Add(3 * testkit.Day) }
+		testkit.StartBy(t, now, store.Open(), cfg)
 		time.Sleep(12 * time.Minute)
-		accepts(t, token, s)
-		accepts(t, issue(t, s), s)
+		testkit.Accepts(t, token, s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
 	})
 }
 
@@ -225,27 +226,27 @@ func TestWrongClockAtBootPrunesTheSigningKey(t *testing.T) {
 func TestJWKSDropsWhatIsGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
+		s := testkit.Start(t, store, testkit.Config())
 		require.NoError(t, s.Rotate(t.Context()))
-		store.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
-		time.Sleep(2*day + time.Hour)
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		time.Sleep(2*testkit.Day + time.Hour)
 		require.Len(t, s.PublicKeys(), 1)
-		require.Len(t, jwks(t, s), 1)
+		require.Len(t, testkit.PublishedKeyIDs(t, s), 1)
 	})
 }
 
 // A policy that NewSigner accepts and under which no token is issued after three days.
 func TestMaxTokenTTLAsLongAsACertificate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := config()
-		cfg.MaxTokenTTL = 10 * 365 * day
+		cfg := testkit.Config()
+		cfg.MaxTokenTTL = 10 * 365 * testkit.Day
 		s, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), cfg)
 		if err != nil {
 			return
 		}
 		defer s.Close()
-		time.Sleep(4 * day)
-		issue(t, s)
+		time.Sleep(4 * testkit.Day)
+		testkit.Issue(t, s)
 	})
 }
 
@@ -254,9 +255,9 @@ func TestEqualNotBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		end := time.Now().AddDate(10, 0, 0)
-		store.Set(append(fleetkey.BundleEnding(t, end), fleetkey.BundleEnding(t, end)...))
-		s := start(t, store, lazily(rotating()))
-		time.Sleep(10 * day)
+		store.Set(append(testkit.BundleEnding(t, end), testkit.BundleEnding(t, end)...))
+		s := testkit.Start(t, store, testkit.Lazily(testkit.Rotating()))
+		time.Sleep(10 * testkit.Day)
 		require.Len(t, s.PublicKeys(), 1)
 	})
 }
