@@ -1,6 +1,7 @@
 package fleetkey_test
 
 import (
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // A rotation stays due while no token can be issued, and a Status tells its time
@@ -18,7 +20,7 @@ func TestStatusOfAStaleSigner(t *testing.T) {
 		const ahead = 30 * 24 * time.Hour
 		now := func() time.Time { return time.Now().Add(ahead) }
 		store := fleetkeytest.NewStore()
-		s, err := fleetkey.NewSigner(by(now), store, fleetkey.Config{
+		s, err := fleetkey.NewSigner(testkit.By(now), store, fleetkey.Config{
 			Issuer: "https://issuer.example", Algorithm: "ES256",
 			Rotation: fleetkey.Rotation{Every: 48 * time.Hour, Announce: 24 * time.Hour},
 		})
@@ -37,5 +39,36 @@ func TestStatusOfAStaleSigner(t *testing.T) {
 		require.ErrorIs(t, after.Err, fleetkey.ErrStale)
 		require.Equal(t, now(), after.Time)
 		require.Equal(t, before.RotationDue, after.RotationDue)
+	})
+}
+
+func TestCounters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Config())
+		token := testkit.Issue(t, s)
+		testkit.Accepts(t, token, s, s, s)
+		_, err := s.Sign(t.Context(), "JWT", map[string]any{"sub": "alice"})
+		require.NoError(t, err)
+		_, err = s.Issue(t.Context(), fleetkey.Claims{})
+		require.Error(t, err)
+		testkit.Refuses(t, fleetkey.ErrMalformed, "x", s, s)
+		time.Sleep(2 * time.Hour)
+		testkit.Refuses(t, fleetkey.ErrExpired, token, s)
+		before := s.Status().Counters
+		store.SetHook(testkit.Fail(errors.New("boom"), fleetkeytest.OpLoad))
+		require.Error(t, s.Refresh(t.Context()))
+
+		got := s.Status().Counters
+		require.Equal(t, uint64(2), got.Issued)
+		require.Equal(t, uint64(3), got.Verified["accepted"])
+		require.Equal(t, uint64(2), got.CacheHits)
+		require.Equal(t, uint64(2), got.Verified["malformed"])
+		require.Equal(t, uint64(1), got.Verified["expired"])
+		require.Zero(t, got.Verified["invalid_claims"], "a rejection counts once, under its own reason")
+		require.Len(t, got.Verified, 12)
+		require.InDelta(t, 24, got.Loads, 3, "in two hours")
+		require.Zero(t, before.FailedLoads)
+		require.Equal(t, uint64(1), got.FailedLoads)
 	})
 }
