@@ -11,64 +11,55 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// A certMaker generates the fleet's keys and self-signed certificates. Nothing else
-// does. It is the keyset.Maker of a Signer.
-type certMaker struct{ commonName string }
-
-const (
-	rsaBits = 2048
-	// certYears is how long a certificate lives, with or without rotation: a key ends
-	// when its successor takes over, and a fleet that cannot make one should continue
-	// rather than stop.
-	certYears = 10
-)
+// certYears is how long a certificate lives, with or without rotation: a key ends when its
+// successor takes over, and a fleet that cannot make one should continue rather than stop.
+const certYears = 10
 
 // certAlgorithms says, by JOSE name, how a certificate is signed and how a key is
 // generated.
 var certAlgorithms = map[string]struct {
 	signature x509.SignatureAlgorithm
-	generate  func() (crypto.Signer, error)
+	generate  func(bits int) (crypto.Signer, error)
 }{
 	"RS256": {x509.SHA256WithRSA, generateRSA},
 	"PS256": {x509.SHA256WithRSAPSS, generateRSA},
-	"ES256": {x509.ECDSAWithSHA256, func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }},
-	"ES384": {x509.ECDSAWithSHA384, func() (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) }},
-	"EdDSA": {x509.PureEd25519, func() (crypto.Signer, error) {
+	"ES256": {x509.ECDSAWithSHA256, func(int) (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }},
+	"ES384": {x509.ECDSAWithSHA384, func(int) (crypto.Signer, error) { return ecdsa.GenerateKey(elliptic.P384(), rand.Reader) }},
+	"EdDSA": {x509.PureEd25519, func(int) (crypto.Signer, error) {
 		_, private, err := ed25519.GenerateKey(rand.Reader)
 		return private, err
 	}},
 }
 
-func generateRSA() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, rsaBits) }
+func generateRSA(bits int) (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
 
-// New generates a key of the named algorithm and a self-signed certificate for it, with
-// names as its alternative names.
-func (m certMaker) New(algorithm string, notBefore time.Time, names []*url.URL) (crypto.Signer, *x509.Certificate, error) {
-	alg := certAlgorithms[algorithm]
-	private, err := alg.generate()
-	if err != nil {
-		return nil, nil, fmt.Errorf("generate an %s key: %w", algorithm, err)
+// newMaker returns a keyset.Maker: the only place where the fleet's keys and certificates
+// are made. It keeps the key that it has generated, so that a write that is tried again
+// makes another certificate and no other key. Use one for each change of a set.
+func newMaker(commonName string) keyset.Maker {
+	made := map[string]crypto.Signer{}
+	return func(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509.Certificate, error) {
+		alg, kind := certAlgorithms[algorithm], fmt.Sprint(algorithm, bits)
+		if made[kind] == nil {
+			private, err := alg.generate(bits)
+			if err != nil {
+				return nil, nil, fmt.Errorf("generate an %s key: %w", algorithm, err)
+			}
+			made[kind] = private
+		}
+		subject, err := asn1.Marshal(pkix.Name{CommonName: commonName}.ToRDNSequence())
+		if err != nil {
+			return nil, nil, fmt.Errorf("encode the common name %q: %w", commonName, err)
+		}
+		cert, err := selfSigned(&x509.Certificate{RawSubject: subject, NotBefore: notBefore, NotAfter: notBefore.AddDate(certYears, 0, 0),
+			SignatureAlgorithm: alg.signature}, made[kind])
+		return made[kind], cert, err
 	}
-	subject, err := asn1.Marshal(pkix.Name{CommonName: m.commonName}.ToRDNSequence())
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode the common name %q: %w", m.commonName, err)
-	}
-	cert, err := selfSigned(&x509.Certificate{RawSubject: subject, NotBefore: notBefore, NotAfter: notBefore.AddDate(certYears, 0, 0),
-		SignatureAlgorithm: alg.signature, URIs: names}, private)
-	return private, cert, err
-}
-
-// Again signs a certificate for a key once more, with another end and other alternative
-// names.
-func (m certMaker) Again(k *keyset.Key, notAfter time.Time, names []*url.URL) (*x509.Certificate, error) {
-	return selfSigned(&x509.Certificate{RawSubject: k.Cert.RawSubject, NotBefore: k.Cert.NotBefore, NotAfter: notAfter,
-		SignatureAlgorithm: certAlgorithms[k.Alg.Name].signature, URIs: names}, k.Private)
 }
 
 // selfSigned completes a template and signs it by its own key. The times are truncated

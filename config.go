@@ -12,6 +12,7 @@ import (
 
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
 // Config says how a [Signer] works. Only Issuer is required; the defaults of the other
@@ -27,18 +28,21 @@ type Config struct {
 	// of them. Default: the Issuer (RFC 9068 section 3 asks for a default).
 	Audience []string
 
-	// FormerIssuers are accepted beside Issuer in tokens of another system whose
-	// certificate was added by Signer.Trust, and in no others. Default: none.
-	FormerIssuers []string
-
-	// Adopt is a store whose keys move into the Signer's own, such as the file
-	// in which a server kept its key before it had company: see NewSigner.
+	// Former are other systems whose tokens stay valid while you move from them.
 	// Default: none.
+	Former []Former
+
+	// Adopt is a store of keys that this instance used before it shared a store, such
+	// as a local file: see NewSigner. Default: none.
 	Adopt KeyStore
 
-	// Algorithm is the one that a new key signs with: RS256, PS256, ES256,
-	// ES384 or EdDSA. Keys that exist keep theirs. Default: RS256, which OpenID
-	// Connect makes mandatory and every client understands.
+	// MustExist makes NewSigner fail where it would create the fleet's first key, for a
+	// fleet whose store was filled before. Default: false.
+	MustExist bool
+
+	// Algorithm is the one that a new key signs with: RS256, PS256, ES256, ES384 or
+	// EdDSA. Keys that exist keep theirs. Default: that of the key it follows, and for
+	// a first key RS256, which OpenID Connect makes mandatory.
 	Algorithm string
 
 	// CommonName is the subject of a new certificate, at most 64 bytes (RFC
@@ -129,7 +133,7 @@ func (c Config) withDefaults() (Config, error) {
 	if len(c.Audience) == 0 {
 		c.Audience = []string{c.Issuer}
 	}
-	c.FormerIssuers = slices.Clone(c.FormerIssuers)
+	c.Former = slices.Clone(c.Former)
 	if c.CachedTokens > maxCachedTokens {
 		return c, fmt.Errorf("Config.CachedTokens %d is over %d", c.CachedTokens, maxCachedTokens)
 	}
@@ -141,8 +145,7 @@ func (c Config) withDefaults() (Config, error) {
 			return c, fmt.Errorf("Config.Audience or CommonName %q is not UTF-8", name)
 		}
 	}
-	setDefault(&c.Algorithm, "RS256")
-	if _, err := jws.AlgorithmNamed(c.Algorithm); err != nil {
+	if _, err := jws.AlgorithmNamed(c.Algorithm); c.Algorithm != "" && err != nil {
 		return c, fmt.Errorf("Config.Algorithm: %w", err)
 	}
 	if c.CommonName == "" {
@@ -196,7 +199,7 @@ func (c *Config) leastAnnounce() time.Duration {
 // policy is the part of c that key sets are made by.
 func (c *Config) policy() keyset.Policy {
 	return keyset.Policy{Algorithm: c.Algorithm, Every: c.Rotation.Every, Announce: c.Rotation.Announce, Retain: c.Rotation.Retain,
-		MaxTokenTTL: c.MaxTokenTTL, ClockSkew: c.ClockSkew, RefreshEvery: c.RefreshEvery, Maker: certMaker{c.CommonName}}
+		MaxTokenTTL: c.MaxTokenTTL, ClockSkew: c.ClockSkew, RefreshEvery: c.RefreshEvery}
 }
 
 func setDefault[T comparable](field *T, value T) {
@@ -228,6 +231,10 @@ func (c Config) checkBounds() error {
 	}
 	if c.Rotation.Every == 0 {
 		return nil
+	}
+	if need := c.MaxTokenTTL + 3*c.ClockSkew + trust.StaleRead + 2*c.RefreshEvery; c.Rotation.Announce+c.Rotation.Retain < need {
+		return fmt.Errorf("Config.Rotation.Announce %v and Retain %v would make an instance stop signing between two loads: together they must be at least MaxTokenTTL + 3 ClockSkew + 1 min + 2 RefreshEvery = %v",
+			c.Rotation.Announce, c.Rotation.Retain, need)
 	}
 	if c.Rotation.Every < c.Rotation.Announce {
 		return fmt.Errorf("Config.Rotation.Every %v is less than Announce %v, the time that it takes to replace a key", c.Rotation.Every, c.Rotation.Announce)

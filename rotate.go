@@ -1,108 +1,117 @@
 package fleetkey
 
 import (
-	"cmp"
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
-// This file holds what writes to the store once a fleet has its first key.
-// Every write is a compare-and-swap on the version that was read, so any
-// instance may try, and exactly one succeeds.
+// This file holds what writes to the store once a fleet has its first key. Every write is
+// a compare-and-swap on the version that was read, so any instance may try, and exactly
+// one succeeds.
 
-// Rotate announces a new key now; it takes over after Rotation.Announce. If one
-// is announced already, Rotate does nothing. If no key can sign, the new one
-// signs at once. It requires permission to write to the store, and works whether
-// automatic rotation is on or off. With it off, make sure that every instance can
-// reach the store until then: one that cannot continues with the old key, which the
-// others drop after Rotation.Retain, and does not find out that it is stale.
+// Rotate announces a new key now; it takes over after Rotation.Announce. If one is
+// announced already, Rotate does nothing. If no key can sign, the new one signs at once. It
+// requires permission to write to the store, and works whether automatic rotation is on or
+// off. With it off, make sure that every instance can reach the store until then: one that
+// cannot continues with the old key, which the others drop after Rotation.Retain, and does
+// not find out that it is stale.
+//
+// Rotate tries again until ctx ends while other writers are faster or the store is
+// unavailable; every other error is returned at once.
 func (s *Signer) Rotate(ctx context.Context) error {
-	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time) (*keyset.Set, error) {
-		return set.Rotate(now, &s.verifier.policy)
+	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
+		return set.Rotate(now, p)
 	})
 }
 
-// Revoke takes a key out of the set, for a key that has been stolen. Every
-// instance rejects its tokens after its next refresh, and so do clients once they
-// have fetched the JWKS again. If the key was the one that signs, a fresh
-// key takes over at once; clients that know only a cached JWKS refuse its
-// tokens until they look again.
+// Revoke ends the trust in a key for good, for one that has been stolen. The key is found
+// under any kid that this instance knows, that of a former system included, or by its
+// RFC 7638 thumbprint, whether it is in the set or not. Every instance rejects its tokens
+// after its next refresh, and so do clients once they have fetched the JWKS again. If the
+// key was the one that signs, a fresh key takes over at once; clients that know only a
+// cached JWKS refuse its tokens until they look again.
 //
-// A kid that is not in the set is an error that matches [ErrUnknownKey].
+// No rollback of the store, import or configuration brings a revoked key back while one
+// instance runs that knows. Revoke tries again as Rotate does.
 func (s *Signer) Revoke(ctx context.Context, kid string) error {
-	return s.change(ctx, "revoke "+kid, func(set *keyset.Set, now time.Time) (*keyset.Set, error) {
-		known := s.verifier.current.Load().ByName(kid) // that of set, and it knows every name of a key
-		if known == nil {
-			return nil, fmt.Errorf("%w: kid %q is not in the set", ErrUnknownKey, kid)
-		}
-		return set.Revoke(known.Source, now, &s.verifier.policy)
-	})
-}
-
-// Trust adds the certificate of another system, so that its tokens are accepted
-// here until the certificate ends or the key is revoked. The kid is the one in
-// that system's tokens; with "", the usual ones are understood: the
-// certificate's thumbprints as x5t, x5t#S256 and in hexadecimal (as
-// IdentityServer and ADFS write them), and the key's RFC 7638 thumbprint.
-// Trusting a key again changes nothing, unless its certificate lasts longer now.
-//
-// An RSA certificate means RS256 (PS256 if it signs itself so). Other systems'
-// access tokens came before RFC 9068, so their typ may be JWT or absent, and
-// iat, sub and the limit of their lifetime are theirs to decide. An ID token of
-// that system passes as well if its audience is one of Config.Audience.
-func (s *Signer) Trust(ctx context.Context, cert *x509.Certificate, kid string) error {
-	return s.change(ctx, fmt.Sprintf("trust %q", cmp.Or(kid, cert.Subject.String())), func(set *keyset.Set, now time.Time) (*keyset.Set, error) {
-		return set.Trust(cert, kid, now)
-	})
-}
-
-// maxTries bounds how often change starts again after losing to another writer.
-const maxTries = 5
-
-// change loads the set, lets f say what should replace it, and saves that,
-// starting again if another writer was first. If f returns nil, nothing is due.
-func (s *Signer) change(ctx context.Context, what string, f func(set *keyset.Set, now time.Time) (*keyset.Set, error)) error {
-	fail := func(err error) error {
-		return fmt.Errorf("fleetkey: %s: %w", what, err)
+	id := kid
+	if known := s.verifier.current.Load().ByName(kid); known != nil {
+		id = jws.Thumbprint(known.Public)
+	} else if err := keyset.CheckThumbprint(kid); err != nil {
+		return fmt.Errorf("fleetkey: revoke: %w: no key has the kid %s, and it %w", ErrUnknownKey, jws.Quote(kid), err)
 	}
+	return s.change(ctx, "revoke "+id, func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
+		if set.IsRevoked(id) {
+			return nil, nil
+		}
+		return set.Revoke(now, p, id)
+	})
+}
+
+// RevokeAll revokes every key that has its private half in the store, and makes a fresh
+// one, for a bundle that was leaked.
+func (s *Signer) RevokeAll(ctx context.Context) error {
+	var ids []string
+	return s.change(ctx, "revoke all keys", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
+		if ids == nil { // a later try must not revoke the fresh key of this one
+			for _, k := range set.Keys {
+				ids = append(ids, k.ID)
+			}
+		}
+		if !slices.ContainsFunc(ids, func(id string) bool { return !set.IsRevoked(id) }) {
+			return nil, nil
+		}
+		return set.Revoke(now, p, ids...)
+	})
+}
+
+// change reads the set, lets f say what should replace it, and saves that. It starts again
+// if another writer was first or the store is unavailable. If f returns nil, nothing is
+// due.
+func (s *Signer) change(ctx context.Context, what string, f func(*keyset.Set, time.Time, *keyset.Policy) (*keyset.Set, error)) error {
+	policy := s.policy()
+	for wait := firstChangeRetry; ; wait = min(2*wait, maxChangeRetry) {
+		err := s.tryChange(ctx, what, policy, f)
+		if err == nil {
+			return nil
+		}
+		again := errors.Is(err, ErrConflict) || errors.Is(err, ErrUnavailable)
+		if !again || ctx.Err() != nil || !refresh.Sleep(ctx, refresh.Jitter(wait)) {
+			return fmt.Errorf("fleetkey: %s: %w", what, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f func(*keyset.Set, time.Time, *keyset.Policy) (*keyset.Set, error)) error {
 	if err := s.verifier.refresh.Lock(ctx); err != nil {
-		return fail(err)
+		return err
 	}
 	defer s.verifier.refresh.Unlock()
-	var err error
-	for try := range maxTries {
-		if try > 0 && !refresh.Sleep(ctx, refresh.Jitter(100*time.Millisecond<<try)) {
-			return fail(errors.Join(ctx.Err(), err))
-		}
-		if err = s.load(ctx); err != nil {
-			return fail(err)
-		}
-		current := s.verifier.current.Load()
-		var next *keyset.Set
-		if next, err = f(current.Set, s.verifier.clock.Now()); err != nil || next == nil {
-			break
-		}
-		if err = s.replace(ctx, next, Version(current.Version), what); err == nil || !errors.Is(err, ErrConflict) {
-			break
-		}
+	if err := s.readStore(ctx); err != nil {
+		return err
+	}
+	next, err := f(s.read.set, s.verifier.clock.Now(), p)
+	if err == nil && next == nil {
+		return s.take(s.read)
 	}
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	return nil
+	return s.replace(ctx, next, what)
 }
 
-// replace saves a set over a version and adopts it, if it is one that every
-// instance will be able to read.
-func (s *Signer) replace(ctx context.Context, next *keyset.Set, prev Version, why string) error {
+// replace saves a set over the one that was read, and takes it over, if it is one that
+// every instance will be able to read.
+func (s *Signer) replace(ctx context.Context, next *keyset.Set, why string) error {
 	bundle, err := next.Encode()
 	if err != nil {
 		return err
@@ -110,31 +119,34 @@ func (s *Signer) replace(ctx context.Context, next *keyset.Set, prev Version, wh
 	if next, err = keyset.Parse(bundle); err != nil {
 		return fmt.Errorf("refused, since no instance could read the set: %w", err)
 	}
-	version, err := s.save(ctx, bundle, prev)
+	version, err := s.save(ctx, bundle, s.read.version)
 	if err != nil {
 		return err
 	}
-	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", prev, "version", version)
-	return s.verifier.adopt(next, version)
+	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", s.read.version, "version", version)
+	s.read = reading{next, version}
+	s.learn(next.Revoked)
+	return s.take(s.read)
 }
 
-// maintain does what the rotation policy wants done now. The refresh goroutine
-// calls it after each good load. After failures it holds off, so that a fleet
-// without permission to write does not hammer the store (AWS Secrets Manager
-// keeps every version for a day, and at most about 100); but not once the set
-// has changed, by whoever may.
+// maintain does what the rotation policy calls for now, and writes back revocations that
+// the store has lost. The refresh goroutine calls it after each reading. After failures it
+// holds off, so that a fleet without permission to write does not hammer the store (AWS
+// Secrets Manager keeps every version for a day, and at most about 100); but not once the
+// set has changed.
 func (s *Signer) maintain(ctx context.Context) {
-	current := s.verifier.current.Load()
-	if s.rotation.writes.version != Version(current.Version) {
+	lost := slices.DeleteFunc(slices.Clone(s.revoked), s.read.set.IsRevoked)
+	s.rotation.lost.Store(int64(len(lost)))
+	if s.rotation.writes.version != s.read.version {
 		s.rotation.writes = writes{}
 		s.rotation.err.Store(nil)
 	}
 	if s.cfg.Rotation.Every == 0 || s.clockJumped() || s.verifier.clock.Monotonic() < s.rotation.writes.notBefore {
 		return
 	}
-	next, why, err := current.Set.Due(s.verifier.clock.Now(), &s.verifier.policy)
+	next, why, err := s.due(lost)
 	if err == nil && next != nil {
-		err = s.replace(ctx, next, Version(current.Version), why)
+		err = s.replace(ctx, next, why)
 	}
 	if errors.Is(err, ErrConflict) { // another instance has done it
 		err = s.load(ctx)
@@ -145,10 +157,20 @@ func (s *Signer) maintain(ctx context.Context) {
 		return
 	}
 	wait := min(firstWriteRetry<<min(s.rotation.writes.failures, 10), maxWriteRetry)
-	s.rotation.writes = writes{version: Version(current.Version), failures: s.rotation.writes.failures + 1, notBefore: s.verifier.clock.Monotonic() + wait}
+	s.rotation.writes = writes{version: s.read.version, failures: s.rotation.writes.failures + 1, notBefore: s.verifier.clock.Monotonic() + wait}
 	s.rotation.err.Store(&err)
 	s.cfg.Logger.Error("cannot rotate the signing key, continuing with the present one", "store", storeName(s.store),
 		"failures", s.rotation.writes.failures, "retry_in", wait, "err", err)
+}
+
+// due returns the set that should replace the one that was read, and why; or nil.
+func (s *Signer) due(lost []string) (*keyset.Set, string, error) {
+	now := s.verifier.clock.Now()
+	if len(lost) > 0 {
+		next, err := s.read.set.Revoke(now, s.policy(), lost...)
+		return next, "wrote back revocations that the store had lost", err
+	}
+	return s.read.set.Due(now, s.policy())
 }
 
 // rotation is what maintain remembers. Only the refresh goroutine uses it, except for
@@ -157,6 +179,7 @@ type rotation struct {
 	watch  *clock.Watch
 	writes writes
 	err    atomic.Pointer[error] // why the last due rotation failed; nil: it did not
+	lost   atomic.Int64          // revocations that the store does not hold
 	warned time.Time             // of the certificate's end, see warnOfEnd
 }
 
@@ -168,8 +191,11 @@ type writes struct {
 }
 
 const (
-	firstWriteRetry = 10 * time.Minute
+	firstWriteRetry = 10 * time.Minute // of the automatic loop
 	maxWriteRetry   = 6 * time.Hour
+
+	firstChangeRetry = 100 * time.Millisecond // of Rotate and Revoke
+	maxChangeRetry   = 10 * time.Second
 )
 
 // clockJumped reports whether the wall clock has recently moved differently from the

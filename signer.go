@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -28,6 +29,16 @@ type Signer struct {
 	store    KeyStore
 	verifier *Verifier
 	rotation rotation
+
+	// The refresher's lock guards these.
+	read    reading  // what the store held when it was last read
+	revoked []string // kids that this instance has ever seen revoked, and never trusts again
+}
+
+// A reading is what a store held.
+type reading struct {
+	set     *keyset.Set
+	version Version
 }
 
 const (
@@ -48,52 +59,62 @@ const (
 // is returned at once, and nothing that exists is ever overwritten. After NewSigner has
 // returned, ctx has no effect.
 //
-// With Config.Adopt, an empty store gets the key set of that other store instead of a new
+// With Config.Adopt, an empty store gets the keys of that other store instead of a new
 // one, under the same kids, so that live tokens stay valid. If another instance was first,
-// the old certificates are added to its set, to be trusted for Rotation.Retain (this
-// requires permission to write). Either way a note in the other store then says so, and the
-// next start leaves it alone. If that store cannot be written, remove it yourself: each
-// start renews that trust, even for a key revoked long ago.
+// this instance verifies the tokens that were issued with its old keys before it started,
+// for as long as they can live; the other instances do not, so keep sticky sessions on for
+// MaxTokenTTL. A note in the other store keeps a later start from renewing that trust.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
-	cfg, err := cfg.withDefaults()
-	if err == nil {
-		err = cfg.checkBounds()
-	}
+	s, err := newSigner(ctx, store, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
-	return newSigner(ctx, store, cfg)
+	return s, nil
 }
 
 func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
+	if store == nil {
+		return nil, errors.New("the store is nil: use NewFileStore, NewAWSStore or OpenStore")
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
 	s := &Signer{cfg: cfg, store: store, verifier: newVerifier(ctx, store, &cfg)}
+	if s.verifier.others, err = formerKeys(&cfg); err != nil {
+		return nil, err
+	}
 	s.rotation.watch = clock.NewWatch(s.verifier.clock)
 	adoption, err := s.start(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("fleetkey: start: %w", err)
+		return nil, fmt.Errorf("start: %w", err)
 	}
 	s.verifier.refresh = refresh.Start(refresh.Options{Every: cfg.RefreshEvery, Clock: s.verifier.clock,
 		Load: s.reload, Report: s.report, Then: s.maintain})
-	if adoption != nil {
-		s.finishAdoption(ctx, adoption)
-	}
+	s.noteAdoption(ctx, adoption)
 	return s, nil
+}
+
+// policy returns the rotation policy for one change of the set, with its Maker.
+func (s *Signer) policy() *keyset.Policy {
+	p := s.verifier.policy
+	p.Make = newMaker(s.cfg.CommonName)
+	return &p
 }
 
 // start fills the first view. It tries again while a store is unavailable.
 func (s *Signer) start(ctx context.Context) (*adoption, error) {
 	var (
 		begun *adoption
-		// The key that it may have to generate is made once, so that a create
-		// whose reply was lost is recognized as our own.
+		// The key that it may have to generate is made once, so that a create whose
+		// reply was lost is recognized as our own.
 		first *keyset.Set
 	)
 	for wait := firstRetry; ; wait = min(2*wait, s.cfg.RefreshEvery) {
 		var err error
-		if first == nil {
-			if begun, err = s.beginAdoption(ctx); begun != nil {
-				first = begun.set
-			}
+		if begun == nil && s.cfg.Adopt != nil {
+			begun, err = s.beginAdoption(ctx)
+			first = begun.first()
 		}
 		if err == nil {
 			err = s.loadOrCreate(ctx, &first)
@@ -120,12 +141,14 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	if !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrAccessDenied) {
 		return err
 	}
+	if s.cfg.MustExist {
+		return fmt.Errorf("%w (Config.MustExist keeps a first key from being created)", err)
+	}
 	if *first == nil {
-		k, err := s.verifier.policy.NewKeyForNow(s.verifier.clock.Now())
-		if err != nil {
-			return err
+		var makeErr error
+		if *first, makeErr = s.policy().First(s.verifier.clock.Now()); makeErr != nil {
+			return makeErr
 		}
-		*first = keyset.New(k)
 	}
 	bundle, encodeErr := (*first).Encode()
 	if encodeErr != nil {
@@ -135,7 +158,8 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	switch {
 	case saveErr == nil && errors.Is(err, ErrNotExist):
 		s.cfg.Logger.Info("created the first signing key", "store", storeName(s.store), "kid", (*first).Keys[0].ID, "version", version)
-		return s.verifier.adopt(*first, version)
+		s.read = reading{*first, version}
+		return s.take(s.read)
 	case saveErr == nil || errors.Is(saveErr, ErrConflict):
 		return s.loadWinner(ctx)
 	case errors.Is(saveErr, ErrAccessDenied):
@@ -160,26 +184,64 @@ func (s *Signer) loadWinner(ctx context.Context) error {
 	}
 }
 
-// load reads the store and adopts what it holds.
+// load reads the store and takes over what it holds.
 func (s *Signer) load(ctx context.Context) error {
+	before := s.read.version
+	if err := s.readStore(ctx); err != nil {
+		return err
+	}
+	if old := s.verifier.current.Load(); old != nil {
+		now := s.verifier.moment()
+		if old.IsStale(string(s.read.version), now.Monotonic) {
+			return nil
+		}
+		if s.read.version == before && old.Version == string(before) && !old.Outdated(now.Wall) {
+			return nil
+		}
+	}
+	return s.take(s.read)
+}
+
+// readStore reads the store into s.read, and learns what was revoked.
+func (s *Signer) readStore(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	bundle, version, err := s.store.Load(ctx)
 	if err != nil {
 		return timedOut(ctx, err)
 	}
-	if old := s.verifier.current.Load(); old != nil {
-		now := s.verifier.moment()
-		unchanged := old.Version == string(version) && !old.Outdated(now.Wall)
-		if unchanged || old.IsStale(string(version), now.Monotonic) {
-			return nil
-		}
+	if version == s.read.version {
+		return nil
 	}
 	set, err := keyset.Parse(bundle)
 	if err != nil {
 		return fmt.Errorf("version %s in %s is not a key bundle: %w", version, storeName(s.store), err)
 	}
-	return s.verifier.adopt(set, version)
+	s.read = reading{set, version}
+	s.learn(set.Revoked)
+	return nil
+}
+
+// learn remembers revocations. They outlive the set that named them.
+func (s *Signer) learn(revoked []string) {
+	s.revoked = slices.Compact(slices.Sorted(slices.Values(append(s.revoked, revoked...))))
+}
+
+// take makes the set that was read the one that this instance works with. An instance
+// that can sign refuses a set that cannot, unless that set says in so many words that the
+// key which signs now has to stop. The revocations of a refused set hold all the same.
+func (s *Signer) take(r reading) error {
+	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
+	if old := s.verifier.current.Load(); old != nil {
+		kept := old.Set.Without(s.revoked)
+		signing, _ := kept.Signing(now)
+		if next, _ := set.Signing(now); next == nil && signing != nil && !set.Mentions(signing.ID) {
+			err := s.verifier.adopt(kept, Version(old.Version))
+			return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
+				refresh.ErrRefused, r.version, storeName(s.store), set.WhyNoKey(now)))
+		}
+	}
+	return s.verifier.adopt(set, r.version)
 }
 
 // reload is load, for the refresher: after a failure, trust still ends by the clock.
@@ -214,7 +276,7 @@ func timedOut(ctx context.Context, err error) error {
 // be rejected before it expires.
 func (s *Signer) signingKey(now time.Time) (*trust.Key, error) {
 	current := s.verifier.current.Load()
-	k := current.Signing(now)
+	k, _ := current.Signing(now)
 	if k == nil {
 		return nil, current.Set.WhyNoKey(now)
 	}

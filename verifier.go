@@ -3,6 +3,7 @@ package fleetkey
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -27,6 +28,7 @@ import (
 type Verifier struct {
 	source       string // how the store of the keys names itself
 	rules        jws.Rules
+	others       []*trust.Key // from the configuration: former systems' keys and adopted ones
 	policy       keyset.Policy
 	cachedTokens int
 	clock        clock.Clock
@@ -49,8 +51,7 @@ type view struct {
 func newVerifier(ctx context.Context, store KeyStore, cfg *Config) *Verifier {
 	return &Verifier{
 		source: storeName(store),
-		rules: jws.Rules{Issuer: cfg.Issuer, FormerIssuers: cfg.FormerIssuers, Audience: cfg.Audience,
-			MaxTokenTTL: cfg.MaxTokenTTL, ClockSkew: cfg.ClockSkew},
+		rules:  jws.Rules{Issuer: cfg.Issuer, Audience: cfg.Audience, MaxTokenTTL: cfg.MaxTokenTTL, ClockSkew: cfg.ClockSkew},
 		policy: cfg.policy(), cachedTokens: cfg.CachedTokens, clock: clock.From(ctx), logger: cfg.Logger,
 	}
 }
@@ -87,10 +88,10 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 		return nil, err
 	}
 	current, now := v.current.Load(), v.clock.Now()
-	k, err := current.KeyFor(parts.Header, now)
-	if errors.Is(err, ErrUnknownKey) && v.refresh.Look(ctx) {
+	k, ask, err := current.KeyFor(parts.Header, now)
+	if ask && v.refresh.Look(ctx) {
 		current, now = v.current.Load(), v.clock.Now()
-		k, err = current.KeyFor(parts.Header, now)
+		k, _, err = current.KeyFor(parts.Header, now)
 	}
 	if err != nil {
 		return nil, err
@@ -102,7 +103,10 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 	if err := parts.Read(&t.claims); err != nil {
 		return nil, err
 	}
-	if err := v.rules.Check(&t.claims, k.Former, now); err != nil {
+	if !k.IssuedBefore.IsZero() && t.claims.IssuedAt.After(k.IssuedBefore) {
+		return nil, fmt.Errorf("%w: kid %q is trusted for tokens issued until %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
+	}
+	if err := v.rules.Check(&t.claims, k.Former, k.Issuer, now); err != nil {
 		return nil, err
 	}
 	from, until := v.rules.Validity(&t.claims)
@@ -175,14 +179,12 @@ func (v *Verifier) moment() trust.Moment {
 
 // adopt makes a key set the one that this instance works with.
 func (v *Verifier) adopt(set *keyset.Set, version Version) error {
-	old, now := v.current.Load(), v.moment()
+	old := v.current.Load()
 	var before *trust.View
-	// An instance out of touch for longer than Retain does not keep keys that are gone:
-	// they may have been revoked, and the mark of that may be gone as well.
-	if old != nil && (v.refresh == nil || v.refresh.Age(now.Wall) <= v.policy.Retain) {
+	if old != nil {
 		before = old.View
 	}
-	next, err := trust.FromSet(set, string(version), before, now, &v.policy)
+	next, err := trust.New(trust.Source{Set: set, Version: string(version), Others: v.others}, before, v.moment(), &v.policy)
 	if err != nil {
 		return err
 	}
@@ -193,27 +195,28 @@ func (v *Verifier) adopt(set *keyset.Set, version Version) error {
 	return nil
 }
 
-// logAdopted logs what changed with a newly adopted set. A set without a version is on
-// its way to the store.
+// logAdopted logs what changed with a newly adopted set. It names the certificates'
+// thumbprints beside the kids, so that an exchanged certificate of a known key is seen.
 func (v *Verifier) logAdopted(old *view, next *trust.View) {
-	var kids, kept []string
+	var kids, certificates, kept []string
 	for _, k := range next.Keys {
 		kids = append(kids, k.ID)
+		if k.Cert != nil {
+			certificates = append(certificates, fmt.Sprintf("%x", sha256.Sum256(k.Cert.Raw)))
+		}
 		if k.Kept {
 			kept = append(kept, k.ID)
 		}
 	}
-	switch {
-	case next.Version == "":
-	case old == nil || old.Version == "":
-		v.logger.Info("loaded the signing keys", "store", v.source, "version", next.Version, "kids", kids)
-	default:
-		v.logger.Info("the store holds another key set, adopted it", "store", v.source,
-			"old_version", old.Version, "version", next.Version, "kids", kids)
-		if len(kept) > 0 {
-			v.logger.Warn("keys have vanished from the store; their tokens are accepted until they expire",
-				"store", v.source, "version", next.Version, "kids", kept)
-		}
+	keys := []any{"store", v.source, "version", next.Version, "kids", kids, "certificates", certificates}
+	if old == nil {
+		v.logger.Info("loaded the signing keys", keys...)
+		return
+	}
+	v.logger.Info("the store holds another key set, adopted it", append(keys, "old_version", old.Version)...)
+	if len(kept) > 0 {
+		v.logger.Warn("keys have vanished from the store without being revoked; their tokens are accepted until they expire",
+			"store", v.source, "version", next.Version, "kids", kept)
 	}
 }
 

@@ -10,17 +10,20 @@ import (
 
 // Rules say which claims are accepted.
 type Rules struct {
-	Issuer        string
-	FormerIssuers []string // accepted by the former rules only
-	Audience      []string // a token must name one of them
-	MaxTokenTTL   time.Duration
-	ClockSkew     time.Duration
+	Issuer      string
+	Audience    []string // a token must name one of them
+	MaxTokenTTL time.Duration
+	ClockSkew   time.Duration
 }
 
 // Check checks the registered claims (RFC 7519 section 4.1) of a token whose
 // signature is good. By the former rules, for systems older than RFC 9068, a token
-// need not have iat and sub, may have any lifetime, and may name a former issuer.
-func (r *Rules) Check(c *Claims, former bool, now time.Time) error {
+// need not have iat and sub and may have any lifetime. The issuer is that of the Rules
+// unless another one is given.
+func (r *Rules) Check(c *Claims, former bool, issuer string, now time.Time) error {
+	if issuer == "" {
+		issuer = r.Issuer
+	}
 	if missing := c.missing(former); missing != "" {
 		return fmt.Errorf("%w: %s", ErrMissingClaim, missing)
 	}
@@ -30,7 +33,7 @@ func (r *Rules) Check(c *Claims, former bool, now time.Time) error {
 	switch {
 	case !former && (!c.ExpiresAt.After(c.IssuedAt) || c.ExpiresAt.Sub(c.IssuedAt) > r.MaxTokenTTL):
 		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, r.MaxTokenTTL)
-	case c.Issuer != r.Issuer && !(former && slices.Contains(r.FormerIssuers, c.Issuer)):
+	case c.Issuer != issuer:
 		return fmt.Errorf("%w: %s", ErrWrongIssuer, Quote(c.Issuer))
 	case !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(r.Audience, a) }):
 		return fmt.Errorf("%w: %s", ErrWrongAudience, "["+Quote(c.Audience...)+"]")

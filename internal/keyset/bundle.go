@@ -8,84 +8,102 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
+	"net/url"
+	"slices"
 	"strings"
-
-	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
 // MaxBundleSize is the longest bundle, in bytes, that is read or written.
 const MaxBundleSize = 64 << 10
 
-// headerKeyID is the PEM header of a certificate without a private key. It holds the
-// kid under which another system signed with that key.
-const headerKeyID = "Kid"
-
+// The types of PEM block of a bundle.
 const (
-	pemPrivateKey  = "PRIVATE KEY"
+	pemPrivateKey  = "PRIVATE KEY" // PKCS#8, followed by the key's certificate
 	pemCertificate = "CERTIFICATE"
+	pemRetired     = "RETIRED KEY" // SubjectPublicKeyInfo; see retiredBlock
+	pemRevoked     = "REVOKED KEY" // the thumbprint; see revokedBlock
 )
 
-// Parse reads a bundle: PEM (RFC 7468), for each key a PKCS#8 PRIVATE KEY
-// block followed by its CERTIFICATE, or a CERTIFICATE alone for a key that only
-// verifies. It is strict, since a key overlooked is a key lost: what it does
-// not understand is an error that names the block, counted from 1.
+// Parse reads a bundle: PEM (RFC 7468), for each key a PKCS#8 PRIVATE KEY block followed
+// by its CERTIFICATE, and RETIRED KEY and REVOKED KEY blocks. It is strict, since a key
+// overlooked is a key lost: what it does not understand is an error that names the block,
+// counted from 1.
 func Parse(bundle []byte) (*Set, error) {
 	if len(bundle) > MaxBundleSize {
 		return nil, fmt.Errorf("the bundle has %d bytes; at most %d are allowed", len(bundle), MaxBundleSize)
 	}
-	var (
-		keys    []*Key
-		blocks  = map[string]int{} // kid to the number of its certificate's block
-		private crypto.Signer      // waits for its certificate
-		n       int
-	)
-	for {
-		block, rest, err := nextBlock(bundle)
+	p := parser{seen: map[string]int{}}
+	for rest := bundle; ; {
+		block, after, err := nextBlock(rest)
 		if err != nil {
-			return nil, fmt.Errorf("PEM block %d: %w", n+1, err)
+			return nil, fmt.Errorf("PEM block %d: %w", p.n+1, err)
 		}
 		if block == nil {
 			break
 		}
-		n, bundle = n+1, rest
-		if private != nil && block.Type != pemCertificate {
-			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", n-1)
+		p.n, rest = p.n+1, after
+		if p.private != nil && block.Type != pemCertificate {
+			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", p.n-1)
 		}
-		switch block.Type {
-		case pemPrivateKey:
-			private, err = parsePrivateKey(block.Bytes)
-		case pemCertificate:
-			var k *Key
-			if k, err = parseCertificate(block, private); err != nil {
-				break
-			}
-			if first, ok := blocks[k.ID]; ok {
-				err = fmt.Errorf("the same key as in block %d", first)
-			}
-			keys, blocks[k.ID], private = append(keys, k), n, nil
-		default:
-			err = unknownBlock(block.Type)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("PEM block %d: %w", n, err)
+		if err := p.add(block); err != nil {
+			return nil, fmt.Errorf("PEM block %d: %w", p.n, err)
 		}
 	}
-	if private != nil {
-		return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", n)
+	if p.private != nil {
+		return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", p.n)
 	}
-	if len(keys) == 0 {
-		return nil, errors.New("the bundle holds no PEM block")
+	if p.n == 0 {
+		return nil, fmt.Errorf("the bundle holds no PEM block%s", form(bundle))
 	}
-	if err := refuseChain(keys, blocks); err != nil {
-		return nil, err
+	return New(p.keys, p.retired, p.revoked), nil
+}
+
+// A parser holds the blocks read so far.
+type parser struct {
+	n       int            // blocks
+	private crypto.Signer  // waits for its certificate
+	seen    map[string]int // kinds of entries and their kids, to the number of the block
+	keys    []*Key
+	retired []Retired
+	revoked []string
+}
+
+func (p *parser) add(block *pem.Block) (err error) {
+	id := ""
+	switch block.Type {
+	case pemPrivateKey:
+		p.private, err = parsePrivateKey(block.Bytes)
+		return err
+	case pemCertificate:
+		var k *Key
+		if k, err = parseCertificate(block.Bytes, p.private); err == nil {
+			p.keys, id, p.private = append(p.keys, k), k.ID, nil
+		}
+	case pemRetired:
+		var r Retired
+		if r, err = parseRetired(block); err == nil {
+			p.retired, id = append(p.retired, r), "retired "+r.ID
+		}
+	case pemRevoked:
+		if id, err = parseRevoked(block); err == nil {
+			p.revoked = append(p.revoked, id) // to say it twice does no harm
+		}
+		return err
+	default:
+		return unknownBlock(block.Type)
 	}
-	return New(keys...), nil
+	if first, ok := p.seen[id]; ok && err == nil {
+		return fmt.Errorf("the same key as in block %d", first)
+	}
+	p.seen[id] = p.n
+	return err
 }
 
 // nextBlock returns the first PEM block and what follows it, or nil at the end.
-// pem.Decode skips a block that it cannot read and looks for the next one; here
-// a damaged block must not vanish, so text between blocks may be anything (as
-// openssl writes it) but the dashes of a block's frame.
+// pem.Decode skips a block that it cannot read and looks for the next one; here a damaged
+// block must not vanish, so text between blocks may be anything (as openssl writes it)
+// except the dashes of a block's frame.
 func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	const begin, dashes = "-----BEGIN ", "-----"
 	start := bytes.Index(data, []byte(begin))
@@ -102,32 +120,46 @@ func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	if block == nil || bytes.Count(data[start:len(data)-len(rest)], []byte(begin)) != 1 {
 		return nil, nil, errors.New("damaged or cut off: not a complete PEM block")
 	}
-	for name := range block.Headers {
-		if name != headerKeyID || block.Type != pemCertificate {
-			if len(name) > 15 {
-				name = "..." // a line of the key, perhaps
-			}
-			return nil, nil, fmt.Errorf("PEM header %q is not supported; is the key encrypted?", name)
+	return block, rest, checkHeaders(block)
+}
+
+// checkHeaders accepts headers only where they have a meaning. A name may be a line of a
+// key, so a long one is not shown.
+func checkHeaders(block *pem.Block) error {
+	known := map[string][]string{pemRetired: {"Kid", "Until", "Alg", "Sum"}, pemRevoked: {"Kid"}}[block.Type]
+	for _, name := range slices.Sorted(maps.Keys(block.Headers)) {
+		switch {
+		case slices.Contains(known, name):
+		case block.Type == pemCertificate && name == "Kid":
+			return errOldForm
+		case len(name) > 15:
+			return errors.New(`PEM header "..." is not supported; is the key encrypted?`)
+		default:
+			return fmt.Errorf("PEM header %q is not supported; is the key encrypted?", name)
 		}
 	}
-	return block, rest, nil
+	return nil
 }
+
+var errOldForm = errors.New("a bundle of a version before 0.1, which nobody released: " +
+	"start with a new store, and put the certificates of other systems into Config.Former")
 
 func unknownBlock(typ string) error {
 	switch typ {
 	case "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
 		return fmt.Errorf("%s: turn it into an unencrypted PKCS#8 key with `openssl pkcs8 -topk8 -nocrypt`", typ)
+	case "EC PARAMETERS":
+		return fmt.Errorf("%s: remove this block, the key names its curve itself", typ)
 	}
 	if strings.Trim(typ, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
 		typ = "..." // no type, but a line of a key, perhaps
 	}
-	return fmt.Errorf("unknown type %q; a bundle holds PRIVATE KEY and CERTIFICATE blocks", typ)
+	return fmt.Errorf("unknown type %q: is it written by a newer fleetkey? A bundle holds PRIVATE KEY, CERTIFICATE, RETIRED KEY and REVOKED KEY blocks", typ)
 }
 
 func parsePrivateKey(der []byte) (crypto.Signer, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	// ParsePKCS8PrivateKey ignores what follows the key, and the next write would
-	// drop it.
+	// ParsePKCS8PrivateKey ignores what follows the key, and the next write would drop it.
 	if rest, derErr := asn1.Unmarshal(der, new(asn1.RawValue)); err != nil || derErr != nil || len(rest) > 0 {
 		// The cause is left out: it could quote what it could not read.
 		return nil, errors.New("not a PKCS#8 private key")
@@ -139,74 +171,41 @@ func parsePrivateKey(der []byte) (crypto.Signer, error) {
 	return private, nil
 }
 
-func parseCertificate(block *pem.Block, private crypto.Signer) (*Key, error) {
-	cert, err := x509.ParseCertificate(block.Bytes)
+func parseCertificate(der []byte, private crypto.Signer) (*Key, error) {
+	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, fmt.Errorf("not a certificate: %w", err)
 	}
+	if slices.ContainsFunc(cert.URIs, func(u *url.URL) bool { return u.Scheme == "fleetkey" }) {
+		return nil, errOldForm
+	}
+	if private == nil {
+		return nil, errors.New("a certificate without its private key before it: this looks like an export, a chain or a truncated bundle. " +
+			"Restore the whole bundle; put the certificate of another system into Config.Former; leave out the certificates of authorities")
+	}
 	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		// A certificate's dates are the schedule, and this finds a flipped bit
-		// in them. Certificates of other systems may be signed with SHA-1,
-		// which Go no longer checks.
+		// A certificate's dates are the schedule, and this finds a flipped bit in them.
+		// Certificates of other systems may be signed with SHA-1, which Go no longer checks.
 		err := cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
-		var insecure x509.InsecureAlgorithmError
-		if err != nil && !errors.As(err, &insecure) {
+		if _, insecure := errors.AsType[x509.InsecureAlgorithmError](err); err != nil && !insecure {
 			return nil, fmt.Errorf("damaged: the certificate's own signature does not verify: %w", err)
 		}
 	}
-	k, err := NewKey(cert, private)
-	if kid, ok := block.Headers[headerKeyID]; ok && err == nil {
-		if private != nil {
-			return nil, fmt.Errorf("PEM header %s is for certificates without a private key", headerKeyID)
-		}
-		if err := jws.CheckKeyID(kid); err != nil {
-			return nil, err
-		}
-		k.ID = kid
-	}
-	return k, err
+	return NewKey(cert, private)
 }
 
-// refuseChain finds the certificate authority of a certificate in the set. It
-// comes along with many certificates, and would here be trusted to sign tokens.
-func refuseChain(keys []*Key, blocks map[string]int) error {
-	for _, leaf := range keys {
-		if bytes.Equal(leaf.Cert.RawIssuer, leaf.Cert.RawSubject) {
-			continue
-		}
-		for _, ca := range keys {
-			if bytes.Equal(leaf.Cert.RawIssuer, ca.Cert.RawSubject) {
-				return fmt.Errorf("PEM block %d: the authority that issued the certificate of block %d; leave the chain out, every certificate here is trusted to sign tokens",
-					blocks[ca.ID], blocks[leaf.ID])
-			}
-		}
+// form says what somebody has pasted who did not paste PEM.
+func form(data []byte) string {
+	text := bytes.TrimSpace(data)
+	switch {
+	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
+		return ": the text is in UTF-16; save it as UTF-8 or ASCII"
+	case bytes.HasPrefix(text, []byte("{")):
+		return ": this is JSON; store the PEM text itself"
+	case bytes.HasPrefix(text, []byte("LS0tLS1CRUdJTi")): // of "-----BEGIN "
+		return ": this is base64 of PEM; decode it first"
+	case bytes.HasPrefix(data, []byte{0x30, 0x82}), bytes.HasPrefix(text, []byte("MII")):
+		return ": this looks like a PFX file or a key in DER; convert it with `fleetkey import`"
 	}
-	return nil
-}
-
-// encode writes the set as a bundle, which Parse reads back.
-func (s *Set) Encode() ([]byte, error) {
-	var out bytes.Buffer
-	for _, k := range s.Keys {
-		if k.Private != nil {
-			der, err := x509.MarshalPKCS8PrivateKey(k.Private)
-			if err != nil {
-				return nil, fmt.Errorf("encode the private key of %s: %w", k.ID, err)
-			}
-			if err := pem.Encode(&out, &pem.Block{Type: pemPrivateKey, Bytes: der}); err != nil {
-				return nil, err
-			}
-		}
-		block := &pem.Block{Type: pemCertificate, Bytes: k.Cert.Raw}
-		if k.ID != jws.Thumbprint(k.Public) {
-			block.Headers = map[string]string{headerKeyID: k.ID}
-		}
-		if err := pem.Encode(&out, block); err != nil {
-			return nil, err
-		}
-	}
-	if out.Len() > MaxBundleSize {
-		return nil, fmt.Errorf("a bundle of %d keys has %d bytes; at most %d are allowed", len(s.Keys), out.Len(), MaxBundleSize)
-	}
-	return out.Bytes(), nil
+	return ""
 }

@@ -1,10 +1,10 @@
-// Package keyset knows what a bundle says: certificates, the private keys that belong
-// to them, who signs when and who is trusted until when, and which changes a rotation
-// policy calls for.
+// Package keyset knows what a bundle says: the fleet's keys, who signs when and who is
+// trusted until when, which keys were revoked, and which changes a rotation policy calls
+// for.
 //
-// It is pure. A set never changes once it is made; Due, Rotate and Revoke return the
-// set that should replace it, and whoever has a store saves that. Keys and
-// certificates are made by the Maker of a Policy.
+// It is pure. A Set never changes once it is made; Due, Rotate and Revoke return the set
+// that should replace it, and whoever has a store saves that. Keys and certificates are
+// made by the Maker of a Policy.
 package keyset
 
 import (
@@ -25,32 +25,44 @@ var (
 	ErrKeyExpired   = errors.New("the signing key's certificate is about to end")
 )
 
-// A Set holds the keys of a bundle. By the dates of their certificates alone it says
-// who signs when and who is trusted until when.
+// A Set holds the keys of a fleet. A key is in one of its three lists only.
 type Set struct {
-	Keys []*Key // by NotBefore, newest first
+	Keys    []*Key    // with a private half, by NotBefore, newest first
+	Retired []Retired // that no longer sign, by Until, latest first
+	Revoked []string  // kids of keys that are never trusted again, in order
 }
 
-// A Key is one certificate of a set, with its private half unless the key is there
-// for verification only.
+// A Key may sign, from its certificate's NotBefore until its successor's.
 type Key struct {
-	ID      string // kid: the RFC 7638 SHA-256 thumbprint of the public key, unless a header gives another
+	ID      string // kid: the RFC 7638 SHA-256 thumbprint of the public key
 	Alg     jws.Algorithm
 	Public  crypto.PublicKey
 	Cert    *x509.Certificate
-	Private crypto.Signer // nil: verify-only
+	Private crypto.Signer
 }
 
-// New returns the set of some keys.
-func New(keys ...*Key) *Set {
-	keys = slices.Clone(keys)
-	slices.SortStableFunc(keys, func(a, b *Key) int { return b.Cert.NotBefore.Compare(a.Cert.NotBefore) })
-	return &Set{Keys: keys}
+// A Retired key no longer signs; its tokens are trusted until a time.
+type Retired struct {
+	ID     string
+	Alg    jws.Algorithm
+	Public crypto.PublicKey
+	Until  time.Time
+}
+
+// New puts keys in order. A key that is also retired or revoked is only that: to say so
+// in a bundle is how an operator stops a key.
+func New(keys []*Key, retired []Retired, revoked []string) *Set {
+	s := &Set{Keys: slices.Clone(keys), Retired: slices.Clone(retired), Revoked: slices.Compact(slices.Sorted(slices.Values(revoked)))}
+	s.Retired = slices.DeleteFunc(s.Retired, func(r Retired) bool { return s.IsRevoked(r.ID) })
+	s.Keys = slices.DeleteFunc(s.Keys, func(k *Key) bool { return s.IsRevoked(k.ID) || s.isRetired(k.ID) })
+	slices.SortStableFunc(s.Keys, func(a, b *Key) int { return b.Cert.NotBefore.Compare(a.Cert.NotBefore) })
+	slices.SortStableFunc(s.Retired, func(a, b Retired) int { return b.Until.Compare(a.Until) })
+	return s
 }
 
 // NewKey returns the key of a certificate, or an error if it must not be trusted.
 func NewKey(cert *x509.Certificate, private crypto.Signer) (*Key, error) {
-	alg, err := jws.AlgorithmOf(cert.PublicKey, signsItselfByPSS(cert))
+	alg, err := AlgorithmOf(cert)
 	if err != nil {
 		return nil, err
 	}
@@ -58,17 +70,22 @@ func NewKey(cert *x509.Certificate, private crypto.Signer) (*Key, error) {
 		return nil, fmt.Errorf("the certificate ends at %s, not after its begin at %s",
 			cert.NotAfter.Format(time.RFC3339), cert.NotBefore.Format(time.RFC3339))
 	}
-	const signs = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
-	if cert.KeyUsage != 0 && cert.KeyUsage&signs == 0 { // RFC 5280 section 4.2.1.3
-		return nil, errors.New("the certificate's key usage does not include signatures; is it for encryption?")
-	}
-	if private != nil {
-		public, ok := private.Public().(interface{ Equal(crypto.PublicKey) bool })
-		if !ok || !public.Equal(cert.PublicKey) {
-			return nil, errors.New("the private key before the certificate does not belong to it")
-		}
+	public, ok := private.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !public.Equal(cert.PublicKey) {
+		return nil, errors.New("the private key before the certificate does not belong to it")
 	}
 	return &Key{ID: jws.Thumbprint(cert.PublicKey), Alg: alg, Public: cert.PublicKey, Cert: cert, Private: private}, nil
+}
+
+// AlgorithmOf returns the algorithm of a certificate's key, or an error if the key must
+// not sign tokens.
+func AlgorithmOf(cert *x509.Certificate) (jws.Algorithm, error) {
+	alg, err := jws.AlgorithmOf(cert.PublicKey, signsItselfByPSS(cert))
+	const signs = x509.KeyUsageDigitalSignature | x509.KeyUsageContentCommitment
+	if err == nil && cert.KeyUsage != 0 && cert.KeyUsage&signs == 0 { // RFC 5280 section 4.2.1.3
+		err = errors.New("the certificate's key usage does not include signatures; is it for encryption?")
+	}
+	return alg, err
 }
 
 // signsItselfByPSS reports whether an RSA key is one for PS256. Under a certificate
@@ -81,16 +98,7 @@ func signsItselfByPSS(cert *x509.Certificate) bool {
 	return false
 }
 
-// IDs returns the kid of each key.
-func (s *Set) IDs() []string {
-	var ids []string
-	for _, k := range s.Keys {
-		ids = append(ids, k.ID)
-	}
-	return ids
-}
-
-// Find returns the key with a kid, or nil.
+// Find returns the key with a kid and a private half, or nil.
 func (s *Set) Find(kid string) *Key {
 	for _, k := range s.Keys {
 		if k.ID == kid {
@@ -100,82 +108,87 @@ func (s *Set) Find(kid string) *Key {
 	return nil
 }
 
-// Signing returns the key that signs at a time: of those with a private half
-// that are within their certificate's dates, the one that began last. It
-// returns nil if no key signs.
-func (s *Set) Signing(at time.Time) *Key {
+func (s *Set) isRetired(kid string) bool {
+	return slices.ContainsFunc(s.Retired, func(r Retired) bool { return r.ID == kid })
+}
+
+// IsRevoked reports whether a kid is revoked.
+func (s *Set) IsRevoked(kid string) bool {
+	_, found := slices.BinarySearch(s.Revoked, kid)
+	return found
+}
+
+// Mentions reports whether the set says anything about a kid.
+func (s *Set) Mentions(kid string) bool {
+	return s.Find(kid) != nil || s.isRetired(kid) || s.IsRevoked(kid)
+}
+
+// maxEarly is how far ahead of a clock a key may begin that signs early: a clock that is
+// further off (1970, say) signs nothing.
+const maxEarly = 365 * 24 * time.Hour
+
+// Signing returns the key that signs at a time: of those within their certificate's
+// dates, the one that began last. If none has begun, the first to begin signs early,
+// since a wrong clock must not stop a fleet. It returns nil if no key can sign.
+func (s *Set) Signing(at time.Time) (k *Key, early bool) {
 	for _, k := range s.Keys {
-		if k.Private != nil && !k.Cert.NotBefore.After(at) && at.Before(k.Cert.NotAfter) {
-			return k
+		if !k.Cert.NotBefore.After(at) && at.Before(k.Cert.NotAfter) {
+			return k, false
 		}
 	}
-	return nil
-}
-
-// Successor returns the key that takes over from k: the next newer one with a
-// private half. It returns nil without one.
-func (s *Set) Successor(k *Key) *Key {
-	var next *Key
-	for _, other := range s.Keys {
-		if other == k {
-			break
-		}
-		if other.Private != nil {
-			next = other
+	for _, k := range slices.Backward(s.Keys) {
+		if ahead := k.Cert.NotBefore.Sub(at); ahead > 0 && ahead <= maxEarly {
+			return k, true
 		}
 	}
-	return next
-}
-
-// TrustEnd returns the time until which tokens signed by k are trusted: its
-// successor's begin plus retain, and never past its certificate's end. For a
-// key without a private half it is the certificate's end: a key that has
-// retired got a certificate that ends there, see retire.
-func (s *Set) TrustEnd(k *Key, retain time.Duration) time.Time {
-	end := k.Cert.NotAfter
-	if next := s.Successor(k); next != nil && k.Private != nil {
-		if retired := next.Cert.NotBefore.Add(retain); retired.Before(end) {
-			end = retired
-		}
-	}
-	return end
-}
-
-// NextChange returns the first time after at when a key starts to sign or ends
-// to be trusted, or the zero time.
-func (s *Set) NextChange(at time.Time, retain time.Duration) time.Time {
-	var next time.Time
-	for _, k := range s.Keys {
-		for _, t := range []time.Time{k.Cert.NotBefore, s.TrustEnd(k, retain)} {
-			if t.After(at) && (next.IsZero() || t.Before(next)) {
-				next = t
-			}
-		}
-	}
-	return next
-}
-
-// Private returns the keys that have their private half.
-func (s *Set) Private() []*Key {
-	var keys []*Key
-	for _, k := range s.Keys {
-		if k.Private != nil {
-			keys = append(keys, k)
-		}
-	}
-	return keys
+	return nil, false
 }
 
 // WhyNoKey says why no key signs at a time.
 func (s *Set) WhyNoKey(now time.Time) error {
-	for _, k := range s.Keys {
-		switch {
-		case k.Private == nil:
-		case k.Cert.NotBefore.After(now):
-			return fmt.Errorf("%w: key %s begins to sign at %s; is the clock right?", ErrNoSigningKey, k.ID, k.Cert.NotBefore.Format(time.RFC3339))
-		default:
-			return fmt.Errorf("%w: key %s ended at %s", ErrKeyExpired, k.ID, k.Cert.NotAfter.Format(time.RFC3339))
+	if len(s.Keys) == 0 {
+		return fmt.Errorf("%w: the bundle holds no private key", ErrNoSigningKey)
+	}
+	k := s.Keys[0]
+	if k.Cert.NotBefore.After(now) {
+		return fmt.Errorf("%w: key %s begins to sign at %s; is the clock right?", ErrNoSigningKey, k.ID, k.Cert.NotBefore.Format(time.RFC3339))
+	}
+	return fmt.Errorf("%w: key %s ended at %s", ErrKeyExpired, k.ID, k.Cert.NotAfter.Format(time.RFC3339))
+}
+
+// Successor returns the key that takes over from k, the next newer one, or nil.
+func (s *Set) Successor(k *Key) *Key {
+	if i := slices.Index(s.Keys, k); i > 0 {
+		return s.Keys[i-1]
+	}
+	return nil
+}
+
+// TrustEnd returns the time until which tokens signed by k are trusted: its successor's
+// begin plus retain, and never past its certificate's end.
+func (s *Set) TrustEnd(k *Key, retain time.Duration) time.Time {
+	if next := s.Successor(k); next != nil {
+		if end := next.Cert.NotBefore.Add(retain); end.Before(k.Cert.NotAfter) {
+			return end
 		}
 	}
-	return fmt.Errorf("%w: the bundle holds no private key", ErrNoSigningKey)
+	return k.Cert.NotAfter
+}
+
+// NextChange returns the first time after at when a key starts to sign or stops being
+// trusted, or the zero time.
+func (s *Set) NextChange(at time.Time, retain time.Duration) (next time.Time) {
+	consider := func(t time.Time) {
+		if t.After(at) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, k := range s.Keys {
+		consider(k.Cert.NotBefore)
+		consider(s.TrustEnd(k, retain))
+	}
+	for _, r := range s.Retired {
+		consider(r.Until)
+	}
+	return next
 }

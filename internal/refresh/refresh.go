@@ -23,6 +23,10 @@ import (
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("the signer is closed")
 
+// ErrRefused marks an error of Load about a source that was read, but whose content was
+// not taken over. What is held is then as fresh as after a good load.
+var ErrRefused = errors.New("refused")
+
 const (
 	// unknownEvery is the least time between two loads that unknown kids cause.
 	unknownEvery = 10 * time.Second
@@ -43,7 +47,8 @@ type Options struct {
 	// Report is told about each load, with the state before it and the wait until
 	// the next one.
 	Report func(before, after State, wait time.Duration)
-	// Then is called after a good load, when those who waited for it have gone on.
+	// Then is called after the source was read, when those who waited for that have
+	// gone on.
 	Then func(ctx context.Context)
 }
 
@@ -229,7 +234,7 @@ func (r *Refresher) fly(ctx context.Context) time.Duration {
 	r.flying = nil
 	r.mu.Unlock()
 	f.land(err)
-	if err == nil {
+	if err == nil || errors.Is(err, ErrRefused) {
 		r.Then(ctx)
 	}
 	return wait
@@ -247,6 +252,9 @@ func (r *Refresher) record(good State, err error) time.Duration {
 		wait = min(firstBackoff<<min(before.Failures, 10), r.Every)
 		after = before
 		after.Err, after.Failures, after.Bad = err, before.Failures+1, before.Bad+1
+		if errors.Is(err, ErrRefused) {
+			after.LastGood, after.lastGoodFor = good.LastGood, good.lastGoodFor
+		}
 	}
 	r.state.Store(&after)
 	r.Report(before, after, wait)

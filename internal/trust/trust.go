@@ -1,19 +1,12 @@
 // Package trust knows which keys are trusted at one moment, and by which names tokens
-// call them. A View is made from a key set, or from plain public keys, together with
-// everything that verification needs of it: precomputed headers and the JWKS. It never
-// changes; whoever holds one replaces it as a whole.
+// call them. A View is made from a key set and from keys that configuration adds, or from
+// plain public keys, together with everything that verification needs of it: precomputed
+// headers and the JWKS. It never changes; whoever holds one replaces it as a whole.
 package trust
 
 import (
-	"crypto"
-	"crypto/fips140"
-	"crypto/sha1" //nolint:gosec // names certificates, as RFC 7515 section 4.1.7 defines
-	"crypto/sha256"
-	"crypto/x509"
-	"encoding/base64"
-	"encoding/hex"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
@@ -26,91 +19,82 @@ import (
 type View struct {
 	Version string
 	Set     *keyset.Set // that it was made from; empty if it was made from public keys
-	Keys    []*Key      // newest first, then those kept from an earlier view
+	Keys    []*Key      // newest first, retired ones, those kept from an earlier view, others
 
 	JWKS []byte // RFC 7517 section 5: the keys trusted when it was made; nil: none
 	ETag string // of JWKS
 
 	byName   map[string]*Key // every name of every key
 	byHeader map[string]*Key // and the encoded header of the access tokens that it signs
-	replaced []replaced      // versions that this instance has lately moved on from
 	made     time.Time       // by the wall clock
-	changes  time.Time       // when a key of it stops being trusted; zero: never
+	changes  time.Time       // when a key of it stops being trusted or begins to sign; zero: never
+	replaced []replaced      // versions that this instance has lately moved on from
 }
 
-// A Key is a trusted key and the time until which its tokens are accepted.
-type Key struct {
-	ID     string // the name under which it is reported
-	Alg    jws.Algorithm
-	Public crypto.PublicKey
-	Cert   *x509.Certificate // nil: a plain public key
-	Until  time.Time         // zero: no end
-	Header string            // of every access token that it signs: alg, kid and typ, encoded
-	Kept   bool              // not in the set any more, see keepVanished
-	Former bool              // of another system, whose tokens follow the rules from before RFC 9068
-
-	Source *keyset.Key // in the set; nil: a plain public key
+// A Source is what a view is made of.
+type Source struct {
+	Set     *keyset.Set
+	Version string
+	Others  []*Key // keys of former systems and adopted ones; a fleet key's own name wins
 }
 
-// A PublicKey is a trusted key about which nothing else is known.
-type PublicKey struct {
-	ID     string
-	Alg    jws.Algorithm
-	Key    crypto.PublicKey
-	Former bool // see Key
-}
-
-// FromSet returns the view of a set at a time. If old is the view before, the result
-// also trusts those of its keys that the set has lost by accident.
-func FromSet(set *keyset.Set, version string, old *View, now Moment, p *keyset.Policy) (*View, error) {
-	v := &View{Version: version, Set: set}
-	for _, k := range set.Keys {
-		v.Keys = append(v.Keys, &Key{ID: k.ID, Alg: k.Alg, Public: k.Public, Cert: k.Cert, Until: set.TrustEnd(k, p.Retain),
-			Header: jws.EncodeHeader(k.Alg, k.ID, jws.AccessTokenType), Former: k.Private == nil && !k.IsRetired(), Source: k})
+// New returns the view of a source at a time. If old is the view before, the result also
+// trusts those of its keys that the set has lost by accident.
+func New(src Source, old *View, now Moment, p *keyset.Policy) (*View, error) {
+	v := &View{Version: src.Version, Set: src.Set}
+	for _, k := range src.Set.Keys {
+		v.Keys = append(v.Keys, &Key{ID: k.ID, Alg: k.Alg, Public: k.Public, Cert: k.Cert, Until: src.Set.TrustEnd(k, p.Retain),
+			Header: jws.EncodeHeader(k.Alg, k.ID, jws.AccessTokenType), Source: k})
+	}
+	for _, r := range src.Set.Retired {
+		v.Keys = append(v.Keys, &Key{ID: r.ID, Alg: r.Alg, Public: r.Public, Until: r.Until,
+			Header: jws.EncodeHeader(r.Alg, r.ID, jws.AccessTokenType)})
 	}
 	if old != nil {
-		v.Keys = append(v.Keys, keepVanished(old, set, now.Wall, p)...)
-		v.replaced = old.lately(version, now.Monotonic)
+		v.Keys = append(v.Keys, keepVanished(old, src.Set, now.Wall, p)...)
+		v.replaced = old.lately(src.Version, now.Monotonic)
 	}
+	for _, k := range src.Others {
+		adopted := !k.IssuedBefore.IsZero() && src.Set.Mentions(k.ID)
+		if !adopted && !src.Set.IsRevoked(jws.Thumbprint(k.Public)) {
+			v.Keys = append(v.Keys, k)
+		}
+	}
+	v.changes = src.Set.NextChange(now.Wall, p.Retain)
 	return v, v.index(now.Wall)
 }
 
 // FromKeys returns the view of plain public keys, which are trusted until they are
 // replaced.
-func FromKeys(keys []PublicKey, version string, now Moment) (*View, error) {
-	v := &View{Version: version, Set: keyset.New()}
-	for _, k := range keys {
-		v.Keys = append(v.Keys, &Key{ID: k.ID, Alg: k.Alg, Public: k.Key, Former: k.Former,
-			Header: jws.EncodeHeader(k.Alg, k.ID, jws.AccessTokenType)})
-	}
+func FromKeys(keys []*Key, version string, now Moment) (*View, error) {
+	v := &View{Version: version, Set: &keyset.Set{}, Keys: keys}
 	return v, v.index(now.Wall)
 }
-
-// Trusted reports whether the key's tokens are accepted at a time.
-func (k *Key) Trusted(at time.Time) bool { return k.Until.IsZero() || at.Before(k.Until) }
 
 // index works out by which names the keys are found, and the JSON Web Key Set of those
 // that are trusted at a time.
 //
-// Keys past their trust come along: whoever uses a key looks at the time, and it may
-// be this clock that is wrong.
+// Keys past their trust come along: whoever uses a key looks at the time, and it may be
+// this clock that is wrong.
 func (v *View) index(now time.Time) (err error) {
 	v.made = now.Round(0) // without the monotonic reading, which no step of the clock changes
 	v.byName, v.byHeader = make(map[string]*Key), make(map[string]*Key)
+	signing, _ := v.Set.Signing(now)
 	var published []jose.JSONWebKey
 	for _, k := range v.Keys {
-		v.byHeader[k.Header] = k
-		trusted := k.Trusted(now)
-		if trusted && !k.Until.IsZero() && (v.changes.IsZero() || k.Until.Before(v.changes)) {
+		if !k.Until.IsZero() && k.Until.After(now) && (v.changes.IsZero() || k.Until.Before(v.changes)) {
 			v.changes = k.Until
 		}
 		for _, name := range k.names() {
 			if v.byName[name] != nil {
-				continue // the newest key has the name
+				continue // the first key has the name
 			}
 			v.byName[name] = k
-			if trusted {
-				published = append(published, k.jwk(name))
+			if name == k.ID {
+				v.byHeader[k.Header] = k
+			}
+			if k.Trusted(now) && !k.Hidden {
+				published = append(published, k.jwk(name, k.signsFrom(signing)))
 			}
 		}
 	}
@@ -120,7 +104,7 @@ func (v *View) index(now time.Time) (err error) {
 	return err
 }
 
-// Outdated reports whether a view of the same set made now would differ.
+// Outdated reports whether a view of the same source made now would differ.
 func (v *View) Outdated(now time.Time) bool {
 	return now.Before(v.made) || !v.changes.IsZero() && !now.Before(v.changes)
 }
@@ -128,71 +112,68 @@ func (v *View) Outdated(now time.Time) bool {
 // ByName returns the key of a kid, or nil.
 func (v *View) ByName(kid string) *Key { return v.byName[kid] }
 
-// Signing returns the key that signs at a time, or nil. The newest keys come first, so
-// it looks at one or two, however many there are.
-func (v *View) Signing(at time.Time) *Key {
-	k := v.Set.Signing(at)
-	if k == nil {
-		return nil
+// Signing returns the key that signs at a time, or nil, and whether it signs before its
+// certificate says so.
+func (v *View) Signing(at time.Time) (k *Key, early bool) {
+	source, early := v.Set.Signing(at)
+	if source == nil {
+		return nil, false
 	}
-	return v.byName[k.ID]
+	return v.byName[source.ID], early
 }
 
-// KeyFor returns the trusted key that the encoded header of an access token names.
-// The headers that the fleet itself writes are the same bytes for each key; only
-// others are parsed. Access tokens of other systems may lack that typ (it came with
-// RFC 9068) and carry a certificate's thumbprint.
-func (v *View) KeyFor(header string, now time.Time) (*Key, error) {
-	k := v.byHeader[header]
-	if k == nil {
+// KeyFor returns the trusted key that the encoded header of an access token names. The
+// headers that the fleet itself writes are the same bytes for each key; only others are
+// parsed. Access tokens of other systems may lack that typ (it came with RFC 9068) and
+// carry a certificate's thumbprint.
+//
+// The error matches jws.ErrUnknownKey for an unknown kid whatever the typ; ask is whether
+// a key that might appear under that kid would accept the typ.
+func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error) {
+	if k = v.byHeader[header]; k == nil {
 		h, err := jws.ParseHeader(header)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		k = v.byName[h.KeyID]
-		if former := k != nil && k.Former; !h.IsAccessToken() && !(former && h.IsUntyped()) {
-			return nil, fmt.Errorf("%w: its typ is not %s", jws.ErrWrongType, jws.AccessTokenType)
-		}
-		if k == nil {
-			return nil, fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
-		}
-		if h.Algorithm != k.Alg.Name {
-			return nil, fmt.Errorf("%w: the key's is %s", jws.ErrWrongAlgorithm, k.Alg.Name)
-		}
-		if h.Thumbprint && !k.Former {
-			return nil, fmt.Errorf("%w: x5t in the header", jws.ErrMalformed)
+		switch {
+		case k == nil:
+			return nil, h.IsAccessToken(), fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
+		case !h.IsAccessToken() && !(k.Former && h.IsUntyped()):
+			return nil, false, fmt.Errorf("%w: its typ is not %s", jws.ErrWrongType, jws.AccessTokenType)
+		case h.Algorithm != k.Alg.Name:
+			return nil, false, fmt.Errorf("%w: the key's is %s", jws.ErrWrongAlgorithm, k.Alg.Name)
+		case h.Thumbprint && !k.Former:
+			return nil, false, fmt.Errorf("%w: x5t in the header", jws.ErrMalformed)
 		}
 	}
 	if !k.Trusted(now) {
-		return nil, fmt.Errorf("%w: kid %q was trusted until %s", jws.ErrUnknownKey, k.ID, k.Until.Format(time.RFC3339))
+		return nil, true, fmt.Errorf("%w: kid %q was trusted until %s", jws.ErrUnknownKey, k.ID, k.Until.Format(time.RFC3339))
 	}
-	return k, nil
+	return k, false, nil
 }
 
-// names returns the kids by which tokens name the key. For another system's key whose
-// kid nobody has given these are all in use: the RFC 7638 thumbprint, and the
-// certificate's thumbprints (RFC 7515 sections 4.1.7 and 4.1.8) in base64url and, as
-// .NET writes them, in hexadecimal, to which IdentityServer appends the algorithm.
-func (k *Key) names() []string {
-	if !k.Former || k.Cert == nil || k.ID != jws.Thumbprint(k.Public) {
-		return []string{k.ID}
+// FindNames returns a name that two of some keys have although they are not the same key.
+func FindNames(keys []*Key) (name string, found bool) {
+	owners := map[string]string{}
+	for _, k := range keys {
+		thumbprint := jws.Thumbprint(k.Public)
+		for _, name := range k.names() {
+			if owner, ok := owners[name]; ok && owner != thumbprint {
+				return name, true
+			}
+			owners[name] = thumbprint
+		}
 	}
-	var digest1 [sha1.Size]byte
-	// A name that others have given, on which no security rests.
-	fips140.WithoutEnforcement(func() { digest1 = sha1.Sum(k.Cert.Raw) })
-	digest256 := sha256.Sum256(k.Cert.Raw)
-	upper := strings.ToUpper(hex.EncodeToString(digest1[:]))
-	base64url := base64.RawURLEncoding.EncodeToString
-	return []string{k.ID, base64url(digest1[:]), base64url(digest256[:]), upper, upper + k.Alg.Name, strings.ToLower(upper)}
+	return "", false
 }
 
-// jwk returns the public half under a name, with the certificate (x5c) and its SHA-256
-// thumbprint (x5t#S256) under the first one.
-func (k *Key) jwk(name string) jose.JSONWebKey {
-	jwk := jws.JWK(k.Public, name, k.Alg)
-	if name == k.ID && k.Cert != nil {
-		digest := sha256.Sum256(k.Cert.Raw)
-		jwk.Certificates, jwk.CertificateThumbprintSHA256 = []*x509.Certificate{k.Cert}, digest[:]
+// JWKSSize returns how many bytes some keys take in a JSON Web Key Set.
+func JWKSSize(keys []*Key) (int, error) {
+	keys = slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return k.Hidden })
+	v, err := FromKeys(keys, "", Moment{})
+	if err != nil {
+		return 0, err
 	}
-	return jwk
+	return len(v.JWKS), nil
 }

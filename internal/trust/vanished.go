@@ -46,45 +46,27 @@ func (v *View) IsStale(version string, now time.Duration) bool {
 	})
 }
 
-// keepVanished returns the keys that old trusted, that set lacks, and whose tokens
-// nevertheless stay good for as long as they can live. That is the case when the loss
-// looks like an accident: the whole bundle was exchanged for a foreign one, or rolled
-// back to an older one, after which another instance may have announced a key. A key
-// is gone at once if it was revoked, or taken out of a set that still has a newer one
-// of before.
+// keepVanished returns the fleet keys that old trusted, that set does not mention, and
+// whose tokens nevertheless stay good for as long as they can live: the bundle was
+// exchanged, rolled back or cut off. A key that has to go is revoked.
 func keepVanished(old *View, set *keyset.Set, now time.Time, p *keyset.Policy) []*Key {
-	known := func(k *keyset.Key) bool { return old.Set.Find(k.ID) != nil }
-	foreign, revoked := !slices.ContainsFunc(set.Keys, known), set.Revoked()
 	// Others may sign with a lost key until they have read that, too.
 	slowest := 2*p.RefreshEvery + 2*p.ClockSkew
 	var kept []*Key
 	for _, k := range old.Keys {
-		rolledBack := k.Source.Private != nil && !slices.ContainsFunc(set.Keys, func(other *keyset.Key) bool {
-			ours := other.Private != nil || other.IsRetired()
-			return ours && known(other) && other.Cert.NotBefore.After(k.Cert.NotBefore)
-		})
+		ours := !k.Former && k.IssuedBefore.IsZero()
 		// No clock of the fleet has let it sign yet, so there are no tokens.
-		unused := k.Cert.NotBefore.After(now.Add(slowest))
-		if set.Find(k.ID) != nil || !k.Trusted(now) || unused || slices.Contains(revoked, k.ID) {
+		unused := k.Source != nil && k.Source.Cert.NotBefore.After(now.Add(slowest))
+		if !ours || unused || !k.Trusted(now) || set.Mentions(k.ID) {
 			continue
 		}
-		switch {
-		case k.Kept:
-			kept = append(kept, k)
-		case foreign || rolledBack:
-			kept = append(kept, k.keep(now.Add(p.MaxTokenTTL+slowest)))
+		copied := *k
+		if copied.Source, copied.Kept = nil, true; !k.Kept {
+			if until := now.Add(p.MaxTokenTTL + slowest); until.Before(k.Until) {
+				copied.Until = until
+			}
 		}
+		kept = append(kept, &copied)
 	}
 	return kept
-}
-
-// keep returns a copy that only verifies, until a time or the end of k's trust.
-func (k *Key) keep(until time.Time) *Key {
-	kept, source := *k, *k.Source
-	source.Private = nil
-	kept.Source, kept.Kept = &source, true
-	if until.Before(k.Until) {
-		kept.Until = until
-	}
-	return &kept
 }

@@ -1,0 +1,222 @@
+package keyset
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"slices"
+	"time"
+)
+
+// A Policy says how keys are replaced. Rotation works on the certificates' dates alone, so
+// that any instance can do the next step and nobody has to lead:
+//
+//	announced        signing              retired            gone, pruned later
+//	|----------------|--------------------|------------------|
+//	made             NotBefore            successor's        + Retain
+//	                                      NotBefore
+//
+// The clocks of a fleet differ by up to 2 ClockSkew, and every step leaves room for that.
+type Policy struct {
+	Algorithm                            string        // of new keys; empty: as their predecessor
+	Every                                time.Duration // 0: keys are not replaced
+	Announce, Retain                     time.Duration
+	MaxTokenTTL, ClockSkew, RefreshEvery time.Duration
+	Make                                 Maker
+}
+
+// A Maker generates a key and a certificate that it signs for itself. The bits are those of
+// an RSA key.
+type Maker func(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509.Certificate, error)
+
+const (
+	minRSABits = 2048
+	maxRSABits = 4096 // of new keys
+	day        = 24 * time.Hour
+)
+
+// Patience is how long a key stays in the bundle after it is done. Dates alone end what a
+// key may do, and the clock that says so may be wrong: no single machine must take a key
+// from the others that they still need.
+func (p *Policy) Patience() time.Duration {
+	wait := 7 * day
+	if p.Every > 0 {
+		wait = min(wait, p.Every/4)
+	}
+	return max(wait, 2*p.ClockSkew)
+}
+
+// RotationDue returns when the successor of the signing key k is to be announced: so that
+// it takes over after Every, and in any case before k's certificate is too short for a
+// token.
+func (p *Policy) RotationDue(k *Key) time.Time {
+	due := k.Cert.NotBefore.Add(p.Every)
+	if end := k.Cert.NotAfter.Add(-p.MaxTokenTTL - 4*p.ClockSkew - 2*p.RefreshEvery); end.Before(due) {
+		due = end
+	}
+	return due.Add(-p.Announce)
+}
+
+// newKey makes a key that begins to sign at a time. Its algorithm is the policy's, or that
+// of the key it follows, which may be nil; and it is at least as strong.
+func (p *Policy) newKey(notBefore time.Time, after *Key) (*Key, error) {
+	alg, bits := p.Algorithm, minRSABits
+	if after != nil {
+		if alg == "" {
+			alg = after.Alg.Name
+		}
+		if public, ok := after.Public.(*rsa.PublicKey); ok {
+			bits = min(max(bits, public.N.BitLen()), maxRSABits)
+		}
+	}
+	if alg == "" {
+		alg = "RS256"
+	}
+	private, cert, err := p.Make(alg, bits, notBefore)
+	if err != nil {
+		return nil, err
+	}
+	return NewKey(cert, private)
+}
+
+// First returns the first set of a fleet. Its key is backdated, so that it signs on
+// instances whose clock is behind.
+func (p *Policy) First(now time.Time) (*Set, error) {
+	k, err := p.newKey(now.Add(-p.backdate()), nil)
+	if err != nil {
+		return nil, err
+	}
+	return New([]*Key{k}, nil, nil), nil
+}
+
+// backdate is how far a fresh key's begin lies in the past: up to a day, and not so far
+// that the key would have to be replaced at once.
+func (p *Policy) backdate() time.Duration {
+	wait := day
+	if p.Every > 0 {
+		wait = min(wait, (p.Every-p.Announce)/2)
+	}
+	return max(wait, 2*p.ClockSkew)
+}
+
+// Due returns the set that should replace s now, and why; or nil if s is as it should be.
+//
+// A set without a key that signs by its dates is left alone: either this clock is wrong,
+// or the fleet has been without a writer for so long that an operator should look, and
+// rotate by hand.
+func (s *Set) Due(now time.Time, p *Policy) (*Set, string, error) {
+	signing, early := s.Signing(now)
+	if signing == nil || early {
+		return nil, "", nil
+	}
+	next, why := s.tidy(now, p)
+	if s.Announced(now, p) == nil && !now.Before(p.RotationDue(signing)) {
+		successor, err := p.successor(now, signing)
+		if err != nil {
+			return nil, "", err
+		}
+		next, why = New(append(next.Keys, successor), next.Retired, next.Revoked), "announced key "+successor.ID
+	}
+	if why == "" {
+		return nil, "", nil
+	}
+	return next, why, nil
+}
+
+// Announced returns the key that will take over next, or nil. One that lies further ahead
+// than any policy of this fleet would put it does not count: it was made by a clock gone
+// wrong, or by hand for a later date.
+func (s *Set) Announced(now time.Time, p *Policy) *Key {
+	for _, k := range slices.Backward(s.Keys) {
+		if ahead := k.Cert.NotBefore.Sub(now); ahead > 0 && ahead <= 2*p.Announce {
+			return k
+		}
+	}
+	return nil
+}
+
+// successor makes a key that begins to sign once everyone knows it.
+func (p *Policy) successor(now time.Time, after *Key) (*Key, error) {
+	return p.newKey(now.Add(p.Announce).Add(time.Second), after) // NotBefore is truncated to seconds
+}
+
+// tidy returns s without the keys past their trust, and without the private halves of
+// those that no longer sign; and why, if anything has changed.
+func (s *Set) tidy(now time.Time, p *Policy) (next *Set, why string) {
+	var keys []*Key
+	var retired []Retired
+	patience := p.Patience()
+	for _, k := range s.Keys {
+		end, successor := s.TrustEnd(k, p.Retain), s.Successor(k)
+		switch {
+		case successor != nil && !now.Before(end.Add(patience)):
+			why = "dropped what is no longer trusted"
+		case successor != nil && !now.Before(successor.Cert.NotBefore.Add(patience)):
+			why = "dropped the private half of what no longer signs"
+			retired = append(retired, k.retire(end))
+		default:
+			keys = append(keys, k)
+		}
+	}
+	for _, r := range s.Retired {
+		if now.Before(r.Until.Add(patience)) {
+			retired = append(retired, r)
+		} else {
+			why = "dropped what is no longer trusted"
+		}
+	}
+	return New(keys, retired, s.Revoked), why
+}
+
+// retire returns k without its private half, trusted until a time, which is rounded up to
+// seconds.
+func (k *Key) retire(until time.Time) Retired {
+	return Retired{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: until.Add(time.Second - 1).Truncate(time.Second)}
+}
+
+// Rotate returns s with a key that takes over, or nil if one is announced already. Where
+// no key signs by its dates, the new one signs at once.
+func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
+	signing, early := s.Signing(now)
+	if signing == nil || early {
+		return s.withFresh(now, p)
+	}
+	if s.Announced(now, p) != nil {
+		return nil, nil
+	}
+	next, _ := s.tidy(now, p)
+	successor, err := p.successor(now, signing)
+	if err != nil {
+		return nil, err
+	}
+	return New(append(next.Keys, successor), next.Retired, next.Revoked), nil
+}
+
+// withFresh returns s with a key that signs at once, also on instances whose clock is
+// behind: it is backdated. The keys that have begun before are retired by the same write,
+// with the end that they had, so that backdating shortens nobody's trust.
+func (s *Set) withFresh(now time.Time, p *Policy) (*Set, error) {
+	var newest *Key
+	if len(s.Keys) > 0 {
+		newest = s.Keys[0]
+	}
+	begin := now.Add(-p.backdate())
+	fresh, err := p.newKey(begin, newest)
+	if err != nil {
+		return nil, err
+	}
+	keys, retired := []*Key{fresh}, slices.Clone(s.Retired)
+	for _, k := range s.Keys {
+		end := s.TrustEnd(k, p.Retain)
+		if s.Successor(k) == nil && now.Add(p.Retain).Before(end) {
+			end = now.Add(p.Retain)
+		}
+		switch {
+		case k.Cert.NotBefore.After(now):
+			keys = append(keys, k) // takes over from the fresh key, as announced
+		case now.Before(end):
+			retired = append(retired, k.retire(end))
+		}
+	}
+	return New(keys, retired, s.Revoked), nil
+}

@@ -1,0 +1,65 @@
+package keyset
+
+import (
+	"slices"
+	"time"
+)
+
+// Revoke returns s with keys revoked by their kids, whether s has them or not. If the key
+// that signs is among them, on any clock of the fleet, a fresh one signs at once. To make
+// room for what must be said, the retired keys whose trust ends first may leave.
+func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
+	revoked := func(k *Key) bool { return k != nil && slices.Contains(ids, k.ID) }
+	keys, retired, lost := []*Key{}, slices.Clone(s.Retired), false
+	for _, k := range s.Keys {
+		switch end := s.TrustEnd(k, p.Retain); {
+		case !lost:
+			keys = append(keys, k)
+		case now.Before(end):
+			// k has retired. Without its successor it would be trusted, and even
+			// sign, again.
+			retired = append(retired, k.retire(end))
+		}
+		lost = lost || revoked(k) && !k.Cert.NotBefore.After(now)
+	}
+	next := New(keys, retired, append(slices.Clone(s.Revoked), ids...))
+	signing, early := next.Signing(now)
+	needed := signing == nil || early
+	for _, clock := range []time.Duration{-2 * p.ClockSkew, 0, 2 * p.ClockSkew} {
+		before, _ := s.Signing(now.Add(clock))
+		needed = needed || revoked(before)
+	}
+	if needed {
+		var err error
+		if next, err = next.withFresh(now, p); err != nil {
+			return nil, err
+		}
+	}
+	return next.fit(), nil
+}
+
+// RevokeAll returns s with every key revoked that has a private half, for a bundle that
+// was leaked, and a fresh key.
+func (s *Set) RevokeAll(now time.Time, p *Policy) (*Set, error) {
+	var ids []string
+	for _, k := range s.Keys {
+		ids = append(ids, k.ID)
+	}
+	return s.Revoke(now, p, ids...)
+}
+
+// Without returns s with more keys revoked and nothing else changed.
+func (s *Set) Without(ids []string) *Set {
+	return New(s.Keys, s.Retired, append(slices.Clone(s.Revoked), ids...))
+}
+
+// fit returns s without as many retired keys as it takes to be written.
+func (s *Set) fit() *Set {
+	for len(s.Retired) > 0 {
+		if _, err := s.Encode(); err == nil {
+			break
+		}
+		s = New(s.Keys, s.Retired[:len(s.Retired)-1], s.Revoked)
+	}
+	return s
+}

@@ -1,0 +1,128 @@
+package trust
+
+import (
+	"crypto"
+	"crypto/fips140"
+	"crypto/sha1" //nolint:gosec // names certificates, as RFC 7515 section 4.1.7 defines
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+)
+
+// A Key is a trusted key and the time until which its tokens are accepted.
+type Key struct {
+	ID     string // the name under which it is reported
+	Alg    jws.Algorithm
+	Public crypto.PublicKey
+	Cert   *x509.Certificate // nil: a plain public key
+	Until  time.Time         // zero: no end
+	Header string            // of every access token that it signs: alg, kid and typ, encoded
+
+	Source *keyset.Key // in the set; nil: it has no private half
+	Kept   bool        // not in the set any more, see keepVanished
+
+	Names        []string  // further kids
+	Former       bool      // of another system, whose tokens follow the rules from before RFC 9068
+	Issuer       string    // of its tokens; empty: the usual one
+	IssuedBefore time.Time // of its tokens; zero: no limit
+	Hidden       bool      // not in the JWKS
+}
+
+// Former returns a key of another system, under a kid, or, with "", under every kid that
+// such systems are known to derive from the key and its certificate: the RFC 7638
+// thumbprint, and the certificate's thumbprints (RFC 7515 sections 4.1.7 and 4.1.8) in
+// base64url and, as .NET writes them, in hexadecimal, to which IdentityServer appends the
+// algorithm.
+func Former(public crypto.PublicKey, alg jws.Algorithm, cert *x509.Certificate, kid string) *Key {
+	k := &Key{ID: kid, Alg: alg, Public: public, Cert: cert, Former: true}
+	if kid == "" {
+		k.ID = jws.Thumbprint(public)
+		if cert != nil {
+			var digest1 [sha1.Size]byte
+			// A name that others have given, on which no security rests.
+			fips140.WithoutEnforcement(func() { digest1 = sha1.Sum(cert.Raw) })
+			digest256 := sha256.Sum256(cert.Raw)
+			upper := strings.ToUpper(hex.EncodeToString(digest1[:]))
+			base64url := base64.RawURLEncoding.EncodeToString
+			k.Names = []string{base64url(digest1[:]), base64url(digest256[:]), upper, upper + alg.Name, strings.ToLower(upper)}
+		}
+	}
+	k.Header = jws.EncodeHeader(alg, k.ID, jws.AccessTokenType)
+	return k
+}
+
+// Adopted returns the keys of a set that an instance had for itself until it joined a
+// fleet at a time. They verify the tokens that it had issued by then, until another time,
+// and are not published, since that would differ by instance.
+func Adopted(set *keyset.Set, since, until time.Time) (keys []*Key) {
+	add := func(id string, alg jws.Algorithm, public crypto.PublicKey, end time.Time) {
+		if until.Before(end) {
+			end = until
+		}
+		keys = append(keys, &Key{ID: id, Alg: alg, Public: public, Until: end, IssuedBefore: since, Hidden: true,
+			Header: jws.EncodeHeader(alg, id, jws.AccessTokenType)})
+	}
+	for _, k := range set.Keys {
+		add(k.ID, k.Alg, k.Public, k.Cert.NotAfter)
+	}
+	for _, r := range set.Retired {
+		add(r.ID, r.Alg, r.Public, r.Until)
+	}
+	return keys
+}
+
+// Trusted reports whether the key's tokens are accepted at a time.
+func (k *Key) Trusted(at time.Time) bool { return k.Until.IsZero() || at.Before(k.Until) }
+
+func (k *Key) names() []string { return append([]string{k.ID}, k.Names...) }
+
+// signsFrom reports whether the key signs, or will, where another one signs now.
+func (k *Key) signsFrom(signing *keyset.Key) bool {
+	return k.Source != nil && (signing == nil || !k.Source.Cert.NotBefore.Before(signing.Cert.NotBefore))
+}
+
+// jwk returns the public half under a name, with the certificate (x5c) and its SHA-256
+// thumbprint (x5t#S256) if asked for: a set of many keys must not become too large for
+// clients, of which some refuse 50 KiB.
+func (k *Key) jwk(name string, withCert bool) jose.JSONWebKey {
+	jwk := jws.JWK(k.Public, name, k.Alg)
+	if withCert {
+		digest := sha256.Sum256(k.Cert.Raw)
+		jwk.Certificates, jwk.CertificateThumbprintSHA256 = []*x509.Certificate{k.Cert}, digest[:]
+	}
+	return jwk
+}
+
+// What a key does at a moment of its life, in the order of its life. The root package
+// repeats and documents these roles.
+const (
+	RoleAnnounced = "announced"
+	RoleSigning   = "signing"
+	RoleRetired   = "retired"
+	RoleFormer    = "former"
+	RoleRevoked   = "revoked"
+	RoleGone      = "gone"
+)
+
+// Role returns what the key does at a time, when another key, or this one, signs.
+func (k *Key) Role(now time.Time, signing *Key) string {
+	switch {
+	case !k.Trusted(now):
+		return RoleGone
+	case k.Former, !k.IssuedBefore.IsZero():
+		return RoleFormer
+	case k == signing:
+		return RoleSigning
+	case k.Source != nil && k.Cert.NotBefore.After(now):
+		return RoleAnnounced
+	}
+	return RoleRetired
+}
