@@ -1,6 +1,6 @@
 //go:build linux
 
-package fleetkey_test
+package crash
 
 import (
 	"fmt"
@@ -17,22 +17,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A model of a disk that may forget, when the power fails, whatever no sync has
-// made durable. It is fed with the recorded system calls of a real process and
-// lists the states that a power cut may leave, as ALICE does (Pillai et al., All
-// File Systems Are Not Created Equal, OSDI 2014). It is as weak as POSIX allows,
-// and weaker than any one file system:
+// A model of a disk that forgets, when the power fails, what no sync has made
+// durable. It replays the system calls that a real process made and lists the states
+// that a power cut may leave, as ALICE does (Pillai et al., All File Systems Are Not
+// Created Equal, OSDI 2014). It is as weak as POSIX allows, and weaker than any one
+// file system:
 //
-//   - Calls reach the disk in any order, but for those that a sync has made
-//     durable. A rename is there as a whole or not at all.
-//   - A sync of a file makes its content durable, but not its name; a sync of a
-//     directory the names in it, but not its own.
-//   - A write may be lost, cut off, or there in length but not in content, as
-//     with delayed allocation (ext4, XFS).
+//   - Calls reach the disk in any order, except those that a sync has made durable.
+//     A rename is there as a whole or not at all.
+//   - A sync of a file makes its content durable, but not its name. A sync of a
+//     directory makes the names in it durable, but not its own.
+//   - A write may be lost, cut off, or there in length but not in content, as with
+//     delayed allocation (ext4, XFS).
 //
 // Owners and modes are left out.
 
-// An inode is a file or a directory; rootInode is the directory that all lies in.
+// An inode is a file or a directory. rootInode is the directory that holds all.
 type inode int
 
 const rootInode inode = 1
@@ -46,7 +46,7 @@ type place struct {
 // A diskState is what a disk holds at one moment.
 type diskState struct {
 	entries map[place]inode
-	data    map[inode]string // of files; none: it is empty
+	data    map[inode]string // of files that are not empty
 }
 
 func (d diskState) key() string { return fmt.Sprint(d.entries, d.data) }
@@ -152,16 +152,15 @@ func (r *diskRecord) place(path string) place {
 var (
 	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	fdPath = regexp.MustCompile(`^\w+\(\d+<([^>]*)>`)
-	// What is left out: modes, owners and whatever only reads.
-	readsOnly = regexp.MustCompile(`^(read|close|fcntl|fstat|newfstatat|statx|l?stat|readlink(at)?|getdents64|f?ch(mod|own)(at)?)$`)
+	// A call that was killed has no result.
+	succeeded = regexp.MustCompile(`\) += \d+[^=]*$`)
 )
 
 // add appends the calls of a process that made the record on this disk.
 func (r *diskRecord) add(t *testing.T, calls []sysCall) {
 	t.Helper()
 	for _, c := range calls {
-		_, result, _ := cutLast(c.Line, " = ")
-		if failed := result == "" || result[0] == '-' || result[0] == '?'; failed || unseen(c) {
+		if !c.changes() || !succeeded.MatchString(c.Line) {
 			continue
 		}
 		op := r.parse(t, c)
@@ -169,17 +168,6 @@ func (r *diskRecord) add(t *testing.T, calls []sysCall) {
 		r.ops = append(r.ops, op)
 		r.now = op.apply(r.now)
 	}
-}
-
-// unseen reports whether a call only reads, or changes what the model leaves out.
-func unseen(c sysCall) bool {
-	switch c.Name {
-	case "open", "openat":
-		return !strings.Contains(c.Line, "O_CREAT") && !strings.Contains(c.Line, "O_TRUNC")
-	case "flock":
-		return !strings.Contains(c.Line, "LOCK_UN")
-	}
-	return readsOnly.MatchString(c.Name)
 }
 
 // parse fails the test for a call that the model does not know.
@@ -283,16 +271,4 @@ func (r *diskRecord) tree(d diskState) map[string]string {
 	}
 	walk(rootInode, "")
 	return tree
-}
-
-// makeTree makes a tree in a real directory.
-func makeTree(t *testing.T, root string, tree map[string]string) {
-	t.Helper()
-	for path, content := range tree {
-		dir, isFile := filepath.Split(path)
-		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
-		if isFile != "" {
-			require.NoError(t, os.WriteFile(filepath.Join(root, path), []byte(content), 0o600))
-		}
-	}
 }

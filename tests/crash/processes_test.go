@@ -1,0 +1,160 @@
+package crash
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// Real processes that meet at one file (rows F9 and F10). Threads would not do: the
+// lock, the rename and the death of a process belong to the kernel.
+
+const fleetSize = 64
+
+// runFleet starts many children that begin their work at the same moment, and
+// returns what they print. If kill is set, half of them are killed while they work,
+// whoever holds the lock included.
+func runFleet(t *testing.T, binary, op, path string, kill bool) (results []result) {
+	t.Helper()
+	gate, release, err := os.Pipe()
+	require.NoError(t, err)
+	defer gate.Close()
+	cmds, outs := make([]*exec.Cmd, fleetSize), make([]bytes.Buffer, fleetSize)
+	for i := range cmds {
+		cmds[i] = exec.Command(binary, op, path)
+		cmds[i].Stdin, cmds[i].Stdout, cmds[i].Stderr = gate, &outs[i], os.Stderr
+		require.NoError(t, cmds[i].Start())
+	}
+	require.NoError(t, release.Close())
+	mayDie := 0
+	if kill {
+		mayDie = fleetSize / 2
+	}
+	for _, i := range rand.Perm(fleetSize)[:mayDie] {
+		time.Sleep(rand.N(time.Millisecond)) // spreads the kills; nothing waits for it
+		_ = cmds[i].Process.Kill()           // it may have ended already
+	}
+	for i, cmd := range cmds {
+		if cmd.Wait() != nil {
+			continue // killed
+		}
+		var r result
+		require.NoError(t, json.Unmarshal(outs[i].Bytes(), &r), "%s", &outs[i])
+		results = append(results, r)
+	}
+	require.GreaterOrEqual(t, len(results), fleetSize-mayDie)
+	return results
+}
+
+// requireOneKey: all processes work with the newest key in the file.
+func requireOneKey(t *testing.T, path string, results []result, keys int) (kid string) {
+	t.Helper()
+	s := testkit.Start(t, fleetkey.NewFileStore(path), testkit.Config())
+	require.Len(t, s.PublicKeys(), keys)
+	kid = s.Status().Keys[0].KeyID
+	for _, r := range results {
+		require.Empty(t, r.Err)
+		require.Equal(t, kid, r.Newest)
+	}
+	return kid
+}
+
+// A fleet starts at once without a key, and rotates at once. One key results each
+// time, and all use it.
+func TestFileStore_F9_F10_FleetOfProcesses(t *testing.T) {
+	testFleet(t, childBinary(t), testkit.Long(1, 100))
+}
+
+func TestFileStore_F9_F10_FleetOfRaceBuilds(t *testing.T) {
+	if !testkit.Long(false, true) {
+		t.Skip("skipped: the long form only (set FLEETKEY_LONG=1)")
+	}
+	childBinary(t) // so that what fails next is the race detector
+	child, err := raceChild()
+	if err != nil {
+		testkit.Missing(t, "the race detector", "install a C compiler: "+err.Error())
+	}
+	testFleet(t, child, 20) // each start of a race build is slow
+}
+
+func testFleet(t *testing.T, child string, rounds int) {
+	t.Helper()
+	for name, kill := range map[string]bool{"all live": false, "half are killed": true} {
+		t.Run(name, func(t *testing.T) {
+			killed := 0
+			for range rounds {
+				path := filepath.Join(t.TempDir(), "new", "keys.pem")
+				results := runFleet(t, child, "start", path, kill)
+				killed += fleetSize - len(results)
+				first := requireOneKey(t, path, results, 1)
+				results = runFleet(t, child, "rotate", path, kill)
+				killed += fleetSize - len(results)
+				require.NotEqual(t, first, requireOneKey(t, path, results, 2))
+				if !kill {
+					require.Empty(t, temps(t, path))
+				}
+			}
+			require.Equal(t, kill, killed > 0, "no kill came in time: this run tested nothing")
+		})
+	}
+}
+
+// The file is gone, unreadable, damaged or open to others, and a running signer goes
+// on with the keys that it has. Only where nothing is left would a new one make keys.
+func TestFileStore_RunningSignerKeepsItsKeys(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"F5 directory gone": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
+		"F6 a directory":    func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
+		"F7 open to others": func(path string) error { return os.Chmod(path, 0o644) },
+		"F8 dangling link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink(path+"x", path)) },
+		"F11 truncated":     func(path string) error { return os.Truncate(path, 700) },
+		"F11 empty":         func(path string) error { return os.Truncate(path, 0) },
+		"F15 deleted":       os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if os.PathSeparator == '\\' && (name[:2] == "F7" || name[:2] == "F8") {
+				t.Skip("skipped: Windows has no modes, and links need a privilege")
+			}
+			path := filepath.Join(t.TempDir(), "keys", "keys.pem")
+			s := testkit.Start(t, fleetkey.NewFileStore(path), testkit.Config())
+			token := testkit.Issue(t, s)
+			require.NoError(t, harm(path))
+			require.ErrorContains(t, s.Refresh(t.Context()), path)
+			testkit.Accepts(t, token, s)
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.Error(t, s.Status().LoadErr)
+			if name == "F15 deleted" || name == "F5 directory gone" {
+				require.NoFileExists(t, path, "no fresh keys")
+				return
+			}
+			_, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), testkit.Config())
+			require.Error(t, err, "a new signer does not take it for absent")
+		})
+	}
+}
+
+// A rotation that cannot be written costs nothing but itself. A directory in the
+// place of the lock file stops root too.
+func TestFileStore_F3_F5_RotationCannotBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
+	s := testkit.Start(t, fleetkey.NewFileStore(path), testkit.Config())
+	require.NoError(t, os.Remove(path+".lock"))
+	require.NoError(t, os.Mkdir(path+".lock", 0o700))
+	before := readKeys(t, path)
+	require.ErrorContains(t, s.Rotate(t.Context()), "save keys to file "+path)
+	require.Equal(t, before, readKeys(t, path))
+	testkit.Accepts(t, testkit.Issue(t, s), s)
+	require.NoError(t, os.Remove(path+".lock"))
+	require.NoError(t, s.Rotate(t.Context()))
+}
