@@ -19,7 +19,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -32,38 +31,32 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
+// childDir is where every user may run the children.
 var childDir string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if childDir != "" {
-		os.RemoveAll(childDir)
+	var err error
+	if childDir, err = os.MkdirTemp("", "crash-child-"); err == nil {
+		err = os.Chmod(childDir, 0o755)
 	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(childDir)
 	os.Exit(code)
 }
 
-// plainChild and raceChild build the child where every user may run it. Without cgo
-// its system calls always come in the same order.
+// plainChild and raceChild build the child. Without cgo its system calls always come
+// in the same order.
 var (
-	plainChild = sync.OnceValues(func() (string, error) { return buildChild("CGO_ENABLED=0") })
-	raceChild  = sync.OnceValues(func() (string, error) { return buildChild("CGO_ENABLED=1", "-race") })
+	plainChild = sync.OnceValues(func() (string, error) { return buildChild("plain.exe", "CGO_ENABLED=0") })
+	raceChild  = sync.OnceValues(func() (string, error) { return buildChild("race.exe", "CGO_ENABLED=1", "-race") })
 )
 
-func buildChild(env string, flags ...string) (binary string, err error) {
-	if childDir == "" {
-		if childDir, err = os.MkdirTemp("", "crash-child-"); err != nil {
-			return "", err
-		}
-		if err := os.Chmod(childDir, 0o755); err != nil {
-			return "", err
-		}
-	}
-	binary = filepath.Join(childDir, "child"+env)
-	if runtime.GOOS == "windows" {
-		binary += ".exe"
-	}
-	args := append([]string{"build", "-o", binary}, flags...)
-	build := exec.Command("go", append(args, "./child")...)
+func buildChild(name, env string, flags ...string) (binary string, err error) {
+	binary = filepath.Join(childDir, name)
+	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", binary, "./child")...)
 	build.Env = append(os.Environ(), env)
 	if out, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)

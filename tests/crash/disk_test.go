@@ -4,9 +4,7 @@ package crash
 
 import (
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -49,14 +47,11 @@ type diskState struct {
 	data    map[inode]string // of files that are not empty
 }
 
-func (d diskState) key() string { return fmt.Sprint(d.entries, d.data) }
-
 // A diskOp is a call that changes a disk or makes a change durable.
 type diskOp struct {
 	call    string          // its name, for messages
 	entries map[place]inode // what it enters, all at once; 0 removes
-	file    inode           // what it writes to
-	offset  int
+	file    inode           // what it writes to, all of it at once
 	data    string
 	syncs   inode // the file or directory that is durable then
 	unlocks bool  // a writer gives the lock back: its Save is done
@@ -83,9 +78,7 @@ func (op diskOp) apply(d diskState) diskState {
 		}
 	}
 	if op.data != "" {
-		content := next.data[op.file]
-		content += strings.Repeat("\x00", max(0, op.offset-len(content))) // a hole
-		next.data[op.file] = content[:op.offset] + op.data
+		next.data[op.file] = op.data
 	}
 	return next
 }
@@ -93,7 +86,6 @@ func (op diskOp) apply(d diskState) diskState {
 // A diskRecord is what happened to the directory root.
 type diskRecord struct {
 	root   string
-	read   string // the name of the only file that is read after a crash
 	before diskState
 	ops    []diskOp
 	dirs   map[inode]bool
@@ -101,25 +93,17 @@ type diskRecord struct {
 	inodes inode     // the last number given
 }
 
-// newDiskRecord begins with what root holds, all of it durable.
-func newDiskRecord(t *testing.T, root, read string) *diskRecord {
-	t.Helper()
-	r := &diskRecord{root: root, read: read, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
+// newDiskRecord begins with a disk that holds nothing, or a bundle that is durable.
+func newDiskRecord(root, bundle string) *diskRecord {
+	r := &diskRecord{root: root, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
 	r.now = diskState{map[place]inode{}, map[inode]string{}}
-	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || path == root {
-			return err
+	if bundle != "" {
+		for _, dir := range []string{"lib", filepath.Dir(keysPath)} {
+			r.now.entries[r.place(filepath.Join(root, dir))] = r.newInode(true)
 		}
-		i := r.newInode(e.IsDir())
-		r.now.entries[r.place(path)] = i
-		if !e.IsDir() {
-			content, err := os.ReadFile(path)
-			r.now.data[i] = string(content)
-			return err
-		}
-		return nil
-	})
-	require.NoError(t, err)
+		i := r.newInode(false)
+		r.now.entries[r.place(filepath.Join(root, keysPath))], r.now.data[i] = i, bundle
+	}
 	r.before = r.now
 	return r
 }
@@ -130,17 +114,15 @@ func (r *diskRecord) newInode(dir bool) inode {
 	return r.inodes
 }
 
-// find returns what lies at a path now; 0: nothing, or it is outside root.
+// find returns what lies at a path now; 0 is nothing, or a path outside root.
 func (r *diskRecord) find(path string) inode {
-	rel, err := filepath.Rel(r.root, path)
-	i := rootInode
-	for name := range strings.SplitSeq(rel, "/") {
-		if name != "." {
-			i = r.now.entries[place{i, name}]
-		}
-	}
-	if err != nil {
+	below, inside := strings.CutPrefix(path, r.root)
+	if !inside {
 		return 0
+	}
+	i := rootInode
+	for name := range strings.FieldsFuncSeq(below, func(c rune) bool { return c == '/' }) {
+		i = r.now.entries[place{i, name}]
 	}
 	return i
 }
@@ -156,7 +138,7 @@ var (
 	succeeded = regexp.MustCompile(`\) += \d+[^=]*$`)
 )
 
-// add appends the calls of a process that made the record on this disk.
+// add appends the calls of a process.
 func (r *diskRecord) add(t *testing.T, calls []sysCall) {
 	t.Helper()
 	for _, c := range calls {
@@ -197,8 +179,9 @@ func (r *diskRecord) parse(t *testing.T, c sysCall) diskOp {
 		return diskOp{entries: map[place]inode{r.place(args[0]): 0}}
 	case "write":
 		require.NotZero(t, fd, "the model knows no file of %s", c)
-		return diskOp{file: fd, offset: len(r.now.data[fd]), data: args[0]}
-	case "fsync", "fdatasync":
+		require.Empty(t, r.now.data[fd], "the model knows one write for each file")
+		return diskOp{file: fd, data: args[0]}
+	case "fsync":
 		return diskOp{syncs: fd}
 	case "flock":
 		return diskOp{unlocks: true}
@@ -222,7 +205,7 @@ func (r *diskRecord) afterPowerCut(n int) []diskState {
 				outcomes = op.outcomes(d)
 			}
 			for _, o := range outcomes {
-				next[o.key()] = o
+				next[fmt.Sprint(o)] = o
 			}
 		}
 		states = slices.Collect(maps.Values(next))
@@ -244,7 +227,7 @@ func (r *diskRecord) durable(i, n int) bool {
 	}
 	return op.data == "" || synced(op.file, r.ops[i+1:n]) || !slices.ContainsFunc(r.ops[:n], func(other diskOp) bool {
 		for p, i := range other.entries {
-			if p.name == r.read && i == op.file {
+			if p.name == filepath.Base(keysPath) && i == op.file {
 				return true
 			}
 		}

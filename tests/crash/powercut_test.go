@@ -21,8 +21,7 @@ import (
 // record begins the record of a fresh disk.
 func (s scenario) record(t *testing.T) *diskRecord {
 	t.Helper()
-	path := s.prepare(t)
-	return newDiskRecord(t, strings.TrimSuffix(path, "/"+keysPath), filepath.Base(keysPath))
+	return newDiskRecord(strings.TrimSuffix(s.prepare(t), "/"+keysPath), s.before)
 }
 
 // runOn runs the operation on a recorded disk and adds it to the record.

@@ -143,18 +143,3 @@ func TestFileStore_RunningSignerKeepsItsKeys(t *testing.T) {
 		})
 	}
 }
-
-// A rotation that cannot be written costs nothing but itself. A directory in the
-// place of the lock file stops root too.
-func TestFileStore_F3_F5_RotationCannotBeWritten(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
-	s := testkit.Start(t, fleetkey.NewFileStore(path), testkit.Config())
-	require.NoError(t, os.Remove(path+".lock"))
-	require.NoError(t, os.Mkdir(path+".lock", 0o700))
-	before := readKeys(t, path)
-	require.ErrorContains(t, s.Rotate(t.Context()), "save keys to file "+path)
-	require.Equal(t, before, readKeys(t, path))
-	testkit.Accepts(t, testkit.Issue(t, s), s)
-	require.NoError(t, os.Remove(path+".lock"))
-	require.NoError(t, s.Rotate(t.Context()))
-}
