@@ -47,8 +47,8 @@ func requireContent(t *testing.T, path, want string) {
 	require.Equal(t, want, string(got))
 }
 
-// requireRefused checks an error that names the path and that nobody can take for a
-// reason to create a new key.
+// requireRefused checks that an error names the path and is no reason to create a new
+// key.
 func requireRefused(t *testing.T, err error, path string) {
 	t.Helper()
 	require.Error(t, err)

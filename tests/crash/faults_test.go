@@ -57,8 +57,8 @@ var (
 
 // An error at each call in turn. It is reported unless it costs nothing. What was
 // written is thrown away: after a failed fsync the kernel may have dropped the pages
-// and report success the next time. A signer whose rotation fails goes on with the
-// keys that it has, and rotates when it can.
+// and report success the next time. A signer whose rotation fails keeps
+// using the keys that it has, and rotates when it can.
 func TestFileStore_F3_F4_F5_FailureAtEveryCall(t *testing.T) {
 	b := newBench(t)
 	for _, tc := range []struct {

@@ -15,8 +15,8 @@ import (
 
 // Power cuts at every call (row F2). A real process is recorded, and every state
 // that its disk may be left in (disk_test.go) is opened again. Until a Save has
-// returned, that shows the bundle before or the new one; from then on the new one. It
-// never is an error, and the next Save works.
+// returned, the store holds the bundle before or the new one; after that, the new one.
+// Opening it is never an error, and the next Save works.
 
 // record begins the record of a fresh disk.
 func (s scenario) record(t *testing.T) *diskRecord {

@@ -110,8 +110,8 @@ func testFleet(t *testing.T, child string, rounds int) {
 	}
 }
 
-// The file is gone, unreadable, damaged or open to others, and a running signer goes
-// on with the keys that it has. Only where nothing is left would a new one make keys.
+// The file is gone, unreadable, damaged or open to others. A running signer keeps
+// using the keys that it has, and a new one makes keys only where nothing is left.
 func TestFileStore_RunningSignerKeepsItsKeys(t *testing.T) {
 	for name, harm := range map[string]func(path string) error{
 		"F5 directory gone": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },

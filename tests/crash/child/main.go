@@ -80,7 +80,7 @@ func (r *result) run(ctx context.Context, op string, store mainThread) error {
 		if err != nil {
 			return err
 		}
-		defer s.Close()
+		defer func() { _ = s.Close() }()
 		if op == "rotate" {
 			if err = s.Rotate(ctx); err != nil {
 				_, issueErr := s.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
