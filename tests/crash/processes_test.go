@@ -73,19 +73,18 @@ func requireOneKey(t *testing.T, path string, results []result, keys int) (kid s
 // A fleet starts at once without a key, and rotates at once. One key results each
 // time, and all use it.
 func TestFileStore_F9_F10_FleetOfProcesses(t *testing.T) {
-	testFleet(t, childBinary(t), testkit.Long(1, 100))
-}
-
-func TestFileStore_F9_F10_FleetOfRaceBuilds(t *testing.T) {
+	plain := childBinary(t)
+	t.Run("plain build", func(t *testing.T) { testFleet(t, plain, testkit.Long(1, 100)) })
 	if !testkit.Long(false, true) {
-		t.Skip("skipped: the long form only (set FLEETKEY_LONG=1)")
+		return
 	}
-	childBinary(t) // so that what fails next is the race detector
-	child, err := raceChild()
-	if err != nil {
-		testkit.Missing(t, "the race detector", "install a C compiler: "+err.Error())
-	}
-	testFleet(t, child, 20) // each start of a race build is slow
+	t.Run("race build", func(t *testing.T) {
+		child, err := raceChild()
+		if err != nil { // the plain one was built
+			testkit.Missing(t, "the race detector", "install a C compiler: "+err.Error())
+		}
+		testFleet(t, child, 10) // each start is slow
+	})
 }
 
 func testFleet(t *testing.T, child string, rounds int) {

@@ -4,7 +4,7 @@
 // calls one by one. For that, the main thread makes all calls of the store, and the
 // end of the standard input marks where they begin.
 //
-//	child load|start|rotate PATH
+//	child load|create|start|rotate PATH
 package main
 
 import (
@@ -73,6 +73,9 @@ func (r *result) run(ctx context.Context, op string, store mainThread) error {
 	switch op {
 	case "load":
 		_, _, err := store.Load(ctx)
+		return err
+	case "create": // without a Load, which would fail first
+		_, err := store.Save(ctx, []byte("a new bundle"), "")
 		return err
 	case "start", "rotate":
 		cfg := fleetkey.Config{Issuer: "https://issuer.example", Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}
