@@ -168,7 +168,7 @@ func kidsOf(t *testing.T, bundle string) []string {
 // keys of the bundle that was promised must still be there.
 func examine(t *testing.T, path, promised string) (problem string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // for a lock that nobody frees
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // for a lock that nobody frees
 	defer cancel()
 	content := readKeys(t, path)
 	s, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(path), testkit.Config())

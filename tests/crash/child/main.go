@@ -40,7 +40,7 @@ func init() { runtime.LockOSThread() }
 func main() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	store := mainThread{fleetkey.NewFileStore(os.Args[2]), make(chan func())}
 	results := make(chan result)
