@@ -2,10 +2,7 @@ package fleetkey_test
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -280,83 +277,4 @@ func TestRotationStaysBelowTheQuotaOfVersions(t *testing.T) {
 		require.Greater(t, fake.Calls("PutSecretValue"), 1)
 		require.Less(t, fake.Versions(awsName), 100)
 	})
-}
-
-// F9 and F10 with whole Signers: real processes on one file.
-func TestFileStore_F9_F10_SignersOfManyProcesses(t *testing.T) {
-	binary := childBinary(t)
-	for range rounds(1) {
-		path := filepath.Join(t.TempDir(), "keys", "keys.pem")
-		newest := map[string]fleetkey.Version{}
-		for _, op := range []string{"signer", "rotate"} {
-			f := startFleet(t, binary, op, path)
-			require.NoError(t, f.release.Close())
-			results := f.wait()
-			require.Len(t, results, fleetSize)
-			kids := map[fleetkey.Version]int{}
-			for _, r := range results {
-				require.Empty(t, r.Err)
-				kids[r.Version]++
-				newest[op] = r.Version
-			}
-			require.Len(t, kids, 1, "%s: one key for all", op)
-		}
-		require.NotEqual(t, newest["signer"], newest["rotate"])
-		require.Len(t, start(t, fleetkey.NewFileStore(path), config()).PublicKeys(), 2)
-	}
-}
-
-// F5, F6, F11, F15 on a running Signer: the file is gone, unreadable, damaged,
-// replaced or locked, and it goes on with the keys it has.
-func TestFileStore_RunningSignerKeepsItsKeys(t *testing.T) {
-	for name, harm := range map[string]func(path string) error{
-		"F5 directory gone": func(path string) error { return os.RemoveAll(filepath.Dir(path)) },
-		"F6 a directory":    func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) },
-		"F7 open to others": func(path string) error { return os.Chmod(path, 0o644) },
-		"F8 dangling link":  func(path string) error { return errors.Join(os.Remove(path), os.Symlink(path+"x", path)) },
-		"F11 truncated":     func(path string) error { return os.Truncate(path, 700) },
-		"F11 empty":         func(path string) error { return os.Truncate(path, 0) },
-		"F15 deleted":       os.Remove,
-	} {
-		t.Run(name, func(t *testing.T) {
-			if os.PathSeparator == '\\' && (name[:2] == "F7" || name[:2] == "F8") {
-				t.Skip("Windows has no modes, and links take a privilege")
-			}
-			path := filepath.Join(t.TempDir(), "keys", "keys.pem")
-			s := start(t, fleetkey.NewFileStore(path), config())
-			token := issue(t, s)
-			require.NoError(t, harm(path))
-			err := s.Refresh(t.Context())
-			require.ErrorContains(t, err, path)
-			accepts(t, token, s)
-			accepts(t, issue(t, s), s)
-			require.Error(t, s.Status().LoadErr)
-			if name != "F15 deleted" && name != "F5 directory gone" {
-				_, err = fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), config())
-				require.Error(t, err, "and a new one does not take it for absent")
-				return
-			}
-			_, err = os.Stat(path)
-			require.ErrorIs(t, err, os.ErrNotExist, "no fresh keys")
-		})
-	}
-}
-
-// F3 and F5: a rotation that cannot be written costs nothing but itself. A
-// directory in the place of the lock file stops the writer, root too.
-func TestFileStore_F3_F5_RotationCannotBeWritten(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
-	s := start(t, fleetkey.NewFileStore(path), config())
-	require.NoError(t, os.Remove(path+".lock"))
-	require.NoError(t, os.Mkdir(path+".lock", 0o700))
-	before, err := os.ReadFile(path)
-	require.NoError(t, err)
-	err = s.Rotate(t.Context())
-	require.ErrorContains(t, err, fmt.Sprintf("save keys to file %s", path))
-	after, err := os.ReadFile(path)
-	require.NoError(t, err)
-	require.Equal(t, before, after)
-	accepts(t, issue(t, s), s)
-	require.NoError(t, os.Remove(path+".lock"))
-	require.NoError(t, s.Rotate(t.Context()))
 }

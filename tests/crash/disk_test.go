@@ -1,12 +1,10 @@
 //go:build linux
 
-package fleetkey_test
+package crash
 
 import (
 	"fmt"
-	"io/fs"
 	"maps"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,22 +15,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A model of a disk that may forget, when the power fails, whatever no sync has
-// made durable. It is fed with the recorded system calls of a real process and
-// lists the states that a power cut may leave, as ALICE does (Pillai et al., All
-// File Systems Are Not Created Equal, OSDI 2014). It is as weak as POSIX allows,
-// and weaker than any one file system:
+// A model of a disk that forgets, when the power fails, what no sync has made
+// durable. It replays the system calls that a real process made and lists the states
+// that a power cut may leave, as ALICE does (Pillai et al., All File Systems Are Not
+// Created Equal, OSDI 2014). It is as weak as POSIX allows, and weaker than any one
+// file system:
 //
-//   - Calls reach the disk in any order, but for those that a sync has made
-//     durable. A rename is there as a whole or not at all.
-//   - A sync of a file makes its content durable, but not its name; a sync of a
-//     directory the names in it, but not its own.
-//   - A write may be lost, cut off, or there in length but not in content, as
-//     with delayed allocation (ext4, XFS).
+//   - Calls reach the disk in any order, except those that a sync has made durable.
+//     A rename is there as a whole or not at all.
+//   - A sync of a file makes its content durable, but not its name. A sync of a
+//     directory makes the names in it durable, but not its own.
+//   - A write may be lost, cut off, or there in length but not in content, as with
+//     delayed allocation (ext4, XFS).
 //
 // Owners and modes are left out.
 
-// An inode is a file or a directory; rootInode is the directory that all lies in.
+// An inode is a file or a directory. rootInode is the directory that holds all.
 type inode int
 
 const rootInode inode = 1
@@ -46,17 +44,14 @@ type place struct {
 // A diskState is what a disk holds at one moment.
 type diskState struct {
 	entries map[place]inode
-	data    map[inode]string // of files; none: it is empty
+	data    map[inode]string // of files that are not empty
 }
-
-func (d diskState) key() string { return fmt.Sprint(d.entries, d.data) }
 
 // A diskOp is a call that changes a disk or makes a change durable.
 type diskOp struct {
 	call    string          // its name, for messages
 	entries map[place]inode // what it enters, all at once; 0 removes
-	file    inode           // what it writes to
-	offset  int
+	file    inode           // what it writes to, all of it at once
 	data    string
 	syncs   inode // the file or directory that is durable then
 	unlocks bool  // a writer gives the lock back: its Save is done
@@ -83,9 +78,7 @@ func (op diskOp) apply(d diskState) diskState {
 		}
 	}
 	if op.data != "" {
-		content := next.data[op.file]
-		content += strings.Repeat("\x00", max(0, op.offset-len(content))) // a hole
-		next.data[op.file] = content[:op.offset] + op.data
+		next.data[op.file] = op.data
 	}
 	return next
 }
@@ -93,7 +86,6 @@ func (op diskOp) apply(d diskState) diskState {
 // A diskRecord is what happened to the directory root.
 type diskRecord struct {
 	root   string
-	read   string // the name of the only file that is read after a crash
 	before diskState
 	ops    []diskOp
 	dirs   map[inode]bool
@@ -101,25 +93,17 @@ type diskRecord struct {
 	inodes inode     // the last number given
 }
 
-// newDiskRecord begins with what root holds, all of it durable.
-func newDiskRecord(t *testing.T, root, read string) *diskRecord {
-	t.Helper()
-	r := &diskRecord{root: root, read: read, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
+// newDiskRecord begins with a disk that holds nothing, or a bundle that is durable.
+func newDiskRecord(root, bundle string) *diskRecord {
+	r := &diskRecord{root: root, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
 	r.now = diskState{map[place]inode{}, map[inode]string{}}
-	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || path == root {
-			return err
+	if bundle != "" {
+		for _, dir := range []string{"lib", filepath.Dir(keysPath)} {
+			r.now.entries[r.place(filepath.Join(root, dir))] = r.newInode(true)
 		}
-		i := r.newInode(e.IsDir())
-		r.now.entries[r.place(path)] = i
-		if !e.IsDir() {
-			content, err := os.ReadFile(path)
-			r.now.data[i] = string(content)
-			return err
-		}
-		return nil
-	})
-	require.NoError(t, err)
+		i := r.newInode(false)
+		r.now.entries[r.place(filepath.Join(root, keysPath))], r.now.data[i] = i, bundle
+	}
 	r.before = r.now
 	return r
 }
@@ -130,17 +114,15 @@ func (r *diskRecord) newInode(dir bool) inode {
 	return r.inodes
 }
 
-// find returns what lies at a path now; 0: nothing, or it is outside root.
+// find returns what lies at a path now; 0 is nothing, or a path outside root.
 func (r *diskRecord) find(path string) inode {
-	rel, err := filepath.Rel(r.root, path)
-	i := rootInode
-	for name := range strings.SplitSeq(rel, "/") {
-		if name != "." {
-			i = r.now.entries[place{i, name}]
-		}
-	}
-	if err != nil {
+	below, inside := strings.CutPrefix(path, r.root)
+	if !inside {
 		return 0
+	}
+	i := rootInode
+	for name := range strings.FieldsFuncSeq(below, func(c rune) bool { return c == '/' }) {
+		i = r.now.entries[place{i, name}]
 	}
 	return i
 }
@@ -152,16 +134,15 @@ func (r *diskRecord) place(path string) place {
 var (
 	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	fdPath = regexp.MustCompile(`^\w+\(\d+<([^>]*)>`)
-	// What is left out: modes, owners and whatever only reads.
-	readsOnly = regexp.MustCompile(`^(read|close|fcntl|fstat|newfstatat|statx|l?stat|readlink(at)?|getdents64|f?ch(mod|own)(at)?)$`)
+	// A call that was killed has no result.
+	succeeded = regexp.MustCompile(`\) += \d+[^=]*$`)
 )
 
-// add appends the calls of a process that made the record on this disk.
+// add appends the calls of a process.
 func (r *diskRecord) add(t *testing.T, calls []sysCall) {
 	t.Helper()
 	for _, c := range calls {
-		_, result, _ := cutLast(c.Line, " = ")
-		if failed := result == "" || result[0] == '-' || result[0] == '?'; failed || unseen(c) {
+		if !c.changes() || !succeeded.MatchString(c.Line) {
 			continue
 		}
 		op := r.parse(t, c)
@@ -169,17 +150,6 @@ func (r *diskRecord) add(t *testing.T, calls []sysCall) {
 		r.ops = append(r.ops, op)
 		r.now = op.apply(r.now)
 	}
-}
-
-// unseen reports whether a call only reads, or changes what the model leaves out.
-func unseen(c sysCall) bool {
-	switch c.Name {
-	case "open", "openat":
-		return !strings.Contains(c.Line, "O_CREAT") && !strings.Contains(c.Line, "O_TRUNC")
-	case "flock":
-		return !strings.Contains(c.Line, "LOCK_UN")
-	}
-	return readsOnly.MatchString(c.Name)
 }
 
 // parse fails the test for a call that the model does not know.
@@ -209,8 +179,9 @@ func (r *diskRecord) parse(t *testing.T, c sysCall) diskOp {
 		return diskOp{entries: map[place]inode{r.place(args[0]): 0}}
 	case "write":
 		require.NotZero(t, fd, "the model knows no file of %s", c)
-		return diskOp{file: fd, offset: len(r.now.data[fd]), data: args[0]}
-	case "fsync", "fdatasync":
+		require.Empty(t, r.now.data[fd], "the model knows one write for each file")
+		return diskOp{file: fd, data: args[0]}
+	case "fsync":
 		return diskOp{syncs: fd}
 	case "flock":
 		return diskOp{unlocks: true}
@@ -234,7 +205,7 @@ func (r *diskRecord) afterPowerCut(n int) []diskState {
 				outcomes = op.outcomes(d)
 			}
 			for _, o := range outcomes {
-				next[o.key()] = o
+				next[fmt.Sprint(o)] = o
 			}
 		}
 		states = slices.Collect(maps.Values(next))
@@ -256,7 +227,7 @@ func (r *diskRecord) durable(i, n int) bool {
 	}
 	return op.data == "" || synced(op.file, r.ops[i+1:n]) || !slices.ContainsFunc(r.ops[:n], func(other diskOp) bool {
 		for p, i := range other.entries {
-			if p.name == r.read && i == op.file {
+			if p.name == filepath.Base(keysPath) && i == op.file {
 				return true
 			}
 		}
@@ -283,16 +254,4 @@ func (r *diskRecord) tree(d diskState) map[string]string {
 	}
 	walk(rootInode, "")
 	return tree
-}
-
-// makeTree makes a tree in a real directory.
-func makeTree(t *testing.T, root string, tree map[string]string) {
-	t.Helper()
-	for path, content := range tree {
-		dir, isFile := filepath.Split(path)
-		require.NoError(t, os.MkdirAll(filepath.Join(root, dir), 0o700))
-		if isFile != "" {
-			require.NoError(t, os.WriteFile(filepath.Join(root, path), []byte(content), 0o600))
-		}
-	}
 }
