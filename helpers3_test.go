@@ -3,6 +3,7 @@ package fleetkey_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,9 +11,11 @@ import (
 	"github.com/stretchr/testify/assert"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/secrets"
 )
 
-// This file holds what the simulation needs until it has a package of its own.
+// This file holds what the simulation and the chaos tests need until they have
+// packages.
 
 // L1: 100 instances whose clocks are off by 5 minutes, ten rotations, a restart
 // each minute and a store that is down for 40 minutes, judged by the simulation.
@@ -51,4 +54,28 @@ func invented(n, size int) string {
 	number := fmt.Sprint(n)
 	header := `{"alg":"ES256","kid":"` + strings.Repeat("x", size-len(number)) + number + `","typ":"at+jwt"}`
 	return b64(header) + "." + b64(payload()) + "." + b64(make([]byte, 64))
+}
+
+// A detector collects output and searches it for key material.
+type detector struct {
+	*secrets.Detector
+	mu      sync.Mutex
+	outputs []string
+}
+
+func newDetector() *detector { return &detector{Detector: secrets.NewDetector()} }
+
+func (d *detector) add(from string, v any) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.outputs = append(d.outputs, fmt.Sprintf("%s: %v", from, v))
+}
+
+func (d *detector) check(t *testing.T) {
+	t.Helper()
+	for _, text := range d.outputs {
+		if what := d.Find(text); what != "" {
+			t.Errorf("%.60s shows %s", text, what)
+		}
+	}
 }
