@@ -7,9 +7,7 @@ import (
 	"encoding/pem"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 
@@ -19,7 +17,7 @@ import (
 
 // badBundles has a good bundle damaged as people, editors and networks do, so that an
 // error about it may quote the key.
-func (d *driver) badBundles(t *testing.T, alg string, good []byte) {
+func (d *driver) badBundles(alg string, good []byte) {
 	keyBlock, rest := pem.Decode(good)
 	certBlock, _ := pem.Decode(rest)
 	text, keyPEM, certPEM := string(good), string(pem.EncodeToMemory(keyBlock)), string(pem.EncodeToMemory(certBlock))
@@ -58,37 +56,37 @@ func (d *driver) badBundles(t *testing.T, alg string, good []byte) {
 	for i, bundle := range bad {
 		cell := fleetkeytest.NewStore()
 		cell.Set(good)
-		s, err := fleetkey.NewSigner(t.Context(), cell, d.config(alg))
-		require.NoError(t, err)
+		s, err := fleetkey.NewSigner(d.t.Context(), cell, d.config(alg))
+		require.NoError(d.t, err)
 		cell.Set([]byte(bundle))
 		adopting := d.config(alg)
 		adopting.Adopt = cell
-		_, refreshed := d.do(t, s, "Refresh")
-		_, rotated := d.do(t, s, "Rotate")
-		_, started := d.call(t, "NewSigner", reflect.ValueOf(fleetkey.NewSigner), cell, d.config(alg))
-		_, adopted := d.call(t, "NewSigner", reflect.ValueOf(fleetkey.NewSigner), fleetkeytest.NewStore(), adopting)
+		_, refreshed := d.do(s, "Refresh")
+		_, rotated := d.do(s, "Rotate")
+		_, started := d.start(cell, d.config(alg))
+		_, adopted := d.start(fleetkeytest.NewStore(), adopting)
 		for _, err := range []error{refreshed, rotated, started, adopted} {
-			require.Error(t, err, "bad bundle %d", i)
+			require.Error(d.t, err, "bad bundle %d", i)
 		}
-		d.answers(t, s)
-		require.NoError(t, s.Close())
+		d.answers(s)
+		require.NoError(d.t, s.Close())
 	}
 }
 
 // operators does to the in-memory store what people do behind the back of a fleet.
-func (d *driver) operators(t *testing.T, store *fleetkeytest.Store) {
+func (d *driver) operators(store *fleetkeytest.Store) {
 	content, v := store.Content()
 	for _, call := range [][]any{{"Set", content}, {"Delete"}, {"RollBack", v}, {"Open"}, {"Content"}, {"Loads"}, {"Saves"}, {"String"}} {
-		_, _ = d.do(t, store, call[0].(string), call[1:]...)
+		d.must(store, call[0].(string), call[1:]...)
 	}
 }
 
 // settings puts a key and a password where settings are read.
-func (d *driver) settings(t *testing.T, good []byte) {
+func (d *driver) settings(good []byte) {
 	const password = "correct horse battery staple"
 	d.secrets.Hide("a password", password)
 	quoted, err := json.Marshal(string(good) + password)
-	require.NoError(t, err)
+	require.NoError(d.t, err)
 	const section = `{"Password":"` + password + `","OpenIDServerSigningSettings":`
 	for i, text := range []string{
 		section + `{"File":{"Path":"keys.pem"}}}`,
@@ -99,12 +97,12 @@ func (d *driver) settings(t *testing.T, good []byte) {
 		section + `{"Key":` + string(quoted) + `x}}`,
 		section + `{"Key":"` + string(good) + `"}}`,
 	} {
-		path := filepath.Join(t.TempDir(), "appsettings.json")
-		require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-		_, err := d.call(t, "OpenStore", reflect.ValueOf(fleetkey.OpenStore), path)
-		require.Equal(t, i == 0, err == nil, "%d", i)
+		path := filepath.Join(d.t.TempDir(), "appsettings.json")
+		require.NoError(d.t, os.WriteFile(path, []byte(text), 0o600))
+		_, err := d.call("OpenStore", fleetkey.OpenStore, path)
+		require.Equal(d.t, i == 0, err == nil, "%d", i)
 	}
-	_, err = d.call(t, "NewAWSStore", reflect.ValueOf(fleetkey.NewAWSStore), "a name with spaces")
-	require.Error(t, err)
-	d.call(t, "NewFileStore", reflect.ValueOf(fleetkey.NewFileStore), "keys.pem")
+	_, err = d.call("NewAWSStore", fleetkey.NewAWSStore, "a name with spaces")
+	require.Error(d.t, err)
+	d.call("NewFileStore", fleetkey.NewFileStore, "keys.pem")
 }

@@ -63,25 +63,26 @@ func (d *Detector) HideBundle(bundle []byte) {
 		parsed, _ := x509.ParsePKCS8PrivateKey(block.Bytes)
 		switch k := parsed.(type) {
 		case *rsa.PrivateKey:
-			d.hideNumber("d of an RSA key", k.D.Bytes())
+			d.hideBytes("d of an RSA key", k.D.Bytes())
 			for _, n := range []*big.Int{k.Primes[0], k.Primes[1], k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv} {
-				d.hideNumber("a prime of an RSA key, or what follows from it", n.Bytes())
+				d.hideBytes("a prime of an RSA key, or what follows from it", n.Bytes())
 			}
 		case *ecdsa.PrivateKey:
 			if scalar, err := k.Bytes(); err == nil {
-				d.hideNumber("d of an EC key", scalar)
+				d.hideBytes("d of an EC key", scalar)
 			}
 		case ed25519.PrivateKey:
-			d.hideNumber("the seed of an Ed25519 key", k.Seed())
+			d.hideBytes("the seed of an Ed25519 key", k.Seed())
 		}
 	}
 }
 
 // hideNumber adds a secret number in every form.
-func (d *Detector) hideNumber(what string, secret []byte) {
-	if d.pieces[string(secret[:dense])] != "" {
+func (d *Detector) hideBytes(what string, secret []byte) {
+	if d.pieces[string(secret)] != "" {
 		return
 	}
+	d.pieces[string(secret)] = what
 	number := new(big.Int).SetBytes(secret)
 	d.cut(what+", raw", string(secret), dense)
 	d.cut(what+", quoted", strings.Trim(strconv.Quote(string(secret)), `"`), sparse)
@@ -97,12 +98,28 @@ func (d *Detector) hideNumber(what string, secret []byte) {
 		d.cut(what+", in hexadecimal", dump, sparse)
 		d.cut(what+", in hexadecimal", strings.ReplaceAll(dump, " ", ":"), sparse)
 	}
-	for shift := range 3 { // alignments to the bytes that are encoded with it
-		text := secret[shift:]
-		text = text[:len(text)/3*3]
-		d.cut(what+", in base64", base64.StdEncoding.EncodeToString(text), dense)
-		d.cut(what+", in base64url", base64.URLEncoding.EncodeToString(text), dense)
+	for _, text := range aligned(base64.StdEncoding, secret) {
+		d.cut(what+", in base64", text, dense)
+		// A bundle is base64 text, and may itself be printed as bytes.
+		d.cut(what+", in base64 as a list of bytes", strings.Trim(fmt.Sprint([]byte(text)), "[]"), sparse)
+		d.cut(what+", in base64 as hexadecimal", fmt.Sprintf("%x", text), dense)
+		for _, again := range aligned(base64.StdEncoding, []byte(text)) {
+			d.cut(what+", in base64 twice", again, dense)
+		}
 	}
+	for _, text := range aligned(base64.URLEncoding, secret) {
+		d.cut(what+", in base64url", text, dense)
+	}
+}
+
+// aligned encodes bytes as they appear among other bytes, at each of the three
+// alignments.
+func aligned(encoding *base64.Encoding, secret []byte) (texts []string) {
+	for shift := range 3 {
+		text := secret[shift:]
+		texts = append(texts, encoding.EncodeToString(text[:len(text)/3*3]))
+	}
+	return texts
 }
 
 // cut adds the pieces of a text. Those of a short one overlap more, or half of it could

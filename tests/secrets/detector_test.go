@@ -49,6 +49,7 @@ func carelessly(t *testing.T, der []byte) map[string]string {
 		"base64 of PEM's DER, shifted": base64.StdEncoding.EncodeToString(append([]byte("x"), der...)),
 		"base64, shifted again":        base64.StdEncoding.EncodeToString(append([]byte("xx"), der...)),
 		"JWK":                          string(jwk), "JWK, quoted": fmt.Sprintf("%q", jwk),
+		"PEM in base64": base64.StdEncoding.EncodeToString([]byte(inPEM)), "PEM in base64, shifted": base64.StdEncoding.EncodeToString([]byte(inPEM)[1:]),
 		"JSON": string(encoded), "slog": log.String(), "an error": errors.Join(fmt.Errorf("bad key %v", key)).Error(),
 		"DER": string(der), "DER, quoted": fmt.Sprintf("%q", der), "colons": strings.ReplaceAll(fmt.Sprintf("% x", der), " ", ":"),
 		"JSON numbers": strings.ReplaceAll(fmt.Sprint(der), " ", ","),
@@ -59,6 +60,7 @@ func carelessly(t *testing.T, der []byte) map[string]string {
 			texts["the key as "+verb] = fmt.Sprintf(verb, key)
 		}
 	}
+	texts["PEM as bytes"], texts["PEM as hexadecimal"] = fmt.Sprint([]byte(inPEM)), fmt.Sprintf("%x", inPEM)
 	return texts
 }
 
@@ -73,7 +75,7 @@ func TestDetectorFindsEveryForm(t *testing.T) {
 		for form, text := range carelessly(t, block.Bytes) {
 			require.NotEmpty(t, d.Find(text), "%s, %s", alg, form)
 			require.NotEmpty(t, d.Find("\n"+text+"\n"), "%s, %s", alg, form)
-			if !strings.Contains(form, "PEM") && !strings.Contains(form, "JWK") {
+			if strings.Contains(form, "DER") || strings.Contains(form, "key") { // else it is found by its looks
 				require.Empty(t, stranger.Find(text), "%s, %s", alg, form)
 			}
 		}

@@ -28,6 +28,7 @@ import (
 // A driver calls public operations. It collects what others may see, and learns what
 // they may not.
 type driver struct {
+	t       *testing.T
 	mu      sync.Mutex // guards the Detector, and the log while it is written
 	secrets *Detector
 	log     bytes.Buffer
@@ -37,8 +38,8 @@ type driver struct {
 	types   map[string]reflect.Type // of ours, with a value that was printed
 }
 
-func newDriver() *driver {
-	d := &driver{secrets: NewDetector(), outputs: map[string]string{}, called: map[string][2]bool{}, types: map[string]reflect.Type{}}
+func newDriver(t *testing.T, called map[string][2]bool, types map[string]reflect.Type) *driver {
+	d := &driver{t: t, secrets: NewDetector(), outputs: map[string]string{}, called: called, types: types}
 	debug := &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}
 	d.logger = slog.New(slog.NewMultiHandler(slog.NewJSONHandler(d, debug), slog.NewTextHandler(d, debug)))
 	return d
@@ -84,12 +85,30 @@ func (s spy) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fl
 }
 
 // do calls a method of a value.
-func (d *driver) do(t *testing.T, receiver any, method string, args ...any) (result any, err error) {
-	typ := reflect.TypeOf(receiver)
-	if typ.Kind() == reflect.Pointer {
-		typ = typ.Elem()
-	}
-	return d.call(t, typ.Name()+"."+method, reflect.ValueOf(receiver).MethodByName(method), args...)
+func (d *driver) do(receiver any, method string, args ...any) (result any, err error) {
+	name := reflect.Indirect(reflect.ValueOf(receiver)).Type().Name() + "." + method
+	return d.call(name, reflect.ValueOf(receiver).MethodByName(method).Interface(), args...)
+}
+
+// must is do for a call that succeeds.
+func (d *driver) must(receiver any, method string, args ...any) any {
+	d.t.Helper()
+	result, err := d.do(receiver, method, args...)
+	require.NoError(d.t, err, method)
+	return result
+}
+
+// fails is do for a call that fails.
+func (d *driver) fails(receiver any, method string, args ...any) {
+	d.t.Helper()
+	_, err := d.do(receiver, method, args...)
+	require.Error(d.t, err, method)
+}
+
+func (d *driver) start(store fleetkey.KeyStore, cfg fleetkey.Config) (*fleetkey.Signer, error) {
+	result, err := d.call("NewSigner", fleetkey.NewSigner, store, cfg)
+	s, _ := result.(*fleetkey.Signer)
+	return s, err
 }
 
 var (
@@ -97,13 +116,13 @@ var (
 	errorType   = reflect.TypeFor[error]()
 )
 
-// call calls a function, with a context if it takes one and args have none, and
-// shows its results.
-func (d *driver) call(t *testing.T, name string, f reflect.Value, args ...any) (result any, err error) {
+// call calls a function, with a context if it takes one and args have none, and shows
+// its results.
+func (d *driver) call(name string, f any, args ...any) (result any, err error) {
 	var in []reflect.Value
-	typ := f.Type()
+	typ := reflect.TypeOf(f)
 	if typ.NumIn() > 0 && typ.In(0) == contextType && (len(args) == 0 || !reflect.TypeOf(args[0]).Implements(contextType)) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
 		defer cancel()
 		in = append(in, reflect.ValueOf(ctx))
 	}
@@ -112,42 +131,34 @@ func (d *driver) call(t *testing.T, name string, f reflect.Value, args ...any) (
 			d.learn(bundle)
 		}
 		if ours(reflect.TypeOf(arg)) {
-			d.show(t, "an argument of "+name, arg)
+			d.show("an argument of "+name, arg)
 		}
 		in = append(in, reflect.ValueOf(arg))
 	}
-	for i, out := range f.Call(in) {
-		switch v := out.Interface().(type) {
-		case error:
-			err = v
-		case []byte:
+	for i, out := range reflect.ValueOf(f).Call(in) {
+		v := out.Interface()
+		if typ.Out(i) == errorType {
+			err, _ = v.(error)
+		} else if i == 0 {
 			result = v
-			d.learn(v)
-			if !strings.HasSuffix(name, ".Load") && !strings.HasSuffix(name, ".Content") {
-				d.show(t, name, string(v))
-			}
-		case string:
-			result = v
-			if name == "Signer.Issue" || name == "Signer.Sign" {
-				d.mu.Lock()
-				d.secrets.Hide("the signature of a token", v[strings.LastIndexByte(v, '.')+1:])
-				d.mu.Unlock()
-				continue
-			}
-			d.show(t, name, v)
+		}
+		bundle, isBytes := v.([]byte)
+		switch text, _ := v.(string); {
+		case name == "Signer.Issue" || name == "Signer.Sign":
+			d.mu.Lock()
+			d.secrets.Hide("the signature of a token", text[strings.LastIndexByte(text, '.')+1:])
+			d.mu.Unlock()
+		case isBytes && (strings.HasSuffix(name, ".Load") || strings.HasSuffix(name, ".Content")):
+			d.learn(bundle)
+		case isBytes:
+			d.show(name, string(bundle))
 		default:
-			if i == 0 {
-				result = v
-			}
-			if typ.Out(i) != errorType {
-				d.show(t, name, v)
-			}
+			d.show("a result of "+name, v)
 		}
 	}
 	outcome := d.called[name]
-	outcome[0], outcome[1] = outcome[0] || err == nil, outcome[1] || err != nil
-	d.called[name] = outcome
-	d.show(t, "an error of "+name, err)
+	d.called[name] = [2]bool{outcome[0] || err == nil, outcome[1] || err != nil}
+	d.show("an error of "+name, err)
 	return result, err
 }
 
@@ -158,19 +169,19 @@ func ours(typ reflect.Type) bool {
 
 // show prints a value in every way, together with what it consists of and what its
 // getters return.
-func (d *driver) show(t *testing.T, from string, v any) {
+func (d *driver) show(from string, v any) {
 	switch v := v.(type) {
 	case nil, []byte, context.Context:
 		return
 	case http.Handler:
-		d.ask(t, from, v)
+		d.ask(from, v)
 		return
 	case error:
 		d.print(from, v)
 		if several, ok := v.(interface{ Unwrap() []error }); ok {
-			d.show(t, from, several.Unwrap())
+			d.show(from, several.Unwrap())
 		}
-		d.show(t, from, errors.Unwrap(v))
+		d.show(from, errors.Unwrap(v))
 		return
 	}
 	value := reflect.ValueOf(v)
@@ -178,7 +189,7 @@ func (d *driver) show(t *testing.T, from string, v any) {
 	d.print(from, v)
 	if typ.Kind() == reflect.Slice {
 		for i := range value.Len() {
-			d.show(t, from, value.Index(i).Interface())
+			d.show(from, value.Index(i).Interface())
 		}
 	}
 	plain := typ
@@ -205,13 +216,13 @@ func (d *driver) show(t *testing.T, from string, v any) {
 	}
 	for i := range typ.NumMethod() {
 		if m := typ.Method(i); m.Type.NumIn() == 1 {
-			_, _ = d.do(t, v, m.Name)
+			_, _ = d.do(v, m.Name)
 		}
 	}
 	if typ.Kind() == reflect.Struct {
 		for i := range typ.NumField() {
 			if f := typ.Field(i); f.IsExported() && (ours(f.Type) && f.Type.Kind() != reflect.Interface || f.Type.Kind() == reflect.Slice) {
-				d.show(t, from+"."+f.Name, value.Field(i).Interface())
+				d.show(from+"."+f.Name, value.Field(i).Interface())
 			}
 		}
 	}
@@ -237,8 +248,8 @@ func (d *driver) print(from string, v any) {
 }
 
 // ask collects an HTTP answer.
-func (d *driver) ask(t *testing.T, from string, h http.Handler, header ...string) {
-	r, w := httptest.NewRequestWithContext(t.Context(), "GET", "/", nil), httptest.NewRecorder()
+func (d *driver) ask(from string, h http.Handler, header ...string) {
+	r, w := httptest.NewRequestWithContext(d.t.Context(), "GET", "/", nil), httptest.NewRecorder()
 	if header != nil {
 		r.Header.Set(header[0], header[1])
 	}
@@ -247,30 +258,30 @@ func (d *driver) ask(t *testing.T, from string, h http.Handler, header ...string
 }
 
 // check fails for every output that shows a secret, without printing it.
-func (d *driver) check(t *testing.T) {
-	require.Greater(t, len(d.secrets.pieces), 1000, "no secrets are known")
-	require.Greater(t, d.log.Len(), 10_000, "nothing is logged")
+func (d *driver) check() {
+	require.Greater(d.t, len(d.secrets.pieces), 1000, "no secrets are known")
+	require.Greater(d.t, d.log.Len(), 10_000, "nothing is logged")
 	d.outputs[d.log.String()] = "the log"
 	size := 0
 	for text, from := range d.outputs {
 		size += len(text)
 		if what := d.secrets.Find(text); what != "" {
-			t.Errorf("%s shows %s", from, what)
+			d.t.Errorf("%s shows %s", from, what)
 		}
 	}
-	t.Logf("%d outputs of %d bytes show none of %d pieces of secrets", len(d.outputs), size, len(d.secrets.pieces))
+	d.t.Logf("%d outputs of %d bytes show none of %d pieces of secrets", len(d.outputs), size, len(d.secrets.pieces))
 }
 
 // checkDriven fails for every public operation that was not called, or that was seen to
 // succeed only, or to fail only.
-func (d *driver) checkDriven(t *testing.T) {
+func (d *driver) checkDriven() {
 	alwaysSucceed := map[string]bool{"Signer.Close": true, "SigningKey.MarshalText": true}
 	needs := func(name string, typ reflect.Type) {
 		outcome, ok := d.called[name]
 		if !ok {
-			t.Errorf("%s was never called: drive it in this test", name)
+			d.t.Errorf("%s was never called: drive it in this test", name)
 		} else if n := typ.NumOut(); n > 0 && typ.Out(n-1) == errorType && !alwaysSucceed[name] && outcome != [2]bool{true, true} {
-			t.Errorf("%s did not both succeed and fail: %v", name, outcome)
+			d.t.Errorf("%s did not both succeed and fail: %v", name, outcome)
 		}
 	}
 	for name, typ := range d.types {
@@ -280,14 +291,14 @@ func (d *driver) checkDriven(t *testing.T) {
 		}
 	}
 	files, err := filepath.Glob("../../*.go")
-	require.NoError(t, err)
+	require.NoError(d.t, err)
 	names := 0
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
 		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		require.NoError(t, err)
+		require.NoError(d.t, err)
 		for _, decl := range parsed.Decls {
 			if f, ok := decl.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.IsExported() {
 				names++
@@ -298,11 +309,11 @@ func (d *driver) checkDriven(t *testing.T) {
 			if spec, ok := n.(*ast.TypeSpec); ok && spec.Name.IsExported() {
 				names++
 				if _, contract := spec.Type.(*ast.InterfaceType); !contract && d.types[spec.Name.Name] == nil {
-					t.Errorf("no %s was printed: drive it in this test", spec.Name.Name)
+					d.t.Errorf("no %s was printed: drive it in this test", spec.Name.Name)
 				}
 			}
 			return true
 		})
 	}
-	require.Greater(t, names, 15, "the public API was not found")
+	require.Greater(d.t, names, 15, "the public API was not found")
 }

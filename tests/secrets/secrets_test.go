@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,13 +41,13 @@ type place struct {
 }
 
 // places open a store of each kind. Some faults show a good bundle where none belongs.
-var places = map[string]func(t *testing.T, d *driver, good []byte) place{
-	"memory": func(t *testing.T, d *driver, _ []byte) place {
+var places = map[string]func(d *driver, good []byte) place{
+	"memory": func(d *driver, _ []byte) place {
 		store := fleetkeytest.NewStore()
 		p := place{store, map[string]func() func(){}}
 		fault := func(err error, ops ...fleetkeytest.Op) {
 			p.faults[fmt.Sprint(err, ops)] = func() func() {
-				_, _ = d.do(t, store, "SetHook", testkit.Fail(err, ops...))
+				d.must(store, "SetHook", testkit.Fail(err, ops...))
 				return func() { store.SetHook(nil) }
 			}
 		}
@@ -54,36 +57,36 @@ var places = map[string]func(t *testing.T, d *driver, good []byte) place{
 		fault(io.ErrShortWrite, fleetkeytest.OpSave)
 		return p
 	},
-	"file": func(t *testing.T, d *driver, good []byte) place {
-		path := filepath.Join(t.TempDir(), "keys.pem")
-		store, _ := d.call(t, "NewFileStore", reflect.ValueOf(fleetkey.NewFileStore), path)
+	"file": func(d *driver, good []byte) place {
+		path := filepath.Join(d.t.TempDir(), "keys.pem")
+		store, _ := d.call("NewFileStore", fleetkey.NewFileStore, path)
 		replaced := func(by func()) func() func() {
 			return func() func() {
-				require.NoError(t, os.Rename(path, path+".away"))
+				require.NoError(d.t, os.Rename(path, path+".away"))
 				by()
 				return func() {
-					require.NoError(t, os.RemoveAll(path))
-					require.NoError(t, os.Rename(path+".away", path))
+					require.NoError(d.t, os.RemoveAll(path))
+					require.NoError(d.t, os.Rename(path+".away", path))
 				}
 			}
 		}
 		return place{store.(fleetkey.KeyStore), map[string]func() func(){
-			"directory":      replaced(func() { require.NoError(t, os.Mkdir(path, 0o700)) }),
-			"too long":       replaced(func() { require.NoError(t, os.WriteFile(path, bytes.Repeat(good, 100), 0o600)) }),
-			"open to others": replaced(func() { require.NoError(t, os.WriteFile(path, good, 0o644)) }), //nolint:gosec // the fault
+			"directory":      replaced(func() { require.NoError(d.t, os.Mkdir(path, 0o700)) }),
+			"too long":       replaced(func() { require.NoError(d.t, os.WriteFile(path, bytes.Repeat(good, 100), 0o600)) }),
+			"open to others": replaced(func() { require.NoError(d.t, os.WriteFile(path, good, 0o644)) }), //nolint:gosec // the fault
 			"gone":           replaced(func() {}),
 		}}
 	},
-	"AWS": func(t *testing.T, d *driver, good []byte) place {
+	"AWS": func(d *driver, good []byte) place {
 		server := awsfake.New()
-		store, err := d.call(t, "NewAWSStore", reflect.ValueOf(fleetkey.NewAWSStore), "fleet/signing", func(o *fleetkey.AWSOptions) {
+		store, err := d.call("NewAWSStore", fleetkey.NewAWSStore, "fleet/signing", func(o *fleetkey.AWSOptions) {
 			o.Client = server.Client()
-			d.show(t, "the AWS options", *o)
+			d.show("the AWS options", *o)
 		})
-		require.NoError(t, err)
+		require.NoError(d.t, err)
 		p := place{store.(fleetkey.KeyStore), map[string]func() func(){}}
 		quoted, err := json.Marshal(string(good))
-		require.NoError(t, err)
+		require.NoError(d.t, err)
 		for name, fault := range map[string]awsfake.Fault{
 			"cut off":            {Cut: true},
 			"the bundle as page": {Body: string(good)},
@@ -102,54 +105,47 @@ var places = map[string]func(t *testing.T, d *driver, good []byte) place{
 }
 
 func TestSecretsStaySecret(t *testing.T) {
-	all := newDriver()
+	called, types := map[string][2]bool{}, map[string]reflect.Type{}
 	for _, alg := range algorithms {
-		for kind, open := range places {
+		for _, kind := range []string{"memory", "file", "AWS"} {
 			if kind != "memory" && alg != "ES256" {
 				continue // the errors of a store do not depend on the kind of key
 			}
 			t.Run(alg+" in "+kind, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					d := newDriver()
-					d.called, d.types = all.called, all.types
+					d := newDriver(t, called, types)
 					good := newBundle(t, alg)
 					d.learn(good)
-					p := open(t, d, good)
-					s := d.life(t, alg, p.store)
-					d.tokens(t, s)
-					d.failures(t, alg, p, s)
-					_, err := d.do(t, s, "Close")
-					require.NoError(t, err)
-					for _, method := range []string{"Refresh", "Rotate"} {
-						_, err := d.do(t, s, method)
-						require.ErrorIs(t, err, fleetkey.ErrClosed)
+					p := places[kind](d, good)
+					s := d.life(alg, p.store)
+					d.tokens(s)
+					d.failures(alg, p, s)
+					d.must(s, "Close")
+					d.fails(s, "Refresh")
+					d.fails(s, "Rotate")
+					if store, ok := p.store.(*fleetkeytest.Store); ok {
+						d.operators(store)
+						d.badBundles(alg, good)
+						d.settings(good)
 					}
-					if kind == "memory" {
-						d.badBundles(t, alg, good)
-						d.operators(t, p.store.(*fleetkeytest.Store))
-						d.settings(t, good)
-					}
-					d.check(t)
+					d.check()
 				})
 			})
 		}
 	}
-	t.Run("every operation", all.checkDriven)
+	t.Run("every operation", func(t *testing.T) { newDriver(t, called, types).checkDriven() })
 }
 
 // life leads a signer from its first key through rotation, trust and revocation.
-func (d *driver) life(t *testing.T, alg string, store fleetkey.KeyStore) *fleetkey.Signer {
-	cfg := d.config(alg)
-	old := fleetkeytest.NewStore()
-	old.Set(newBundle(t, alg))
+func (d *driver) life(alg string, store fleetkey.KeyStore) *fleetkey.Signer {
+	cfg, old := d.config(alg), fleetkeytest.NewStore()
+	old.Set(newBundle(d.t, alg))
 	cfg.Adopt = spy{old, d}
-	_, err := d.do(t, store, "Load")
-	require.ErrorIs(t, err, fleetkey.ErrNotExist)
-	started, err := d.call(t, "NewSigner", reflect.ValueOf(fleetkey.NewSigner), spy{store, d}, cfg)
-	require.NoError(t, err)
-	s := started.(*fleetkey.Signer)
+	d.fails(store, "Load")
+	s, err := d.start(spy{store, d}, cfg)
+	require.NoError(d.t, err)
 	first := s.SigningKey()
-	other := fleetkeytest.NewSigner(t, fleetkey.Config{Algorithm: "ES384"}).SigningKey().Certificate
+	other := fleetkeytest.NewSigner(d.t, fleetkey.Config{Algorithm: "ES384"}).SigningKey().Certificate
 	for _, step := range []struct {
 		method string
 		args   []any
@@ -158,26 +154,23 @@ func (d *driver) life(t *testing.T, alg string, store fleetkey.KeyStore) *fleetk
 		{"Rotate", nil, 26 * time.Hour}, {"Refresh", nil, 0}, {"Trust", []any{other, "another"}, 0},
 		{"Revoke", []any{first.KeyID}, 60 * testkit.Day}, {"Refresh", nil, 0}, {"Rotate", nil, 0},
 	} {
-		_, err := d.do(t, s, step.method, step.args...)
-		require.NoError(t, err, step.method)
-		d.answers(t, s)
+		d.must(s, step.method, step.args...)
+		d.answers(s)
 		time.Sleep(step.then)
 	}
-	_, err = d.do(t, s, "Revoke", "unknown")
-	require.Error(t, err)
-	_, err = d.do(t, s, "Trust", first.Certificate, "\n")
-	require.Error(t, err)
+	d.fails(s, "Revoke", "unknown")
+	d.fails(s, "Trust", first.Certificate, "\n")
 	return s
 }
 
 // answers collects what a signer says of itself.
-func (d *driver) answers(t *testing.T, s *fleetkey.Signer) {
-	for _, method := range []string{"Health", "JWKS", "Status", "PublicKeys", "SigningKey"} {
-		_, _ = d.do(t, s, method)
+func (d *driver) answers(s *fleetkey.Signer) {
+	for _, method := range []string{"Health", "JWKS", "Status", "PublicKeys"} {
+		d.must(s, method)
 	}
-	signing := s.SigningKey()
-	d.show(t, "a pointer to the signing key", &signing)
-	_, _ = d.do(t, s, "Discovery", map[string]any{"x": signing})
+	key := d.must(s, "SigningKey").(fleetkey.SigningKey)
+	d.show("a pointer to the signing key", &key)
+	d.must(s, "Discovery", map[string]any{"x": key})
 }
 
 // A failingKey fails to encode with an error that quotes it.
@@ -188,86 +181,64 @@ func (k failingKey) MarshalJSON() ([]byte, error) {
 }
 
 // tokens issues and verifies tokens, rightly and wrongly.
-func (d *driver) tokens(t *testing.T, s *fleetkey.Signer) {
+func (d *driver) tokens(s *fleetkey.Signer) {
 	key := s.SigningKey()
-	carries := map[string]any{"key": key}
-	issued, err := d.do(t, s, "Issue", fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read", Extra: carries})
-	require.NoError(t, err)
-	good := issued.(string)
-	signed, err := d.do(t, s, "Sign", "JWT", carries)
-	require.NoError(t, err)
-	for _, extra := range []map[string]any{{"x": func() {}}, {"x": failingKey{key}}, {"EXP": key}} {
-		_, err := d.do(t, s, "Issue", fleetkey.Claims{Subject: "alice", ClientID: "web", Extra: extra})
-		require.Error(t, err)
-		_, err = d.do(t, s, "Sign", "JWT", extra)
-		require.True(t, err != nil || extra["EXP"] != nil)
+	claims := fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read", Extra: map[string]any{"key": key}}
+	good := d.must(s, "Issue", claims).(string)
+	signed := d.must(s, "Sign", "JWT", claims.Extra).(string)
+	for _, extra := range []map[string]any{{"x": func() {}}, {"x": failingKey{key}}, {"exp": key}} {
+		claims.Extra = extra
+		d.fails(s, "Issue", claims)
+		d.fails(s, "Sign", "JWT", extra)
 	}
-	verified, err := d.do(t, s, "Verify", good)
-	require.NoError(t, err)
-	_, _ = d.do(t, verified, "HasScope", "read")
-	for _, into := range []any{new(map[string]any), new(int)} {
-		_, _ = d.do(t, verified, "Decode", into)
-	}
-	_, _ = jwt.Parse(good, func(token *jwt.Token) (any, error) { return d.do(t, s, "Keyfunc", token) })
-	_, _ = d.do(t, s, "Keyfunc", &jwt.Token{Header: map[string]any{"kid": "x"}})
+	verified := d.must(s, "Verify", good)
+	d.must(verified, "HasScope", "read")
+	d.must(verified, "Decode", new(map[string]any))
+	d.fails(verified, "Decode", new(int))
+	_, err := jwt.Parse(good, func(token *jwt.Token) (any, error) { return d.must(s, "Keyfunc", token), nil })
+	require.NoError(d.t, err)
+	d.fails(s, "Keyfunc", &jwt.Token{Header: map[string]any{"kid": "x"}})
 
 	parts := strings.Split(good, ".")
-	read, _ := d.do(t, s, "Require", "read")
-	write, _ := d.do(t, s, "Require", "write")
 	inner := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = d.call(t, "FromContext", reflect.ValueOf(fleetkey.FromContext), r.Context())
+		_, _ = d.call("FromContext", fleetkey.FromContext, r.Context())
 	})
+	read := d.must(s, "Require", "read").(func(http.Handler) http.Handler)(inner)
+	write := d.must(s, "Require", "write").(func(http.Handler) http.Handler)(inner)
 	for _, token := range []string{
-		good, good + ".", "Bearer " + good, good + "\n", parts[0] + "." + parts[1] + ".AAAA" + parts[2][4:], "e30." + parts[1] + "." + parts[2], parts[2] + "." + parts[1] + "." + parts[0],
-		good + good, parts[0] + "." + parts[2] + "." + parts[2], signed.(string), strings.Replace(good, parts[0], "eyJhbGciOiJub25lIiwia2lkIjoieCIsInR5cCI6ImF0K2p3dCJ9", 1),
+		good + ".", "Bearer " + good, good + "\n", parts[0] + "." + parts[1] + ".AAAA" + parts[2][4:], "e30." + parts[1] + "." + parts[2], parts[2] + "." + parts[1] + "." + parts[0],
+		good + good, parts[0] + "." + parts[2] + "." + parts[2], signed, strings.Replace(good, parts[0], "eyJhbGciOiJub25lIiwia2lkIjoieCIsInR5cCI6ImF0K2p3dCJ9", 1),
 	} {
-		_, err := d.do(t, s, "Verify", token)
-		require.Equal(t, token == good, err == nil)
-		for _, middleware := range []any{read, write} {
-			d.ask(t, "Require", middleware.(func(http.Handler) http.Handler)(inner), "Authorization", "Bearer "+token)
-		}
+		d.fails(s, "Verify", token)
+		d.ask("Require", read, "Authorization", "Bearer "+token)
 	}
+	d.ask("Require", read, "Authorization", "Bearer "+good)
+	d.ask("Require", write, "Authorization", "Bearer "+good)
 	time.Sleep(2 * time.Hour)
-	_, err = d.do(t, s, "Verify", good)
-	require.ErrorIs(t, err, fleetkey.ErrExpired)
+	d.fails(s, "Verify", good) // it has expired
 }
 
 // failures lets the store fail in every way, while a signer uses it and at a start.
-func (d *driver) failures(t *testing.T, alg string, p place, s *fleetkey.Signer) {
-	loaded, err := d.do(t, p.store, "Load")
-	require.NoError(t, err)
-	bundle := loaded.([]byte)
-	_, version, err := p.store.Load(t.Context())
-	require.NoError(t, err)
-	for _, prev := range []fleetkey.Version{"", "another"} {
-		_, err := d.do(t, p.store, "Save", bundle, prev)
-		require.Error(t, err)
-	}
-	_, err = d.do(t, p.store, "Save", bytes.Repeat(bundle, 100), version)
-	require.Error(t, err)
-	for name, happen := range p.faults {
-		undo, failed := happen(), 0
-		kid := s.SigningKey().KeyID
-		for _, call := range []func() (any, error){
-			func() (any, error) { return d.do(t, p.store, "Load") },
-			func() (any, error) { return d.do(t, p.store, "Save", append(bundle, '\n'), version) },
-			func() (any, error) { return d.do(t, s, "Refresh") },
-			func() (any, error) { return d.do(t, s, "Rotate") },
-			func() (any, error) { return d.do(t, s, "Revoke", kid) },
-		} {
-			if _, err := call(); err != nil {
-				failed++
-			}
-			d.answers(t, s)
+func (d *driver) failures(alg string, p place, s *fleetkey.Signer) {
+	bundle := d.must(p.store, "Load").([]byte)
+	_, version, err := p.store.Load(d.t.Context())
+	require.NoError(d.t, err)
+	d.fails(p.store, "Save", bundle, fleetkey.Version(""))
+	d.fails(p.store, "Save", bundle, fleetkey.Version("another"))
+	d.fails(p.store, "Save", bytes.Repeat(bundle, 100), version)
+	d.must(p.store, "Save", bundle, version)
+	for _, name := range slices.Sorted(maps.Keys(p.faults)) {
+		undo, kid := p.faults[name](), s.SigningKey().KeyID
+		_, loading := d.do(p.store, "Load")
+		_, saving := d.do(p.store, "Save", bundle, version)
+		require.Error(d.t, errors.Join(loading, saving), name)
+		for _, call := range [][]any{{"Refresh"}, {"Rotate"}, {"Revoke", kid}} {
+			_, _ = d.do(s, call[0].(string), call[1:]...)
+			d.answers(s)
 		}
-		if second, err := d.call(t, "NewSigner", reflect.ValueOf(fleetkey.NewSigner), spy{p.store, d}, d.config(alg)); err == nil {
-			require.NoError(t, second.(*fleetkey.Signer).Close())
+		if second, err := d.start(spy{p.store, d}, d.config(alg)); err == nil {
+			require.NoError(d.t, second.Close())
 		}
-		require.Positive(t, failed, name)
 		undo()
 	}
-	current, version, err := p.store.Load(t.Context())
-	require.NoError(t, err)
-	_, err = d.do(t, p.store, "Save", append(current, '\n'), version)
-	require.NoError(t, err)
 }
