@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -162,9 +163,10 @@ func (d *driver) call(name string, f any, args ...any) (result any, err error) {
 	return result, err
 }
 
-// ours reports whether a type is part of the public API.
+// ours reports whether a type is part of the public API, also if it comes from an
+// internal package.
 func ours(typ reflect.Type) bool {
-	return typ.Name() != "" && (strings.HasSuffix(typ.PkgPath(), "fleetkey/fleetkey") || strings.HasSuffix(typ.PkgPath(), "/fleetkeytest"))
+	return typ.Name() != "" && strings.Contains(typ.PkgPath(), "fleetkey/fleetkey") && !strings.Contains(typ.PkgPath(), "/tests/")
 }
 
 // show prints a value in every way, together with what it consists of and what its
@@ -192,11 +194,11 @@ func (d *driver) show(from string, v any) {
 			d.show(from, value.Index(i).Interface())
 		}
 	}
-	plain := typ
-	if typ.Kind() == reflect.Pointer {
+	pointer, plain := typ.Kind() == reflect.Pointer, typ
+	if pointer {
 		plain = typ.Elem()
 	}
-	if !ours(plain) || typ.Kind() == reflect.Pointer && value.IsNil() {
+	if !ours(plain) || pointer && value.IsNil() {
 		return
 	}
 	d.types[plain.Name()] = plain
@@ -205,11 +207,11 @@ func (d *driver) show(from string, v any) {
 			d.called[plain.Name()+"."+printing] = [2]bool{true, true}
 		}
 	}
-	if plain.Name() == "Signer" {
+	if _, ok := v.(io.Closer); ok {
 		return // its methods do things
 	}
 	if _, ok := v.(fleetkey.KeyStore); ok {
-		if strings.HasSuffix(plain.Name(), "Store") && plain.Name() != "Store" { // that one has a lock: vet warns those who copy it
+		if plain.Name() != "Store" { // which nobody copies: it has a lock
 			d.print(from, value.Elem().Interface())
 		}
 		return

@@ -94,6 +94,7 @@ var places = map[string]func(d *driver, good []byte) place{
 			"broken JSON":        {Body: `{"SecretString":` + string(quoted) + `x`},
 			"a wrong kind":       {Body: `{"SecretString":[` + string(quoted) + `]}`},
 			"in a wrong place":   {Body: `{"VersionStages":` + string(quoted) + `}`},
+			"as a date":          {Body: `{"CreatedDate":` + string(quoted) + `}`},
 			"as bad base64":      {Body: `{"SecretBinary":` + string(quoted) + `}`},
 			"denied":             {Error: &awsfake.Error{Code: "AccessDeniedException", Message: "no"}},
 			"expired":            awsfake.Expired(),
