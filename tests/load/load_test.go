@@ -267,32 +267,38 @@ func TestLoad_L5_UseDuringReloads(t *testing.T) {
 	})
 }
 
-// L6: a stolen key is revoked. Each instance drops it at its next poll, together with
-// the tokens that it remembers.
+// L6: a stolen key is revoked, or an operator removes it from the bundle by hand. Each
+// instance drops it at its next poll, together with the tokens that it remembers.
 func TestLoad_L6_StolenKeyIsGoneAfterAPoll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		var fleet []*fleetkey.Signer
-		for range 10 {
-			fleet = append(fleet, testkit.Start(t, store.Open(), testkit.Config()))
-		}
-		stolen := fleet[0].SigningKey()
-		require.NoError(t, fleet[0].Rotate(t.Context()))
-		time.Sleep(testkit.Day - time.Minute)
-		remembered := testkit.Issue(t, fleet[0])
-		testkit.Accepts(t, remembered, fleet...)
-		time.Sleep(11 * time.Minute)
-		require.NotEqual(t, stolen.KeyID, fleet[0].SigningKey().KeyID)
-		testkit.Accepts(t, sign(stolen, payload()), fleet...) // replaced, but trusted
-		require.NoError(t, fleet[0].Revoke(t.Context(), stolen.KeyID))
-		time.Sleep(5*time.Minute + 30*time.Second) // RefreshEvery, and the time of a load
-		for _, s := range fleet {
-			_, set := jwks(t, s, "")
-			require.Empty(t, set.Key(stolen.KeyID))
-			require.Len(t, s.PublicKeys(), 1, "the set is replaced")
-		}
-		testkit.Refuses(t, fleetkey.ErrUnknownKey, remembered, fleet...)
-		testkit.Refuses(t, fleetkey.ErrUnknownKey, sign(stolen, payload()), fleet...)
-		testkit.Accepts(t, testkit.Issue(t, fleet[1]), fleet...)
-	})
+	for _, revoked := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			store := fleetkeytest.NewStore()
+			var fleet []*fleetkey.Signer
+			for range 10 {
+				fleet = append(fleet, testkit.Start(t, store.Open(), testkit.Config()))
+			}
+			stolen := fleet[0].SigningKey()
+			require.NoError(t, fleet[0].Rotate(t.Context()))
+			time.Sleep(testkit.Day - time.Minute)
+			remembered := testkit.Issue(t, fleet[0])
+			testkit.Accepts(t, remembered, fleet...)
+			time.Sleep(11 * time.Minute)
+			require.NotEqual(t, stolen.KeyID, fleet[0].SigningKey().KeyID)
+			testkit.Accepts(t, sign(stolen, payload()), fleet...) // replaced, but trusted
+			if bundle, _ := store.Content(); revoked {
+				require.NoError(t, fleet[0].Revoke(t.Context(), stolen.KeyID))
+			} else { // the newest key comes first
+				store.Set(bundle[:strings.LastIndex(string(bundle), "-----BEGIN PRIVATE KEY-----")])
+			}
+			time.Sleep(5*time.Minute + 30*time.Second) // RefreshEvery, and the time of a load
+			for _, s := range fleet {
+				_, set := jwks(t, s, "")
+				require.Empty(t, set.Key(stolen.KeyID))
+				require.Len(t, s.PublicKeys(), 1, "the set is replaced")
+			}
+			testkit.Refuses(t, fleetkey.ErrUnknownKey, remembered, fleet...)
+			testkit.Refuses(t, fleetkey.ErrUnknownKey, sign(stolen, payload()), fleet...)
+			testkit.Accepts(t, testkit.Issue(t, fleet[1]), fleet...)
+		})
+	}
 }
