@@ -30,10 +30,15 @@ const (
 
 // A Detector finds secrets that it knows in text, in each form that a program may
 // print them in.
-type Detector struct{ pieces map[string]string } // to the secret and its form
+type Detector struct {
+	pieces map[string]piece // by their beginning
+	known  map[string]bool  // numbers
+}
+
+type piece struct{ rest, what string }
 
 // NewDetector returns a Detector that knows no secret.
-func NewDetector() *Detector { return &Detector{map[string]string{}} }
+func NewDetector() *Detector { return &Detector{map[string]piece{}, map[string]bool{}} }
 
 // privateKey matches a key that nobody has told the Detector, as PEM or as a JSON Web
 // Key.
@@ -42,10 +47,8 @@ var privateKey = regexp.MustCompile(`PRIVATE KEY-----(\s|\\+[nr])*[\w+/]{16}|"(d
 // Find returns which secret a text shows, and in which form, or "".
 func (d *Detector) Find(text string) string {
 	for i := 0; i+dense <= len(text); i++ {
-		for _, size := range []int{dense, sparse} {
-			if what := d.pieces[text[i:min(i+size, len(text))]]; what != "" {
-				return what
-			}
+		if p, ok := d.pieces[text[i:i+dense]]; ok && strings.HasPrefix(text[i+dense:], p.rest) {
+			return p.what
 		}
 	}
 	if (strings.Contains(text, "PRIVATE") || strings.Contains(text, `"`)) && privateKey.MatchString(text) {
@@ -79,10 +82,10 @@ func (d *Detector) HideBundle(bundle []byte) {
 
 // hideNumber adds a secret number in every form.
 func (d *Detector) hideBytes(what string, secret []byte) {
-	if d.pieces[string(secret)] != "" {
+	if d.known[string(secret)] {
 		return
 	}
-	d.pieces[string(secret)] = what
+	d.known[string(secret)] = true
 	number := new(big.Int).SetBytes(secret)
 	d.cut(what+", raw", string(secret), dense)
 	d.cut(what+", quoted", strings.Trim(strconv.Quote(string(secret)), `"`), sparse)
@@ -126,6 +129,6 @@ func aligned(encoding *base64.Encoding, secret []byte) (texts []string) {
 // be shown.
 func (d *Detector) cut(what, text string, size int) {
 	for i := 0; i+size <= len(text); i += min(size/2, max(1, len(text)/64)) {
-		d.pieces[text[i:i+size]] = what
+		d.pieces[text[i:i+dense]] = piece{text[i+dense : i+size], what}
 	}
 }

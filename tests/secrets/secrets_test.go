@@ -153,7 +153,7 @@ func (d *driver) life(alg string, store fleetkey.KeyStore) *fleetkey.Signer {
 		then   time.Duration
 	}{
 		{"Rotate", nil, 26 * time.Hour}, {"Refresh", nil, 0}, {"Trust", []any{other, "another"}, 0},
-		{"Revoke", []any{first.KeyID}, 60 * testkit.Day}, {"Refresh", nil, 0}, {"Rotate", nil, 0},
+		{"Revoke", []any{first.KeyID}, 31 * testkit.Day}, {"Refresh", nil, 0}, {"Rotate", nil, 0},
 	} {
 		d.must(s, step.method, step.args...)
 		d.answers(s)
