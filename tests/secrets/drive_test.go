@@ -140,7 +140,9 @@ func (d *driver) call(name string, f any, args ...any) (result any, err error) {
 		v := out.Interface()
 		if typ.Out(i) == errorType {
 			err, _ = v.(error)
-		} else if i == 0 {
+			continue
+		}
+		if i == 0 {
 			result = v
 		}
 		bundle, isBytes := v.([]byte)
