@@ -1,0 +1,348 @@
+package aws
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// What a running Signer makes of the faults of AWS, in virtual time.
+
+const awsName = "indicium/openid-server-production"
+
+func inBubble(t *testing.T, name string, test func(t *testing.T, fake *awsfake.Server)) {
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { test(t, awsfake.New()) })
+	})
+}
+
+func startOn(t testing.TB, fake *awsfake.Server, cfg fleetkey.Config) *fleetkey.Signer {
+	return testkit.Start(t, open(t, fake.Client(), awsName), cfg)
+}
+
+func refresh(t testing.TB, fleet ...*fleetkey.Signer) {
+	t.Helper()
+	for _, s := range fleet {
+		require.NoError(t, s.Refresh(t.Context()))
+	}
+}
+
+func kids(s *fleetkey.Signer) (kids []string) {
+	for _, k := range s.PublicKeys() {
+		kids = append(kids, k.KeyID)
+	}
+	return kids
+}
+
+// operatorPuts stores a value as the AWS console does, and returns its version.
+func operatorPuts(t testing.TB, fake *awsfake.Server, value []byte) string {
+	t.Helper()
+	in := &secretsmanager.PutSecretValueInput{SecretId: aws.String(awsName), SecretString: aws.String(string(value))}
+	if bytes.HasPrefix(value, []byte("\xff")) {
+		in.SecretString, in.SecretBinary = nil, value
+	}
+	out, err := fake.Client().PutSecretValue(t.Context(), in)
+	require.NoError(t, err)
+	return *out.VersionId
+}
+
+// A callLog notes when a client called.
+type callLog struct {
+	next  http.RoundTripper
+	mu    sync.Mutex
+	times []time.Time
+}
+
+func (l *callLog) RoundTrip(r *http.Request) (*http.Response, error) {
+	l.mu.Lock()
+	l.times = append(l.times, time.Now())
+	l.mu.Unlock()
+	return l.next.RoundTrip(r)
+}
+
+// take returns the calls so far and forgets them.
+func (l *callLog) take() []time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	times := l.times
+	l.times = nil
+	return times
+}
+
+// most returns the largest number of times within a duration.
+func most(times []time.Time, within time.Duration) (n int) {
+	for i, at := range times {
+		for j := i; j < len(times) && times[j].Sub(at) < within; j++ {
+			n = max(n, j-i+1)
+		}
+	}
+	return n
+}
+
+// A1: throttled for 1, 10 or 1000 calls, or for half a day, an instance backs off: at
+// most four loads in the first minute, of three calls each, and then one in five
+// minutes. Instances that failed at the same moment do not come back together.
+func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
+	for _, calls := range []int{1, 10, 1000, 0} {
+		inBubble(t, fmt.Sprint(calls, " calls"), func(t *testing.T, fake *awsfake.Server) {
+			var fleet []*fleetkey.Signer
+			var logs []*callLog
+			for range 8 {
+				l := &callLog{next: fake.HTTPClient().Transport}
+				client := fake.Client(func(o *secretsmanager.Options) { o.HTTPClient = &http.Client{Transport: l} })
+				fleet, logs = append(fleet, testkit.Start(t, open(t, client, awsName), testkit.Config())), append(logs, l)
+			}
+			token := testkit.Issue(t, fleet[0])
+			fake.Inject(awsfake.Throttle(calls))
+			synctest.Wait()
+			for _, l := range logs {
+				l.take()
+			}
+			for range 12 * 12 {
+				time.Sleep(5 * time.Minute)
+				now := time.Now()
+				testkit.Accepts(t, token, fleet[0]) // from the cache
+				testkit.Accepts(t, testkit.Issue(t, fleet[1]), fleet[0])
+				require.Equal(t, now, time.Now(), "Issue and Verify do not wait")
+				if token = testkit.Issue(t, fleet[0]); calls == 1 {
+					break
+				}
+			}
+			synctest.Wait()
+			var last []time.Time
+			for _, l := range logs {
+				times := l.take()
+				require.LessOrEqual(t, most(times, time.Minute), 4*3, "calls in a minute")
+				if len(times) > 30 {
+					require.LessOrEqual(t, most(times[30:], 4*time.Minute), 3, "later on")
+				}
+				last = append(last, times[max(0, len(times)-1):]...)
+			}
+			slices.SortFunc(last, time.Time.Compare)
+			require.Len(t, slices.Compact(last), len(last), "at the same moment")
+			fake.Heal()
+			time.Sleep(6 * time.Minute)
+			for _, s := range fleet {
+				require.NoError(t, s.Status().LoadErr)
+			}
+		})
+	}
+}
+
+// A4, A10: what is not a bundle is reported with its secret and version, and is not
+// overwritten, not even by a rotation that is due. The last good one stays in use.
+func TestSignerOnAWS_A4_A10_NotABundle(t *testing.T) {
+	for name, c := range map[string]struct{ value, says string }{
+		"another application's": {`{"username":"web","password":"hunter2"}`, "no PEM block"},
+		"empty JSON":            {`{}`, "no PEM block"},
+		"64 KiB":                {strings.Repeat("A", fleetkey.MaxBundleSize), "no PEM block"},
+		"bytes":                 {"\xff\x00\xfe", "no PEM block"},
+		"unknown schema":        {"-----BEGIN KEY SET-----\nAAAA\n-----END KEY SET-----\n", `unknown type "KEY SET"`},
+		"another form of key":   {"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n", "openssl pkcs8"},
+		"cut off":               {"-----BEGIN PRIVATE KEY-----\nMIIEvQ", "not a complete PEM block"},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			cfg := testkit.Rotating()
+			cfg.Rotation.Every = 2 * testkit.Day
+			s := startOn(t, fake, cfg)
+			token, good := testkit.Issue(t, s), s.Status().Version
+			version := operatorPuts(t, fake, []byte(c.value))
+
+			err := s.Refresh(t.Context())
+			require.ErrorContains(t, err, fmt.Sprintf("version %s in AWS secret %s in eu-west-1 is not a key bundle: ", version, awsName))
+			require.ErrorContains(t, err, c.says)
+			require.NotContains(t, err.Error(), "hunter2")
+			testkit.Accepts(t, token, s)
+			time.Sleep(testkit.Day + 12*time.Hour) // a rotation is due
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.Equal(t, good, s.Status().Version)
+			require.ErrorContains(t, s.Rotate(t.Context()), "is not a key bundle")
+			require.ErrorContains(t, s.Revoke(t.Context(), s.SigningKey().KeyID), "is not a key bundle")
+			_, err = fleetkey.NewSigner(t.Context(), open(t, fake.Client(), awsName), cfg)
+			require.ErrorContains(t, err, "is not a key bundle")
+			require.Equal(t, 2, fake.Versions(awsName), "nothing is written")
+			require.Equal(t, 1, fake.Calls("CreateSecret"))
+		})
+	}
+}
+
+// A5: credentials are gone, or AWS no longer knows them. They come back, and nobody has
+// to restart anything.
+func TestSignerOnAWS_A5_CredentialsComeBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		code, says string
+	}{
+		"none":    {"", "no AWS credentials: give the server a role"},
+		"expired": {"ExpiredTokenException", "the AWS credentials have expired: renew them"},
+		"unknown": {"UnrecognizedClientException", "does not accept the credentials"},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			gone, real := new(atomic.Bool), fake.Client().Options().Credentials
+			client := fake.Client(func(o *secretsmanager.Options) {
+				o.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
+					if gone.Load() {
+						return aws.Credentials{}, errors.New("no EC2 IMDS role found")
+					}
+					return real.Retrieve(ctx)
+				})
+			})
+			s := testkit.Start(t, open(t, client, awsName), testkit.Config())
+			kid := s.SigningKey().KeyID
+			if gone.Store(c.code == ""); c.code != "" {
+				fake.Inject(awsfake.Fault{Error: &awsfake.Error{Code: c.code}})
+			}
+			time.Sleep(6 * time.Minute)
+			for what, err := range map[string]error{
+				"load": s.Status().LoadErr, "rotate": s.Rotate(t.Context()), "revoke": s.Revoke(t.Context(), kid),
+			} {
+				require.ErrorContains(t, err, c.says, what)
+				require.ErrorContains(t, err, "AWS secret "+awsName+" in eu-west-1", what)
+			}
+			require.Contains(t, fmt.Sprint(s.Status().Warnings()), c.says)
+			time.Sleep(12 * time.Hour)
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.Equal(t, kid, s.SigningKey().KeyID)
+			gone.Store(false)
+			fake.Heal()
+			time.Sleep(6 * time.Minute)
+			require.NoError(t, s.Status().LoadErr)
+			require.NoError(t, s.Rotate(t.Context()))
+		})
+	}
+}
+
+// A6: a role that may only read serves everything, and says in the error, in the
+// status and in the log what it lacks, when a rotation is due and by hand.
+func TestSignerOnAWS_A6_ReadOnlyRole(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, fake *awsfake.Server) {
+		var log bytes.Buffer
+		cfg := testkit.Rotating()
+		cfg.Rotation.Every = 3 * testkit.Day
+		require.NoError(t, startOn(t, fake, cfg).Close()) // the first one may create
+		fake.Enforce(&awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue"}, Resources: []string{awsARN + "indicium/openid-server-*"}})
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := startOn(t, fake, cfg)
+		time.Sleep(2*testkit.Day + time.Hour)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+		require.Contains(t, kids(s), s.SigningKey().KeyID)
+
+		const lacks = "allow secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage on arn:aws:secretsmanager:eu-west-1:<account-id>:secret:" + awsName + "*"
+		for what, err := range map[string]error{
+			"due": s.Status().RotationErr, "rotate": s.Rotate(t.Context()), "revoke": s.Revoke(t.Context(), s.SigningKey().KeyID),
+		} {
+			require.ErrorIs(t, err, fleetkey.ErrAccessDenied, what)
+			require.ErrorContains(t, err, lacks, what)
+		}
+		require.Contains(t, fmt.Sprint(s.Status().Warnings()), "could not be rotated")
+		synctest.Wait()
+		require.Contains(t, log.String(), "cannot rotate the signing key")
+		require.Equal(t, 1, fake.Versions(awsName))
+		require.Zero(t, fake.Calls("DescribeSecret"), "the policy in the documentation does not allow it")
+	})
+}
+
+// A8, A9: an operator deletes the secret of a fleet whose rotation is due, for good or
+// with a recovery window. For days nobody creates anything, running or starting, and
+// what was restored is read again.
+func TestSignerOnAWS_A8_A9_DeletedUnderTheFleet(t *testing.T) {
+	for name, forGood := range map[string]bool{"A8 for good": true, "A9 with a recovery window": false} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			cfg := testkit.Rotating()
+			cfg.Rotation.Every = 2 * testkit.Day
+			fleet := []*fleetkey.Signer{startOn(t, fake, cfg), startOn(t, fake, cfg)}
+			time.Sleep(23 * time.Hour)
+			del := &secretsmanager.DeleteSecretInput{SecretId: aws.String(awsName), ForceDeleteWithoutRecovery: aws.Bool(forGood)}
+			_, err := fake.Client().DeleteSecret(t.Context(), del)
+			require.NoError(t, err)
+			time.Sleep(46 * time.Hour) // short of ErrStale
+			for _, s := range fleet {
+				testkit.Accepts(t, testkit.Issue(t, s), fleet...)
+				err := s.Rotate(t.Context())
+				require.ErrorContains(t, err, "AWS secret "+awsName)
+				require.Equal(t, forGood, errors.Is(err, fleetkey.ErrNotExist))
+				require.Equal(t, !forGood, errors.Is(err, fleetkey.ErrDeletionPending))
+			}
+			require.Zero(t, fake.Calls("PutSecretValue"))
+			if !forGood {
+				for range 10 {
+					_, err := fleetkey.NewSigner(t.Context(), open(t, fake.Client(), awsName), cfg)
+					require.ErrorIs(t, err, fleetkey.ErrDeletionPending)
+					require.ErrorContains(t, err, "restore it by: aws secretsmanager restore-secret --secret-id "+awsName)
+				}
+			}
+			require.Equal(t, 1, fake.Calls("CreateSecret"), "the first start")
+			if forGood {
+				return
+			}
+			_, err = fake.Client().RestoreSecret(t.Context(), &secretsmanager.RestoreSecretInput{SecretId: aws.String(awsName)})
+			require.NoError(t, err)
+			time.Sleep(12 * time.Minute)
+			refresh(t, fleet...)
+			for _, s := range append(fleet, startOn(t, fake, cfg)) {
+				require.Equal(t, kids(fleet[0]), kids(s))
+				require.Len(t, kids(s), 2, "it has rotated")
+				testkit.Accepts(t, testkit.Issue(t, s), fleet...)
+			}
+		})
+	}
+}
+
+// A10, A11: an operator moves AWSCURRENT back to before a key, or puts another
+// environment's keys in place. What was signed stays good on every instance, the log
+// reports it, and rotation goes on from there.
+func TestSignerOnAWS_A10_A11_ChangedByHand(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, fake *awsfake.Server, from, to fleetkey.Version){
+		"A11 rolled back": func(t *testing.T, fake *awsfake.Server, from, to fleetkey.Version) {
+			moveCurrent(t, fake.Client(), awsName, from, to)
+		},
+		"A10 another environment's": func(t *testing.T, fake *awsfake.Server, _, _ fleetkey.Version) {
+			other := fleetkeytest.NewStore()
+			testkit.Start(t, other, testkit.Config())
+			bundle, _ := other.Content()
+			operatorPuts(t, fake, bundle)
+		},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			var log bytes.Buffer
+			cfg := testkit.Config()
+			cfg.Logger = slog.New(slog.NewTextHandler(&log, nil)) // of both, one at a time
+			fleet := []*fleetkey.Signer{startOn(t, fake, cfg), startOn(t, fake, cfg)}
+			first := fleet[0].Status().Version
+			require.NoError(t, fleet[0].Rotate(t.Context()))
+			time.Sleep(25 * time.Hour)
+			token, kid := testkit.Issue(t, fleet[1]), fleet[1].SigningKey().KeyID // the second key
+			change(t, fake, fleet[1].Status().Version, first)
+			refresh(t, fleet...)
+			testkit.Accepts(t, token, fleet...)
+			synctest.Wait()
+			require.Contains(t, log.String(), "keys have vanished from the store")
+			require.Contains(t, log.String(), kid)
+			require.NotEqual(t, kid, fleet[0].SigningKey().KeyID)
+			testkit.Accepts(t, testkit.Issue(t, fleet[0]), fleet...)
+
+			require.NoError(t, fleet[1].Rotate(t.Context()), "the version derived from the old one exists already")
+			refresh(t, fleet...)
+			testkit.Accepts(t, token, fleet...)
+			require.Equal(t, kids(fleet[0]), kids(fleet[1]))
+		})
+	}
+}
