@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,13 +28,7 @@ import (
 // many calls it costs.
 
 // sentinels are the errors that a Signer acts upon.
-var sentinels = map[string]error{
-	"ErrNotExist":        fleetkey.ErrNotExist,
-	"ErrConflict":        fleetkey.ErrConflict,
-	"ErrAccessDenied":    fleetkey.ErrAccessDenied,
-	"ErrDeletionPending": fleetkey.ErrDeletionPending,
-	"ErrUnavailable":     fleetkey.ErrUnavailable,
-}
+var sentinels = []error{fleetkey.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied, fleetkey.ErrDeletionPending, fleetkey.ErrUnavailable}
 
 // errTimedOut stands for what a call matches that ran out of its own time.
 var errTimedOut = errors.Join(fleetkey.ErrUnavailable, context.DeadlineExceeded)
@@ -45,8 +38,8 @@ var errTimedOut = errors.Join(fleetkey.ErrUnavailable, context.DeadlineExceeded)
 func requireError(t testing.TB, err, want error, says ...string) {
 	t.Helper()
 	require.Error(t, err)
-	for name, sentinel := range sentinels {
-		require.Equal(t, errors.Is(want, sentinel), errors.Is(err, sentinel), "%s: %v", name, err)
+	for _, sentinel := range sentinels {
+		require.Equal(t, errors.Is(want, sentinel), errors.Is(err, sentinel), "%v: %v", sentinel, err)
 	}
 	if want == errTimedOut {
 		want = context.DeadlineExceeded
@@ -241,7 +234,6 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"packets dropped", fake.URL, dropped, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
 		{"connection dropped", fake.URL, nil, awsfake.Fault{Lost: true}, fleetkey.ErrUnavailable, "cannot be reached"},
 		{"cut off", fake.URL, nil, awsfake.Fault{Cut: true}, fleetkey.ErrUnavailable, "broke off"},
-		{"no answer", fake.URL, nil, awsfake.Fault{Hang: true}, errTimedOut, "no answer within 200ms"},
 		{"a byte a second", fake.URL, nil, awsfake.Fault{Trickle: true}, errTimedOut, "no answer within 200ms"},
 		{"reset in mid-body", fake.URL, reset, awsfake.Fault{}, fleetkey.ErrUnavailable, "broke off"},
 	} {
@@ -323,11 +315,11 @@ func TestAWSStoreKeepsTheValueToItself(t *testing.T) {
 			v := mustSave(t, s, pemBundle("b"), "")
 			for _, action := range []string{"CreateSecret", "PutSecretValue", "GetSecretValue"} {
 				fault.Action = action
+				fake.Heal()
 				fake.Inject(fault)
 				_, created := s.Save(t.Context(), pemBundle("a"), "")
 				_, put := s.Save(t.Context(), pemBundle("a"), v)
 				_, _, got := s.Load(t.Context())
-				fake.Heal()
 				err := errors.Join(created, put, got)
 				require.Error(t, err)
 				require.NotContains(t, err.Error(), secretLine[:20])
@@ -372,8 +364,12 @@ func FuzzAWSError(f *testing.F) {
 			require.ErrorContains(t, err, "allow secretsmanager:")
 			require.ErrorContains(t, err, "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:"+awsName+"*")
 		}
-		kinds := slices.DeleteFunc([]error{fleetkey.ErrNotExist, fleetkey.ErrAccessDenied, fleetkey.ErrUnavailable, fleetkey.ErrDeletionPending},
-			func(kind error) bool { return !errors.Is(err, kind) })
-		require.LessOrEqual(t, len(kinds), 1, "an error means one thing: %v", err)
+		kinds := 0
+		for _, sentinel := range sentinels {
+			if sentinel != fleetkey.ErrConflict && errors.Is(err, sentinel) {
+				kinds++
+			}
+		}
+		require.LessOrEqual(t, kinds, 1, "an error means one thing: %v", err)
 	})
 }

@@ -288,23 +288,22 @@ func TestAWSStoreA3(t *testing.T) {
 			fake := awsfake.New()
 			s := openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) { o.Timeout = timeout })
 			limit := cmp.Or(timeout, 10*time.Second)
-			requireEnds := func(action string, limit, look time.Duration, call func() error) {
-				t.Helper()
+			save := func(seed string, prev fleetkey.Version) func() error {
+				return func() error { _, err := s.Save(t.Context(), pemBundle(seed), prev); return err }
+			}
+			requireEnds := func(action string, limit time.Duration, call func() error) {
 				fake.Inject(awsfake.Fault{Action: action, Hang: true})
 				start := time.Now()
 				requireError(t, call(), errTimedOut, "no answer within "+limit.String(), action)
 				require.GreaterOrEqual(t, time.Since(start), limit)
-				require.LessOrEqual(t, time.Since(start), limit+look)
+				require.LessOrEqual(t, time.Since(start), limit+8*time.Second, "and looks for the outcome")
 				fake.Heal()
 			}
-			save := func(seed string, prev fleetkey.Version) func() error {
-				return func() error { _, err := s.Save(t.Context(), pemBundle(seed), prev); return err }
-			}
-			requireEnds("CreateSecret", 3*limit, 0, save("a", ""))
+			requireEnds("CreateSecret", 3*limit, save("a", ""))
 			v := mustSave(t, s, pemBundle("a"), "")
-			requireEnds("GetSecretValue", limit, 0, func() error { _, _, err := s.Load(t.Context()); return err })
-			requireEnds("PutSecretValue", limit, 0, save("b", v))
-			requireEnds("UpdateSecretVersionStage", limit, 8*time.Second, save("b", v)) // and looks for the outcome
+			requireEnds("GetSecretValue", limit, func() error { _, _, err := s.Load(t.Context()); return err })
+			requireEnds("PutSecretValue", limit, save("b", v))
+			requireEnds("UpdateSecretVersionStage", limit, save("b", v))
 		})
 	}
 }

@@ -188,12 +188,6 @@ func TestAWSStoreA13(t *testing.T) {
 			})
 		}
 	}
-	inBubble(t, "a success without content is looked into", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Status: 200})
-		_, err := s.Save(t.Context(), pemBundle("b"), v)
-		requireError(t, err, nil, "not one of Secrets Manager")
-		requireHolds(t, s, pemBundle("a"), v)
-	})
 	inBubble(t, "a writer died between its calls", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		ctx, die := context.WithCancel(t.Context())
 		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Do: die, Hang: true})

@@ -175,27 +175,6 @@ func TestLimits(t *testing.T) {
 	require.ErrorContains(t, err, "ResourceNotFoundException")
 }
 
-// TestNames : a secret is found by name, ARN, and ARN without its end, but not by a
-// name that ends like an ARN.
-func TestNames(t *testing.T) {
-	client, ctx := awsfake.New().Client(), t.Context()
-	get := func(id string) error {
-		_, err := client.GetSecretValue(ctx, &secretsmanager.GetSecretValueInput{SecretId: aws.String(id)})
-		return err
-	}
-	for _, name := range []string{"a/b", "a/b-a1B2c3"} {
-		require.NoError(t, perform(t, client, name, []string{"create", "t1", "v"}))
-		out, err := client.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: aws.String("a/b")})
-		require.NoError(t, err)
-		require.Regexp(t, `^arn:aws:secretsmanager:eu-west-1:123456789012:secret:a/b-[A-Z0-9]{6}$`, *out.ARN)
-		require.NoError(t, get(*out.ARN))
-		require.NoError(t, get((*out.ARN)[:len(*out.ARN)-7]))
-		require.ErrorContains(t, get(*out.ARN+"x"), "ResourceNotFoundException")
-	}
-	require.NoError(t, get("a/b"))
-	require.ErrorContains(t, get("a/b-a1B2c3"), "ResourceNotFoundException")
-}
-
 // TestLag : reads see what was there so long ago.
 func TestLag(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -60,18 +60,15 @@ func (s *Server) present(name string) *secret {
 	return nil
 }
 
-// find returns the current state of a secret by name, ARN, or ARN without the
-// six characters. AWS does not find a name that ends like an ARN.
+// find returns the current state of a secret by name, ARN, or ARN without the six
+// characters.
 func (s *Server) find(id string) *secret {
-	name, isARN := strings.CutPrefix(id, arnPrefix)
-	for _, candidate := range []string{name, arnEnding.ReplaceAllString(name, "")} {
-		sec := s.present(candidate)
-		if sec == nil {
-			continue
-		}
-		if id == sec.arn || isARN && candidate == name || !isARN && id == sec.name && !arnEnding.MatchString(id) {
-			return sec
-		}
+	name := strings.TrimPrefix(id, arnPrefix)
+	if sec := s.present(name); sec != nil {
+		return sec
+	}
+	if sec := s.present(arnEnding.ReplaceAllString(name, "")); sec != nil && sec.arn == id {
+		return sec
 	}
 	return nil
 }

@@ -29,9 +29,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// Region is the region of every moto in tests.
-const Region = "eu-west-1"
-
 // SecretKey is a key that moto takes from anybody. It is as long as a real one:
 // Go's FIPS 140 mode does not sign with shorter keys.
 const SecretKey = "a-secret-key-of-forty-characters-in-all-"
@@ -63,28 +60,10 @@ func Start(t testing.TB) string {
 	return server.url
 }
 
-// Setenv makes the SDK's default configuration find the moto of [URL] for the
-// length of the test.
-func Setenv(t testing.TB) {
-	t.Helper()
-	for name, value := range map[string]string{
-		"AWS_ENDPOINT_URL_SECRETS_MANAGER":    URL(t),
-		"AWS_ACCESS_KEY_ID":                   "moto",
-		"AWS_SECRET_ACCESS_KEY":               SecretKey,
-		"AWS_SESSION_TOKEN":                   "",
-		"AWS_PROFILE":                         "",
-		"AWS_REGION":                          Region,
-		"AWS_EC2_METADATA_DISABLED":           "true",
-		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "",
-	} {
-		t.Setenv(name, value)
-	}
-}
-
 // Client returns an SDK client of the moto at url that retries with short pauses.
 func Client(url, keyID, secretKey string) *secretsmanager.Client {
 	return secretsmanager.New(secretsmanager.Options{
-		Region:       Region,
+		Region:       "eu-west-1",
 		BaseEndpoint: aws.String(url),
 		Credentials:  credentials.NewStaticCredentialsProvider(keyID, secretKey, ""),
 		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {

@@ -2,7 +2,6 @@ package aws
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,28 +63,9 @@ func operatorPuts(t testing.TB, fake *awsfake.Server, value []byte) string {
 	return *out.VersionId
 }
 
-// A callLog notes when a client called.
-type callLog struct {
-	next  http.RoundTripper
-	mu    sync.Mutex
-	times []time.Time
-}
+type roundTripper func(*http.Request) (*http.Response, error)
 
-func (l *callLog) RoundTrip(r *http.Request) (*http.Response, error) {
-	l.mu.Lock()
-	l.times = append(l.times, time.Now())
-	l.mu.Unlock()
-	return l.next.RoundTrip(r)
-}
-
-// take returns the calls so far and forgets them.
-func (l *callLog) take() []time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	times := l.times
-	l.times = nil
-	return times
-}
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // most returns the largest number of times within a duration.
 func most(times []time.Time, within time.Duration) (n int) {
@@ -105,18 +84,23 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 	for _, calls := range []int{1, 10, 1000, 0} {
 		inBubble(t, fmt.Sprint(calls, " calls"), func(t *testing.T, fake *awsfake.Server) {
 			var fleet []*fleetkey.Signer
-			var logs []*callLog
-			for range 8 {
-				l := &callLog{next: fake.HTTPClient().Transport}
-				client := fake.Client(func(o *secretsmanager.Options) { o.HTTPClient = &http.Client{Transport: l} })
-				fleet, logs = append(fleet, testkit.Start(t, open(t, client, awsName), testkit.Config())), append(logs, l)
+			var mu sync.Mutex
+			logs := make([][]time.Time, 8) // when each instance called
+			for i := range logs {
+				client := fake.Client(func(o *secretsmanager.Options) {
+					o.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+						mu.Lock()
+						logs[i] = append(logs[i], time.Now())
+						mu.Unlock()
+						return fake.HTTPClient().Transport.RoundTrip(r)
+					})}
+				})
+				fleet = append(fleet, testkit.Start(t, open(t, client, awsName), testkit.Config()))
 			}
 			token := testkit.Issue(t, fleet[0])
 			fake.Inject(awsfake.Throttle(calls))
 			synctest.Wait()
-			for _, l := range logs {
-				l.take()
-			}
+			clear(logs)
 			for range 12 * 12 {
 				time.Sleep(5 * time.Minute)
 				now := time.Now()
@@ -129,8 +113,7 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 			}
 			synctest.Wait()
 			var last []time.Time
-			for _, l := range logs {
-				times := l.take()
+			for _, times := range logs {
 				require.LessOrEqual(t, most(times, time.Minute), 4*3, "calls in a minute")
 				if len(times) > 30 {
 					require.LessOrEqual(t, most(times[30:], 4*time.Minute), 3, "later on")
@@ -181,51 +164,6 @@ func TestSignerOnAWS_A4_A10_NotABundle(t *testing.T) {
 			require.ErrorContains(t, err, "is not a key bundle")
 			require.Equal(t, 2, fake.Versions(awsName), "nothing is written")
 			require.Equal(t, 1, fake.Calls("CreateSecret"))
-		})
-	}
-}
-
-// A5: credentials are gone, or AWS no longer knows them. They come back, and nobody has
-// to restart anything.
-func TestSignerOnAWS_A5_CredentialsComeBack(t *testing.T) {
-	for name, c := range map[string]struct {
-		code, says string
-	}{
-		"none":    {"", "no AWS credentials: give the server a role"},
-		"expired": {"ExpiredTokenException", "the AWS credentials have expired: renew them"},
-		"unknown": {"UnrecognizedClientException", "does not accept the credentials"},
-	} {
-		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
-			gone, real := new(atomic.Bool), fake.Client().Options().Credentials
-			client := fake.Client(func(o *secretsmanager.Options) {
-				o.Credentials = aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
-					if gone.Load() {
-						return aws.Credentials{}, errors.New("no EC2 IMDS role found")
-					}
-					return real.Retrieve(ctx)
-				})
-			})
-			s := testkit.Start(t, open(t, client, awsName), testkit.Config())
-			kid := s.SigningKey().KeyID
-			if gone.Store(c.code == ""); c.code != "" {
-				fake.Inject(awsfake.Fault{Error: &awsfake.Error{Code: c.code}})
-			}
-			time.Sleep(6 * time.Minute)
-			for what, err := range map[string]error{
-				"load": s.Status().LoadErr, "rotate": s.Rotate(t.Context()), "revoke": s.Revoke(t.Context(), kid),
-			} {
-				require.ErrorContains(t, err, c.says, what)
-				require.ErrorContains(t, err, "AWS secret "+awsName+" in eu-west-1", what)
-			}
-			require.Contains(t, fmt.Sprint(s.Status().Warnings()), c.says)
-			time.Sleep(12 * time.Hour)
-			testkit.Accepts(t, testkit.Issue(t, s), s)
-			require.Equal(t, kid, s.SigningKey().KeyID)
-			gone.Store(false)
-			fake.Heal()
-			time.Sleep(6 * time.Minute)
-			require.NoError(t, s.Status().LoadErr)
-			require.NoError(t, s.Rotate(t.Context()))
 		})
 	}
 }

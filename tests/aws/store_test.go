@@ -75,19 +75,12 @@ func TestConformance(t *testing.T) {
 
 // A server starts with a name. Everything else comes from the environment.
 func TestEnvironment(t *testing.T) {
-	for name, setenv := range map[string]func(testing.TB){
-		"fake": func(t testing.TB) { awsfake.Start(t).Setenv(t) },
-		"moto": moto.Setenv,
-	} {
-		t.Run(name, func(t *testing.T) {
-			setenv(t)
-			s, err := fleetkey.NewAWSStore(t.Context(), freshName())
-			require.NoError(t, err)
-			_, _, err = s.Load(t.Context())
-			require.ErrorIs(t, err, fleetkey.ErrNotExist)
-			requireHolds(t, s, "b", mustSave(t, s, "b", mustSave(t, s, "a", "")))
-		})
-	}
+	awsfake.Start(t).Setenv(t)
+	s, err := fleetkey.NewAWSStore(t.Context(), freshName())
+	require.NoError(t, err)
+	_, _, err = s.Load(t.Context())
+	require.ErrorIs(t, err, fleetkey.ErrNotExist)
+	requireHolds(t, s, "b", mustSave(t, s, "b", mustSave(t, s, "a", "")))
 }
 
 func TestOnlyCurrentMoves(t *testing.T) {
