@@ -30,7 +30,7 @@ import (
 // sentinels are the errors that a Signer acts upon.
 var sentinels = []error{fleetkey.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied, fleetkey.ErrDeletionPending, fleetkey.ErrUnavailable}
 
-// errTimedOut stands for what a call matches that ran out of its own time.
+// errTimedOut stands for both errors that a call matches after its time limit.
 var errTimedOut = errors.Join(fleetkey.ErrUnavailable, context.DeadlineExceeded)
 
 // requireError checks that err matches want and none of the other sentinels, names the

@@ -174,7 +174,7 @@ func TestAWSStoreRegion(t *testing.T) {
 		_, err := fleetkey.NewAWSStore(t.Context(), arn, func(o *fleetkey.AWSOptions) { o.Region = "eu-west-3" })
 		require.ErrorContains(t, err, "another region")
 	})
-	t.Run("the region of the ARN is called whatever the client's is", func(t *testing.T) {
+	t.Run("the region of the ARN wins over the client's", func(t *testing.T) {
 		fake := awsfake.New() // refuses a signature for another region than its own
 		s := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-a1B2c3",
 			using(fake, func(o *secretsmanager.Options) { o.Region = "us-east-1" }))

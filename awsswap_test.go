@@ -279,7 +279,7 @@ func TestAWSStoreA15(t *testing.T) {
 		time.Sleep(25 * time.Hour)
 		mustSave(t, s, pemBundle("z"), v)
 	})
-	inBubble(t, "a policy that allows to put, but not to promote", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+	inBubble(t, "a policy that allows puts but not promotions", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		fake.Enforce(&awsfake.Policy{Resources: []string{"*"}, Actions: []string{"secretsmanager:*etSecretValue", "secretsmanager:PutSecretValue"}})
 		for attempt := range 26 * 2 { // more than a day, every half an hour
 			for i := range 3 {

@@ -74,7 +74,7 @@ func TestAWSStoreA6Hint(t *testing.T) {
 // actions. Resource is "*" because moto compares nothing else. Where AWS answers
 // AccessDeniedException, moto answers HTTP 403 in XML.
 func TestAWSStoreMotoA6(t *testing.T) {
-	base := moto.Start(t) // of its own: the check is a switch of the whole process
+	base := moto.Start(t) // not shared: the check applies to the whole process
 	post := func(path, form string, header ...string) string {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+path, strings.NewReader(form))
 		require.NoError(t, err)

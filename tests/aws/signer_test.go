@@ -131,6 +131,47 @@ func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
 	}
 }
 
+// Whatever fails, a running instance keeps serving without waiting, makes no keys, says
+// what is wrong, and recovers without a restart.
+func TestSignerOnAWSGoesOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault awsfake.Fault
+		says  string
+	}{
+		"A1 throttled":           {awsfake.Throttle(0), "throttles"},
+		"A2 HTML with 503":       {awsfake.Fault{Status: http.StatusServiceUnavailable, Body: "<html>"}, "HTTP status 503"},
+		"A3 no answer":           {awsfake.Fault{Hang: true}, "no answer within"},
+		"A4 garbage":             {awsfake.Fault{Body: `{"SecretString":"{}","VersionId":"other"}`}, "version other in AWS secret"},
+		"A5 expired credentials": {awsfake.Expired(), "the AWS credentials have expired: renew them"},
+		"A5 unknown credentials": {awsfake.Fault{Error: &awsfake.Error{Code: "UnrecognizedClientException"}}, "does not accept the credentials"},
+		"A6 KMS denied":          {awsfake.KMSDenied("GetSecretValue"), "allow kms:Decrypt"},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			s := startOn(t, fake, testkit.Config())
+			token := testkit.Issue(t, s)
+			fake.Inject(c.fault)
+			for what, err := range map[string]error{
+				"refresh": s.Refresh(t.Context()), "rotate": s.Rotate(t.Context()), "revoke": s.Revoke(t.Context(), s.SigningKey().KeyID),
+			} {
+				require.ErrorContains(t, err, c.says, what)
+				require.ErrorContains(t, err, "AWS secret "+awsName+" in eu-west-1", what)
+			}
+			time.Sleep(30 * time.Minute)
+			now := time.Now()
+			testkit.Accepts(t, token, s)
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.Equal(t, now, time.Now(), "without waiting")
+			require.ErrorContains(t, s.Status().LoadErr, c.says)
+			require.Contains(t, fmt.Sprint(s.Status().Warnings()), c.says)
+			require.Equal(t, 1, fake.Calls("CreateSecret"), "no new keys")
+			fake.Heal()
+			time.Sleep(6 * time.Minute)
+			require.NoError(t, s.Status().LoadErr)
+			require.NoError(t, s.Rotate(t.Context()))
+		})
+	}
+}
+
 // A4, A10: what is not a bundle is reported with its secret and version, and is not
 // overwritten, not even by a rotation that is due. The last good one stays in use.
 func TestSignerOnAWS_A4_A10_NotABundle(t *testing.T) {
@@ -246,7 +287,7 @@ func TestSignerOnAWS_A8_A9_DeletedUnderTheFleet(t *testing.T) {
 
 // A10, A11: an operator moves AWSCURRENT back to before a key, or puts another
 // environment's keys in place. What was signed stays good on every instance, the log
-// reports it, and rotation goes on from there.
+// reports it, and rotation continues from there.
 func TestSignerOnAWS_A10_A11_ChangedByHand(t *testing.T) {
 	for name, change := range map[string]func(t *testing.T, fake *awsfake.Server, from, to fleetkey.Version){
 		"A11 rolled back": func(t *testing.T, fake *awsfake.Server, from, to fleetkey.Version) {
