@@ -39,8 +39,10 @@ var cells = map[string]cellOf{
 		return func() fleetkey.KeyStore { return openAWS(t, fake, awsName) }
 	},
 	"moto": func(t *testing.T) func() fleetkey.KeyStore {
-		client, name := motoClient(moto.URL(t), "moto", "a-secret-key-of-forty-characters-in-all-"), freshName()
-		return func() fleetkey.KeyStore { return openMoto(t, client, name) }
+		client, name := moto.Client(moto.URL(t), "moto", moto.SecretKey), freshName()
+		return func() fleetkey.KeyStore {
+			return openAWS(t, awsfake.New(), name, func(o *fleetkey.AWSOptions) { o.Client = client })
+		}
 	},
 }
 
@@ -147,6 +149,27 @@ func TestFleetAdoptsAReplacedSecret(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, "garbage", string(bundle), "garbage is not overwritten")
 	})
+}
+
+const awsARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
+
+func twoActions(resources ...string) *awsfake.Policy {
+	return &awsfake.Policy{
+		Actions:   []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"},
+		Resources: resources,
+	}
+}
+
+// eachReading runs a test under both readings of a secret that does not exist.
+func eachReading(t *testing.T, p *awsfake.Policy, test func(t *testing.T, fake *awsfake.Server)) {
+	for name, bare := range map[string]bool{"made-up ARN": false, "bare name": true} {
+		t.Run(name, func(t *testing.T) {
+			fake, policy := awsfake.New(), *p
+			policy.BareNames = bare
+			fake.Enforce(&policy)
+			test(t, fake)
+		})
+	}
 }
 
 // A7: a hundred instances under the literal two-action policy.
