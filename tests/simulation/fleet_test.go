@@ -1,13 +1,14 @@
-package fleetkey_test
+package simulation
 
 import (
-	"cmp"
 	"container/heap"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,32 +16,33 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A simFleet is real Signers on one store, in the virtual time of a synctest
-// bubble. One goroutine, the driver, runs the events in their order and draws
-// all chances; only the faults of the stores are drawn by the instances, each
-// from a source of its own.
-type simFleet struct {
+// A fleet is real Signers on one store, in the virtual time of a synctest bubble. One
+// goroutine, the driver, runs the events in their order and draws all chances; only the
+// faults of the stores are drawn by the instances, each from a source of its own.
+type fleet struct {
 	t         *testing.T
-	sc        *simulation
+	sc        *scenario
 	rng       *rand.Rand
 	end       time.Time // of the simulated span
 	cell      *fleetkeytest.Store
-	model     *simModel
-	instances []*simInstance
-	externals []*simExternal
+	model     *model
+	instances []*instance
+	externals []*external
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
-	events    simEvents
+	getJWKS   *http.Request
+	events    events
 	later     chan func()    // for the driver, from other goroutines
 	outage    atomic.Int64   // end of the present or last outage of the whole store
 	running   sync.WaitGroup // goroutines of the fleet's own
 }
 
-// A simInstance is one server of the fleet: a clock, a way to the store and, while
-// it is up, a Signer.
-type simInstance struct {
-	f      *simFleet
+// An instance is one server of the fleet: a clock, a way to the store and, while it is
+// up, a Signer.
+type instance struct {
+	f      *fleet
 	id     int
 	store  *fleetkeytest.Store
 	cut    atomic.Int64 // until then this instance alone does not reach the store
@@ -59,12 +61,12 @@ type simInstance struct {
 }
 
 // run simulates a scenario and returns what the model has seen.
-func (sc *simulation) run(t *testing.T) *simModel {
-	f := &simFleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span),
-		cell: fleetkeytest.NewStore(), keySets: map[string]map[string]any{}, later: make(chan func(), 1000)}
+func (sc *scenario) run(t *testing.T) *model {
+	f := &fleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span), cell: fleetkeytest.NewStore(),
+		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil), later: make(chan func(), 1000)}
 	f.model = newModel(f)
 	for i := range sc.instances {
-		in := &simInstance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
+		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
 		in.store.SetHook(in.fault)
 		f.instances = append(f.instances, in)
 		f.up(in) // all at once
@@ -82,7 +84,7 @@ func (sc *simulation) run(t *testing.T) *simModel {
 }
 
 // step waits for what comes first: the next event or one that nobody planned.
-func (f *simFleet) step() {
+func (f *fleet) step() {
 	timer := time.NewTimer(time.Until(f.events[0].at))
 	defer timer.Stop()
 	select {
@@ -91,12 +93,12 @@ func (f *simFleet) step() {
 			do()
 		}
 	case <-timer.C:
-		heap.Pop(&f.events).(simEvent).do()
+		heap.Pop(&f.events).(event).do()
 	}
 }
 
 // up starts an instance, with another clock than before.
-func (f *simFleet) up(in *simInstance) {
+func (f *fleet) up(in *instance) {
 	skew := f.sc.clocks
 	switch {
 	case in.id < 2: // there always are a slowest and a fastest clock
@@ -104,15 +106,14 @@ func (f *simFleet) up(in *simInstance) {
 	default:
 		in.offset = time.Duration((2*f.rng.Float64() - 1) * float64(skew))
 	}
-	cfg, offset := in.policy, in.offset
-	cfg.Issuer, cfg.Logger = simIssuer, slog.New(slog.DiscardHandler)
+	cfg := in.policy
 	in.mu.Lock()
 	in.knows = map[string]time.Time{}
 	in.mu.Unlock()
-	ctx, cancel := context.WithCancel(by(off(offset)))
+	ctx, cancel := context.WithCancel(testkit.By(testkit.Off(in.offset)))
 	in.cancel = cancel
 	f.running.Go(func() {
-		s, err := fleetkey.NewSignerUnchecked(ctx, simView{in}, cfg)
+		s, err := fleetkey.NewSigner(ctx, view{in}, cfg)
 		switch {
 		case err == nil && ctx.Err() != nil: // stopped meanwhile
 			_ = s.Close()
@@ -130,7 +131,7 @@ func (f *simFleet) up(in *simInstance) {
 	})
 }
 
-func (f *simFleet) down(in *simInstance) {
+func (f *fleet) down(in *instance) {
 	if in.cancel == nil {
 		return
 	}
@@ -141,10 +142,10 @@ func (f *simFleet) down(in *simInstance) {
 	}
 }
 
-// A simView is an instance's way to the store, observed by the model.
-type simView struct{ in *simInstance }
+// A view is an instance's way to the store, observed by the model.
+type view struct{ in *instance }
 
-func (v simView) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
+func (v view) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	begin := time.Now()
 	data, version, err := v.in.store.Load(ctx)
 	if err == nil {
@@ -153,7 +154,7 @@ func (v simView) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	return data, version, err
 }
 
-func (v simView) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
+func (v view) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
 	version, err := v.in.store.Save(ctx, bundle, prev)
 	v.in.f.model.observe() // also after an error: the reply may have been lost
 	if err == nil {
@@ -162,7 +163,7 @@ func (v simView) Save(ctx context.Context, bundle []byte, prev fleetkey.Version)
 	return version, err
 }
 
-func (in *simInstance) noteLoad(begin time.Time, version fleetkey.Version, bundle []byte) {
+func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle []byte) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.loaded = begin
@@ -170,28 +171,34 @@ func (in *simInstance) noteLoad(begin time.Time, version fleetkey.Version, bundl
 		return
 	}
 	in.version = version
-	for _, kid := range in.f.model.kidsOf(version, bundle) {
-		if in.knows[kid].IsZero() {
-			in.knows[kid] = time.Now()
+	for _, k := range in.f.model.keysOf(version, bundle) {
+		if in.knows[k.ID].IsZero() {
+			in.knows[k.ID] = time.Now()
 		}
 	}
 }
 
+func (in *instance) state(kid string) knowledge {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed}
+}
+
 // lastLoad returns the begin of the last good load.
-func (in *simInstance) lastLoad() time.Time {
+func (in *instance) lastLoad() time.Time {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.loaded
 }
 
 // reached reports whether nothing kept an instance from the store since a time.
-func (in *simInstance) reached(since time.Time) bool {
+func (in *instance) reached(since time.Time) bool {
 	at := since.UnixNano()
 	return in.cut.Load() < at && in.f.outage.Load() < at
 }
 
 // fault is the store's hook: what happens to one call of this instance.
-func (in *simInstance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
+func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	now, r := time.Now(), in.rng.Float64()
@@ -202,7 +209,10 @@ func (in *simInstance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 		}
 		return fleetkeytest.Fault{Delay: some(5 * time.Second), Err: fleetkey.ErrUnavailable}
 	}
+	changed := now.Sub(in.f.model.lastChange())
 	switch {
+	case changed < in.f.sc.lag && in.f.end.Sub(now) < in.f.sc.span-day: // once all have started
+		return fleetkeytest.Fault{Stale: 1}
 	case r < 0.005: // throttled
 		in.failed = now
 		return fleetkeytest.Fault{Err: fmt.Errorf("%w: throttled", fleetkey.ErrUnavailable)}
@@ -212,7 +222,7 @@ func (in *simInstance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 		return fleetkeytest.Fault{Delay: some(time.Second), Err: fleetkey.ErrUnavailable, Stored: true}
 	case r < 0.3 && call.Op == fleetkeytest.OpSave:
 		return fleetkeytest.Fault{Delay: some(5 * time.Second)}
-	case r < 0.3 && now.Sub(in.f.model.lastChange()) < staleFor:
+	case r < 0.3 && changed < staleFor:
 		return fleetkeytest.Fault{Stale: 1}
 	}
 	return fleetkeytest.Fault{}
@@ -222,8 +232,8 @@ func (in *simInstance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 const staleFor = 30 * time.Second
 
 // pick returns an instance that is up, often one with an extreme clock, or nil.
-func (f *simFleet) pick() *simInstance {
-	var found *simInstance
+func (f *fleet) pick() *instance {
+	var found *instance
 	extreme := f.rng.IntN(3) - 1 // -1: the slowest of some, 1: the fastest, 0: any
 	for range 6 {
 		in := f.instances[f.rng.IntN(len(f.instances))]
@@ -241,21 +251,21 @@ func (f *simFleet) pick() *simInstance {
 }
 
 // between returns a time in a span, evenly.
-func (f *simFleet) between(from, to time.Time) time.Time {
+func (f *fleet) between(from, to time.Time) time.Time {
 	return from.Add(time.Duration(f.rng.Float64() * float64(to.Sub(from))))
 }
 
 // after schedules an event; at schedules it at a time that may have passed.
-func (f *simFleet) after(d time.Duration, do func()) { f.at(time.Now().Add(d), do) }
-func (f *simFleet) at(at time.Time, do func())       { heap.Push(&f.events, simEvent{at, do}) }
-func (f *simFleet) chance(p float64) bool            { return f.rng.Float64() < p }
-func (f *simFleet) upTo(d time.Duration) time.Duration {
+func (f *fleet) after(d time.Duration, do func()) { f.at(time.Now().Add(d), do) }
+func (f *fleet) at(at time.Time, do func())       { heap.Push(&f.events, event{at, do}) }
+func (f *fleet) chance(p float64) bool            { return f.rng.Float64() < p }
+func (f *fleet) upTo(d time.Duration) time.Duration {
 	return time.Duration(f.rng.Float64() * float64(d))
 }
 
 // every schedules an event again and again until the end, at random intervals
 // of a mean length. Zero: never.
-func (f *simFleet) every(mean time.Duration, do func()) {
+func (f *fleet) every(mean time.Duration, do func()) {
 	if mean == 0 {
 		return
 	}
@@ -265,28 +275,28 @@ func (f *simFleet) every(mean time.Duration, do func()) {
 	}
 }
 
-// A simEvent happens at a time.
-type simEvent struct {
+// An event happens at a time.
+type event struct {
 	at time.Time
 	do func()
 }
 
-type simEvents []simEvent
+type events []event
 
-func (e simEvents) Len() int           { return len(e) }
-func (e simEvents) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
-func (e simEvents) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *simEvents) Push(x any)        { *e = append(*e, x.(simEvent)) }
-func (e *simEvents) Pop() any {
+func (e events) Len() int           { return len(e) }
+func (e events) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
+func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
+func (e *events) Push(x any)        { *e = append(*e, x.(event)) }
+func (e *events) Pop() any {
 	last := len(*e) - 1
 	x := (*e)[last]
-	(*e)[last] = simEvent{}
+	(*e)[last] = event{}
 	*e = (*e)[:last]
 	return x
 }
 
 // issue has an instance sign a token and schedules the checks of it.
-func (f *simFleet) issue(in *simInstance, thorough bool) {
+func (f *fleet) issue(in *instance, thorough bool) {
 	if in == nil {
 		return
 	}
@@ -294,17 +304,12 @@ func (f *simFleet) issue(in *simInstance, thorough bool) {
 	if s == nil {
 		return
 	}
-	lifetime := cmp.Or(in.policy.MaxTokenTTL, time.Hour)
-	if f.chance(0.3) {
-		lifetime = max(time.Minute, f.upTo(lifetime))
-	}
-	iat := time.Now().Add(in.offset)
-	raw, err := s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", IssuedAt: iat, ExpiresAt: iat.Add(lifetime)})
+	raw, exp, err := f.sign(s, time.Now().Add(in.offset), f.lifetime(in))
 	if err != nil {
 		f.model.refused(in, err)
 		return
 	}
-	tok := f.model.issued(in, raw, iat.Add(lifetime).Truncate(time.Second))
+	tok := f.model.issued(in, raw, exp.Truncate(time.Second))
 	late := f.sc.policy.ClockSkew
 	for _, at := range []time.Time{
 		tok.at,
@@ -313,37 +318,49 @@ func (f *simFleet) issue(in *simInstance, thorough bool) {
 		tok.exp.Add(-1 - f.upTo(3*time.Second)),
 		tok.exp.Add(2*late + f.upTo(time.Hour)),
 	} {
-		if thorough || f.chance(0.5) {
+		if f.sc.lifetime == 0 && (thorough || f.chance(0.5)) { // instances rightly reject what outlives MaxTokenTTL
 			f.at(at, func() { f.verify(f.pick(), tok) })
 		}
-		if len(f.externals) > 0 && f.chance(0.4) {
+		if f.chance(0.4) {
 			f.at(at, func() { f.externals[f.rng.IntN(len(f.externals))].verify(tok) })
 		}
 	}
 }
 
-// verify has an instance check a token. It does so in a goroutine, since an
-// unknown kid makes it wait for the store.
-func (f *simFleet) verify(in *simInstance, tok *simToken) {
+// sign signs a token: with the Signer, or as a framework does that signs by itself.
+func (f *fleet) sign(s *fleetkey.Signer, iat time.Time, lifetime time.Duration) (raw string, exp time.Time, err error) {
+	exp = iat.Add(lifetime)
+	if f.sc.lifetime > 0 {
+		k := s.SigningKey()
+		raw, err = testkit.Forge(k.Signer, k.KeyID, iat, exp)
+		return raw, exp, err
+	}
+	raw, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", ClientID: "web", IssuedAt: iat, ExpiresAt: exp})
+	return raw, exp, err
+}
+
+// verify has an instance check a token. It does so in a goroutine, since an unknown kid
+// makes it wait for the store.
+func (f *fleet) verify(in *instance, tok *token) {
 	if in == nil {
 		return
 	}
-	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.kid)
+	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.id)
 	f.running.Go(func() {
 		_, err := s.Verify(context.Background(), tok.raw)
-		revoked := f.model.revokedAt(tok.key)
-		f.model.checked("instance", tok, begin, who, !revoked.IsZero() && in.reached(revoked), err)
+		f.model.checked("instance", tok, begin, who, in, err)
 	})
 }
 
 // flood sends an instance tokens with made-up kids.
-func (f *simFleet) flood(in *simInstance, n int) {
+func (f *fleet) flood(in *instance, n int) {
 	if in == nil {
 		return
 	}
 	s := in.signer.Load()
 	for range n {
-		junk := invented(f.rng.Int(), 43)
+		b64 := base64.RawURLEncoding.EncodeToString
+		junk := b64(fmt.Appendf(nil, `{"alg":"ES256","kid":"%043d","typ":"at+jwt"}`, f.rng.Int())) + "." + b64([]byte("{}")) + "." + b64(make([]byte, 64))
 		f.running.Go(func() {
 			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
 				f.model.fault("a made-up kid met: %v", err)

@@ -1,0 +1,89 @@
+package simulation
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+var errNotCached = errors.New("not in the cached JWKS")
+
+// An external is a resource server of somebody else: golang-jwt over a copy of the JWKS
+// that is fetched again when it is as old as max-age allows, and never before. It is the
+// verifier that rotation has to wait for.
+type external struct {
+	f      *fleet
+	parser *jwt.Parser
+	keys   map[string]any // by kid
+	source *instance      // where they came from
+	knew   knowledge      // what that knew then
+}
+
+func newExternals(f *fleet) []*external {
+	var all []*external
+	for i := range f.sc.externals {
+		offset := f.sc.clocks * time.Duration(i%3-1) // slow, right or fast
+		x := &external{f: f, parser: jwt.NewParser(
+			jwt.WithIssuer(testkit.Issuer), jwt.WithAudience(testkit.Issuer), jwt.WithExpirationRequired(),
+			jwt.WithValidMethods([]string{"ES256", "EdDSA"}), jwt.WithLeeway(f.sc.policy.ClockSkew), jwt.WithTimeFunc(testkit.Off(offset)))}
+		all = append(all, x)
+		f.after(f.upTo(f.sc.policy.JWKSMaxAge), x.fetch)
+	}
+	return all
+}
+
+// fetch gets the JWKS of an instance behind the load balancer, and will do so again after
+// max-age.
+func (x *external) fetch() {
+	f := x.f
+	if time.Now().After(f.end) && f.events.Len() <= len(f.externals) {
+		return // nothing is left but fetches
+	}
+	f.after(cmp.Or(f.sc.cached, f.sc.policy.JWKSMaxAge), x.fetch)
+	in := f.pick()
+	if in == nil {
+		return
+	}
+	w := httptest.NewRecorder()
+	in.signer.Load().JWKS().ServeHTTP(w, f.getJWKS)
+	etag := w.Header().Get("ETag")
+	keys, ok := f.keySets[etag]
+	if !ok {
+		var document jose.JSONWebKeySet
+		if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil || w.Code != 200 {
+			f.model.fault("JWKS answers %d: %v", w.Code, err)
+			return
+		}
+		keys = map[string]any{}
+		for _, k := range document.Keys {
+			keys[k.KeyID] = k.Key
+		}
+		f.keySets[etag] = keys
+	}
+	x.keys, x.source, x.knew = keys, in, in.state("")
+}
+
+func (x *external) verify(tok *token) {
+	if x.source == nil {
+		return
+	}
+	who, begin := x.knew, time.Now()
+	if _, ok := x.keys[tok.key.id]; ok {
+		who.knows = who.loaded
+	}
+	_, err := x.parser.Parse(tok.raw, func(t *jwt.Token) (any, error) {
+		if key, ok := x.keys[fmt.Sprint(t.Header["kid"])]; ok {
+			return key, nil
+		}
+		return nil, errNotCached
+	})
+	x.f.model.checked("external", tok, begin, who, x.source, err)
+}
