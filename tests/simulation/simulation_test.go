@@ -71,7 +71,7 @@ func usual() scenario {
 // long returns the scenario at full size.
 func (sc scenario) long() scenario {
 	sc.instances, sc.externals, sc.span = 500, 20, 5*year
-	sc.tokenEvery, sc.burst, sc.restartEvery, sc.cutEvery = 15*time.Minute, 1000, time.Hour, day
+	sc.tokenEvery, sc.burst, sc.restartEvery, sc.cutEvery = time.Hour, 1000, 2*time.Hour, day
 	return sc
 }
 
@@ -87,7 +87,7 @@ func sound() []*scenario {
 
 	operators := usual()
 	operators.name, operators.outage = "operators at work", operators.longestOutage()
-	operators.rotateEvery, operators.revokeEvery, operators.rollBack = operators.span/10, operators.span/15, 0.3
+	operators.rotateEvery, operators.revokeEvery, operators.rollBack = testkit.Long(20*day, 100*day), testkit.Long(15*day, 60*day), 0.3
 
 	deployments := usual()
 	deployments.name = "policies deployed"
@@ -102,7 +102,7 @@ func sound() []*scenario {
 		{5 * part, takes, off},
 	}
 	deployments.outage = deployments.longestOutage()
-	return []*scenario{&tight, &roomy, &operators, &deployments}
+	return []*scenario{&tight, &operators, &roomy, &deployments}
 }
 
 // broken returns scenarios in which tokens must be lost. The policy is at its bounds,
