@@ -17,7 +17,7 @@ import (
 func (in *seat) live() {
 	rng := in.f.rng(in.id)
 	in.up(rng)
-	for in.f.pause(rng, in.f.plan.step) {
+	for in.f.pause(rng, betweenActs) {
 		switch n := rng.IntN(20); {
 		case n < 8:
 			in.issue(in.life.Load())
@@ -33,7 +33,7 @@ func (in *seat) live() {
 
 func (in *seat) issue(life *life) {
 	h, status := in.f.history, life.Status()
-	exp := time.Now().Add(in.offset + in.f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+	exp := time.Now().Add(in.offset + policy.MaxTokenTTL).Truncate(time.Second)
 	raw, err := life.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", ExpiresAt: exp})
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -42,7 +42,7 @@ func (in *seat) issue(life *life) {
 		h.tokens = append(h.tokens, &token{raw, exp, status.Version})
 	case !time.Now().Add(in.offset).Before(exp):
 		h.beyond["a machine that stalled for the life of a token"]++
-	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > in.f.plan.longestOutage():
+	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > longestOutage:
 		h.beyond["an issuer out of touch for longer than Announce allows"]++
 	default:
 		h.faulty("an instance did not issue: %v", err)
@@ -51,7 +51,7 @@ func (in *seat) issue(life *life) {
 
 // foreign brings a token of another fleet that names this one as its issuer.
 func (f *fleet) foreign(rng *rand.Rand) {
-	exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+	exp := time.Now().Add(policy.MaxTokenTTL).Truncate(time.Second)
 	raw, err := f.others[rng.IntN(2)].Issue(context.Background(), fleetkey.Claims{Subject: "mallory", ClientID: "web", ExpiresAt: exp})
 	h := f.history
 	h.mu.Lock()
@@ -95,7 +95,7 @@ func (in *seat) verify(rng *rand.Rand) {
 // restart restarts instances, one at a time.
 func (f *fleet) restart() {
 	rng := f.rng(101)
-	for f.pause(rng, f.plan.restart) {
+	for f.pause(rng, betweenRestarts) {
 		in := f.seats[rng.IntN(len(f.seats))]
 		old := in.life.Load()
 		if old == nil {
@@ -112,7 +112,7 @@ func (f *fleet) restart() {
 // operate does by hand what people do.
 func (f *fleet) operate() {
 	rng := f.rng(102)
-	for f.pause(rng, f.plan.operate) {
+	for f.pause(rng, betweenOperations) {
 		s := f.seats[rng.IntN(len(f.seats))].life.Load()
 		if s == nil {
 			continue
@@ -165,7 +165,7 @@ func (f *fleet) steal(kid string) {
 		if !k.Signs() {
 			continue
 		}
-		exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+		exp := time.Now().Add(policy.MaxTokenTTL).Truncate(time.Second)
 		for range 5 {
 			raw, err := testkit.Forge(k.Private, kid, time.Now(), exp)
 			if err != nil {

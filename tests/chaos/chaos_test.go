@@ -44,77 +44,63 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A plan is a fleet and what happens to it. Times between events are means.
-type plan struct {
-	name      string // of the secret
-	cfg       fleetkey.Config
-	instances int
-	span      time.Duration
-	step      time.Duration // between two acts of an instance
-	operate   time.Duration // between two acts of an operator
-	restart   time.Duration // between two restarts
-	weather   time.Duration // with the same faults
-	slow      time.Duration // the longest delay of an answer
-	timeout   time.Duration // of the store
-	settle    time.Duration // the longest time until all have the same keys, once there are no faults
-	clocks    time.Duration // how far clocks are off
-}
+// The fleet, and the mean times between what happens to it.
+const (
+	secretName        = "indicium/openid-server-production"
+	instances         = 3
+	skew              = time.Minute // how far clocks are off
+	betweenActs       = 4 * time.Minute
+	betweenOperations = 30 * time.Minute
+	betweenRestarts   = 2 * time.Hour
+	sameWeather       = 10 * time.Minute
+	slowest           = 5 * time.Second // answer
+	storeTimeout      = 10 * time.Second
+	// settle is the longest time until all have the same keys, once there are no faults.
+	settle = 5*time.Minute + 20*time.Second
+	// slack is by how much two observers may differ about a moment: by their clocks, and
+	// by the time that a slow save takes.
+	slack = 2*skew + 2*time.Minute
+	// longestOutage is what the documentation promises to outlive.
+	longestOutage = announce - 2*5*time.Minute - 2*skew - 15*time.Minute
+	announce      = 2 * time.Hour
+)
 
-// newPlan returns a plan for days, with a rotation every six hours.
-func newPlan() *plan {
-	p := &plan{name: "indicium/openid-server-production", cfg: testkit.Config(), instances: 3, span: testkit.Long(2*testkit.Day, 20*testkit.Day),
-		step: 4 * time.Minute, operate: 30 * time.Minute, restart: 2 * time.Hour, weather: 10 * time.Minute, slow: 5 * time.Second, timeout: 10 * time.Second,
-		clocks: time.Minute, settle: 5*time.Minute + 20*time.Second}
-	p.cfg.MaxTokenTTL, p.cfg.ClockSkew, p.cfg.RefreshEvery, p.cfg.JWKSMaxAge = time.Hour, time.Minute, 5*time.Minute, 15*time.Minute
-	p.cfg.Rotation = fleetkey.Rotation{Every: 6 * time.Hour, Announce: 2 * time.Hour, Retain: 2 * time.Hour}
-	return p
-}
-
-// slack is by how much two observers may differ about a moment: by their clocks,
-// and by the time that a slow save takes.
-func (p *plan) slack() time.Duration { return 2*p.cfg.ClockSkew + 2*time.Minute }
-
-// longestOutage is what the documentation promises to outlive.
-func (p *plan) longestOutage() time.Duration {
-	return p.cfg.Rotation.Announce - 2*p.cfg.RefreshEvery - 2*p.cfg.ClockSkew - p.cfg.JWKSMaxAge
-}
+// policy rotates every six hours.
+var policy = func() fleetkey.Config {
+	cfg := testkit.Config()
+	cfg.ClockSkew = skew // the other durations have their defaults
+	cfg.Rotation = fleetkey.Rotation{Every: 6 * time.Hour, Announce: announce, Retain: 2 * time.Hour}
+	cfg.MaxTokenTTL = time.Hour
+	return cfg
+}()
 
 func TestChaos_A1toA6_A13_A16(t *testing.T) {
-	eachSeed(t, 1, 40, func(t *testing.T, seed uint64) {
-		synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
-			fake, plan := awsfake.New(), newPlan()
-			f := newChaosFleet(t, plan, seed, faultproxy.StartPipes(t, fake.HTTPClient().Transport))
-			f.run()
-			require.Less(t, fake.Versions(plan.name), 100)
-			require.Equal(t, f.proxy.Forwarded(""), fake.Calls(""), "the history is complete")
-			for _, kind := range faultproxy.All {
-				require.NotZero(t, f.proxy.Counts()[kind], kind)
-			}
-			for _, act := range []string{"rotate", "revoke", "trust", "restart", "start", "accept", "reject"} {
-				require.NotZero(t, f.history.done[act], act)
-			}
-		})
-	})
-}
-
-// eachSeed runs a test with the seed from the environment, or with several.
-func eachSeed(t *testing.T, few, many int, test func(t *testing.T, seed uint64)) {
-	seeds := []uint64{}
-	for i := range testkit.Long(few, many) {
-		seeds = append(seeds, uint64(i+1))
-	}
+	first, last := uint64(1), testkit.Long[uint64](1, 40)
 	if given, err := strconv.ParseUint(os.Getenv("FLEETKEY_SEED"), 10, 64); err == nil {
-		seeds = []uint64{given}
+		first, last = given, given
 	}
-	for _, seed := range seeds {
-		t.Run(fmt.Sprintf("FLEETKEY_SEED=%d", seed), func(t *testing.T) { test(t, seed) })
+	for seed := first; seed <= last; seed++ {
+		t.Run(fmt.Sprintf("FLEETKEY_SEED=%d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
+				fake := awsfake.New()
+				f := newFleet(t, seed, faultproxy.StartPipes(t, fake.HTTPClient().Transport))
+				f.run()
+				require.Less(t, fake.Versions(secretName), 100)
+				require.Equal(t, f.proxy.Forwarded(""), fake.Calls(""), "the history is complete")
+				for _, kind := range faultproxy.All {
+					require.NotZero(t, f.proxy.Counts()[kind], kind)
+				}
+				for _, act := range []string{"rotate", "revoke", "trust", "restart", "start", "accept", "reject"} {
+					require.NotZero(t, f.history.done[act], act)
+				}
+			})
+		})
 	}
 }
 
 // A fleet is real Signers with the real SDK behind a faultproxy.
 type fleet struct {
 	t       *testing.T
-	plan    *plan
 	seed    uint64
 	proxy   *faultproxy.Proxy
 	history *history
@@ -159,16 +145,16 @@ func (l *life) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (
 	return l.store.Save(ctx, bundle, prev)
 }
 
-func newChaosFleet(t *testing.T, plan *plan, seed uint64, proxy *faultproxy.Proxy) *fleet {
-	f := &fleet{t: t, plan: plan, seed: seed, proxy: proxy, history: newChaosHistory(plan), ended: make(chan struct{})}
+func newFleet(t *testing.T, seed uint64, proxy *faultproxy.Proxy) *fleet {
+	f := &fleet{t: t, seed: seed, proxy: proxy, history: newHistory(), ended: make(chan struct{})}
 	for range 2 {
-		f.others = append(f.others, testkit.Start(t, fleetkeytest.NewStore(), plan.cfg))
+		f.others = append(f.others, testkit.Start(t, fleetkeytest.NewStore(), policy))
 	}
 	proxy.Watch(f.history.served)
 	t.Cleanup(f.close)
-	for i := range plan.instances {
-		offset := plan.clocks * time.Duration(i%3-1)
-		f.seats = append(f.seats, &seat{f: f, id: uint64(i), store: f.open(plan.timeout), offset: offset})
+	for i := range instances {
+		offset := skew * time.Duration(i%3-1)
+		f.seats = append(f.seats, &seat{f: f, id: uint64(i), store: f.open(storeTimeout), offset: offset})
 	}
 	return f
 }
@@ -180,9 +166,9 @@ func (f *fleet) open(timeout time.Duration) *fleetkey.AWSStore {
 	options := secretsmanager.Options{
 		Region: awsfake.Region, BaseEndpoint: aws.String(f.proxy.URL), HTTPClient: client,
 		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", strings.Repeat("fake", 10), ""),
-		Retryer:     retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = f.plan.slow * 4 }),
+		Retryer:     retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = slowest * 4 }),
 	}
-	s, err := fleetkey.NewAWSStore(f.t.Context(), f.plan.name, func(o *fleetkey.AWSOptions) {
+	s, err := fleetkey.NewAWSStore(f.t.Context(), secretName, func(o *fleetkey.AWSOptions) {
 		o.Client, o.Timeout = secretsmanager.New(options), timeout
 	})
 	require.NoError(f.t, err)
@@ -197,7 +183,7 @@ func (f *fleet) run() {
 	}
 	f.acts.Go(f.operate)
 	f.acts.Go(f.restart)
-	time.Sleep(f.plan.span)
+	time.Sleep(testkit.Long(2*testkit.Day, 20*testkit.Day))
 	close(f.ended)
 	f.acts.Wait()
 	f.proxy.Play(nil)
@@ -235,8 +221,8 @@ func (f *fleet) weather() {
 		kinds := slices.Clone(faultproxy.All)
 		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		probability := []float64{0, 0.1, 0.3, 0.6, 1}[rng.IntN(5)]
-		f.proxy.Play(faultproxy.Random(rng.Uint64(), probability, f.plan.slow, kinds[:1+rng.IntN(6)]...))
-		if !f.pause(rng, f.plan.weather) {
+		f.proxy.Play(faultproxy.Random(rng.Uint64(), probability, slowest, kinds[:1+rng.IntN(6)]...))
+		if !f.pause(rng, sameWeather) {
 			return
 		}
 	}
@@ -244,17 +230,16 @@ func (f *fleet) weather() {
 
 // up starts an instance, as a supervisor does: again and again.
 func (in *seat) up(rng *rand.Rand) {
-	cfg := in.f.plan.cfg
 	for {
 		life := &life{store: in.store}
 		var err error
-		life.Signer, err = fleetkey.NewSigner(testkit.By(testkit.Off(in.offset)), life, cfg)
+		life.Signer, err = fleetkey.NewSigner(testkit.By(testkit.Off(in.offset)), life, policy)
 		in.f.history.acted("start", err)
 		if err == nil {
 			in.life.Store(life)
 			return
 		}
-		if !in.f.pause(rng, in.f.plan.step) {
+		if !in.f.pause(rng, betweenActs) {
 			in.f.proxy.Play(nil) // so that it ends
 		}
 	}
@@ -263,10 +248,10 @@ func (in *seat) up(rng *rand.Rand) {
 // requireConverged requires that within one refresh every instance has what is current,
 // by itself and without an error.
 func (f *fleet) requireConverged() {
-	end := time.Now().Add(f.plan.settle)
+	end := time.Now().Add(settle)
 	for !f.converged() {
 		require.True(f.t, time.Now().Before(end), "after the faults the instances do not come to the same keys")
-		time.Sleep(f.plan.settle / 100)
+		time.Sleep(settle / 100)
 	}
 	data, v, err := f.open(time.Minute).Load(f.t.Context())
 	require.NoError(f.t, err)

@@ -19,8 +19,6 @@ import (
 // It judges both afterwards, knowing nothing of how either works. It learns what the
 // server did from the calls that reached it.
 type history struct {
-	plan *plan
-
 	mu       sync.Mutex // guards what follows
 	stored   map[fleetkey.Version]keySet
 	chain    []change                 // what became current, in its order
@@ -61,8 +59,8 @@ type verdict struct {
 	err        error
 }
 
-func newChaosHistory(plan *plan) *history {
-	return &history{plan: plan, stored: map[fleetkey.Version]keySet{}, place: map[fleetkey.Version]int{},
+func newHistory() *history {
+	return &history{stored: map[fleetkey.Version]keySet{}, place: map[fleetkey.Version]int{},
 		asked: map[string]bool{}, done: map[string]int{}, failed: map[string]int{}, beyond: map[string]int{}}
 }
 
@@ -146,7 +144,7 @@ func (h *history) change(v fleetkey.Version) {
 // step judges one change: no key may be lost but by a revocation or at the end
 // of its trust, and none may come but one that is announced or has to replace one.
 func (h *history) step(before keySet, next change) {
-	slack, rotation := h.plan.slack(), h.plan.cfg.Rotation
+	rotation := policy.Rotation
 	revoked := false
 	for kid, k := range before {
 		now, kept := next.keys[kid]
@@ -214,7 +212,7 @@ func (h *history) acted(what string, err error) {
 	caused := func(cause string) bool { return strings.Contains(text, cause) }
 	switch {
 	case errors.Is(err, fleetkey.ErrUnknownKey), errors.Is(err, fleetkey.ErrClosed): // by Revoke and by restart
-	case !caused("AWS secret " + h.plan.name + " in "):
+	case !caused("AWS secret " + secretName + " in "):
 		h.faulty("%s: the error does not name the secret: %v", what, err)
 	case !slices.ContainsFunc([]string{
 		"throttles", "HTTP status 5", "no answer within", "cannot be reached", "broke off", "not one of Secrets Manager", "have expired",
@@ -270,7 +268,7 @@ func (h *history) judgeOne(v verdict) {
 		always, sometime, ever = always && (has || i < from), sometime || has && i >= from, ever || has
 	}
 	expired := !v.end.Before(v.token.exp)
-	leeway := 2 * h.plan.cfg.ClockSkew // and a clock that is off
+	leeway := 2 * policy.ClockSkew // and a clock that is off
 	switch {
 	case v.err == nil && !sometime:
 		h.faulty("%s: accepted a token of key %s, which was not in the set", v.begin, kid)
@@ -284,7 +282,7 @@ func (h *history) judgeOne(v verdict) {
 	case h.removed(kid, to):
 	case h.atOnce(kid):
 		h.beyond["the replacement of a revoked key, not read yet"]++
-	case v.begin.Sub(v.loads[1]) > h.plan.longestOutage():
+	case v.begin.Sub(v.loads[1]) > longestOutage:
 		h.beyond["a verifier out of touch for longer than Announce allows"]++
 	default:
 		h.faulty("%s: refused a token of key %s, which it should have: %v", v.begin, kid, v.err)
