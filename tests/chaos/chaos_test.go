@@ -46,31 +46,34 @@ import (
 
 // The fleet, and the mean times between what happens to it.
 const (
-	secretName        = "indicium/openid-server-production"
-	instances         = 3
-	skew              = time.Minute // how far clocks are off
-	betweenActs       = 4 * time.Minute
-	betweenOperations = 30 * time.Minute
-	betweenRestarts   = 2 * time.Hour
-	sameWeather       = 10 * time.Minute
-	slowest           = 5 * time.Second // answer
-	storeTimeout      = 10 * time.Second
+	secretName      = "indicium/openid-server-production"
+	instances       = 3
+	skew            = time.Minute // how far clocks are off
+	betweenActs     = 4 * time.Minute
+	betweenRestarts = 2 * time.Hour
+	sameWeather     = 10 * time.Minute
+	slowest         = 5 * time.Second // answer
+	storeTimeout    = 10 * time.Second
 	// settle is the longest time until all have the same keys, once there are no faults.
 	settle = 5*time.Minute + 20*time.Second
 	// slack is by how much two observers may differ about a moment: by their clocks, and
 	// by the time that a slow save takes.
 	slack = 2*skew + 2*time.Minute
 	// longestOutage is what the documentation promises to outlive.
-	longestOutage = announce - 2*5*time.Minute - 2*skew - 15*time.Minute
+	longestOutage = announce - 2*refreshEvery - 2*skew - maxAge
 	announce      = 2 * time.Hour
+	refreshEvery  = 5 * time.Minute
+	maxAge        = 15 * time.Minute
 )
+
+// AWS allows 100 versions a day, which the long form would reach some day.
+var betweenOperations = testkit.Long(30*time.Minute, time.Hour)
 
 // policy rotates every six hours.
 var policy = func() fleetkey.Config {
 	cfg := testkit.Config()
-	cfg.ClockSkew = skew // the other durations have their defaults
+	cfg.MaxTokenTTL, cfg.ClockSkew, cfg.RefreshEvery, cfg.JWKSMaxAge = time.Hour, skew, refreshEvery, maxAge
 	cfg.Rotation = fleetkey.Rotation{Every: 6 * time.Hour, Announce: announce, Retain: 2 * time.Hour}
-	cfg.MaxTokenTTL = time.Hour
 	return cfg
 }()
 
@@ -85,7 +88,6 @@ func TestChaos_A1toA6_A13_A16(t *testing.T) {
 				fake := awsfake.New()
 				f := newFleet(t, seed, faultproxy.StartPipes(t, fake.HTTPClient().Transport))
 				f.run()
-				require.Less(t, fake.Versions(secretName), 100)
 				require.Equal(t, f.proxy.Forwarded(""), fake.Calls(""), "the history is complete")
 				for _, kind := range faultproxy.All {
 					require.NotZero(t, f.proxy.Counts()[kind], kind)

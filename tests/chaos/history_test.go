@@ -216,7 +216,7 @@ func (h *history) acted(what string, err error) {
 		h.faulty("%s: the error does not name the secret: %v", what, err)
 	case !slices.ContainsFunc([]string{
 		"throttles", "HTTP status 5", "no answer within", "cannot be reached", "broke off", "not one of Secrets Manager", "have expired",
-		"does not accept the credentials", "allow secretsmanager:", "KMS key", "another writer saved first", "no key bundle exists",
+		"does not accept the credentials", "allow secretsmanager:", "KMS key", "another writer saved first", "others have parked a version", "no key bundle exists",
 	}, caused):
 		h.faulty("%s: the error does not tell the cause: %v", what, err)
 	}
