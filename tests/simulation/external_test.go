@@ -44,9 +44,6 @@ func newExternals(f *fleet) []*external {
 // max-age.
 func (x *external) fetch() {
 	f := x.f
-	if time.Now().After(f.end) && f.events.Len() <= len(f.externals) {
-		return // nothing is left but fetches
-	}
 	f.after(cmp.Or(f.sc.cached, f.sc.policy.JWKSMaxAge), x.fetch)
 	in := f.pick()
 	if in == nil {

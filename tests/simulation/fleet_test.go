@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"container/heap"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -19,9 +18,9 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A fleet is real Signers on one store, in the virtual time of a synctest bubble. One
-// goroutine, the driver, runs the events in their order and draws all chances; only the
-// faults of the stores are drawn by the instances, each from a source of its own.
+// A fleet is real Signers on one store, in the virtual time of a synctest bubble. Events
+// are timers that run one at a time and draw all chances; only the faults of the stores
+// are drawn by the instances, each from a source of its own.
 type fleet struct {
 	t         *testing.T
 	sc        *scenario
@@ -33,10 +32,9 @@ type fleet struct {
 	externals []*external
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
 	getJWKS   *http.Request
-	events    events
-	later     chan func()    // for the driver, from other goroutines
+	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
 	outage    atomic.Int64   // end of the present or last outage of the whole store
-	running   sync.WaitGroup // goroutines of the fleet's own
+	running   sync.WaitGroup // events to come, and goroutines of the fleet's own
 }
 
 // An instance is one server of the fleet: a clock, a way to the store and, while it is
@@ -60,10 +58,11 @@ type instance struct {
 	failed  time.Time            // when the last load failed outside of outages
 }
 
-// run simulates a scenario and returns what the model has seen.
+// run simulates a scenario and returns what the model has seen. Whatever was scheduled
+// before the end happens.
 func (sc *scenario) run(t *testing.T) *model {
 	f := &fleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span), cell: fleetkeytest.NewStore(),
-		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil), later: make(chan func(), 1000)}
+		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
 	f.model = newModel(f)
 	for i := range sc.instances {
 		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
@@ -73,28 +72,11 @@ func (sc *scenario) run(t *testing.T) *model {
 	}
 	f.externals = newExternals(f)
 	f.plan()
-	for len(f.events) > 0 {
-		f.step()
-	}
+	f.running.Wait()
 	for _, in := range f.instances {
 		f.down(in)
 	}
-	f.running.Wait()
 	return f.model
-}
-
-// step waits for what comes first: the next event or one that nobody planned.
-func (f *fleet) step() {
-	timer := time.NewTimer(time.Until(f.events[0].at))
-	defer timer.Stop()
-	select {
-	case do := <-f.later:
-		if time.Now().Before(f.end) {
-			do()
-		}
-	case <-timer.C:
-		heap.Pop(&f.events).(event).do()
-	}
 }
 
 // up starts an instance, with another clock than before.
@@ -255,10 +237,23 @@ func (f *fleet) between(from, to time.Time) time.Time {
 	return from.Add(time.Duration(f.rng.Float64() * float64(to.Sub(from))))
 }
 
-// after schedules an event; at schedules it at a time that may have passed.
-func (f *fleet) after(d time.Duration, do func()) { f.at(time.Now().Add(d), do) }
-func (f *fleet) at(at time.Time, do func())       { heap.Push(&f.events, event{at, do}) }
-func (f *fleet) chance(p float64) bool            { return f.rng.Float64() < p }
+// after schedules an event, unless all tokens have ended by then.
+func (f *fleet) after(d time.Duration, do func()) {
+	if time.Now().Add(d).After(f.end.Add(f.sc.policy.MaxTokenTTL + 2*time.Hour)) {
+		return
+	}
+	f.running.Add(1)
+	time.AfterFunc(d, func() {
+		defer f.running.Done()
+		f.acting.Lock()
+		defer f.acting.Unlock()
+		do()
+	})
+}
+
+// at schedules an event at a time that may have passed.
+func (f *fleet) at(at time.Time, do func()) { f.after(time.Until(at), do) }
+func (f *fleet) chance(p float64) bool      { return f.rng.Float64() < p }
 func (f *fleet) upTo(d time.Duration) time.Duration {
 	return time.Duration(f.rng.Float64() * float64(d))
 }
@@ -273,26 +268,6 @@ func (f *fleet) every(mean time.Duration, do func()) {
 	if at.Before(f.end) {
 		f.at(at, func() { do(); f.every(mean, do) })
 	}
-}
-
-// An event happens at a time.
-type event struct {
-	at time.Time
-	do func()
-}
-
-type events []event
-
-func (e events) Len() int           { return len(e) }
-func (e events) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
-func (e events) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *events) Push(x any)        { *e = append(*e, x.(event)) }
-func (e *events) Pop() any {
-	last := len(*e) - 1
-	x := (*e)[last]
-	(*e)[last] = event{}
-	*e = (*e)[:last]
-	return x
 }
 
 // issue has an instance sign a token and schedules the checks of it.

@@ -165,7 +165,9 @@ func (m *model) newKey(k testkit.Key, urgent bool, now time.Time) {
 			m.wrong["a key that was not due"]++
 		}
 	}
-	m.f.later <- func() { m.f.harass(r) }
+	if now.Before(m.f.end) {
+		m.f.after(0, func() { m.f.harass(r) })
+	}
 }
 
 // issued notes a token. The first one of a key is the moment by which everyone has to

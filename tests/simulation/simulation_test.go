@@ -102,7 +102,20 @@ func sound() []*scenario {
 		{5 * part, takes, off},
 	}
 	deployments.outage = deployments.longestOutage()
-	return []*scenario{&tight, &operators, &roomy, &deployments}
+
+	return []*scenario{&tight, &operators, &roomy, &deployments, everyFiveMinutes()}
+}
+
+// everyFiveMinutes returns the fleet of row L1 of docs/faults.md: instances read the store
+// as often as by default, one restarts each minute, and keys rotate every 80 minutes.
+func everyFiveMinutes() *scenario {
+	sc := scenario{
+		name: "store read every 5 minutes", instances: testkit.Long(30, 100), externals: 6, span: 15 * time.Hour, clocks: 5 * time.Minute,
+		tokenEvery: 2 * time.Minute, burst: 20, restartEvery: time.Minute, cutEvery: time.Hour, floodEvery: 20 * time.Minute,
+		outage: 40 * time.Minute, outageChance: 1, policy: policyOf(80*time.Minute, 75*time.Minute, 70*time.Minute),
+	}
+	sc.policy.RefreshEvery, sc.policy.JWKSMaxAge = 5*time.Minute, 15*time.Minute
+	return &sc
 }
 
 // broken returns scenarios in which tokens must be lost. The policy is at its bounds,

@@ -86,7 +86,7 @@ func (f *fleet) plan() {
 	sc := f.sc
 	anyone := func() *instance { return f.instances[f.rng.IntN(len(f.instances))] }
 	f.every(sc.tokenEvery, func() { f.issue(f.pick(), false) })
-	f.every(sc.restartEvery, func() { f.restart(anyone(), f.upTo(6*time.Hour)) })
+	f.every(sc.restartEvery, func() { f.restart(anyone(), f.upTo(min(6*time.Hour, sc.span/100))) })
 	f.every(sc.cutEvery, func() { f.cutOff(anyone(), f.upTo(signsFor(sc.policy)*13/10)) })
 	f.every(sc.floodEvery, func() { f.flood(f.pick(), 20) })
 	f.every(sc.rotateEvery, func() {
@@ -224,7 +224,7 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 	}
 	for _, k := range keys {
 		if k.ID == kid && k.Signs() {
-			f.later <- func() { f.abuse(k) }
+			f.after(0, func() { f.abuse(k) })
 		}
 	}
 }
