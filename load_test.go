@@ -24,37 +24,6 @@ import (
 // Rows L1 to L7: what load does to answers, to the store and to memory, but not
 // how long it takes. That is measured in bench/, under "Under load".
 
-// L1: 100 instances whose clocks are off by 5 minutes, ten rotations, a restart
-// each minute and a store that is down for 40 minutes, judged by the simulation.
-// Deployments of the policy that is in force make the restarts.
-func TestLoad_L1_FleetUnderFaults(t *testing.T) {
-	instances, outage := 100, 40*time.Minute
-	if raceDetector {
-		instances = long(20, instances)
-	}
-	sc := &simulation{
-		name: "L1", seed: 1, instances: instances, externals: 6, span: 15 * time.Hour, clocks: 5 * time.Minute,
-		policy: fleetkey.Config{Algorithm: "ES256", MaxTokenTTL: time.Hour, ClockSkew: 5 * time.Minute,
-			Rotation:     fleetkey.Rotation{Every: 80 * time.Minute, Announce: 35*time.Minute + outage, Retain: 70 * time.Minute},
-			RefreshEvery: 5 * time.Minute, JWKSMaxAge: 15 * time.Minute},
-		tokenEvery: time.Minute, burst: 20, floodEvery: 20 * time.Minute, outage: outage, outageChance: 1,
-	}
-	takes := time.Duration(instances) * time.Minute
-	for at := time.Minute; at < sc.span; at += takes {
-		sc.changes = append(sc.changes, simChange{at, takes, sc.policy})
-	}
-	synctest.Test(t, func(t *testing.T) {
-		m := sc.run(t)
-		m.report(t)
-		assert.Empty(t, m.faults)
-		assert.Zero(t, m.wrong, "tokens rejected wrongly")
-		assert.Zero(t, m.late, "tokens accepted after exp")
-		assert.Zero(t, m.unready, "signing refused although the store was read")
-		assert.GreaterOrEqual(t, m.announced, 10, "rotations")
-		assert.Greater(t, m.checks, 2*m.tokens)
-	})
-}
-
 // invented returns a token in good form by a key that nobody has, whose kid is
 // that of no other n and so many bytes long.
 func invented(n, size int) string {

@@ -47,7 +47,7 @@ type Call struct {
 // A Proxy forwards calls to a server, or does not.
 type Proxy struct {
 	URL string // of the endpoint to give to the SDK
-	// Dial reaches the proxy whatever the address, for a client's transport.
+	// Dial reaches the proxy, regardless of the address.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	target   http.RoundTripper
@@ -61,7 +61,7 @@ type Proxy struct {
 }
 
 // trip is how long a call takes at least. The SDK closes the body of its request once
-// the answer begins, which net/http takes for an error if it has only just sent it.
+// the answer begins, and net/http reports an error if it has only just sent that body.
 const trip = time.Millisecond
 
 // StartPipes returns a proxy in front of a server that is a function call away. It ends
@@ -83,7 +83,7 @@ func StartPipes(t testing.TB, server http.RoundTripper) *Proxy {
 	return p
 }
 
-// HTTPClient returns the SDK's own client, but for its way to the proxy.
+// HTTPClient returns the SDK's default client, connected to the proxy.
 func (p *Proxy) HTTPClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext, tr.Proxy = p.Dial, nil })
 }
@@ -95,23 +95,23 @@ func (p *Proxy) Play(plan Plan) {
 	p.plan = plan
 }
 
-// Watch has every forwarded call shown to f, one at a time and in the order in
-// which the server worked: with a watcher, calls are forwarded one by one.
+// Watch shows every forwarded call to f. With a watcher, calls are forwarded one at a
+// time, so f sees them in the order in which the server worked.
 func (p *Proxy) Watch(f func(Call)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.watch = f
 }
 
-// Counts tells how many calls have met each kind, Pass included.
+// Counts returns the number of calls that met each kind, Pass included.
 func (p *Proxy) Counts() map[Kind]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.counts)
 }
 
-// Forwarded tells how many calls of an action the server has got, or of all if
-// it is empty.
+// Forwarded returns the number of calls of an action that the server got. An empty action
+// means all.
 func (p *Proxy) Forwarded(action string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +137,7 @@ func (p *Proxy) next(action string) Fault {
 	return f
 }
 
-// ServeHTTP does to one call what is planned for it.
+// ServeHTTP handles one call as the plan says.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	body, err := io.ReadAll(r.Body)
@@ -174,7 +174,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.answer(w, r, resp, reply)
 }
 
-// forward passes a call on, whatever becomes of the caller meanwhile.
+// forward passes a call on, even if the caller hangs up.
 func (p *Proxy) forward(r *http.Request, action string, body []byte) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
 	defer cancel()
@@ -200,7 +200,7 @@ func (p *Proxy) forward(r *http.Request, action string, body []byte) (*http.Resp
 	return resp, reply, err
 }
 
-// answer sends the server's reply back, as far as the fault lets it through.
+// answer sends back what the fault leaves of the server's reply.
 func (f Fault) answer(w http.ResponseWriter, r *http.Request, resp *http.Response, reply []byte) {
 	half := reply[:len(reply)/2]
 	if f.Kind == Truncated {
@@ -231,7 +231,7 @@ func (f Fault) answer(w http.ResponseWriter, r *http.Request, resp *http.Respons
 	}
 }
 
-// pause waits, but not for a caller who has hung up.
+// pause waits until the time is over or the caller hangs up.
 func pause(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return

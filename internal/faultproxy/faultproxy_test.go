@@ -170,26 +170,3 @@ func TestLostWorkIsDone(t *testing.T) {
 		})
 	}
 }
-
-func TestRandomRepeatsItself(t *testing.T) {
-	draw := func(seed uint64) (all []Fault, hits map[Kind]int) {
-		plan := Random(seed, 0.3, time.Minute, All...)
-		hits = map[Kind]int{}
-		for range 10_000 {
-			f := plan("GetSecretValue")
-			all, hits[f.Kind] = append(all, f), hits[f.Kind]+1
-			require.Equal(t, f.Kind == Slow || f.Kind == Trickle, f.Delay > 0)
-			require.Less(t, f.Delay, time.Minute)
-		}
-		return all, hits
-	}
-	first, hits := draw(1)
-	again, _ := draw(1)
-	other, _ := draw(2)
-	require.Equal(t, first, again)
-	require.NotEqual(t, first, other)
-	require.InDelta(t, 7000, hits[Pass], 200)
-	for _, kind := range All {
-		require.InDelta(t, 3000/len(All), hits[kind], 60, kind)
-	}
-}

@@ -13,7 +13,7 @@ import (
 
 // What the instances, the operators and the thieves do.
 
-// live is what an instance does all day.
+// live runs an instance.
 func (in *seat) live() {
 	rng := in.f.rng(in.id)
 	in.up(rng)
@@ -104,7 +104,7 @@ func (f *fleet) restart() {
 		if err := old.Close(); err != nil {
 			f.history.acted("close", err)
 		}
-		in.up(rng) // meanwhile the old one works on from memory
+		in.up(rng) // until then the old one works from memory
 		f.history.count("restart")
 	}
 }

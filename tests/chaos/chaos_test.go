@@ -1,8 +1,8 @@
 // Package chaos runs a fleet on AWS while every kind of fault that a network or an
 // overloaded service causes (rows A1 to A6, A13 and A16) happens at random between it and
 // Secrets Manager, in the manner of etcd's robustness tests. The fleet issues, verifies,
-// rotates, revokes, trusts and restarts meanwhile. Everything is recorded, and the record
-// is judged afterwards: no key gets lost, no write is lost or made twice, no valid token
+// rotates, revokes, trusts and restarts. Everything is recorded, and the record is judged
+// afterwards: no key gets lost, no write is lost or made twice, no valid token
 // is rejected, no revoked key is trusted, and each error names the secret and its cause.
 //
 // Connections are pipes in memory and time is virtual, so that days pass in seconds under
@@ -56,8 +56,8 @@ const (
 	storeTimeout    = 10 * time.Second
 	// settle is the longest time until all have the same keys, once there are no faults.
 	settle = 5*time.Minute + 20*time.Second
-	// slack is by how much two observers may differ about a moment: by their clocks, and
-	// by the time that a slow save takes.
+	// slack is how far two observers may differ about a moment, by their clocks and by
+	// the time of a slow save.
 	slack = 2*skew + 2*time.Minute
 	// longestOutage is what the documentation promises to outlive.
 	longestOutage = announce - 2*refreshEvery - 2*skew - maxAge
@@ -66,7 +66,7 @@ const (
 	maxAge        = 15 * time.Minute
 )
 
-// AWS allows 100 versions a day, which the long form would reach some day.
+// AWS allows 100 versions a day. The long form would reach that on a busy day.
 var betweenOperations = testkit.Long(30*time.Minute, time.Hour)
 
 // policy rotates every six hours.
@@ -161,7 +161,7 @@ func newFleet(t *testing.T, seed uint64, proxy *faultproxy.Proxy) *fleet {
 	return f
 }
 
-// open opens the secret as a process of its own does.
+// open opens the secret as a separate process does.
 func (f *fleet) open(timeout time.Duration) *fleetkey.AWSStore {
 	client := f.proxy.HTTPClient()
 	f.t.Cleanup(client.GetTransport().CloseIdleConnections)

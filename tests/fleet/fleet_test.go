@@ -36,7 +36,7 @@ func openAWS(t testing.TB, client *secretsmanager.Client, name string) fleetkey.
 	return s
 }
 
-// stores open one absent bundle anew with each call.
+// stores open one absent bundle, as another instance does with each call.
 var stores = map[string]func(t *testing.T) (open func() fleetkey.KeyStore){
 	"memory": func(*testing.T) func() fleetkey.KeyStore {
 		s := fleetkeytest.NewStore()
@@ -154,8 +154,8 @@ func replace(t *testing.T, open func() fleetkey.KeyStore, fleet []*fleetkey.Sign
 	require.Equal(t, "garbage", string(bundle), "garbage is not overwritten")
 }
 
-// twoActions returns the policy of the documentation. bare tells how AWS judges a secret
-// that does not exist.
+// twoActions returns the policy of the documentation. With bare, AWS judges a secret that
+// does not exist by its name alone.
 func twoActions(pattern string, bare bool) *awsfake.Policy {
 	return &awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"},
 		Resources: []string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:" + pattern}, BareNames: bare}

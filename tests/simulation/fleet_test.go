@@ -2,8 +2,6 @@ package simulation
 
 import (
 	"context"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -20,7 +18,7 @@ import (
 
 // A fleet is real Signers on one store, in the virtual time of a synctest bubble. Events
 // are timers that run one at a time and draw all chances; only the faults of the stores
-// are drawn by the instances, each from a source of its own.
+// are drawn by the instances, each from a separate source.
 type fleet struct {
 	t         *testing.T
 	sc        *scenario
@@ -34,7 +32,7 @@ type fleet struct {
 	getJWKS   *http.Request
 	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
 	outage    atomic.Int64   // end of the present or last outage of the whole store
-	running   sync.WaitGroup // events to come, and goroutines of the fleet's own
+	running   sync.WaitGroup // events to come, and goroutines of the fleet
 }
 
 // An instance is one server of the fleet: a clock, a way to the store and, while it is
@@ -97,7 +95,7 @@ func (f *fleet) up(in *instance) {
 	f.running.Go(func() {
 		s, err := fleetkey.NewSigner(ctx, view{in}, cfg)
 		switch {
-		case err == nil && ctx.Err() != nil: // stopped meanwhile
+		case err == nil && ctx.Err() != nil: // stopped since
 			_ = s.Close()
 		case err == nil:
 			in.mu.Lock()
@@ -267,79 +265,5 @@ func (f *fleet) every(mean time.Duration, do func()) {
 	at := time.Now().Add(time.Duration(f.rng.ExpFloat64() * float64(mean)))
 	if at.Before(f.end) {
 		f.at(at, func() { do(); f.every(mean, do) })
-	}
-}
-
-// issue has an instance sign a token and schedules the checks of it.
-func (f *fleet) issue(in *instance, thorough bool) {
-	if in == nil {
-		return
-	}
-	s := in.signer.Load()
-	if s == nil {
-		return
-	}
-	raw, exp, err := f.sign(s, time.Now().Add(in.offset), f.lifetime(in))
-	if err != nil {
-		f.model.refused(in, err)
-		return
-	}
-	tok := f.model.issued(in, raw, exp.Truncate(time.Second))
-	late := f.sc.policy.ClockSkew
-	for _, at := range []time.Time{
-		tok.at,
-		f.between(tok.at, tok.exp),
-		f.between(tok.exp.Add(-late), tok.exp),
-		tok.exp.Add(-1 - f.upTo(3*time.Second)),
-		tok.exp.Add(2*late + f.upTo(time.Hour)),
-	} {
-		if f.sc.lifetime == 0 && (thorough || f.chance(0.5)) { // instances rightly reject what outlives MaxTokenTTL
-			f.at(at, func() { f.verify(f.pick(), tok) })
-		}
-		if f.chance(0.4) {
-			f.at(at, func() { f.externals[f.rng.IntN(len(f.externals))].verify(tok) })
-		}
-	}
-}
-
-// sign signs a token: with the Signer, or as a framework does that signs by itself.
-func (f *fleet) sign(s *fleetkey.Signer, iat time.Time, lifetime time.Duration) (raw string, exp time.Time, err error) {
-	exp = iat.Add(lifetime)
-	if f.sc.lifetime > 0 {
-		k := s.SigningKey()
-		raw, err = testkit.Forge(k.Signer, k.KeyID, iat, exp)
-		return raw, exp, err
-	}
-	raw, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", ClientID: "web", IssuedAt: iat, ExpiresAt: exp})
-	return raw, exp, err
-}
-
-// verify has an instance check a token. It does so in a goroutine, since an unknown kid
-// makes it wait for the store.
-func (f *fleet) verify(in *instance, tok *token) {
-	if in == nil {
-		return
-	}
-	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.id)
-	f.running.Go(func() {
-		_, err := s.Verify(context.Background(), tok.raw)
-		f.model.checked("instance", tok, begin, who, in, err)
-	})
-}
-
-// flood sends an instance tokens with made-up kids.
-func (f *fleet) flood(in *instance, n int) {
-	if in == nil {
-		return
-	}
-	s := in.signer.Load()
-	for range n {
-		b64 := base64.RawURLEncoding.EncodeToString
-		junk := b64(fmt.Appendf(nil, `{"alg":"ES256","kid":"%043d","typ":"at+jwt"}`, f.rng.Int())) + "." + b64([]byte("{}")) + "." + b64(make([]byte, 64))
-		f.running.Go(func() {
-			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
-				f.model.fault("a made-up kid met: %v", err)
-			}
-		})
 	}
 }

@@ -28,9 +28,8 @@ func start(t *testing.T, ahead time.Duration, store fleetkey.KeyStore) *fleetkey
 	return testkit.StartBy(t, testkit.Off(ahead), store, atBounds())
 }
 
-// An announcement that is rolled back just before it takes effect: an instance
-// that hears of it early must still trust the key, since one that hears of it
-// late has signed with it.
+// An announcement is rolled back just before it takes effect. An instance that learns it
+// early must still trust the key, since one that learns it late has signed with it.
 func TestFoundRollbackBeforeActivation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -54,8 +53,8 @@ func TestFoundRollbackBeforeActivation(t *testing.T) {
 	})
 }
 
-// An instance loses its store just before the slowest clock announces a key. On
-// the fastest clock it signs as long as it dares; the tokens must live on.
+// An instance loses its store just before the slowest clock announces a key. On the
+// fastest clock it signs as long as it dares, and its tokens must stay valid.
 func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		skew := atBounds().ClockSkew
@@ -87,7 +86,7 @@ func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 	})
 }
 
-// A load that took long says what the store held when it began.
+// A load that took long shows what the store held when it began.
 func TestFoundSlowLoadIsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -99,9 +98,9 @@ func TestFoundSlowLoadIsOld(t *testing.T) {
 	})
 }
 
-// After a rollback, the first instance to notice announces a key again. The
-// others never see the bundle that was rolled back to, and must yet understand
-// that the key they miss was lost, not revoked.
+// After a rollback, the first instance to notice announces a key again. The others never
+// see the bundle that was rolled back to, and must still understand that the key was lost
+// and not revoked.
 func TestFoundRollbackAndAnnouncement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -122,9 +121,9 @@ func TestFoundRollbackAndAnnouncement(t *testing.T) {
 	})
 }
 
-// A revoked key that was announced: an instance that reads the store only when
-// the key would have begun, and another one was announced meanwhile, must not
-// take the loss for a rollback.
+// A key is revoked after its announcement. An instance that reads the store only when the
+// key would have begun, after another one was announced, must not mistake the loss for a
+// rollback.
 func TestFoundRevokedBeforeActivation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()

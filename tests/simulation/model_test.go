@@ -11,9 +11,9 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A model knows what a fleet should do, and nothing of how it does it: it sees the bytes
-// in the store, every token that was signed and every verdict on one, all by the true
-// time, and counts what should not have happened.
+// A model knows what a fleet should do, and nothing about how. It sees the bytes in the
+// store, every token that was signed and every verdict on one, all by the true time, and
+// counts what should not have happened.
 //
 // A token is valid from the moment it was signed until its exp, by the true time, unless
 // its key was revoked. It must be rejected once exp has passed by the leeway and the
@@ -187,7 +187,7 @@ func (m *model) issued(in *instance, raw string, exp time.Time) *token {
 	known, outage := time.Now().Add(-m.f.sc.policy.JWKSMaxAge), time.Unix(0, m.f.outage.Load())
 	for _, in := range m.f.instances {
 		s := in.state(kid)
-		// Announce has room for the longest outage, but for no failure right after it.
+		// Announce covers the longest outage, but no failure right after it.
 		longer := outage.After(r.published) && s.failed.After(outage)
 		if in.signer.Load() != nil && (s.knows.IsZero() || s.knows.After(known)) && s.started.Before(known) && s.cut.Before(r.published) && !longer {
 			m.count(m.wrong, "published for too short a time")
@@ -285,48 +285,4 @@ func cause(err error) string {
 		}
 	}
 	return err.Error()
-}
-
-// allowOne says that an operator may have made a key that was not due.
-func (m *model) allowOne() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.byHand++
-}
-
-// ask says that a key is being revoked, or that it has failed.
-func (m *model) ask(kid string, asked bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked[kid] = asked
-}
-
-// rollBack puts the store's last version back, if the announcement of a key was the last
-// change. To roll back a revocation would trust a stolen key again.
-func (m *model) rollBack(k *keyState) {
-	m.mu.Lock()
-	previous := m.previous
-	had := func(v fleetkey.Version) bool {
-		for _, in := range m.contents[v] {
-			if in.ID == k.id {
-				return true
-			}
-		}
-		return false
-	}
-	possible := previous != "" && had(m.version) && !had(previous)
-	for _, in := range m.contents[previous] {
-		possible = possible && m.keys[in.ID].revoked.IsZero()
-	}
-	m.rolling = possible
-	m.mu.Unlock()
-	if !possible {
-		return
-	}
-	m.f.cell.RollBack(previous)
-	m.observe()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.rolling = false
-	m.rolledBack++
 }

@@ -2,7 +2,7 @@
 // share a store in memory, in virtual time. Clocks are off, instances restart and lose
 // their store, the store fails, stalls and lags, operators make mistakes, and tokens are
 // signed and checked all the while, above all around the moments that matter. A model
-// that knows nothing of the implementation judges every verdict.
+// that knows nothing about the implementation judges every verdict.
 //
 // NewSigner refuses a policy that breaks a bound. So the second test leaves the policy
 // alone and breaks the world instead: each of its fleets meets something that Config

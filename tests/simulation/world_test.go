@@ -254,3 +254,47 @@ func (f *fleet) lifetime(in *instance) time.Duration {
 	}
 	return lifetime
 }
+
+// allowOne says that an operator may have made a key that was not due.
+func (m *model) allowOne() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byHand++
+}
+
+// ask says that a key is being revoked, or that it has failed.
+func (m *model) ask(kid string, asked bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked[kid] = asked
+}
+
+// rollBack puts the store's last version back, if the announcement of a key was the last
+// change. To roll back a revocation would trust a stolen key again.
+func (m *model) rollBack(k *keyState) {
+	m.mu.Lock()
+	previous := m.previous
+	had := func(v fleetkey.Version) bool {
+		for _, in := range m.contents[v] {
+			if in.ID == k.id {
+				return true
+			}
+		}
+		return false
+	}
+	possible := previous != "" && had(m.version) && !had(previous)
+	for _, in := range m.contents[previous] {
+		possible = possible && m.keys[in.ID].revoked.IsZero()
+	}
+	m.rolling = possible
+	m.mu.Unlock()
+	if !possible {
+		return
+	}
+	m.f.cell.RollBack(previous)
+	m.observe()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rolling = false
+	m.rolledBack++
+}
