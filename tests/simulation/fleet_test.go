@@ -62,6 +62,7 @@ func (sc *scenario) run(t *testing.T) *model {
 	f := &fleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span), cell: fleetkeytest.NewStore(),
 		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
 	f.model = newModel(f)
+	f.acting.Lock()
 	for i := range sc.instances {
 		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
 		in.store.SetHook(in.fault)
@@ -70,6 +71,7 @@ func (sc *scenario) run(t *testing.T) *model {
 	}
 	f.externals = newExternals(f)
 	f.plan()
+	f.acting.Unlock()
 	f.running.Wait()
 	for _, in := range f.instances {
 		f.down(in)

@@ -21,6 +21,7 @@ package simulation
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -115,6 +116,9 @@ func everyFiveMinutes() *scenario {
 		outage: 40 * time.Minute, outageChance: 1, policy: policyOf(80*time.Minute, 75*time.Minute, 70*time.Minute),
 	}
 	sc.policy.RefreshEvery, sc.policy.JWKSMaxAge = 5*time.Minute, 15*time.Minute
+	if testkit.Race() {
+		sc.instances = testkit.Long(10, 30)
+	}
 	return &sc
 }
 
@@ -153,6 +157,7 @@ func broken() []*scenario {
 }
 
 func TestSimulation(t *testing.T) {
+	var stale atomic.Int64
 	simulate(t, sound(), func(t *testing.T, m *model) {
 		sc := m.f.sc
 		assert.Empty(t, m.wrong, "tokens rejected or accepted wrongly, signing refused although the store was read, keys that were not due")
@@ -161,10 +166,11 @@ func TestSimulation(t *testing.T) {
 		if len(sc.changes) == 0 {
 			// A key that replaces a revoked one is as good as a rotation: the next is due Every later.
 			assert.Greater(t, m.announced+m.atOnce-m.firsts, int(sc.span/sc.leastEvery())*2/3, "it does rotate")
-			assert.NotZero(t, m.stale, "some instances were cut off for so long that they had to stop")
 		}
 		assert.Greater(t, m.checks, 2*m.tokens)
+		stale.Add(int64(m.stale))
 	})
+	assert.NotZero(t, stale.Load(), "some instances were cut off for so long that they had to stop")
 }
 
 func TestSimulationOfBrokenWorlds(t *testing.T) {
