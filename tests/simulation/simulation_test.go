@@ -21,7 +21,6 @@ package simulation
 import (
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -157,7 +156,6 @@ func broken() []*scenario {
 }
 
 func TestSimulation(t *testing.T) {
-	var stale atomic.Int64
 	simulate(t, sound(), func(t *testing.T, m *model) {
 		sc := m.f.sc
 		assert.Empty(t, m.wrong, "tokens rejected or accepted wrongly, signing refused although the store was read, keys that were not due")
@@ -167,10 +165,11 @@ func TestSimulation(t *testing.T) {
 			// A key that replaces a revoked one is as good as a rotation: the next is due Every later.
 			assert.Greater(t, m.announced+m.atOnce-m.firsts, int(sc.span/sc.leastEvery())*2/3, "it does rotate")
 		}
+		if sc.outage == 0 && len(sc.changes) == 0 { // where enough keys are announced to be sure of it
+			assert.NotZero(t, m.stale, "some instances were cut off for so long that they had to stop")
+		}
 		assert.Greater(t, m.checks, 2*m.tokens)
-		stale.Add(int64(m.stale))
 	})
-	assert.NotZero(t, stale.Load(), "some instances were cut off for so long that they had to stop")
 }
 
 func TestSimulationOfBrokenWorlds(t *testing.T) {
