@@ -2,7 +2,6 @@ package faultproxy
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -10,13 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
 const answer = `{"Name":"the whole answer"}`
@@ -111,61 +105,6 @@ func TestEachKindReachesTheClient(t *testing.T) {
 				synctest.Wait()
 				require.Equal(t, want.arrived, p.Forwarded("GetSecretValue"))
 				require.Equal(t, map[Kind]int{want.kind: 1}, p.Counts())
-			})
-		})
-	}
-}
-
-// The real SDK on a secret: it repeats a write whose reply is lost and one that never
-// arrived, but not one whose reply is late.
-func TestLostWorkIsDone(t *testing.T) {
-	for kind, want := range map[Kind]struct {
-		forwarded, versions int
-		code                string
-	}{
-		Lost:      {2, 2, ""},
-		Reset:     {1, 2, ""},
-		Cut:       {1, 2, "broken"}, // the SDK does not repeat what it got half an answer to
-		Late:      {1, 2, "broken"},
-		Hang:      {0, 1, "broken"},
-		Truncated: {1, 2, "broken"},
-		Throttled: {1, 2, ""},
-		Denied:    {0, 1, "AccessDeniedException"},
-		Expired:   {0, 1, "ExpiredTokenException"},
-	} {
-		t.Run(string(kind), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				fake := awsfake.New()
-				p := StartPipes(t, fake.HTTPClient().Transport)
-				hc := p.HTTPClient()
-				defer hc.GetTransport().CloseIdleConnections()
-				client := fake.Client(func(o *secretsmanager.Options) { o.HTTPClient, o.BaseEndpoint = hc, aws.String(p.URL) })
-				var seen []Call
-				p.Watch(func(c Call) { seen = append(seen, c) })
-				_, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String("keys"), SecretString: aws.String("a")})
-				require.NoError(t, err)
-
-				once := kind
-				p.Play(func(string) (f Fault) { f.Kind, once = once, Pass; return f })
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-				defer cancel()
-				_, err = client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{SecretId: aws.String("keys"), SecretString: aws.String("b")})
-				synctest.Wait()
-				if want.code == "" {
-					require.NoError(t, err)
-				} else {
-					require.Error(t, err)
-				}
-				if api, ok := errors.AsType[smithy.APIError](err); ok {
-					require.Equal(t, want.code, api.ErrorCode())
-				}
-				require.Equal(t, want.versions, fake.Versions("keys"))
-				require.Equal(t, want.forwarded, p.Forwarded("PutSecretValue"))
-				require.Equal(t, p.Forwarded(""), fake.Calls(""))
-				require.Len(t, seen, p.Forwarded(""))
-				require.Equal(t, "CreateSecret", seen[0].Action)
-				require.Contains(t, string(seen[0].Request), `"SecretString":"a"`)
-				require.Contains(t, string(seen[0].Reply), `"VersionId"`)
 			})
 		})
 	}
