@@ -1,4 +1,4 @@
-package fleetkey_test
+package simulation
 
 import (
 	"testing"
@@ -9,25 +9,31 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// This file keeps what the simulation, or thinking about it, has found: each
-// fault in the smallest fleet that shows it.
+// This file keeps what the simulation has found: each fault in the smallest fleet that
+// shows it. These fleets read their store every hour.
 
 // atBounds returns a policy at its bounds.
 func atBounds() fleetkey.Config {
 	cfg := tightPolicy(30 * day)
-	cfg.Issuer, cfg.Logger = issuer, config().Logger
+	cfg.Rotation.Announce -= 2 * (cfg.RefreshEvery - time.Hour)
+	cfg.RefreshEvery = time.Hour
 	return cfg
 }
 
-// An announcement that is rolled back just before it takes effect: an instance
-// that hears of it early must still trust the key, since one that hears of it
-// late has signed with it.
+func start(t *testing.T, ahead time.Duration, store fleetkey.KeyStore) *fleetkey.Signer {
+	t.Helper()
+	return testkit.StartBy(t, testkit.Off(ahead), store, atBounds())
+}
+
+// An announcement is rolled back just before it takes effect. An instance that learns it
+// early must still trust the key, since one that learns it late has signed with it.
 func TestFoundRollbackBeforeActivation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		early, late := startBy(t, off(0), store, atBounds()), startBy(t, off(0), store.Open(), atBounds())
+		early, late := start(t, 0, store), start(t, 0, store.Open())
 		_, before := store.Content()
 		require.NoError(t, early.Rotate(t.Context()))
 		require.NoError(t, late.Refresh(t.Context()))
@@ -39,25 +45,25 @@ func TestFoundRollbackBeforeActivation(t *testing.T) {
 		require.NoError(t, early.Refresh(t.Context()))
 
 		time.Sleep(time.Until(begin.Add(time.Second)))
-		token := issue(t, late)
-		require.NotEqual(t, early.SigningKey().KeyID, kidOf(t, token), "late signs with the key that was rolled back")
-		accepts(t, token, early)
+		token := testkit.Issue(t, late)
+		require.NotEqual(t, early.SigningKey().KeyID, testkit.KeyID(token), "late signs with the key that was rolled back")
+		testkit.Accepts(t, token, early)
 		time.Sleep(time.Hour - time.Second)
-		accepts(t, token, early) // to its end
+		testkit.Accepts(t, token, early) // to its end
 	})
 }
 
-// An instance loses its store just before the slowest clock announces a key. On
-// the fastest clock it signs as long as it dares; the tokens must live on.
+// An instance loses its store just before the slowest clock announces a key. On the
+// fastest clock it signs as long as it dares, and its tokens must stay valid.
 func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		skew := atBounds().ClockSkew
 		store := fleetkeytest.NewStore()
-		writer := startBy(t, off(-skew), store, atBounds())
-		verifier, cutOff := startBy(t, off(skew), store.Open(), atBounds()), store.Open()
-		signer := startBy(t, off(skew), cutOff, atBounds())
+		writer := start(t, -skew, store)
+		verifier, cutOff := start(t, skew, store.Open()), store.Open()
+		signer := start(t, skew, cutOff)
 		read := time.Now()
-		cutOff.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		cutOff.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
 		require.NoError(t, writer.Rotate(t.Context()))
 		require.NoError(t, verifier.Refresh(t.Context()))
 
@@ -76,15 +82,15 @@ func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 		require.Less(t, time.Since(read), 4*time.Hour)
 		exp := time.Now().Add(skew + time.Hour - time.Second)
 		time.Sleep(time.Until(exp.Add(-2 * time.Second)))
-		accepts(t, token, verifier)
+		testkit.Accepts(t, token, verifier)
 	})
 }
 
-// A load that took long says what the store held when it began.
+// A load that took long shows what the store held when it began.
 func TestFoundSlowLoadIsOld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		s := startBy(t, off(0), store, atBounds())
+		s := start(t, 0, store)
 		begin := time.Now()
 		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: 20 * time.Second} })
 		require.NoError(t, s.Refresh(t.Context()))
@@ -92,50 +98,51 @@ func TestFoundSlowLoadIsOld(t *testing.T) {
 	})
 }
 
-// After a rollback, the first instance to notice announces a key again. The
-// others never see the bundle that was rolled back to, and must yet understand
-// that the key they miss was lost, not revoked.
+// After a rollback, the first instance to notice announces a key again. The others never
+// see the bundle that was rolled back to, and must still understand that the key was lost
+// and not revoked.
 func TestFoundRollbackAndAnnouncement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		first, second := startBy(t, off(0), store, atBounds()), startBy(t, off(0), store.Open(), atBounds())
+		first, second := start(t, 0, store), start(t, 0, store.Open())
 		_, before := store.Content()
 		old := second.SigningKey().KeyID
 		for second.SigningKey().KeyID == old { // until the second key signs
 			time.Sleep(time.Minute)
 		}
-		token := issue(t, second)
+		token := testkit.Issue(t, second)
 		store.RollBack(before)
 		require.NoError(t, first.Refresh(t.Context()))
 		synctest.Wait()
 		_, now := store.Content()
 		require.NotEqual(t, before, now, "a key was announced")
 		require.NoError(t, second.Refresh(t.Context()))
-		accepts(t, token, first, second)
+		testkit.Accepts(t, token, first, second)
 	})
 }
 
-// A revoked key that was announced: an instance that reads the store only when
-// the key would have begun, and another one was announced meanwhile, must not
-// take the loss for a rollback.
+// A key is revoked after its announcement. An instance that reads the store only when the
+// key would have begun, after another one was announced, must not mistake the loss for a
+// rollback.
 func TestFoundRevokedBeforeActivation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		operator, cutOff := startBy(t, off(0), store, atBounds()), store.Open()
-		late := startBy(t, off(0), cutOff, atBounds())
+		operator, cutOff := start(t, 0, store), store.Open()
+		late := start(t, 0, cutOff)
 		require.NoError(t, operator.Rotate(t.Context()))
 		require.NoError(t, late.Refresh(t.Context()))
-		cutOff.SetHook(fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		cutOff.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
 		status := operator.Status()
 		bundle, _ := store.Content()
-		thief := fleetkeytest.NewStore()
-		thief.Set(bundle)
+		keys, err := testkit.Keys(bundle)
+		require.NoError(t, err)
 		require.NoError(t, operator.Revoke(t.Context(), status.Keys[0].KeyID))
 		time.Sleep(time.Until(status.NextActivation.Add(-10 * time.Minute)))
-		stolen := signedBy(t, thief, status.Keys[0].KeyID)
-		accepts(t, stolen, late)
+		stolen, err := testkit.Forge(keys[0].Private, keys[0].ID, time.Now(), time.Now().Add(time.Minute))
+		require.NoError(t, err)
+		testkit.Accepts(t, stolen, late)
 		cutOff.SetHook(nil)
 		require.NoError(t, late.Refresh(t.Context()))
-		refuses(t, fleetkey.ErrUnknownKey, stolen, late, operator)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, late, operator)
 	})
 }

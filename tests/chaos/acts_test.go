@@ -1,4 +1,4 @@
-package fleetkey_test
+package chaos
 
 import (
 	"context"
@@ -7,18 +7,17 @@ import (
 	"slices"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// What the instances, the operators and the thieves of fleet_chaos_test.go do.
+// What the instances, the operators and the thieves do.
 
-// live is what an instance does all day.
-func (in *chaosSeat) live() {
+// live runs an instance.
+func (in *seat) live() {
 	rng := in.f.rng(in.id)
 	in.up(rng)
-	for in.f.pause(rng, in.f.plan.step) {
+	for in.f.pause(rng, betweenActs) {
 		switch n := rng.IntN(20); {
 		case n < 8:
 			in.issue(in.life.Load())
@@ -32,28 +31,28 @@ func (in *chaosSeat) live() {
 	}
 }
 
-func (in *chaosSeat) issue(life *chaosLife) {
+func (in *seat) issue(life *life) {
 	h, status := in.f.history, life.Status()
-	exp := time.Now().Add(in.offset + in.f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
-	raw, err := life.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ExpiresAt: exp})
+	exp := time.Now().Add(in.offset + policy.MaxTokenTTL).Truncate(time.Second)
+	raw, err := life.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", ExpiresAt: exp})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
 	case err == nil:
-		h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), exp, status.Version})
+		h.tokens = append(h.tokens, &token{raw, exp, status.Version})
 	case !time.Now().Add(in.offset).Before(exp):
 		h.beyond["a machine that stalled for the life of a token"]++
-	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > in.f.plan.longestOutage():
+	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > longestOutage:
 		h.beyond["an issuer out of touch for longer than Announce allows"]++
 	default:
 		h.faulty("an instance did not issue: %v", err)
 	}
 }
 
-// foreign brings a token of another fleet, that claims to be of this one.
-func (f *chaosFleet) foreign(rng *rand.Rand) {
-	exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
-	raw, err := f.others[rng.IntN(2)].Issue(context.Background(), fleetkey.Claims{Subject: "mallory", ExpiresAt: exp})
+// foreign brings a token of another fleet that names this one as its issuer.
+func (f *fleet) foreign(rng *rand.Rand) {
+	exp := time.Now().Add(policy.MaxTokenTTL).Truncate(time.Second)
+	raw, err := f.others[rng.IntN(2)].Issue(context.Background(), fleetkey.Claims{Subject: "mallory", ClientID: "web", ExpiresAt: exp})
 	h := f.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -65,12 +64,12 @@ func (f *chaosFleet) foreign(rng *rand.Rand) {
 		return
 	}
 	if len(h.chain) > 0 {
-		h.tokens = append(h.tokens, &chaosToken{raw, keyIDOf(raw), exp, h.current()})
+		h.tokens = append(h.tokens, &token{raw, exp, h.current()})
 	}
 }
 
 // verify checks one of the last tokens that any instance has issued.
-func (in *chaosSeat) verify(rng *rand.Rand) {
+func (in *seat) verify(rng *rand.Rand) {
 	h := in.f.history
 	h.mu.Lock()
 	n := len(h.tokens)
@@ -78,7 +77,7 @@ func (in *chaosSeat) verify(rng *rand.Rand) {
 		h.mu.Unlock()
 		return
 	}
-	v := chaosVerdict{token: h.tokens[n-1-rng.IntN(min(n, 25))]}
+	v := verdict{token: h.tokens[n-1-rng.IntN(min(n, 25))]}
 	h.mu.Unlock()
 	life := in.life.Load()
 	life.mu.Lock()
@@ -90,18 +89,13 @@ func (in *chaosSeat) verify(rng *rand.Rand) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.verdicts = append(h.verdicts, v)
-	if v.err == nil {
-		h.done["accepted"]++
-	} else {
-		h.done["refused"]++
-	}
+	h.done[map[bool]string{true: "accept", false: "reject"}[v.err == nil]]++
 }
 
-// restart restarts instances, one at a time. It belongs to the operators, since
-// an instance that acts has to be there.
-func (f *chaosFleet) restart() {
+// restart restarts instances, one at a time.
+func (f *fleet) restart() {
 	rng := f.rng(101)
-	for f.pause(rng, f.plan.restart) {
+	for f.pause(rng, betweenRestarts) {
 		in := f.seats[rng.IntN(len(f.seats))]
 		old := in.life.Load()
 		if old == nil {
@@ -110,15 +104,15 @@ func (f *chaosFleet) restart() {
 		if err := old.Close(); err != nil {
 			f.history.acted("close", err)
 		}
-		in.up(rng) // meanwhile the old one works on from memory
+		in.up(rng) // until then the old one works from memory
 		f.history.count("restart")
 	}
 }
 
 // operate does by hand what people do.
-func (f *chaosFleet) operate() {
+func (f *fleet) operate() {
 	rng := f.rng(102)
-	for f.pause(rng, f.plan.operate) {
+	for f.pause(rng, betweenOperations) {
 		s := f.seats[rng.IntN(len(f.seats))].life.Load()
 		if s == nil {
 			continue
@@ -146,14 +140,14 @@ func (f *chaosFleet) operate() {
 	}
 }
 
-func (h *chaosHistory) ask(kid string) {
+func (h *history) ask(kid string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.asked[kid] = true
 }
 
 // know checks that the instance that changed the set works by it at once.
-func (h *chaosHistory) know(keys []fleetkey.PublicKey, kid string, want bool) {
+func (h *history) know(keys []fleetkey.PublicKey, kid string, want bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if slices.ContainsFunc(keys, func(k fleetkey.PublicKey) bool { return k.KeyID == kid }) != want {
@@ -162,25 +156,23 @@ func (h *chaosHistory) know(keys []fleetkey.PublicKey, kid string, want bool) {
 }
 
 // steal has a thief sign with a key that was revoked just now.
-func (f *chaosFleet) steal(kid string) {
+func (f *fleet) steal(kid string) {
 	h := f.history
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.chain {
-		k := c.bundle[kid]
-		if k.private == nil {
+		k := c.keys[kid]
+		if !k.Signs() {
 			continue
 		}
-		exp := time.Now().Add(f.plan.cfg.MaxTokenTTL).Truncate(time.Second)
+		exp := time.Now().Add(policy.MaxTokenTTL).Truncate(time.Second)
 		for range 5 {
-			token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": issuer, "aud": issuer, "sub": "mallory", "iat": time.Now().Unix(), "exp": exp.Unix()})
-			token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
-			raw, err := token.SignedString(k.private)
+			raw, err := testkit.Forge(k.Private, kid, time.Now(), exp)
 			if err != nil {
 				h.faulty("a thief cannot sign: %v", err)
 				return
 			}
-			h.tokens = append(h.tokens, &chaosToken{raw, kid, exp, c.version})
+			h.tokens = append(h.tokens, &token{raw, exp, c.version})
 		}
 		return
 	}
