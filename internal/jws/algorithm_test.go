@@ -112,7 +112,7 @@ func rocaModulus(multipleOf int64) *big.Int {
 	return n
 }
 
-// TestWeakKeys: a key that anybody can sign for, or that is of no use here, is refused.
+// TestWeakKeys: a key that anybody can sign for is refused, as is one of an unknown kind.
 func TestWeakKeys(t *testing.T) {
 	curve := func(c elliptic.Curve) crypto.PublicKey { return &ecdsa.PublicKey{Curve: c} }
 	key := func(n *big.Int, e int) crypto.PublicKey { return &rsa.PublicKey{N: n, E: e} }

@@ -19,8 +19,8 @@ import (
 // go test -fuzz FuzzVerify -fuzztime 60s
 
 // FuzzVerify: golang-jwt with all its options on accepts every token that is accepted
-// here, and reads the same claims. Both texts are signed as they are, and raw is tried
-// as a token of its own.
+// here, and reads the same claims. header and payload are signed as they are; raw is a
+// whole token.
 func FuzzVerify(f *testing.F) {
 	p := newParty(f, "ES256")
 	f.Add(p.header(), payload(), p.good())
@@ -85,8 +85,8 @@ func requireSameClaims(t *testing.T, theirs jwt.MapClaims, ours *jws.Claims) {
 		[]string{ours.Issuer, ours.Subject, ours.ID, ours.ClientID, ours.Scope})
 }
 
-// FuzzHeader: an accepted header holds alg, kid and typ, each once and nothing else, for
-// a reader that knows nothing of this one.
+// FuzzHeader: an accepted header holds alg, kid and typ, each once and nothing else, also for
+// encoding/json.
 func FuzzHeader(f *testing.F) {
 	p := newParty(f, "ES256")
 	f.Add(p.header())

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,20 +123,18 @@ func (p *party) keyfunc(t *jwt.Token) (any, error) {
 // changed returns a JSON object: the members of base, with changes as pairs of a name
 // and a raw value. An empty value removes a member; a name that base lacks is added.
 func changed(base []string, changes ...string) string {
-	members := append([]string(nil), base...)
-	for i := 0; i < len(changes); i += 2 {
-		at := len(members)
-		for j := 0; j < len(members); j += 2 {
-			if members[j] == changes[i] {
-				at = j
-			}
+	members := slices.Clone(base)
+	for change := range slices.Chunk(changes, 2) {
+		i := 0
+		for i < len(members) && members[i] != change[0] {
+			i += 2
 		}
-		members = append(members[:at:at], append([]string{changes[i], changes[i+1]}, members[min(at+2, len(members)):]...)...)
+		members = slices.Replace(members, i, min(i+2, len(members)), change...)
 	}
 	var out []string
-	for i := 0; i < len(members); i += 2 {
-		if members[i+1] != "" {
-			out = append(out, fmt.Sprintf(`"%s":%s`, members[i], members[i+1]))
+	for member := range slices.Chunk(members, 2) {
+		if member[1] != "" {
+			out = append(out, `"`+member[0]+`":`+member[1])
 		}
 	}
 	return "{" + strings.Join(out, ",") + "}"
