@@ -171,3 +171,11 @@ func TestNames(t *testing.T) {
 		assert.EqualError(t, jws.CheckKeyID(kid), fmt.Sprintf("the kid has %d bytes, and is not 1 to 128 printable ASCII characters without quotes and backslashes", len(kid)))
 	}
 }
+
+// TestSplit: it is not left to the readers of the segments to find that one is absent.
+func TestSplit(t *testing.T) {
+	for _, token := range []string{"", ".", "..", "A", "AA.AA", ".AA.AA", "AA..AA", "AA.AA."} {
+		_, err := jws.Split(token)
+		assert.EqualError(t, err, "token is malformed: not three base64url segments", token)
+	}
+}

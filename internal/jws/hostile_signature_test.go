@@ -95,8 +95,12 @@ func badSignatures(p *party) []hostile {
 		{"another spelling of the payload", parts[0] + "." + b64(payload()+" ") + "." + parts[2], jws.ErrBadSignature},
 		{"expired and badly signed", withSignature(p.sign(p.header(), payload("exp", "1")), signature), jws.ErrBadSignature},
 		{"no JSON and badly signed", withSignature(p.sign(p.header(), "{"), signature), jws.ErrBadSignature},
-		{"no base64 and badly signed", parts[0] + ".A." + parts[2], jws.ErrBadSignature},
 	}
+	// A payload that is not base64url is refused at once; one that is not canonical, only
+	// once the signature is right.
+	inPlace := func(payload string) string { return parts[0] + "." + payload + "." + parts[2] }
+	rows = append(rows, each("not canonical and badly signed", jws.ErrBadSignature, inPlace, "A", "Z", "a", "z", "0", "9", "-", "_")...)
+	rows = append(rows, each("no base64url and badly signed", jws.ErrMalformed, inPlace, "@", "[", "`", "{", "/", ":", ",", "^")...)
 	for name, bad := range map[string][]byte{
 		"first bit": flip(0), "middle bit": flip(size / 2), "last bit": flip(size - 1),
 		"zero": make([]byte, size), "all ones": []byte(strings.Repeat("\xff", size)),
