@@ -59,9 +59,10 @@ func TestSign(t *testing.T) {
 	require.Error(t, err, "a key of another kind")
 	es256, err := jws.AlgorithmNamed("ES256")
 	require.NoError(t, err)
-	broken := &ecdsa.PrivateKey{PublicKey: es.private.(*ecdsa.PrivateKey).PublicKey, D: new(big.Int)}
-	_, err = jws.Sign(es256, broken, "e30", nil)
-	require.Error(t, err, "a key that cannot sign")
+	broken := *newParty(t, "ES384").private.(*ecdsa.PrivateKey)
+	broken.PublicKey = es.private.(*ecdsa.PrivateKey).PublicKey
+	_, err = jws.Sign(es256, &broken, "e30", nil)
+	require.Error(t, err, "halves of two keys")
 }
 
 // acceptsAll is what a hostile or careless dependency may put into golang-jwt's
