@@ -2,7 +2,6 @@ package fleetkey_test
 
 import (
 	"crypto"
-	"encoding/base64"
 	"encoding/json"
 	"os"
 	"slices"
@@ -11,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
@@ -19,10 +17,9 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// The fuzz targets compare with readers written by others. Those of tokens and
-// key sets are here, those of other input in fuzz_input_test.go and
-// fuzz_internal_test.go; FuzzParseBundle and FuzzSettings are beside the tests of
-// what they read. Run one with: go test -fuzz FuzzVerify -fuzztime 60s
+// The fuzz targets compare with readers written by others. That of key sets is here,
+// those of other input are in fuzz_input_test.go; FuzzSettings is beside the tests of
+// what it reads. Run one with: go test -fuzz FuzzJWKS -fuzztime 60s
 
 // fixedParty has the same key in every process, so that a token that one has
 // found is signed for all.
@@ -33,60 +30,6 @@ func fixedParty(t testing.TB) *party {
 	store := fleetkeytest.NewStore()
 	store.Set(bundle)
 	return openParty(t, store, testConfig())
-}
-
-// FuzzVerify: what Verify accepts, golang-jwt with all its options on accepts
-// too, and reads the same claims. Both texts are signed as they are, and raw is
-// tried as a token of its own.
-func FuzzVerify(f *testing.F) {
-	p := fixedParty(f)
-	f.Add(p.header(), payload(), p.good())
-	f.Add(p.header("typ", `"application/AT+jwt"`), payload("aud", `["x","`+otherAPI+`"]`, "x", `{"y":[1e999,"\ud83d\ude00"]}`), p.good()+".")
-	f.Add(p.header(), payload("jti", `"j"`, "client_id", `"c"`, "scope", `"read write"`, "nbf", unix(0)), "")
-	f.Add(p.header(), payload("jti", `"\u006a"`, "client_id", `""`, "scope", `["read","write"]`), "..")
-	f.Add(p.header("crit", `["exp"]`), payload("exp", unix(time.Minute)+".5", "iat", "17776368E2", "nbf", "0"), strings.Replace(p.good(), ".", "\n.", 1))
-	f.Add(p.header("alg", `"none"`), payload("Sub", `"root"`), "eyJhbGciOiJub25lIn0.e30.")
-	for _, group := range slices.Concat(hostileToAny, []func(*party) []hostile{badSignatures}) {
-		for _, row := range group(p) {
-			f.Add(segmentText(row.token, 0), segmentText(row.token, 1), row.token[:min(len(row.token), 1<<15)])
-		}
-	}
-	options := jwt.WithJSONNumber() // else golang-jwt refuses what float64 cannot hold
-	f.Fuzz(func(t *testing.T, header, payload, raw string) {
-		for _, text := range []string{p.sign(header, payload), raw} {
-			token, err := p.Verify(t.Context(), text)
-			if err != nil {
-				require.Nil(t, token)
-				continue
-			}
-			claims := jwt.MapClaims{}
-			other := parser("ES256", noon)
-			options(other)
-			_, err = other.ParseWithClaims(text, claims, p.Keyfunc)
-			require.NoError(t, err, "golang-jwt refuses %q", text)
-
-			requireSameClaims(t, claims, token)
-			var ours map[string]jsontext.Value
-			require.NoError(t, token.Decode(&ours))
-			require.Len(t, ours, len(claims), "one of them takes two names for one")
-			for name, value := range ours {
-				dec := json.NewDecoder(strings.NewReader(string(value)))
-				dec.UseNumber()
-				var same any
-				require.NoError(t, dec.Decode(&same))
-				require.Equal(t, claims[name], same)
-			}
-		}
-	})
-}
-
-// segmentText is a part of a token, decoded as far as it can be.
-func segmentText(token string, n int) string {
-	if parts := strings.Split(token, "."); n < len(parts) && len(parts[n]) < 1<<15 {
-		text, _ := base64.RawURLEncoding.DecodeString(parts[n])
-		return string(text)
-	}
-	return ""
 }
 
 // requireSameClaims: each claim that a Token gives is what golang-jwt has read.
@@ -116,35 +59,6 @@ func requireSameClaims(t *testing.T, claims jwt.MapClaims, token *fleetkey.Token
 	for _, scope := range scopes {
 		require.Equal(t, scope != "", token.HasScope(scope))
 	}
-}
-
-// FuzzHeader: a header that is accepted says alg, kid and typ, each once and
-// nothing else, to a reader that knows nothing of this one.
-func FuzzHeader(f *testing.F) {
-	p := fixedParty(f)
-	f.Add(p.header())
-	f.Add(changed(nil, "typ", `"application/at+jwt"`, "kid", `"`+p.kid+`"`, "alg", `"ES256"`))
-	f.Add(p.header("x5t", `"x"`))
-	f.Add(p.header("Alg", `"none"`))
-	f.Add(p.header("typ", `"appl\u0130cation/at+jwt"`))
-	for _, group := range hostileToAny {
-		for _, row := range group(p) {
-			f.Add(segmentText(row.token, 0))
-		}
-	}
-	f.Fuzz(func(t *testing.T, header string) {
-		_, err := p.Verify(t.Context(), p.sign(header, payload()))
-		if err != nil {
-			return
-		}
-		members := map[string]string{}
-		require.NoError(t, json.Unmarshal([]byte(header), &members))
-		require.Len(t, members, 3)
-		require.Equal(t, "ES256", members["alg"])
-		require.Equal(t, p.kid, members["kid"])
-		require.Contains(t, []string{"at+jwt", "application/at+jwt"}, strings.ToLower(members["typ"]))
-		require.Equal(t, 6, strings.Count(strings.ReplaceAll(header, `\"`, ""), `"`)/2, "three names, three texts")
-	})
 }
 
 // An entry is a certificate of a random set, with a private key if it signs.
