@@ -189,9 +189,9 @@ func TestWhoGoes(t *testing.T) {
 		"the one seen least of those in use":         {[]old{{0, 1, false}, inUse, inUse, inUse, inUse, inUse, inUse}, 0, 6, true},
 		"a large one, for a small one":               {[]old{{maxSize - 500, 0, false}}, 500, 0, true},
 		"one in use, for a large one":                {[]old{{maxSize / 2, 1, false}, {maxSize / 4, 2, false}}, maxSize / 2, 1, true},
-		"all that nobody uses, for the largest":      {[]old{{0, 0, false}, {0, 0, false}, {0, 0, false}, {0, 0, false}}, maxSize - 200, 0, true},
+		"all that nobody uses, for the largest":      {[]old{{0, 0, false}, {0, 0, false}, {0, 0, false}, {0, 0, false}}, maxSize - 110, 0, true},
 		"the expired and the unused, for a large one": {
-			[]old{{maxSize / 2, 3, true}, {maxSize / 4, 0, false}, {maxSize / 8, 1, false}}, maxSize / 2, 1, true},
+			[]old{{maxSize / 2, 3, true}, {maxSize / 4, 0, false}, {maxSize/2 - 400, 1, false}}, maxSize / 2, 1, true},
 		"nobody, where two in use would have to": {[]old{inUse, inUse, inUse, inUse, inUse, inUse, inUse}, maxSize / 2, 7, false},
 		"nobody, for what is too large":          {[]old{{0, 0, false}}, maxSize, 1, false},
 	} {
