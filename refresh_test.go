@@ -2,12 +2,10 @@ package fleetkey_test
 
 import (
 	"context"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -38,31 +36,6 @@ func TestRefresh(t *testing.T) {
 		accepts(t, issue(t, a), a, b)
 		bundle, _ := store.Content()
 		require.Equal(t, "garbage", string(bundle), "and never overwritten")
-	})
-}
-
-// The bounds of Config count on a load each RefreshEvery, also after failures.
-func TestRefreshIsNeverLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		var loads []time.Time
-		store.SetHook(func(fleetkeytest.Call) (f fleetkeytest.Fault) {
-			if loads = append(loads, time.Now()); len(loads) > 100 {
-				f.Err = fleetkey.ErrUnavailable
-			}
-			return f
-		})
-		start(t, store, config())
-		time.Sleep(20 * time.Hour)
-		synctest.Wait()
-		require.Greater(t, len(loads), 240)
-		waits := map[time.Duration]bool{}
-		for i, at := range loads[1:] {
-			wait := at.Sub(loads[i])
-			require.LessOrEqual(t, wait, 5*time.Minute)
-			waits[wait] = true
-		}
-		require.Greater(t, len(waits), 200, "a fleet does not read in step")
 	})
 }
 
@@ -101,42 +74,17 @@ func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3,
 	}
 }
 
-func TestUnknownKeyIsLookedFor(t *testing.T) {
+// TestUnknownKey: Verify looks for the key of a token that it does not know. A flood of
+// such tokens costs the store little, and those of known keys nothing.
+func TestUnknownKey(t *testing.T) { // L2
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		s := start(t, store, config())
 		store.Set(foreignBundle(t, config()))
-		fresh := start(t, store.Open(), config())
-		accepts(t, issue(t, fresh), s)
-	})
-}
+		honest := issue(t, start(t, store.Open(), config()))
+		accepts(t, honest, s)
 
-func TestUnknownKeyBurstSharesOneLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		store.Set(foreignBundle(t, config()))
-		token := issue(t, start(t, store.Open(), config()))
-		before := store.Loads()
-		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Second} })
-		var wg sync.WaitGroup
-		for range 50 {
-			wg.Go(func() {
-				_, err := s.Verify(t.Context(), token)
-				assert.NoError(t, err)
-			})
-		}
-		wg.Wait()
-		require.Equal(t, 1, store.Loads()-before)
-	})
-}
-
-func TestUnknownKeyFlood(t *testing.T) { // L2
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
 		junk := issue(t, start(t, fleetkeytest.NewStore(), config()))
-		honest := issue(t, s)
 		before, begin := store.Loads(), time.Now()
 		for time.Since(begin) < time.Minute {
 			refuses(t, fleetkey.ErrUnknownKey, junk, s)
@@ -147,18 +95,12 @@ func TestUnknownKeyFlood(t *testing.T) { // L2
 		}
 		require.LessOrEqual(t, store.Loads()-before, 7)
 		require.GreaterOrEqual(t, store.Loads()-before, 5, "and the store is asked all the same")
-	})
-}
 
-func TestUnknownKeyWhileTheStoreHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := start(t, store, config())
-		junk := issue(t, start(t, fleetkeytest.NewStore(), config()))
 		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
+		time.Sleep(10 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		begin := time.Now()
+		begin = time.Now()
 		_, err := s.Verify(ctx, junk)
 		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 		require.Equal(t, time.Second, time.Since(begin), "ctx bounds the wait")

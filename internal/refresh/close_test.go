@@ -15,7 +15,9 @@ import (
 func TestClose(t *testing.T) {
 	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Hour
-		s.report = func(_, after refresh.State, _ time.Duration) { t.Error("closing is not the source's failure", after.Err) }
+		s.report = func(_, after refresh.State, _ time.Duration) {
+			t.Error("closing is not the source's failure", after.Err)
+		}
 		s.then = func() { t.Error("nothing follows") }
 		waiting := make(chan error, 3)
 		for range 2 { // on the load that runs, and on the next
