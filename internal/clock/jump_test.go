@@ -58,15 +58,3 @@ func TestWatch(t *testing.T) {
 		})
 	}
 }
-
-// A wall clock that is set back shows in its wall reading only.
-func TestWatchReadsTheWall(t *testing.T) {
-	start := time.Now()
-	f := &fake{wall: start}
-	w := clock.NewWatch(f)
-	w.Look(time.Minute, time.Hour)
-	f.wall, f.monotonic = start.Add(2*time.Hour).Round(0), 2*time.Hour
-	jump, trusted := w.Look(time.Minute, time.Hour)
-	assert.Zero(t, jump)
-	assert.True(t, trusted)
-}

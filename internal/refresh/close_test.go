@@ -42,20 +42,9 @@ func TestClose(t *testing.T) {
 		require.ErrorIs(t, r.Refresh(context.Background()), refresh.ErrClosed)
 		require.ErrorIs(t, r.Lock(context.Background()), refresh.ErrClosed)
 		require.False(t, r.Look(context.Background()))
-		time.Sleep(2 * every)
+		sleep(2 * every)
 		require.Len(t, s.loads, 1)
 		require.Zero(t, r.State().Bad)
-	})
-}
-
-// TestCloseIdle closes a Refresher that does nothing.
-func TestCloseIdle(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		r.Close()
-		require.ErrorIs(t, r.Refresh(context.Background()), refresh.ErrClosed)
-		require.False(t, r.Look(context.Background()))
-		require.ErrorIs(t, r.Lock(context.Background()), refresh.ErrClosed)
-		require.Empty(t, s.loads)
 	})
 }
 
@@ -71,21 +60,6 @@ func TestCloseWaitsForADeafLoad(t *testing.T) {
 		require.ErrorIs(t, <-waiting, refresh.ErrClosed)
 		require.Equal(t, time.Minute, time.Since(begin))
 		require.Zero(t, r.State().Good)
-	})
-}
-
-// TestLock: nothing is loaded while somebody else uses the source.
-func TestLock(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		require.NoError(t, r.Lock(t.Context()))
-		require.ErrorIs(t, r.Lock(canceled()), context.Canceled)
-		done := make(chan error)
-		go func() { done <- r.Refresh(t.Context()) }()
-		time.Sleep(time.Minute)
-		require.Empty(t, s.loads)
-		r.Unlock()
-		require.NoError(t, <-done)
-		require.Len(t, s.loads, 1)
 	})
 }
 

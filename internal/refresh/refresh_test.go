@@ -71,7 +71,7 @@ func (s *source) waits() (waits []time.Duration) {
 
 func TestTimer(t *testing.T) {
 	start(t, nil, func(t *testing.T, s *source, _ *refresh.Refresher) {
-		time.Sleep(1000 * every)
+		sleep(1000 * every)
 		distinct, sum := map[time.Duration]bool{}, time.Duration(0)
 		for _, wait := range s.waits() {
 			require.LessOrEqual(t, wait, every, "never late")
@@ -91,10 +91,10 @@ func TestRefresh(t *testing.T) {
 		s.err = errDown
 		require.ErrorIs(t, r.Refresh(t.Context()), errDown)
 		s.err = nil
-		time.Sleep(time.Second)
+		sleep(time.Second)
 		require.NoError(t, r.Refresh(t.Context()))
 		before := len(s.loads)
-		time.Sleep(every * 89 / 100)
+		sleep(every * 89 / 100)
 		require.Len(t, s.loads, before, "the timer starts anew")
 	})
 }
@@ -134,11 +134,12 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// TestTimerServesARequest lets the timer and a request come at the same moment.
-func TestTimerServesARequest(t *testing.T) {
+// TestLock: nothing is loaded while somebody else uses the source.
+func TestLock(t *testing.T) {
 	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.NoError(t, r.Lock(t.Context()))
-		time.Sleep(every) // the timer's flight waits
+		require.ErrorIs(t, r.Lock(canceled()), context.Canceled)
+		sleep(every) // the timer's flight waits
 		require.Empty(t, s.loads)
 		done := make(chan error)
 		go func() { done <- r.Refresh(t.Context()) }()
@@ -154,19 +155,19 @@ func TestLook(t *testing.T) {
 	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.True(t, r.Look(t.Context()))
 		require.False(t, r.Look(t.Context()), "too soon")
-		time.Sleep(10*time.Second - 1)
+		sleep(10*time.Second - 1)
 		require.False(t, r.Look(t.Context()), "still too soon")
 		require.Len(t, s.loads, 1)
-		time.Sleep(1)
+		sleep(1)
 		require.True(t, r.Look(t.Context()))
-		time.Sleep(10 * time.Second)
+		sleep(10 * time.Second)
 		s.err = errDown
 		require.False(t, r.Look(t.Context()), "it failed")
 		require.Len(t, s.loads, 3)
 		before, begin := len(s.loads), time.Now()
 		for time.Since(begin) < time.Minute { // a flood, while the source is down
 			r.Look(t.Context())
-			time.Sleep(50 * time.Millisecond)
+			sleep(50 * time.Millisecond)
 		}
 		require.LessOrEqual(t, len(s.loads)-before, 8) // six, and the timer after failures
 	})
@@ -184,7 +185,7 @@ func TestLookJoins(t *testing.T) {
 		require.Equal(t, time.Second, time.Since(begin))
 		require.Len(t, s.loads, loads+1)
 
-		time.Sleep(10 * time.Second)
+		sleep(10 * time.Second)
 		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
 		synctest.Wait()
 		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
@@ -217,7 +218,7 @@ func TestLookBoundsTheWaiting(t *testing.T) {
 			}
 		}
 		require.Equal(t, 1000, found)
-		time.Sleep(10 * time.Second)
+		sleep(10 * time.Second)
 		require.True(t, r.Look(t.Context()), "and there is room again")
 	})
 }
@@ -228,7 +229,7 @@ func TestBackOff(t *testing.T) {
 		var told []time.Duration
 		s.report = func(_, _ refresh.State, wait time.Duration) { told = append(told, wait) }
 		require.Error(t, r.Refresh(t.Context()))
-		time.Sleep(6 * every)
+		sleep(6 * every)
 		want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, every, every}
 		for i, wait := range want {
 			require.Equal(t, wait, told[i], "failure %d", i+1)
@@ -292,6 +293,12 @@ func TestThen(t *testing.T) {
 		synctest.Wait()
 		require.Equal(t, 1, thens, "nothing follows a failure")
 	})
+}
+
+// sleep returns when everything that is due by then has been done.
+func sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
 }
 
 func canceled() context.Context {
