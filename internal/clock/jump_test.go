@@ -38,7 +38,7 @@ func TestWatch(t *testing.T) {
 		"back": {{0, -limit - 1, -limit - 1, false}, {distrust, 0, 0, true}},
 		"there and back": {
 			{time.Second, 2 * limit, 2 * limit, false},
-			{distrust - 1, -2 * limit, -2 * limit, false}, // distrusted anew
+			{distrust - 1, -2 * limit, -2 * limit, false}, // distrusted again
 			{distrust - 1, 0, 0, false},
 			{1, 0, 0, true}},
 		"asleep, with a monotonic clock that stands still": {{0, 8 * time.Hour, 8 * time.Hour, false}},

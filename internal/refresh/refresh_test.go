@@ -95,7 +95,7 @@ func TestRefresh(t *testing.T) {
 		require.NoError(t, r.Refresh(t.Context()))
 		before := len(s.loads)
 		sleep(every * 89 / 100)
-		require.Len(t, s.loads, before, "the timer starts anew")
+		require.Len(t, s.loads, before, "the timer starts again")
 	})
 }
 
@@ -245,7 +245,7 @@ func TestBackOff(t *testing.T) {
 		require.Equal(t, every, told[len(told)-1])
 		s.err = errDown
 		require.Error(t, r.Refresh(t.Context()))
-		require.Equal(t, 10*time.Second, told[len(told)-1], "it begins anew")
+		require.Equal(t, 10*time.Second, told[len(told)-1], "it begins again")
 	})
 }
 

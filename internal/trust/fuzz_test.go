@@ -32,7 +32,7 @@ func withDates(t *testing.T, k *keyset.Key, begin, end time.Time, signs bool) *k
 	return made
 }
 
-// trustedAtNoon works out anew what the schedule means: a key is trusted to its
+// trustedAtNoon works out again what the schedule means: a key is trusted to its
 // end, and no longer than a day after another one took over.
 func trustedAtNoon(keys []*keyset.Key) (kids []string) {
 	for i, k := range keys {
@@ -67,7 +67,7 @@ func TestTwoKeysOfOneSecond(t *testing.T) {
 	}
 }
 
-// FuzzJWKS: whatever the set, go-jose reads exactly the keys that are trusted
+// FuzzJWKS: for any set, go-jose reads exactly the keys that are trusted
 // now. Each byte is a key: its kind, its private half and its dates.
 func FuzzJWKS(f *testing.F) {
 	var pool []*keyset.Key
