@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // TestFIPS140: every algorithm works in Go's FIPS 140-3 mode, also where it
@@ -75,7 +76,7 @@ func TestFIPS140Skips(t *testing.T) {
 func liveByFIPS(t *testing.T, alg string) {
 	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
 	open := func() *fleetkey.Signer {
-		s, err := fleetkey.NewSigner(at(noon), fleetkey.NewFileStore(path), testConfig(func(c *fleetkey.Config) { c.Algorithm = alg }))
+		s, err := fleetkey.NewSigner(testkit.At(noon), fleetkey.NewFileStore(path), testConfig(func(c *fleetkey.Config) { c.Algorithm = alg }))
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, s.Close()) })
 		return s

@@ -1,15 +1,12 @@
 package fleetkey_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +16,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file tests the three HTTP handlers as a client sees them.
@@ -126,8 +124,8 @@ func TestJWKSIsNeverEmpty(t *testing.T) {
 }
 
 func TestDiscovery(t *testing.T) {
-	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = issuer + "/tenant/" })
-	given := map[string]any{"token_endpoint": issuer + "/token", "subject_types_supported": nil, "response_types_supported": []string{"none"}, "issuer": issuer + "/tenant/"}
+	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = testkit.Issuer + "/tenant/" })
+	given := map[string]any{"token_endpoint": testkit.Issuer + "/token", "subject_types_supported": nil, "response_types_supported": []string{"none"}, "issuer": testkit.Issuer + "/tenant/"}
 	h := p.Discovery(given)
 	given["token_endpoint"] = "changed afterwards"
 	answer := ask(h, "GET")
@@ -136,7 +134,7 @@ func TestDiscovery(t *testing.T) {
 	var document map[string]any
 	require.NoError(t, json.Unmarshal(body(t, answer), &document))
 	assert.Equal(t, map[string]any{
-		"issuer": issuer + "/tenant/", "jwks_uri": issuer + "/tenant/.well-known/jwks.json", "token_endpoint": issuer + "/token",
+		"issuer": testkit.Issuer + "/tenant/", "jwks_uri": testkit.Issuer + "/tenant/.well-known/jwks.json", "token_endpoint": testkit.Issuer + "/token",
 		"response_types_supported":              []any{"none"}, // and nil left one out
 		"id_token_signing_alg_values_supported": []any{"ES256", "RS256"},
 	}, document)
@@ -149,7 +147,7 @@ func TestDiscovery(t *testing.T) {
 	assert.Equal(t, "https://cdn.example/keys", document["jwks_uri"])
 
 	for _, bad := range []map[string]any{
-		{"issuer": issuer}, {"issuer": nil}, {"issuer": []string{issuer + "/tenant/"}}, {"x": make(chan int)}, {"x": func() {}}, {"x": map[string]any{"y": make(chan int)}},
+		{"issuer": testkit.Issuer}, {"issuer": nil}, {"issuer": []string{testkit.Issuer + "/tenant/"}}, {"x": make(chan int)}, {"x": func() {}}, {"x": map[string]any{"y": make(chan int)}},
 	} {
 		assert.Panics(t, func() { p.Discovery(bad) }, "%v", bad)
 	}
@@ -258,4 +256,43 @@ func TestFromContext(t *testing.T) {
 	assert.Equal(t, 403, ask(h, "GET", "Authorization", "Bearer "+p.good()).StatusCode)
 	assert.Equal(t, 200, ask(h, "GET", "Authorization", "Bearer "+p.sign(p.header(), payload("scope", `"read"`))).StatusCode)
 	assert.Equal(t, 1, seen)
+}
+
+// FuzzAuthorization: only one header, of the scheme Bearer with a token that
+// Verify accepts, opens the door (RFC 6750 section 2.1). What is refused gets a
+// challenge that holds nothing of the request.
+func FuzzAuthorization(f *testing.F) {
+	p := fixedParty(f)
+	token := p.sign(p.header(), payload("scope", `"read"`))
+	for _, seed := range []string{"", "Bearer", "Bearer ", "Bearer " + token, "bearer  " + token + " ", "Basic " + token, "Bearer\t" + token, "Bearer " + token + "," + token, " Bearer " + token, "DPoP " + token, "Bearer \x00"} {
+		f.Add(seed, "", false)
+		f.Add(seed, "Bearer "+token, true)
+	}
+	door := p.Require("read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, ok := fleetkey.FromContext(r.Context())
+		if !ok {
+			w.WriteHeader(http.StatusInternalServerError)
+		}
+	}))
+	f.Fuzz(func(t *testing.T, first, second string, both bool) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["Authorization"] = []string{first}
+		if both {
+			r.Header["Authorization"] = []string{first, second}
+		}
+		w := httptest.NewRecorder()
+		door.ServeHTTP(w, r)
+		scheme, raw, _ := strings.Cut(first, " ")
+		_, err := p.Verify(t.Context(), strings.Trim(raw, " "))
+		if w.Code == http.StatusOK {
+			require.False(t, both)
+			require.Equal(t, "bearer", strings.ToLower(scheme))
+			require.NoError(t, err)
+			return
+		}
+		require.True(t, both || err != nil || !strings.EqualFold(scheme, "bearer"), "a good token is refused: %q", first)
+		require.Contains(t, []int{400, 401}, w.Code)
+		require.Regexp(t, `^Bearer( error="[a-z_]+"(, error_description="the token is [a-z]+")?)?$`, w.Header().Get("WWW-Authenticate"))
+		require.Equal(t, http.StatusText(w.Code)+"\n", w.Body.String())
+	})
 }

@@ -53,11 +53,11 @@ type Role string
 
 // The roles of a key, in the order of its life.
 const (
-	RoleAnnounced Role = "announced" // published and trusted, does not sign yet
-	RoleSigning   Role = "signing"   // signs
-	RoleRetired   Role = "retired"   // replaced, but still trusted
-	RoleFormer    Role = "former"    // another system's, trusted
-	RoleGone      Role = "gone"      // no longer trusted; the next writer drops it
+	RoleAnnounced Role = trust.RoleAnnounced // published and trusted, does not sign yet
+	RoleSigning   Role = trust.RoleSigning   // signs
+	RoleRetired   Role = trust.RoleRetired   // replaced, but still trusted
+	RoleFormer    Role = trust.RoleFormer    // another system's, trusted
+	RoleGone      Role = trust.RoleGone      // no longer trusted; the next writer drops it
 )
 
 // Status reports the keys and the result of the last loads.
@@ -96,27 +96,13 @@ func (v *Verifier) Status() Status {
 	}
 	signing := current.Signing(now)
 	for _, k := range current.Keys {
-		info := KeyInfo{KeyID: k.ID, Algorithm: k.Alg.Name, Role: role(k, now, signing), TrustedUntil: k.Until}
+		info := KeyInfo{KeyID: k.ID, Algorithm: k.Alg.Name, Role: Role(k.Role(now, signing)), TrustedUntil: k.Until}
 		if k.Cert != nil {
 			info.NotBefore, info.NotAfter = k.Cert.NotBefore, k.Cert.NotAfter
 		}
 		status.Keys = append(status.Keys, info)
 	}
 	return status
-}
-
-func role(k *trust.Key, now time.Time, signing *trust.Key) Role {
-	switch {
-	case !k.Trusted(now):
-		return RoleGone
-	case k.Former || k.Source == nil:
-		return RoleFormer
-	case k == signing:
-		return RoleSigning
-	case k.Source.Private != nil && k.Cert.NotBefore.After(now):
-		return RoleAnnounced
-	}
-	return RoleRetired
 }
 
 // Warnings says in words what an operator should look at although tokens are issued and

@@ -18,6 +18,16 @@ type Token struct {
 	claims jws.Claims
 }
 
+// size returns about how many bytes the Token holds. Its strings are parts of the text,
+// except where that has escapes and in a scope joined from an array.
+func (t *Token) size() int {
+	size := 208 + len(t.claims.Text) + len(t.claims.Scope) + 16*cap(t.claims.Audience)
+	if strings.Contains(t.claims.Text, `\`) {
+		size += len(t.claims.Text)
+	}
+	return size
+}
+
 // Subject returns the sub claim: whom the token is about. It can be "" in a
 // token of another system only (see [Signer.Trust]).
 func (t *Token) Subject() string { return t.claims.Subject }

@@ -109,7 +109,7 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 	if !k.Until.IsZero() && k.Until.Before(until) {
 		until = k.Until
 	}
-	current.cache.Add(token, t, from, until, now)
+	current.cache.Add(token, t, t.size(), from, until, now)
 	return t, nil
 }
 

@@ -89,6 +89,31 @@ func FromKeys(keys []PublicKey, version string, now Moment) (*View, error) {
 // Trusted reports whether the key's tokens are accepted at a time.
 func (k *Key) Trusted(at time.Time) bool { return k.Until.IsZero() || at.Before(k.Until) }
 
+// What a key does at a moment of its life, in the order of its life. The root package
+// repeats and documents these roles.
+const (
+	RoleAnnounced = "announced"
+	RoleSigning   = "signing"
+	RoleRetired   = "retired"
+	RoleFormer    = "former"
+	RoleGone      = "gone"
+)
+
+// Role returns what the key does at a time, when another key, or this one, signs.
+func (k *Key) Role(now time.Time, signing *Key) string {
+	switch {
+	case !k.Trusted(now):
+		return RoleGone
+	case k.Former || k.Source == nil:
+		return RoleFormer
+	case k == signing:
+		return RoleSigning
+	case k.Source.Private != nil && k.Cert.NotBefore.After(now):
+		return RoleAnnounced
+	}
+	return RoleRetired
+}
+
 // index works out by which names the keys are found, and the JSON Web Key Set of those
 // that are trusted at a time.
 //
@@ -99,7 +124,6 @@ func (v *View) index(now time.Time) (err error) {
 	v.byName, v.byHeader = make(map[string]*Key), make(map[string]*Key)
 	var published []jose.JSONWebKey
 	for _, k := range v.Keys {
-		v.byHeader[k.Header] = k
 		trusted := k.Trusted(now)
 		if trusted && !k.Until.IsZero() && (v.changes.IsZero() || k.Until.Before(v.changes)) {
 			v.changes = k.Until
@@ -112,6 +136,9 @@ func (v *View) index(now time.Time) (err error) {
 			if trusted {
 				published = append(published, k.jwk(name))
 			}
+		}
+		if v.byName[k.ID] == k {
+			v.byHeader[k.Header] = k
 		}
 	}
 	if len(published) > 0 {
