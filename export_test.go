@@ -15,6 +15,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
+// NewCertMaker returns the maker of a signer's keys and certificates.
+func NewCertMaker(commonName string) keyset.Maker { return certMaker{commonName} }
+
 // NewSignerUnchecked is NewSigner without the bounds that keep tokens from being
 // rejected, so that the simulation can show what they are for.
 func NewSignerUnchecked(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
