@@ -113,13 +113,6 @@ func TestSchedule(t *testing.T) {
 				"2026-04-01 23:59:59": "b signs, trusted: b a",
 				"2026-04-02":          "b signs, trusted: b",
 			}},
-		"the retired key has lost its private half": { // and got a certificate that ends with its trust
-			[]string{"a: 2026-01-01 to 2026-04-02 (public)", "b: 2026-04-01"},
-			map[string]string{
-				"2026-03-31 23:59:59": "nobody signs, trusted: b a",
-				"2026-04-01":          "b signs, trusted: b a",
-				"2026-04-02":          "b signs, trusted: b",
-			}},
 		"a certificate without a private key, older than the fleet's own": { // is trusted to its end
 			[]string{"a: 2026-01-01", "x: 2020-01-01 to 2026-08-01 (public)"},
 			map[string]string{
@@ -133,9 +126,6 @@ func TestSchedule(t *testing.T) {
 				"2026-07-31": "a signs, trusted: x a",
 				"2026-08-01": "a signs, trusted: a",
 			}},
-		"nothing but a certificate": {
-			[]string{"x: 2026-02-01 (public)"},
-			map[string]string{"2026-03-01": "nobody signs, trusted: x"}},
 		"a certificate ends before its key is replaced": {
 			[]string{"a: 2026-01-01 to 2026-03-01", "b: 2026-04-01"},
 			map[string]string{
@@ -256,11 +246,7 @@ func TestKeyUsage(t *testing.T) {
 	} {
 		template := &x509.Certificate{NotBefore: day(t, "2026-01-01"), NotAfter: day(t, "2027-01-01"), KeyUsage: usage}
 		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), nil)
-		if allowed {
-			require.NoError(t, err, "%b", usage)
-		} else {
-			require.ErrorContains(t, err, "key usage", "%b", usage)
-		}
+		require.Equal(t, allowed, err == nil, "%b: %v", usage, err)
 	}
 }
 
@@ -285,13 +271,9 @@ func TestAlgorithmOfRSAKeys(t *testing.T) {
 
 func TestDatesOfACertificate(t *testing.T) {
 	a, begin := privateOf("a"), day(t, "2026-01-01")
-	for d, allowed := range map[time.Duration]bool{-time.Second: false, 0: false, time.Second: true} {
+	for d, want := range map[time.Duration]string{-time.Second: "not after its begin", 0: "not after its begin", time.Second: "<nil>"} {
 		template := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(d)}
 		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), nil)
-		if allowed {
-			require.NoError(t, err)
-		} else {
-			require.ErrorContains(t, err, "not after its begin")
-		}
+		require.Contains(t, fmt.Sprint(err), want)
 	}
 }
