@@ -127,7 +127,7 @@ func TestBundleByHand(t *testing.T) {
 			// The older forms of the key are rejected with the way out, and that way works.
 			forms := map[string][]string{"traditional": {"-traditional"}, "encrypted": {"-aes256", "-passout", "pass:secret"}}
 			if want == "EdDSA" {
-				delete(forms, "traditional") // there is none
+				delete(forms, "traditional") // Ed25519 has no such form
 			}
 			for name, form := range forms {
 				old := openssl(t, append([]string{"pkey", "-in", keyFile}, form...)...)

@@ -111,6 +111,7 @@ func TestDue(t *testing.T) {
 		{rotation, "2026-04-18", "b signs", dropped},
 		{[]string{"a: 2026-01-01", "x: 2025-01-01 to 2026-02-01 (public)"}, "2026-02-07 23:59:59", "", ""},
 		{[]string{"a: 2026-01-01", "x: 2025-01-01 to 2026-02-01 (public)"}, "2026-02-08", "a signs", dropped},
+		{[]string{"a: 2026-01-01", "x: 2026-01-15 to 2026-02-01 (public)"}, "2026-02-08", "a signs", dropped},
 		{[]string{"a: 2026-01-01", "x: 2025-01-01 (public)"}, "2026-02-08", "", ""}, // of another system, trusted still
 		// Both at once.
 		{rotation, "2026-06-29", "new ahead, b signs", announced},
@@ -128,15 +129,16 @@ func TestDue(t *testing.T) {
 // TestRetiredKeyKeepsItsTrust: the key without its private half is trusted for as long
 // as it would have been with it.
 func TestRetiredKeyKeepsItsTrust(t *testing.T) {
-	p := policy()
-	p.Retain += time.Millisecond // a certificate ends at whole seconds
-	next, _, err := schedule(t, "a: 2026-01-01", "b: 2026-04-01").Due(day(t, "2026-04-08"), p)
-	require.NoError(t, err)
-	a := find(next, "a")
-	require.Equal(t, day(t, "2026-04-11 00:00:01"), next.TrustEnd(a, p.Retain))
-	require.True(t, a.IsRetired())
-	require.False(t, find(next, "b").IsRetired())
-	require.Empty(t, next.Revoked())
+	for more, want := range map[time.Duration]string{0: "2026-04-11", time.Millisecond: "2026-04-11 00:00:01"} { // certificates end at whole seconds
+		p := policy()
+		p.Retain += more
+		next, _, err := schedule(t, "a: 2026-01-01", "b: 2026-04-01").Due(day(t, "2026-04-08"), p)
+		require.NoError(t, err)
+		require.Equal(t, day(t, want), next.TrustEnd(find(next, "a"), p.Retain))
+		require.True(t, find(next, "a").IsRetired())
+		require.False(t, find(next, "b").IsRetired())
+		require.Empty(t, next.Revoked())
+	}
 }
 
 func TestAnnouncedKeyWaits(t *testing.T) {
