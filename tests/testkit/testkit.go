@@ -116,3 +116,13 @@ func Fail(err error, ops ...fleetkeytest.Op) func(fleetkeytest.Call) fleetkeytes
 		return f
 	}
 }
+
+// Missing skips a test whose tool is not there, or fails it where FLEETKEY_REQUIRE=1
+// asks for everything. enable says what would make it run.
+func Missing(t testing.TB, what, enable string) {
+	t.Helper()
+	if os.Getenv("FLEETKEY_REQUIRE") == "1" {
+		t.Fatalf("%s is missing: %s", what, enable)
+	}
+	t.Skipf("skipped: %s is missing: %s", what, enable)
+}
