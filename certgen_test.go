@@ -177,7 +177,7 @@ func openssl(t *testing.T, args ...string) string {
 		if os.Getenv("FLEETKEY_REQUIRE") == "1" {
 			t.Fatal("needs openssl")
 		}
-		t.Skip("SKIPPED: needs openssl")
+		t.Skip("skipped: openssl is missing: apt-get install openssl")
 	}
 	out, err := exec.CommandContext(t.Context(), "openssl", args...).CombinedOutput()
 	require.NoError(t, err, "openssl %v: %s", args, out)
