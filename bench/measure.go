@@ -98,15 +98,6 @@ func allocations(op operation) float64 {
 	return math.Round(float64(after.Mallocs-before.Mallocs) / n)
 }
 
-// heap returns the bytes in use after a garbage collection.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what finalizers and pools kept goes with the second
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
-}
-
 func median(values []float64) float64 {
 	return quantile(values, 0.5)
 }
