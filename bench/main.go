@@ -22,13 +22,14 @@ import (
 type plan struct {
 	rounds int           // of which the median is taken
 	slice  time.Duration // that each contender runs for in a round
+	allocs int           // operations whose allocations are counted
 	starts int           // of a signer, for each store
 	load   loadPlan
 }
 
 var (
-	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, load: fullLoad}
-	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, load: quickLoad}
+	full  = plan{rounds: 41, slice: 20 * time.Millisecond, allocs: 200, starts: 21, load: fullLoad}
+	quick = plan{rounds: 3, slice: time.Millisecond, allocs: 10, starts: 3, load: quickLoad}
 )
 
 // sections are what can be measured, in the order of the page.
