@@ -29,7 +29,7 @@ define go_test
 	$(GO) run $(GOTESTSUM) --format standard-quiet --hide-summary skipped \
 		--ignore-non-json-output-lines --jsonfile bin/test.json --raw-command -- \
 		sh -c 'printf "%s\n" $(1) | xargs -P 2 -I{} $(GO) -C {} test -json $(RACE) $(TESTFLAGS) ./...' || status=$$?; \
-	sed -n 's/.*"Output":"[^"]*\(skipped: [^"\\]*\).*/\1/p' bin/test.json | sort | uniq -c; \
+	sed -n 's/.*"Output":"[^"'\'']*\(skipped: [^"\\]*\).*/\1/p' bin/test.json | sort | uniq -c; \
 	exit $$status
 endef
 
