@@ -20,6 +20,8 @@ GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 .PHONY: test check long test-all test-long fmt fmt-check lint vet vuln cover fuzz \
 	mutation fips example bench interop simulation clean
 
+MOTO = .venv/installed
+
 # The race detector needs a C compiler. Go turns cgo off where there is none.
 RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
@@ -34,7 +36,7 @@ define go_test
 endef
 
 # The tests of all modules but two. Tests whose tool is missing are skipped.
-test: .venv
+test: $(MOTO)
 	$(call go_test,$(QUICK))
 
 # Everything that must hold before a change is merged; no test is skipped.
@@ -52,21 +54,21 @@ long:
 	done
 
 test-all: export FLEETKEY_REQUIRE = 1
-test-all: .venv
+test-all: $(MOTO)
 	$(call go_test,$(MODULES))
 
 test-long: export FLEETKEY_REQUIRE = 1
 test-long: export FLEETKEY_LONG = 1
 test-long: TESTFLAGS = -timeout 3h
-test-long: .venv
+test-long: $(MOTO)
 	$(call go_test,$(MODULES))
 
 # An AWS emulator for the tests. Without Python 3 they are skipped.
-.venv: internal/moto/requirements.txt
+$(MOTO): internal/moto/requirements.txt
 	@if python3 -c 'import ensurepip, venv' 2>/dev/null; then \
-		python3 -m venv .venv && \
+		python3 -m venv --clear .venv && \
 		.venv/bin/python -m pip install -q --disable-pip-version-check -r internal/moto/requirements.txt && \
-		touch .venv || { rm -rf .venv; echo 'moto could not be installed' >&2; }; \
+		touch $@ || { rm -rf .venv; echo 'moto could not be installed' >&2; }; \
 	fi
 
 fmt:
@@ -92,7 +94,7 @@ vet:
 vuln:
 	@GO=$(GO) .ci/vuln $(MODULES)
 
-cover: .venv
+cover: $(MOTO)
 	$(GO) test -coverpkg=./... -coverprofile=cover.out ./...
 	$(GO) tool cover -func=cover.out | tail -n 1
 	@echo "$(GO) tool cover -html=cover.out shows the lines"
