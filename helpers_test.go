@@ -7,12 +7,10 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +18,6 @@ import (
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -194,60 +191,6 @@ func fixedParty(t testing.TB) *party {
 	store := fleetkeytest.NewStore()
 	store.Set(bundle)
 	return openParty(t, store, testConfig())
-}
-
-// FuzzVerify: what Verify accepts, golang-jwt with all its options on accepts
-// too, and reads the same claims. Both texts are signed as they are, and raw is
-// tried as a token of its own.
-func FuzzVerify(f *testing.F) {
-	p := fixedParty(f)
-	f.Add(p.header(), payload(), p.good())
-	f.Add(p.header("typ", `"application/AT+jwt"`), payload("aud", `["x","`+otherAPI+`"]`, "x", `{"y":[1e999,"\ud83d\ude00"]}`), p.good()+".")
-	f.Add(p.header(), payload("jti", `"j"`, "client_id", `"c"`, "scope", `"read write"`, "nbf", unix(0)), "")
-	f.Add(p.header(), payload("jti", `"\u006a"`, "client_id", `""`, "scope", `["read","write"]`), "..")
-	f.Add(p.header("crit", `["exp"]`), payload("exp", unix(time.Minute)+".5", "iat", "17776368E2", "nbf", "0"), strings.Replace(p.good(), ".", "\n.", 1))
-	f.Add(p.header("alg", `"none"`), payload("Sub", `"root"`), "eyJhbGciOiJub25lIn0.e30.")
-	for _, group := range slices.Concat(hostileToAny, []func(*party) []hostile{badSignatures}) {
-		for _, row := range group(p) {
-			f.Add(segmentText(row.token, 0), segmentText(row.token, 1), row.token[:min(len(row.token), 1<<15)])
-		}
-	}
-	options := jwt.WithJSONNumber() // else golang-jwt refuses what float64 cannot hold
-	f.Fuzz(func(t *testing.T, header, payload, raw string) {
-		for _, text := range []string{p.sign(header, payload), raw} {
-			token, err := p.Verify(t.Context(), text)
-			if err != nil {
-				require.Nil(t, token)
-				continue
-			}
-			claims := jwt.MapClaims{}
-			other := parser("ES256", noon)
-			options(other)
-			_, err = other.ParseWithClaims(text, claims, p.Keyfunc)
-			require.NoError(t, err, "golang-jwt refuses %q", text)
-
-			requireSameClaims(t, claims, token)
-			var ours map[string]jsontext.Value
-			require.NoError(t, token.Decode(&ours))
-			require.Len(t, ours, len(claims), "one of them takes two names for one")
-			for name, value := range ours {
-				dec := json.NewDecoder(strings.NewReader(string(value)))
-				dec.UseNumber()
-				var same any
-				require.NoError(t, dec.Decode(&same))
-				require.Equal(t, claims[name], same)
-			}
-		}
-	})
-}
-
-// segmentText is a part of a token, decoded as far as it can be.
-func segmentText(token string, n int) string {
-	if parts := strings.Split(token, "."); n < len(parts) && len(parts[n]) < 1<<15 {
-		text, _ := base64.RawURLEncoding.DecodeString(parts[n])
-		return string(text)
-	}
-	return ""
 }
 
 // requireSameClaims: each claim that a Token gives is what golang-jwt has read.

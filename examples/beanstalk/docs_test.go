@@ -17,8 +17,10 @@ import (
 func TestLogLines(t *testing.T) {
 	files, err := filepath.Glob("../../*.go")
 	require.NoError(t, err)
+	internal, err := filepath.Glob("../../internal/*/*.go")
+	require.NoError(t, err)
 	logged := map[string]bool{}
-	for _, file := range files {
+	for _, file := range append(files, internal...) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
