@@ -86,7 +86,7 @@ func TestIssueRefuses(t *testing.T) {
 		want   string
 	}{
 		"no subject":              {fleetkey.Claims{}, "neither Subject nor ClientID"},
-		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: testkit.Issuer + "/"}, `testkit.Issuer "https://id.example/" is not Config.Issuer`},
+		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: testkit.Issuer + "/"}, `issuer "https://issuer.example/" is not Config.Issuer`},
 		"empty audience":          {fleetkey.Claims{Subject: "a", Audience: []string{api, ""}}, "the audience holds an empty name"},
 		"ends as it begins":       {fleetkey.Claims{Subject: "a", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
 		"ends before it begins":   {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(-time.Hour)}, "ExpiresAt is not after IssuedAt"},

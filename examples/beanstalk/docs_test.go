@@ -24,7 +24,7 @@ func TestLogLines(t *testing.T) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
-		for _, m := range find(t, file, `Logger\.(Info|Warn|Error)\("([^"]*)"`) {
+		for _, m := range find(t, file, `[lL]ogger\.(Info|Warn|Error)\("([^"]*)"`) {
 			logged[strings.ToUpper(m[1])+" "+m[2]] = true
 		}
 	}

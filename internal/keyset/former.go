@@ -51,7 +51,7 @@ func (s *Set) Adopt(other *Set, now time.Time, p *Policy) (*Set, error) {
 		if s.Find(k.ID) != nil || slices.Contains(revoked, k.ID) || unused || !now.Before(end) {
 			continue
 		}
-		retired, err := p.retire(k, end)
+		retired, err := p.Retire(k, end)
 		if err != nil {
 			return nil, err
 		}

@@ -137,7 +137,7 @@ func (s *Set) tidy(now time.Time, p *Policy) (keys []*Key, why string, err error
 			continue
 		case k.Private != nil && successor != nil && now.Before(end) && !now.Before(successor.Cert.NotBefore.Add(patience)):
 			why = "dropped the private half of what no longer signs"
-			if k, err = p.retire(k, end); err != nil {
+			if k, err = p.Retire(k, end); err != nil {
 				return nil, "", err
 			}
 		}
@@ -155,9 +155,9 @@ const (
 	markRevokes = "revokes:"
 )
 
-// retire returns k without its private half, under a last certificate that it signs
+// Retire returns k without its private half, under a last certificate that it signs
 // for itself and that ends when its tokens do.
-func (p *Policy) retire(k *Key, end time.Time) (*Key, error) {
+func (p *Policy) Retire(k *Key, end time.Time) (*Key, error) {
 	end = end.Add(time.Second - 1) // the certificate's is truncated to seconds
 	cert, err := p.again(k, end, &url.URL{Scheme: markScheme, Opaque: markRetired})
 	if err != nil {
@@ -241,7 +241,7 @@ func (s *Set) settled(k *Key, now time.Time, p *Policy) *Key {
 	if k.Private == nil || successor == nil || successor.Cert.NotBefore.After(now) {
 		return k
 	}
-	retired, err := p.retire(k, end)
+	retired, err := p.Retire(k, end)
 	if err != nil { // a key that cannot sign a certificate is useless
 		return nil
 	}

@@ -215,8 +215,19 @@ func (d *driver) tokens(s *fleetkey.Signer) {
 	}
 	d.ask("Require", read, "Authorization", "Bearer "+good)
 	d.ask("Require", write, "Authorization", "Bearer "+good)
+	v := d.must(s, "Verifier").(*fleetkey.Verifier)
+	d.must(v, "Verify", good)
+	_, err = jwt.Parse(good, func(token *jwt.Token) (any, error) { return d.must(v, "Keyfunc", token), nil })
+	require.NoError(d.t, err)
+	d.fails(v, "Keyfunc", &jwt.Token{Header: map[string]any{"kid": "x"}})
+	d.ask("Verifier.Require", d.must(v, "Require").(func(http.Handler) http.Handler)(inner), "Authorization", "Bearer "+good+".")
+	d.ask("Verifier.Health", d.must(v, "Health").(http.Handler))
+	for _, method := range []string{"PublicKeys", "Status", "Refresh", "Close"} {
+		d.must(v, method)
+	}
 	time.Sleep(2 * time.Hour)
 	d.fails(s, "Verify", good) // it has expired
+	d.fails(v, "Verify", good)
 }
 
 // failures lets the store fail in every way, while a signer uses it and at a start.
@@ -234,6 +245,7 @@ func (d *driver) failures(alg string, p place, s *fleetkey.Signer) {
 		_, saving := d.do(p.store, "Save", bundle, version)
 		require.Error(d.t, errors.Join(loading, saving), name)
 		for _, call := range [][]any{{"Refresh"}, {"Rotate"}, {"Revoke", kid}} {
+			_, _ = d.do(s.Verifier(), "Refresh")
 			_, _ = d.do(s, call[0].(string), call[1:]...)
 			d.answers(s)
 		}
