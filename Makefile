@@ -1,59 +1,75 @@
-# The commands of everyday work. .ci/run and the workflow call them too.
+# The commands of everyday work; CONTRIBUTING.md explains them. .ci/run and the
+# workflows call them too.
 
 GO ?= go
 FUZZTIME ?= 2m
 
-# What needs more than the library does is a module of its own: the operators'
-# tool, examples, metrics, benchmarks, foreign clients, attacks.
 OTHERS = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 MODULES = . $(OTHERS)
+# Other JWT libraries take long to build, so make test leaves them to make check.
+QUICK = $(filter-out bench interop,$(MODULES))
+# What users build, and not only on Linux.
+SHIPPED = . cmd/fleetkey otelfleetkey
 
-# Pinned here, out of go.mod: a user of the library gets none of it.
+# Tools are pinned here and not in go.mod, so that users of the library do not
+# depend on them.
 GOLANGCI_LINT = github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GOTESTSUM = gotest.tools/gotestsum@v1.13.0
+GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 
-.PHONY: test secrets fips lint vet fmt fmt-check cover fuzz mutants long bench interop simulation clean
+.PHONY: test check long test-all test-long fmt fmt-check lint vet vuln cover fuzz \
+	mutation fips example bench interop simulation clean
 
-# Every test, with the race detector and an AWS emulator beside it, three modules
-# at a time. A test whose tools are missing fails here, where plain "go test ./..."
-# skips it.
-test: .venv
-	printf '%s\n' $(MODULES) | xargs -P 3 -I{} internal/moto/with-moto.sh $(GO) -C {} test -race ./...
+MOTO = .venv/installed
 
-# Every test again, without the race detector, to search all that they print for
-# every private key that any of their processes has made or read.
-secrets: .venv
-	$(GO) build -C hostile -o ../bin/leaktest ./leaktest
-	printf '%s\n' $(MODULES) | xargs -P 3 -I{} internal/moto/with-moto.sh $(CURDIR)/bin/leaktest -C {} ./...
+# The race detector needs a C compiler. Go turns cgo off where there is none.
+RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
 
-# The emulator, which with-moto.sh installs: first, since two at once would collide.
-.venv: internal/moto/requirements.txt
-	internal/moto/with-moto.sh true
-	touch .venv
+# Test the modules $(1), two at a time, and end with a list of what was skipped.
+define go_test
+	@mkdir -p bin; status=0; \
+	$(GO) run $(GOTESTSUM) --format standard-quiet --hide-summary skipped \
+		--ignore-non-json-output-lines --jsonfile bin/test.json --raw-command -- \
+		sh -c 'printf "%s\n" $(1) | xargs -P 2 -I{} $(GO) -C {} test -json $(RACE) $(TESTFLAGS) ./...' || status=$$?; \
+	sed -n 's/.*"Output":"[^"'\'']*\(skipped: [^"\\]*\).*/\1/p' bin/test.json | sort | uniq -c; \
+	exit $$status
+endef
 
-# The same code in Go's FIPS 140-3 mode, on and then enforced, without what takes
-# long and has no cryptography of ours in it. Enforced, the tests that compute SHA-1 or
-# use short HMAC keys themselves cannot run. On one processor, since no second
-# random generator can start in a synctest bubble. By -exec, since the mode is
-# not meant for the go command.
-NOT_FIPS = Simulation|Load_L[15]|FleetChaos|Soak|FileStore_|FleetThatMayNotWrite|AWSStoreNoRegion|Moto
-NOT_FIPS_ONLY = $(NOT_FIPS)|^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$|^TestLoad_L4_JWKSDuringReloads$$
-fips:
-	$(GO) test -exec 'env GODEBUG=fips140=on' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
-	$(GO) test -exec 'env GODEBUG=fips140=only' -cpu 1 -skip '$(NOT_FIPS_ONLY)' . ./fleetkeytest
+# The tests of all modules but two. Tests whose tool is missing are skipped.
+test: $(MOTO)
+	$(call go_test,$(QUICK))
 
-lint:
-	@set -e; for m in $(MODULES); do \
-		echo "golangci-lint in $$m"; \
-		(cd $$m && $(GO) run $(GOLANGCI_LINT) run ./...); \
+# Everything that must hold before a change is merged; no test is skipped.
+check:
+	@for step in fmt-check test-all fuzz vet lint vuln example; do \
+		echo "===== make $$step"; \
+		$(MAKE) --no-print-directory $$step FUZZTIME=3s || exit 1; \
 	done
 
-# The code for other systems is built from the same sources, so look at it too.
-vet:
-	@set -e; for os in linux darwin windows; do for m in $(MODULES); do \
-		echo "vet and build $$m for $$os"; \
-		GOOS=$$os $(GO) -C $$m vet ./...; \
-		GOOS=$$os $(GO) -C $$m build -o /dev/null ./...; \
-	done; done
+# What takes hours or half a gigabyte.
+long:
+	@for step in test-long fips mutation fuzz interop; do \
+		echo "===== make $$step"; \
+		$(MAKE) --no-print-directory $$step || exit 1; \
+	done
+
+test-all: export FLEETKEY_REQUIRE = 1
+test-all: $(MOTO)
+	$(call go_test,$(MODULES))
+
+test-long: export FLEETKEY_REQUIRE = 1
+test-long: export FLEETKEY_LONG = 1
+test-long: TESTFLAGS = -timeout 3h
+test-long: $(MOTO)
+	$(call go_test,$(MODULES))
+
+# An AWS emulator for the tests. Without Python 3 they are skipped.
+$(MOTO): internal/moto/requirements.txt
+	@if python3 -c 'import ensurepip, venv' 2>/dev/null; then \
+		python3 -m venv --clear .venv && \
+		.venv/bin/python -m pip install -q --disable-pip-version-check -r internal/moto/requirements.txt && \
+		touch $@ || { rm -rf .venv; echo 'moto could not be installed' >&2; }; \
+	fi
 
 fmt:
 	gofmt -l -w .
@@ -61,32 +77,59 @@ fmt:
 fmt-check:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "run make fmt for:"; echo "$$files"; exit 1; }
 
-cover:
-	internal/moto/with-moto.sh $(GO) test -coverpkg=./... -coverprofile=cover.out ./...
+lint:
+	@for m in $(MODULES); do \
+		echo "golangci-lint in $$m"; \
+		(cd $$m && $(GO) run $(GOLANGCI_LINT) run ./...) || exit 1; \
+	done
+
+# Each system builds files of its own.
+vet:
+	@for os in linux darwin windows; do for m in $(SHIPPED); do \
+		echo "vet and build $$m for $$os"; \
+		GOOS=$$os $(GO) -C $$m vet ./... && \
+		GOOS=$$os $(GO) -C $$m build -o /dev/null ./... || exit 1; \
+	done; done
+
+vuln:
+	@GO=$(GO) .ci/vuln $(MODULES)
+
+cover: $(MOTO)
+	$(GO) test -coverpkg=./... -coverprofile=cover.out ./...
 	$(GO) tool cover -func=cover.out | tail -n 1
 	@echo "$(GO) tool cover -html=cover.out shows the lines"
 
-# Each fuzz target of every module for FUZZTIME. What it finds it leaves in
-# testdata/fuzz.
-FUZZED = $(sort $(dir $(shell grep -rl --include='*_test.go' '^func Fuzz' .)))
+# Each fuzz target of every module for FUZZTIME, two at a time. Inputs that fail
+# are kept in testdata/fuzz.
 fuzz:
-	@set -e; for d in $(FUZZED); do \
-		for f in $$(grep -ho '^func Fuzz[A-Za-z0-9_]*' $$d*_test.go | cut -c6-); do \
-			echo "fuzz $$f in $$d"; \
-			$(GO) -C $$d test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) .; \
-		done; \
-	done
+	@grep -r --include='*_test.go' -o '^func Fuzz[A-Za-z0-9_]*' . | sed 's,/[^/]*:func , ,' | \
+		xargs -P 2 -L 1 sh -c 'echo "fuzz $$1 in $$0"; \
+			$(GO) -C $$0 test -run "^$$" -fuzz "^$$1\$$" -fuzztime $(FUZZTIME) -parallel 1 . || exit 255'
 
-# Break the code in every way that docs/faults.md lists, and see the tests notice.
-mutants:
-	internal/moto/with-moto.sh $(GO) run ./internal/mutants
+# Change the code in small ways, and require that the tests notice more than 90 % of
+# the changes (.gremlins.yaml). A change that only makes a test too slow proves
+# nothing, so there may be few of these.
+PURE = internal/jws internal/keyset internal/trust internal/tokencache internal/refresh internal/clock
+mutation:
+	@mkdir -p bin; failed=; for p in $(PURE); do \
+		echo "mutants of $$p"; \
+		$(GO) run $(GREMLINS) unleash --output-statuses lt ./$$p >bin/mutants.txt || failed="$$failed $$p"; \
+		cat bin/mutants.txt; \
+		awk '/^Killed/ { n = $$2 + $$4 } /^Timed out/ { late = $$3 } END { exit late > 0.03 * (n + late) }' bin/mutants.txt || failed="$$failed $$p"; \
+	done; \
+	[ -z "$$failed" ] || { echo "FAILED: too many mutants survive or time out in$$failed"; exit 1; }
 
-# What takes too long for every change: the long forms of the tests, fuzzing, all
-# mutants and the simulation at full size. A few hours.
-long: fuzz
-	FLEETKEY_LONG=1 internal/moto/with-moto.sh $(GO) test -race -timeout 3h ./...
-	printf '%s\n' $(OTHERS) | FLEETKEY_LONG=1 xargs -I{} internal/moto/with-moto.sh $(GO) -C {} test -race -timeout 1h ./...
-	$(MAKE) mutants simulation
+# Go's FIPS 140-3 mode, enforced. The skipped tests compute SHA-1 or use short
+# HMAC keys themselves. The mode is not meant for the go command, so -exec sets
+# it; on one processor, since no second random generator can start in a synctest
+# bubble.
+NOT_FIPS = ^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestJWKSIsReadByGoJOSE$$|^FuzzJWKS$$
+fips:
+	$(GO) test -exec 'env GODEBUG=fips140=only' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
+
+# A fleet of three instances that share one key, from start to end.
+example:
+	$(GO) run ./examples/openid-server -once -addr 127.0.0.1:0
 
 # Speed beside other libraries, in ratios, into bench/RESULTS.md.
 bench:
@@ -99,7 +142,7 @@ interop:
 
 # The proof of rotation at full size: 500 instances for five years.
 simulation:
-	FLEETKEY_SIM=full $(GO) test -run TestSimulation -v -timeout 2h .
+	FLEETKEY_LONG=1 $(GO) test -run TestSimulation -v -timeout 2h ./tests/simulation
 
 clean:
 	rm -rf .venv bin cover.out interop/node/node_modules interop/python/.venv interop/java/target

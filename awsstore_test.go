@@ -2,40 +2,47 @@ package fleetkey_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
+	"crypto/rand"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go/logging"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// Tests of AWSStore that need no fault: what it asks of AWS, under which name,
-// in which region. Faults A1 to A16 are in awsstore_fault_test.go and
-// awsstore_swap_test.go, IAM in awsstore_iam_test.go, the emulator in
-// awsstore_moto_test.go.
+// What AWSStore asks of AWS, where and for how long. What it makes of the answers is in
+// awserrors_test.go. Package tests/aws runs it on moto too.
 
 const awsName = "indicium/openid-server-production"
 
-// openAWS opens a secret of the fake, without a socket.
+func freshName() string { return "indicium/openid-server-" + rand.Text() }
+
+// openAWS opens a secret of the fake without a socket.
 func openAWS(t testing.TB, fake *awsfake.Server, name string, opts ...func(*fleetkey.AWSOptions)) *fleetkey.AWSStore {
 	t.Helper()
 	own := func(o *fleetkey.AWSOptions) { o.Client = fake.Client() }
 	s, err := fleetkey.NewAWSStore(t.Context(), name, append([]func(*fleetkey.AWSOptions){own}, opts...)...)
 	require.NoError(t, err)
 	return s
+}
+
+// using replaces the client of openAWS by a changed one.
+func using(fake *awsfake.Server, change func(*secretsmanager.Options)) func(*fleetkey.AWSOptions) {
+	return func(o *fleetkey.AWSOptions) { o.Client = fake.Client(change) }
 }
 
 // pemBundle is text in the form of a bundle, different for each seed.
@@ -60,46 +67,12 @@ func requireHolds(t testing.TB, s fleetkey.KeyStore, bundle []byte, version flee
 	require.Equal(t, version, v)
 }
 
-func TestAWSStoreNames(t *testing.T) {
-	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
-	for _, c := range []struct{ name, secret, fails string }{
-		{"plain", "keys", ""},
-		{"all characters", "Aa0/_+=.@-", ""},
-		{"longest", strings.Repeat("k", 512), ""},
-		{"too long", strings.Repeat("k", 513), "1 to 512"},
-		{"empty", "", "1 to 512"},
-		{"space", "my keys", "A-Z a-z"},
-		{"line end", "keys\n", "A-Z a-z"},
-		{"not ASCII", "schlüssel", "A-Z a-z"},
-		{"ends like an ARN", "indicium/openid-server", "-server"},
-		{"ends in a hyphen and five", "keys-12345", ""},
-		{"ends in a hyphen and seven", "keys-1234567", ""},
-		{"ARN", arn + "keys-a1B2c3", ""},
-		{"ARN without its end", arn + "keys", ""},
-		{"ARN of China", "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:keys-a1B2c3", ""},
-		{"ARN of another service", "arn:aws:ssm:eu-west-1:123456789012:parameter/keys", "not the ARN of a secret"},
-		{"ARN without region", "arn:aws:secretsmanager::123456789012:secret:keys", "not the ARN of a secret"},
-		{"ARN without account", "arn:aws:secretsmanager:eu-west-1::secret:keys", "not the ARN of a secret"},
-		{"ARN without name", arn + "-a1B2c3", "1 to 512"},
-		{"ARN cut short", "arn:aws:secretsmanager", "not the ARN of a secret"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			fake := awsfake.New()
-			_, err := fleetkey.NewAWSStore(t.Context(), c.secret, func(o *fleetkey.AWSOptions) { o.Client = fake.Client() })
-			if c.fails == "" {
-				require.NoError(t, err)
-			} else {
-				require.ErrorContains(t, err, c.fails)
-				require.ErrorContains(t, err, "AWS secret")
-			}
-			require.Zero(t, fake.Calls(""), "NewAWSStore must not call AWS")
-		})
-	}
-}
-
 func TestAWSStoreCallsPerOperation(t *testing.T) {
 	fake := awsfake.New()
+	_, err := fleetkey.NewAWSStore(t.Context(), "indicium/openid-server")
+	require.ErrorContains(t, err, `AWS secret "indicium/openid-server": a name must not end in`)
 	s := openAWS(t, fake, awsName)
+	require.Zero(t, fake.Calls(""), "NewAWSStore must not call AWS")
 	require.Equal(t, "AWS secret "+awsName+" in eu-west-1", s.String())
 
 	v := mustSave(t, s, pemBundle("a"), "")
@@ -118,26 +91,28 @@ func TestAWSStoreCallsPerOperation(t *testing.T) {
 func TestAWSStoreRequests(t *testing.T) {
 	var bodies []string
 	fake := awsfake.New()
-	record := http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-		var b bytes.Buffer
-		_, _ = b.ReadFrom(r.Body)
-		bodies = append(bodies, b.String())
-		r.Body = nopCloser{&b}
-		return fake.HTTPClient().Transport.RoundTrip(r)
-	})}
-	client := fake.Client(func(o *secretsmanager.Options) { o.HTTPClient = &record })
-
-	s := openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) { o.Client = client })
+	recorded := using(fake, func(o *secretsmanager.Options) {
+		o.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+			b, err := io.ReadAll(r.Body)
+			bodies = append(bodies, string(b))
+			r.Body = io.NopCloser(bytes.NewReader(b))
+			if err != nil {
+				return nil, err
+			}
+			return fake.HTTPClient().Transport.RoundTrip(r)
+		})}
+	})
+	s := openAWS(t, fake, awsName, recorded)
 	mustSave(t, s, pemBundle("a"), "")
 	for _, absent := range []string{"Tags", "KmsKeyId", "AddReplicaRegions"} {
-		assert.NotContains(t, bodies[0], absent, "each needs a permission more")
+		require.NotContains(t, bodies[0], absent, "each requires another permission")
 	}
 	_, _, err := s.Load(t.Context())
 	require.NoError(t, err)
 	require.Contains(t, bodies[1], `"VersionStage":"AWSCURRENT"`)
 
-	s = openAWS(t, fake, awsName+"-with-choices", func(o *fleetkey.AWSOptions) {
-		o.Client, o.KMSKeyID, o.ReplicaRegions = client, "alias/keys", []string{"eu-central-1"}
+	s = openAWS(t, fake, awsName+"-with-choices", recorded, func(o *fleetkey.AWSOptions) {
+		o.KMSKeyID, o.ReplicaRegions = "alias/keys", []string{"eu-central-1"}
 	})
 	mustSave(t, s, pemBundle("a"), "")
 	require.Contains(t, bodies[2], `"KmsKeyId":"alias/keys"`)
@@ -147,36 +122,6 @@ func TestAWSStoreRequests(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-type nopCloser struct{ *bytes.Buffer }
-
-func (nopCloser) Close() error { return nil }
-
-func TestAWSStoreARN(t *testing.T) {
-	fake := awsfake.New()
-	v := mustSave(t, openAWS(t, fake, "indicium/keys"), pemBundle("a"), "")
-	out, err := fake.Client().DescribeSecret(t.Context(), &secretsmanager.DescribeSecretInput{SecretId: aws.String("indicium/keys")})
-	require.NoError(t, err)
-
-	whole := openAWS(t, fake, *out.ARN)
-	requireHolds(t, whole, pemBundle("a"), v)
-	w := mustSave(t, whole, pemBundle("b"), v)
-	short := openAWS(t, fake, (*out.ARN)[:len(*out.ARN)-7])
-	requireHolds(t, short, pemBundle("b"), w)
-
-	t.Run("an ARN without its end creates", func(t *testing.T) {
-		s := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:indicium/more")
-		requireHolds(t, s, pemBundle("c"), mustSave(t, s, pemBundle("c"), ""))
-	})
-	t.Run("a whole ARN cannot create", func(t *testing.T) {
-		before := fake.Calls("")
-		s := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:gone-a1B2c3")
-		_, err := s.Save(t.Context(), pemBundle("a"), "")
-		require.ErrorContains(t, err, "give the name")
-		require.NotErrorIs(t, err, fleetkey.ErrConflict)
-		require.Equal(t, before, fake.Calls(""))
-	})
-}
 
 func TestAWSStoreSize(t *testing.T) {
 	fake := awsfake.New()
@@ -190,51 +135,77 @@ func TestAWSStoreSize(t *testing.T) {
 	requireHolds(t, s, largest, mustSave(t, s, largest, ""))
 }
 
-// TestAWSStoreRegion goes through the places a region comes from.
+// A whole ARN names a secret that exists, so it is never created.
+func TestAWSStoreARNCannotCreate(t *testing.T) {
+	fake := awsfake.New()
+	s := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:gone-a1B2c3")
+	_, err := s.Save(t.Context(), pemBundle("a"), "")
+	require.ErrorContains(t, err, "give the name")
+	require.NotErrorIs(t, err, fleetkey.ErrConflict)
+	require.Zero(t, fake.Calls(""))
+}
+
+// TestAWSStoreRegion goes through the places a region comes from, last resort first.
 func TestAWSStoreRegion(t *testing.T) {
 	metadata := metadataServer(t, "ap-south-1")
-	configFile := filepath.Join(t.TempDir(), "config")
-	require.NoError(t, os.WriteFile(configFile, []byte("[default]\nregion = eu-north-1\n[profile other]\nregion = sa-east-1\n"), 0o600))
+	profile := filepath.Join(t.TempDir(), "config")
+	require.NoError(t, os.WriteFile(profile, []byte("[default]\nregion = eu-north-1\n"), 0o600))
 	const arn = "arn:aws:secretsmanager:us-west-2:123456789012:secret:keys-a1B2c3"
 
-	for _, c := range []struct {
-		name, secret, option string
-		env                  map[string]string
-		want                 string
-	}{
-		{"instance metadata", "keys", "", nil, "ap-south-1"},
-		{"shared config file", "keys", "", map[string]string{"AWS_CONFIG_FILE": configFile}, "eu-north-1"},
-		{"profile", "keys", "", map[string]string{"AWS_CONFIG_FILE": configFile, "AWS_PROFILE": "other"}, "sa-east-1"},
-		{"AWS_REGION", "keys", "", map[string]string{"AWS_CONFIG_FILE": configFile, "AWS_REGION": "eu-west-3"}, "eu-west-3"},
-		{"AWS_DEFAULT_REGION", "keys", "", map[string]string{"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"},
-		{"option", "keys", "ca-central-1", map[string]string{"AWS_REGION": "eu-west-3"}, "ca-central-1"},
-		{"ARN", arn, "", map[string]string{"AWS_REGION": "eu-west-3"}, "us-west-2"},
-		{"ARN and the same option", arn, "us-west-2", nil, "us-west-2"},
+	for _, c := range []struct{ name, secret, option, config, env, want string }{
+		{"instance metadata", "keys", "", os.DevNull, "", "ap-south-1"},
+		{"shared configuration", "keys", "", profile, "", "eu-north-1"},
+		{"environment", "keys", "", profile, "eu-west-3", "eu-west-3"},
+		{"option", "keys", "ca-central-1", profile, "eu-west-3", "ca-central-1"},
+		{"ARN", arn, "", profile, "eu-west-3", "us-west-2"},
+		{"ARN and the same option", arn, "us-west-2", profile, "eu-west-3", "us-west-2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			clearAWSEnv(t)
 			t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)
-			for k, v := range c.env {
-				t.Setenv(k, v)
-			}
+			t.Setenv("AWS_CONFIG_FILE", c.config)
+			t.Setenv("AWS_REGION", c.env)
 			s, err := fleetkey.NewAWSStore(t.Context(), c.secret, func(o *fleetkey.AWSOptions) { o.Region = c.option })
 			require.NoError(t, err)
 			require.Equal(t, "AWS secret "+c.secret+" in "+c.want, s.String())
 		})
 	}
-
 	t.Run("ARN against option", func(t *testing.T) {
 		_, err := fleetkey.NewAWSStore(t.Context(), arn, func(o *fleetkey.AWSOptions) { o.Region = "eu-west-3" })
 		require.ErrorContains(t, err, "another region")
 	})
-	t.Run("the region of the ARN is called whatever the client's is", func(t *testing.T) {
+	t.Run("the region of the ARN wins over the client's", func(t *testing.T) {
 		fake := awsfake.New() // refuses a signature for another region than its own
-		client := fake.Client(func(o *secretsmanager.Options) { o.Region = "us-east-1" })
-		s, err := fleetkey.NewAWSStore(t.Context(), "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-a1B2c3",
-			func(o *fleetkey.AWSOptions) { o.Client = client })
-		require.NoError(t, err)
-		_, _, err = s.Load(t.Context())
+		s := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-a1B2c3",
+			using(fake, func(o *secretsmanager.Options) { o.Region = "us-east-1" }))
+		_, _, err := s.Load(t.Context())
 		require.ErrorIs(t, err, fleetkey.ErrNotExist)
+	})
+}
+
+func TestAWSStoreNoRegion(t *testing.T) {
+	silent := silentServer(t)
+	for name, c := range map[string]struct{ variable, value, says string }{
+		"metadata switched off": {"AWS_EC2_METADATA_DISABLED", "true", "no AWS region: set AWS_REGION"},
+		"metadata silent":       {"AWS_EC2_METADATA_SERVICE_ENDPOINT", silent, "no AWS region: set AWS_REGION"},
+		"broken configuration":  {"AWS_PROFILE", "no-such-profile", "read the AWS configuration"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clearAWSEnv(t)
+			t.Setenv(c.variable, c.value)
+			start := time.Now()
+			_, err := fleetkey.NewAWSStore(t.Context(), "keys")
+			require.ErrorContains(t, err, `AWS secret "keys": `+c.says)
+			require.Less(t, time.Since(start), 5*time.Second)
+		})
+	}
+	t.Run("the caller's context counts", func(t *testing.T) {
+		clearAWSEnv(t)
+		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent)
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		_, err := fleetkey.NewAWSStore(ctx, "keys")
+		require.ErrorIs(t, err, context.DeadlineExceeded)
 	})
 	t.Run("client without region", func(t *testing.T) {
 		_, err := fleetkey.NewAWSStore(t.Context(), "keys", func(o *fleetkey.AWSOptions) {
@@ -244,49 +215,7 @@ func TestAWSStoreRegion(t *testing.T) {
 	})
 }
 
-func TestAWSStoreNoRegion(t *testing.T) {
-	silent := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	t.Cleanup(silent.Close)
-	for _, c := range []struct {
-		name  string
-		env   map[string]string
-		limit time.Duration
-	}{
-		{"metadata switched off", map[string]string{"AWS_EC2_METADATA_DISABLED": "true"}, time.Second},
-		{"metadata refused", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": "http://127.0.0.1:1"}, 3 * time.Second},
-		{"metadata silent", map[string]string{"AWS_EC2_METADATA_SERVICE_ENDPOINT": silent.URL}, 3 * time.Second},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			clearAWSEnv(t)
-			for k, v := range c.env {
-				t.Setenv(k, v)
-			}
-			start := time.Now()
-			_, err := fleetkey.NewAWSStore(t.Context(), "keys")
-			require.ErrorContains(t, err, `AWS secret "keys": no AWS region: set AWS_REGION`)
-			require.Less(t, time.Since(start), c.limit)
-		})
-	}
-	t.Run("the caller's context counts", func(t *testing.T) {
-		clearAWSEnv(t)
-		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent.URL)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		start := time.Now()
-		_, err := fleetkey.NewAWSStore(ctx, "keys")
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Less(t, time.Since(start), 2*time.Second)
-	})
-	t.Run("broken configuration", func(t *testing.T) {
-		clearAWSEnv(t)
-		t.Setenv("AWS_PROFILE", "no-such-profile")
-		_, err := fleetkey.NewAWSStore(t.Context(), "keys")
-		require.ErrorContains(t, err, "read the AWS configuration")
-		require.ErrorContains(t, err, "no-such-profile")
-	})
-}
-
-// clearAWSEnv takes this machine's AWS settings out of a test.
+// clearAWSEnv hides this machine's AWS settings from a test.
 func clearAWSEnv(t *testing.T) {
 	for _, pair := range os.Environ() {
 		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "AWS_") {
@@ -294,14 +223,19 @@ func clearAWSEnv(t *testing.T) {
 			require.NoError(t, os.Unsetenv(name))
 		}
 	}
-	empty := filepath.Join(t.TempDir(), "empty")
-	require.NoError(t, os.WriteFile(empty, nil, 0o600))
-	t.Setenv("AWS_CONFIG_FILE", empty)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", empty)
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
 }
 
-// metadataServer answers as the EC2 instance metadata service (version 2, with
-// a session token) of a machine in a region.
+// silentServer returns the address of a server that never answers.
+func silentServer(t *testing.T) string {
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// metadataServer answers as the EC2 instance metadata service (version 2, with a
+// session token) of a machine in a region.
 func metadataServer(t *testing.T, region string) string {
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -310,75 +244,90 @@ func metadataServer(t *testing.T, region string) string {
 			_, _ = w.Write([]byte("token"))
 		case r.Header.Get("X-Aws-Ec2-Metadata-Token") != "token":
 			w.WriteHeader(http.StatusUnauthorized)
-		case r.URL.Path == "/latest/dynamic/instance-identity/document":
-			_, _ = w.Write([]byte(`{"region": "` + region + `"}`))
 		default:
-			w.WriteHeader(http.StatusNotFound)
+			_, _ = w.Write([]byte(`{"region": "` + region + `"}`))
 		}
 	}))
 	t.Cleanup(h.Close)
 	return h.URL
 }
 
-// TestAWSStoreEnvironment is the way a server starts: nothing but a name, all
-// the rest from the environment, and a real socket.
-func TestAWSStoreEnvironment(t *testing.T) {
-	clearAWSEnv(t)
-	fake := awsfake.Start(t)
-	fake.Setenv(t)
-	s, err := fleetkey.NewAWSStore(t.Context(), awsName)
-	require.NoError(t, err)
-	_, _, err = s.Load(t.Context())
-	require.ErrorIs(t, err, fleetkey.ErrNotExist)
+// A client that was told to log bodies would log private keys.
+func TestAWSStoreLogsNoBodies(t *testing.T) {
+	var log bytes.Buffer
+	fake := awsfake.New()
+	s := openAWS(t, fake, awsName, using(fake, func(o *secretsmanager.Options) {
+		o.ClientLogMode = aws.LogRequestWithBody | aws.LogResponseWithBody | aws.LogRequest
+		o.Logger = logging.NewStandardLogger(&log)
+	}))
 	v := mustSave(t, s, pemBundle("a"), "")
 	requireHolds(t, s, pemBundle("a"), mustSave(t, s, pemBundle("a"), v))
+	require.Contains(t, log.String(), "POST /", "the caller asked for the rest of the log")
+	require.NotContains(t, log.String(), "MIIEvQ")
 }
 
-// TestAWSStoreKeepsTheValueToItself covers errors and the SDK's own logging.
-func TestAWSStoreKeepsTheValueToItself(t *testing.T) {
-	secretLine := strings.Split(string(pemBundle("a")), "\n")[1]
+// TestAWSStoreA3 : every call ends within its own time, and sooner if the caller says so.
+func TestAWSStoreA3(t *testing.T) {
+	inBubble(t, "the caller's context", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+		fake.Inject(awsfake.Fault{Hang: true})
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, _, err := s.Load(ctx)
+		requireError(t, err, context.DeadlineExceeded)
+		require.NotContains(t, err.Error(), "no answer within", "that would blame AWS for the caller's haste")
+		require.Equal(t, time.Second, time.Since(start))
 
-	t.Run("log of bodies", func(t *testing.T) {
-		var log bytes.Buffer
-		fake := awsfake.New()
-		s := openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) {
-			o.Client = fake.Client(func(o *secretsmanager.Options) {
-				o.ClientLogMode = aws.LogRequestWithBody | aws.LogResponseWithBody | aws.LogRequest
-				o.Logger = logging.NewStandardLogger(&log)
-			})
-		})
-		v := mustSave(t, s, pemBundle("a"), "")
-		requireHolds(t, s, pemBundle("a"), mustSave(t, s, pemBundle("a"), v))
-		require.Contains(t, log.String(), "POST /", "the rest of the log is the caller's wish")
-		require.NotContains(t, log.String(), secretLine[:20])
+		ctx, cancel = context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, err = s.Save(ctx, pemBundle("b"), v)
+		requireError(t, err, context.Canceled)
 	})
-	for _, c := range []struct {
-		name  string
-		fault awsfake.Fault
-	}{
-		{"validation message that quotes it", awsfake.Fault{Error: &awsfake.Error{Code: "ValidationException",
-			Message: "Value '" + string(pemBundle("a")) + "' failed to satisfy constraint"}}},
-		{"answer that cannot be decoded", awsfake.Fault{Body: `{"CreatedDate":"` + secretLine + `"}`}},
-		{"page that is not JSON", awsfake.Fault{Status: 400, Body: secretLine}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Second} {
+		synctest.Test(t, func(t *testing.T) {
 			fake := awsfake.New()
-			s := openAWS(t, fake, awsName)
-			v := mustSave(t, s, pemBundle("b"), "")
-			for _, action := range []string{"CreateSecret", "PutSecretValue", "GetSecretValue"} {
-				c.fault.Action = action
-				fake.Inject(c.fault)
-				_, created := s.Save(t.Context(), pemBundle("a"), "")
-				_, put := s.Save(t.Context(), pemBundle("a"), v)
-				_, _, got := s.Load(t.Context())
-				fake.Heal()
-				err := errors.Join(created, put, got)
-				require.Error(t, err)
-				if action == "GetSecretValue" && c.fault.Error != nil {
-					continue // AWS does not know at that point what it is asked to hide
-				}
-				require.NotContains(t, err.Error(), secretLine[:20])
+			s := openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) { o.Timeout = timeout })
+			limit := cmp.Or(timeout, 10*time.Second)
+			save := func(seed string, prev fleetkey.Version) func() error {
+				return func() error { _, err := s.Save(t.Context(), pemBundle(seed), prev); return err }
 			}
+			requireEnds := func(action string, limit time.Duration, call func() error) {
+				fake.Inject(awsfake.Fault{Action: action, Hang: true})
+				start := time.Now()
+				requireError(t, call(), errTimedOut, "no answer within "+limit.String(), action)
+				require.GreaterOrEqual(t, time.Since(start), limit)
+				require.LessOrEqual(t, time.Since(start), limit+8*time.Second, "and looks for the outcome")
+				fake.Heal()
+			}
+			requireEnds("CreateSecret", 3*limit, save("a", ""))
+			v := mustSave(t, s, pemBundle("a"), "")
+			requireEnds("GetSecretValue", limit, func() error { _, _, err := s.Load(t.Context()); return err })
+			requireEnds("PutSecretValue", limit, save("b", v))
+			requireEnds("UpdateSecretVersionStage", limit, save("b", v))
+		})
+	}
+}
+
+// TestAWSStoreA5 : no credentials at all, with and without a metadata service to ask.
+func TestAWSStoreA5(t *testing.T) {
+	for name, c := range map[string]struct {
+		variable, value string
+		want            error
+	}{
+		"none":                            {"AWS_EC2_METADATA_DISABLED", "true", nil},
+		"none, and metadata never answer": {"AWS_EC2_METADATA_SERVICE_ENDPOINT", silentServer(t), context.DeadlineExceeded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clearAWSEnv(t)
+			t.Setenv(c.variable, c.value)
+			s, err := fleetkey.NewAWSStore(t.Context(), awsName, func(o *fleetkey.AWSOptions) {
+				o.Region, o.Timeout = awsfake.Region, 100*time.Millisecond
+			})
+			require.NoError(t, err)
+			_, _, err = s.Load(t.Context())
+			requireError(t, err, c.want, "no AWS credentials: give the server a role")
+			_, err = s.Save(t.Context(), pemBundle("a"), "")
+			requireError(t, err, c.want, "no AWS credentials")
 		})
 	}
 }

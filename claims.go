@@ -3,12 +3,11 @@ package fleetkey
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/trust"
@@ -24,7 +23,7 @@ type Claims struct {
 	Issuer    string         // iss; zero: Config.Issuer, and nothing else is accepted
 	Subject   string         // sub; zero: ClientID, as for a client's own token
 	Audience  []string       // aud; zero: Config.Audience
-	ClientID  string         // client_id; zero: left out
+	ClientID  string         // client_id; required (RFC 9068 section 2.2)
 	Scope     string         // scope, separated by spaces (RFC 6749 section 3.3); zero: left out
 	ID        string         // jti; zero: a random one of 130 bits
 	IssuedAt  time.Time      // iat; zero: now
@@ -57,10 +56,10 @@ func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 }
 
 // Sign signs any claims as a JWT of any type, such as an ID token ("JWT") or a
-// logout token ("logout+jwt"). The claims are what go-json-experiment/json, the
-// Go team's json/v2, encodes as an object; nothing is filled in. An exp that
-// lies more than Config.MaxTokenTTL ahead is refused, since the key may not be
-// trusted for so long.
+// logout token ("logout+jwt"). The claims are what encoding/json encodes as an object;
+// nothing is filled in. The names of the claims that have a field in [Claims] are refused in
+// any other spelling, and so is an exp that lies more than Config.MaxTokenTTL ahead, since
+// the key may not be trusted for so long.
 func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, error) {
 	now := s.verifier.clock.Now()
 	k, err := s.signingKey(now)
@@ -70,17 +69,15 @@ func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, erro
 	if err := jws.CheckType(typ); err != nil {
 		return "", fmt.Errorf("fleetkey: sign: %w", err)
 	}
-	payload, err := json.Marshal(claims, json.Deterministic(true))
+	payload, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("fleetkey: sign: %w: %w", ErrInvalidClaims, err)
 	}
-	var times struct {
-		Expires *float64 `json:"exp"`
+	read, err := jws.ReadClaims(payload)
+	if err != nil {
+		return "", fmt.Errorf("fleetkey: sign: %w: %w", ErrInvalidClaims, err)
 	}
-	if err := json.Unmarshal(payload, &times); err != nil || payload[0] != '{' {
-		return "", fmt.Errorf("fleetkey: sign: %w: not a JSON object with a numeric exp", ErrInvalidClaims)
-	}
-	if latest := now.Add(s.cfg.MaxTokenTTL); times.Expires != nil && *times.Expires > float64(latest.Unix()) {
+	if latest := now.Add(s.cfg.MaxTokenTTL); read.ExpiresAt.After(latest) {
 		return "", fmt.Errorf("fleetkey: sign: %w: exp is more than Config.MaxTokenTTL %v ahead", ErrInvalidClaims, s.cfg.MaxTokenTTL)
 	}
 	return s.sign(k, jws.EncodeHeader(k.Alg, k.ID, typ), payload)
@@ -122,8 +119,8 @@ func (s *Signer) check(c *jws.Claims, extra map[string]any, now time.Time) error
 	switch longest := s.cfg.MaxTokenTTL; {
 	case c.Issuer != s.cfg.Issuer:
 		return fmt.Errorf("issuer %q is not Config.Issuer %q", c.Issuer, s.cfg.Issuer)
-	case c.Subject == "":
-		return errors.New("neither Subject nor ClientID is given")
+	case c.ClientID == "":
+		return errors.New("ClientID is empty: an access token must name its client (RFC 9068 section 2.2)")
 	case slices.Contains(c.Audience, ""):
 		return errors.New("the audience holds an empty name")
 	case !jws.InRange(c.IssuedAt) || !jws.InRange(c.ExpiresAt) || !c.NotBefore.IsZero() && !jws.InRange(c.NotBefore):

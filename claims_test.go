@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/golang-jwt/jwt/v5"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file tests what Issue and Sign put into a token, and what they refuse.
@@ -34,18 +36,18 @@ func TestIssueFillsIn(t *testing.T) {
 		want   map[string]any // beside jti
 	}{
 		"a subject alone": {fleetkey.Claims{Subject: "alice"},
-			map[string]any{"iss": issuer, "sub": "alice", "aud": []any{api, otherAPI}, "iat": at(0), "exp": at(5 * time.Minute)}},
+			map[string]any{"iss": testkit.Issuer, "sub": "alice", "aud": []any{api, otherAPI}, "iat": at(0), "exp": at(5 * time.Minute)}},
 		"a client's own token": {fleetkey.Claims{ClientID: "batch", Audience: []string{api}},
-			map[string]any{"iss": issuer, "sub": "batch", "client_id": "batch", "aud": api, "iat": at(0), "exp": at(5 * time.Minute)}},
+			map[string]any{"iss": testkit.Issuer, "sub": "batch", "client_id": "batch", "aud": api, "iat": at(0), "exp": at(5 * time.Minute)}},
 		"everything": {
-			fleetkey.Claims{Issuer: issuer, Subject: "alice", Audience: []string{"a", "b"}, ClientID: "web", Scope: "read write",
+			fleetkey.Claims{Issuer: testkit.Issuer, Subject: "alice", Audience: []string{"a", "b"}, ClientID: "web", Scope: "read write",
 				IssuedAt: noon.Add(-time.Second), NotBefore: noon.Add(time.Second), ExpiresAt: noon.Add(time.Minute),
 				Extra: map[string]any{"tenant": "t1", "roles": []string{"x"}, "n": 1.5, "null": nil, "": true, "issuer": "is another name"}},
-			map[string]any{"iss": issuer, "sub": "alice", "client_id": "web", "aud": []any{"a", "b"}, "scope": "read write",
+			map[string]any{"iss": testkit.Issuer, "sub": "alice", "client_id": "web", "aud": []any{"a", "b"}, "scope": "read write",
 				"iat": at(-time.Second), "nbf": at(time.Second), "exp": at(time.Minute),
 				"tenant": "t1", "roles": []any{"x"}, "n": 1.5, "null": nil, "": true, "issuer": "is another name"}},
 		"fractions are cut off": {fleetkey.Claims{Subject: "a", Audience: []string{api}, IssuedAt: noon.Add(999 * time.Millisecond), ExpiresAt: noon.Add(1999 * time.Millisecond)},
-			map[string]any{"iss": issuer, "sub": "a", "aud": api, "iat": at(0), "exp": at(time.Second)}},
+			map[string]any{"iss": testkit.Issuer, "sub": "a", "aud": api, "iat": at(0), "exp": at(time.Second)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			token, err := p.Issue(t.Context(), tc.claims)
@@ -84,7 +86,7 @@ func TestIssueRefuses(t *testing.T) {
 		want   string
 	}{
 		"no subject":              {fleetkey.Claims{}, "neither Subject nor ClientID"},
-		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: issuer + "/"}, `issuer "https://id.example/" is not Config.Issuer`},
+		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: testkit.Issuer + "/"}, `issuer "https://issuer.example/" is not Config.Issuer`},
 		"empty audience":          {fleetkey.Claims{Subject: "a", Audience: []string{api, ""}}, "the audience holds an empty name"},
 		"ends as it begins":       {fleetkey.Claims{Subject: "a", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
 		"ends before it begins":   {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(-time.Hour)}, "ExpiresAt is not after IssuedAt"},
@@ -193,14 +195,14 @@ func TestSign(t *testing.T) {
 		Nonce   string   `json:"nonce,omitempty"`
 		Methods []string `json:"amr"`
 	}
-	claims := idToken{issuer, "alice", noon.Add(longest).Unix(), "n", []string{"pwd", "otp"}}
+	claims := idToken{testkit.Issuer, "alice", noon.Add(longest).Unix(), "n", []string{"pwd", "otp"}}
 	token, err := p.Sign(t.Context(), "JWT", claims)
 	require.NoError(t, err)
 	assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.kid, "typ": "JWT"}, inside(t, token, 0))
-	parsed, err := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(issuer),
+	parsed, err := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(testkit.Issuer),
 		jwt.WithTimeFunc(func() time.Time { return noon })).Parse(token, p.Keyfunc)
 	require.NoError(t, err)
-	assert.Equal(t, jwt.MapClaims{"iss": issuer, "sub": "alice", "exp": float64(claims.Expires), "nonce": "n", "amr": []any{"pwd", "otp"}}, parsed.Claims)
+	assert.Equal(t, jwt.MapClaims{"iss": testkit.Issuer, "sub": "alice", "exp": float64(claims.Expires), "nonce": "n", "amr": []any{"pwd", "otp"}}, parsed.Claims)
 
 	got, err := p.Verify(t.Context(), token)
 	require.ErrorIs(t, err, fleetkey.ErrWrongType, "an ID token opens no API")
@@ -234,7 +236,7 @@ func TestSignRefuses(t *testing.T) {
 	}
 	for name, claims := range map[string]any{
 		"no exp": map[string]any{"a": 1}, "exp at the limit": exp(noon.Add(longest).Unix()), "exp past": exp(1), "raw": jsontext.Value(` { "a" : 1 } `), "raw of encoding/json": json.RawMessage(`{"a":1}`),
-		"registered claims of golang-jwt": jwt.RegisteredClaims{Issuer: issuer, ExpiresAt: jwt.NewNumericDate(noon)}, "map claims": jwt.MapClaims{"exp": noon.Unix()},
+		"registered claims of golang-jwt": jwt.RegisteredClaims{Issuer: testkit.Issuer, ExpiresAt: jwt.NewNumericDate(noon)}, "map claims": jwt.MapClaims{"exp": noon.Unix()},
 	} {
 		_, err := p.Sign(t.Context(), "JWT", claims)
 		assert.NoError(t, err, name)
@@ -262,7 +264,7 @@ func TestNoKeyToSign(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			store := fleetkeytest.NewStore()
 			store.Set([]byte(tc.bundle))
-			s, err := fleetkey.NewSigner(at(tc.now), store, testConfig())
+			s, err := fleetkey.NewSigner(testkit.At(tc.now), store, testConfig())
 			require.NoError(t, err)
 			defer s.Close()
 			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
@@ -282,4 +284,47 @@ func TestNoKeyToSign(t *testing.T) {
 			require.Empty(t, s.Status().SigningKeyID)
 		})
 	}
+}
+
+// FuzzIssue: what Issue signs, Verify and golang-jwt accept, and both read what
+// was asked for, and no claim more.
+func FuzzIssue(f *testing.F) {
+	p := fixedParty(f)
+	for _, hostile := range []string{"", "alice", `"`, `\`, "\x00", "\n", "</script>", "\u2028", "\xff", "é", "\ud7ff😀", `","admin":true,"x":"`, strings.Repeat("x", 13000)} {
+		f.Add(hostile, "web", "read write", "id", "name", hostile)
+		f.Add("alice", hostile, hostile, hostile, hostile, "value")
+	}
+	for _, name := range []string{"sub", "Sub", "\u017fub", "exp", "SCOPE", "client_id", "email", "ａud"} {
+		f.Add("alice", "web", "read", "id", name, "root")
+	}
+	f.Fuzz(func(t *testing.T, subject, client, scope, id, name, value string) {
+		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: subject, ClientID: client, Scope: scope, ID: id, Extra: map[string]any{name: value}})
+		if err != nil {
+			require.Empty(t, token)
+			return
+		}
+		for _, text := range []string{subject, client, scope, id, name, value} {
+			require.True(t, utf8.ValidString(text))
+		}
+		verified, err := p.Verify(t.Context(), token)
+		require.NoError(t, err)
+		claims := jwt.MapClaims{}
+		_, err = parser("ES256", noon).ParseWithClaims(token, claims, p.Keyfunc)
+		require.NoError(t, err)
+		requireSameClaims(t, claims, verified)
+		want := jwt.MapClaims{"iss": testkit.Issuer, "sub": subject, "aud": []any{api, otherAPI}, "exp": float64(noon.Add(time.Hour).Unix()), "iat": float64(noon.Unix()), "jti": id, "client_id": client, "scope": scope, name: value}
+		if subject == "" {
+			want["sub"] = client
+		}
+		if id == "" {
+			require.Len(t, verified.ID(), 26)
+			want["jti"] = verified.ID()
+		}
+		for _, name := range []string{"client_id", "scope"} {
+			if want[name] == "" {
+				delete(want, name)
+			}
+		}
+		require.Equal(t, want, claims)
+	})
 }

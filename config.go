@@ -79,9 +79,12 @@ type Config struct {
 
 	// CachedTokens is about how many verified tokens are remembered, so that
 	// the next request with the same token costs no cryptography. Their times
-	// are checked each time, and a changed key set forgets them all. Tokens
-	// over 4 KiB are not remembered. Default: 10,000, which takes about 11 MB
-	// when full of tokens of 770 bytes; negative: none.
+	// are checked each time, and a changed key set forgets them all. The cache
+	// takes at most 1.5 KB for each: tokens over 900 bytes or with many
+	// audiences take the place of several, and those that take more than
+	// 10 KB with their decoded claims are not remembered. Default: 10,000,
+	// which takes about 11 MB when full of tokens of 770 bytes, and never more
+	// than 16 MB; negative: none.
 	CachedTokens int
 
 	// Rotation replaces the signing key from time to time. Default: off.

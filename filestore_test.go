@@ -16,13 +16,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// The rows F1 to F16 of the fault matrix are spread over
-//   - filestore_test.go: what one process can do anywhere,
-//   - filestore_unix_test.go: modes, owners, links, special files, signals,
-//   - filestore_race_test.go: many real processes at once,
-//   - filestore_fault_test.go: every system call killed or failed in turn.
+// What one process can test anywhere. tests/crash has the rows of docs/faults.md that
+// need more: processes that die, disks that fail, other users.
+
+func TestFileStoreConformance(t *testing.T) {
+	fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
+		path := newPath(t)
+		return func() fleetkey.KeyStore { return fleetkey.NewFileStore(path) }
+	})
+}
 
 func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "keys", "keys.pem") }
 
@@ -42,46 +47,27 @@ func requireContent(t *testing.T, path, want string) {
 	require.Equal(t, want, string(got))
 }
 
-// temps lists the temporary files that a Save of path left behind.
-func temps(t *testing.T, path string) []string {
+// requireRefused checks that an error names the path and is no reason to create a new
+// key.
+func requireRefused(t *testing.T, err error, path string) {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*"))
-	require.NoError(t, err)
-	return names
+	require.Error(t, err)
+	assert.ErrorContains(t, err, path)
+	for _, not := range []error{fs.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied} {
+		assert.False(t, errors.Is(err, not), "%v must not match %q", err, not)
+	}
 }
 
-func TestFileStore_CompareAndSwap(t *testing.T) {
+func TestFileStore_Absent(t *testing.T) {
 	path := newPath(t)
 	s := fleetkey.NewFileStore(path)
-	_, v, err := s.Load(t.Context())
+	require.Equal(t, "file "+path, s.String())
+	_, _, err := s.Load(t.Context())
 	require.ErrorIs(t, err, fleetkey.ErrNotExist)
 	require.ErrorContains(t, err, path)
-	require.Empty(t, v)
-
 	_, err = s.Save(t.Context(), []byte("x"), "not the version")
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
 	require.NoDirExists(t, filepath.Dir(path), "a refused Save must not leave a directory")
-
-	v1, err := s.Save(t.Context(), []byte("one"), "")
-	require.NoError(t, err)
-	_, err = s.Save(t.Context(), []byte("other"), "")
-	require.ErrorIs(t, err, fleetkey.ErrConflict)
-	v2, err := s.Save(t.Context(), []byte("two"), v1)
-	require.NoError(t, err)
-	require.NotEqual(t, v1, v2)
-	_, err = s.Save(t.Context(), []byte("three"), v1)
-	require.ErrorIs(t, err, fleetkey.ErrConflict)
-
-	bundle, v, err := fleetkey.NewFileStore(path).Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, "two", string(bundle))
-	require.Equal(t, v2, v)
-	require.Empty(t, temps(t, path))
-}
-
-func TestFileStore_String(t *testing.T) {
-	path := newPath(t)
-	require.Equal(t, "file "+path, fleetkey.NewFileStore(path).String())
 }
 
 func TestFileStore_RelativePathSurvivesChdir(t *testing.T) {
@@ -95,111 +81,39 @@ func TestFileStore_RelativePathSurvivesChdir(t *testing.T) {
 
 func TestFileStore_BundleSizes(t *testing.T) {
 	path := newPath(t)
-	big := strings.Repeat("k", fleetkey.MaxBundleSize)
-	s, v := stored(t, path, big)
-	got, _, err := s.Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, big, string(got))
-	for _, bundle := range []string{"", big + "k"} {
+	s, v := stored(t, path, "one")
+	for _, bundle := range []string{"", strings.Repeat("k", fleetkey.MaxBundleSize+1)} {
 		_, err := s.Save(t.Context(), []byte(bundle), v)
-		require.ErrorContains(t, err, path)
-		require.NotErrorIs(t, err, fleetkey.ErrConflict)
-		requireContent(t, path, big)
-	}
-}
-
-// An ended context stops both methods, and no Save is half done by it.
-func TestFileStore_Context(t *testing.T) {
-	path := newPath(t)
-	s, v := stored(t, path, "one")
-	for _, want := range []error{context.Canceled, context.DeadlineExceeded} {
-		ctx, cancel := context.WithCancel(t.Context())
-		if want == context.DeadlineExceeded {
-			ctx, cancel = context.WithDeadline(t.Context(), time.Unix(0, 0))
-		}
-		cancel()
-		_, _, err := s.Load(ctx)
-		require.ErrorIs(t, err, want)
-		_, err = s.Save(ctx, []byte("two"), v)
-		require.ErrorIs(t, err, want)
+		requireRefused(t, err, path)
 		requireContent(t, path, "one")
 	}
-}
-
-// A context that ends while the new file is being written stops the Save
-// before the rename.
-func TestFileStore_ContextEndsBeforeCommit(t *testing.T) {
-	path := newPath(t)
-	s, v := stored(t, path, "one")
-	for after := 1; ; after++ {
-		_, err := s.Save(&dyingContext{Context: t.Context(), lives: after}, []byte("two"), v)
-		if err == nil {
-			require.Greater(t, after, 3, "the context is looked at before the lock, at it, and before the rename")
-			requireContent(t, path, "two")
-			break
-		}
-		require.ErrorIs(t, err, context.Canceled)
-		requireContent(t, path, "one")
-		require.Empty(t, temps(t, path))
-	}
-}
-
-// dyingContext is cancelled once it has been asked lives times.
-type dyingContext struct {
-	context.Context
-	lives int
-}
-
-func (c *dyingContext) Err() error {
-	if c.lives--; c.lives < 0 {
-		return context.Canceled
-	}
-	return nil
 }
 
 func TestFileStore_F11_Damage(t *testing.T) {
-	for name, content := range map[string]string{
-		"empty":    "",
-		"too long": strings.Repeat("k", fleetkey.MaxBundleSize+1),
-	} {
+	for name, size := range map[string]int64{"empty": 0, "too long": fleetkey.MaxBundleSize + 1, "100 MiB": 100 << 20} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "keys.pem")
-			require.NoError(t, os.WriteFile(path, []byte(content), 0o600))
+			require.NoError(t, os.WriteFile(path, nil, 0o600))
+			require.NoError(t, os.Truncate(path, size))
 			s := fleetkey.NewFileStore(path)
-			_, v, err := s.Load(t.Context())
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, _, err := s.Load(t.Context())
+			runtime.ReadMemStats(&after)
 			requireRefused(t, err, path)
-			require.Empty(t, v)
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), "no more than a bundle is read")
+
 			_, err = s.Save(t.Context(), []byte("new"), "")
 			requireRefused(t, err, path)
-			requireContent(t, path, content)
+			fi, err := os.Stat(path)
+			require.NoError(t, err)
+			require.Equal(t, size, fi.Size(), "the file is left as it is")
 		})
 	}
-	t.Run("100 MiB are not read", func(t *testing.T) {
-		path := filepath.Join(t.TempDir(), "keys.pem")
-		require.NoError(t, os.WriteFile(path, nil, 0o600))
-		require.NoError(t, os.Truncate(path, 100<<20))
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		_, _, err := fleetkey.NewFileStore(path).Load(t.Context())
-		runtime.ReadMemStats(&after)
-		requireRefused(t, err, path)
-		require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20))
-	})
 }
 
-// requireRefused: an error that names the path and sends nobody to create a
-// new key.
-func requireRefused(t *testing.T, err error, path string) {
-	t.Helper()
-	require.Error(t, err)
-	assert.ErrorContains(t, err, path)
-	for _, not := range []error{fs.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied} {
-		assert.False(t, errors.Is(err, not), "%v must not match %q", err, not)
-	}
-}
-
-// F15, the store's half: what an operator does to the file shows at the next
-// Load and is not undone by a Save.
+// The store's half of F15: what an operator does to the file shows at the next Load,
+// and no Save undoes it.
 func TestFileStore_F15_DeletedOrReplaced(t *testing.T) {
 	path := newPath(t)
 	s, v1 := stored(t, path, "one")
@@ -218,40 +132,40 @@ func TestFileStore_F15_DeletedOrReplaced(t *testing.T) {
 	require.ErrorIs(t, err, fleetkey.ErrNotExist)
 }
 
-func TestFileStore_StaleTemporaryFiles(t *testing.T) {
+func TestFileStore_F1_StaleTemporaryFiles(t *testing.T) {
 	path := newPath(t)
 	s, v := stored(t, path, "one")
-	dir, old := filepath.Dir(path), time.Now().Add(-2*time.Hour)
-	const goes, stays = true, false
-	for name, fate := range map[string]bool{
-		".keys.pem.tmp-123":      goes,
-		".keys.pem.tmp-":         stays,
-		".keys.pem.tmp-12a":      stays,
-		".other.pem.tmp-123":     stays,
-		"keys.pem.tmp-123":       stays,
-		".keys.pem.tmp-123.save": stays,
-	} {
-		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
-		require.NoError(t, os.Chtimes(filepath.Join(dir, name), old, old))
-		defer func() {
-			_, err := os.Stat(filepath.Join(dir, name))
-			assert.Equal(t, fate == goes, errors.Is(err, fs.ErrNotExist), name)
-		}()
+	dir, hours := filepath.Dir(path), func(n time.Duration) time.Time { return time.Now().Add(-n * time.Hour) }
+	const removed, stays = true, false
+	files := []struct {
+		name string
+		age  time.Time
+		fate bool
+	}{
+		{".keys.pem.tmp-123", hours(2), removed},
+		{".keys.pem.tmp-456", hours(0), stays},
+		{".keys.pem.tmp-", hours(2), stays},
+		{".keys.pem.tmp-12a", hours(2), stays},
+		{".other.pem.tmp-123", hours(2), stays},
+		{"keys.pem.tmp-123", hours(2), stays},
+		{".keys.pem.tmp-123.save", hours(2), stays},
+		{"keys.pem.lock", hours(2), stays},
 	}
-	young := filepath.Join(dir, ".keys.pem.tmp-456")
-	require.NoError(t, os.WriteFile(young, []byte("x"), 0o600))
-
-	_, err := s.Save(t.Context(), []byte("refused"), "")
-	require.ErrorIs(t, err, fleetkey.ErrConflict)
-	_, err = s.Save(t.Context(), []byte("two"), v)
+	for _, f := range files {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, f.name), nil, 0o600))
+		require.NoError(t, os.Chtimes(filepath.Join(dir, f.name), f.age, f.age))
+	}
+	_, err := s.Save(t.Context(), []byte("two"), v)
 	require.NoError(t, err)
-	require.FileExists(t, young)
-	require.FileExists(t, path+".lock")
+	for _, f := range files {
+		_, err := os.Stat(filepath.Join(dir, f.name))
+		assert.Equal(t, f.fate == removed, errors.Is(err, fs.ErrNotExist), f.name)
+	}
 }
 
-// A writer that waits gives up at its deadline and names the lock file; a
-// reader does not wait.
-func TestFileStore_LockHeld(t *testing.T) {
+// A writer gives up when its context ends and names the lock file, also if the
+// holder is stopped. A reader does not wait.
+func TestFileStore_F14_LockHeld(t *testing.T) {
 	path := newPath(t)
 	s, v := stored(t, path, "one")
 	holder := flock.New(path + ".lock")
@@ -262,6 +176,7 @@ func TestFileStore_LockHeld(t *testing.T) {
 	_, err := s.Save(ctx, []byte("two"), v)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.ErrorContains(t, err, path+".lock")
+	requireContent(t, path, "one")
 	_, _, err = s.Load(t.Context())
 	require.NoError(t, err)
 

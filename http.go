@@ -1,7 +1,6 @@
 package fleetkey
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,6 +89,8 @@ func (s *Signer) algorithms() []string {
 	return slices.Compact(names)
 }
 
+// serveJSON answers GET and HEAD, and If-None-Match (RFC 9110 section 13.1.2) by the entity
+// tag. It ignores Range: a header could ask for a small document thousands of times.
 func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheControl string) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -97,14 +98,23 @@ func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheC
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", cacheControl)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Access-Control-Allow-Origin", "*") // public data, and browser apps need it
 	if etag != "" {
 		h.Set("ETag", etag)
+		for tag := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+			if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
+				w.WriteHeader(http.StatusNotModified)
+				return
+			}
+		}
 	}
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if r.Method == http.MethodGet {
+		_, _ = w.Write(body)
+	}
 }
 
 type contextKey struct{}
@@ -119,28 +129,33 @@ func FromContext(ctx context.Context) (*Token, bool) {
 // valid access token in its Authorization header (RFC 6750 section 2.1) with
 // all the given scopes. [FromContext] then returns the token. Others get 400,
 // 401 or 403 and a WWW-Authenticate header (RFC 6750 section 3); the answer
-// tells the class of the error, not the cause.
+// says the class of the error, not the cause, which the Logger gets at level Debug. A
+// token that is bound to another key of its sender (RFC 7800) is not accepted as a bearer
+// token.
 func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 	needed := strings.Join(scopes, " ")
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			raw, err := bearer(r.Header)
 			if err != nil {
-				refuse(w, http.StatusBadRequest, `error="invalid_request"`)
+				v.refuse(w, r, http.StatusBadRequest, `error="invalid_request"`, err)
 				return
 			}
 			if raw == "" {
-				refuse(w, http.StatusUnauthorized, "")
+				v.refuse(w, r, http.StatusUnauthorized, "", errors.New("no bearer token"))
 				return
 			}
 			token, err := v.Verify(r.Context(), raw)
+			if err == nil && token.SenderConstrained() {
+				err = errors.New("the token is bound to a key of its sender, so it is no bearer token")
+			}
 			if err != nil {
-				refuse(w, http.StatusUnauthorized, `error="invalid_token", error_description="`+publicReason(err)+`"`)
+				v.refuse(w, r, http.StatusUnauthorized, `error="invalid_token", error_description="`+publicReason(err)+`"`, err)
 				return
 			}
 			for _, scope := range scopes {
 				if !token.HasScope(scope) {
-					refuse(w, http.StatusForbidden, `error="insufficient_scope", scope="`+needed+`"`)
+					v.refuse(w, r, http.StatusForbidden, `error="insufficient_scope", scope="`+needed+`"`, fmt.Errorf("the token lacks scope %q", scope))
 					return
 				}
 			}
@@ -179,7 +194,9 @@ func publicReason(err error) string {
 	return "the token is invalid"
 }
 
-func refuse(w http.ResponseWriter, status int, parameters string) {
+// refuse answers with a challenge and logs the reason, without the token.
+func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, status int, parameters string, reason error) {
+	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path, "reason", reason)
 	challenge := "Bearer"
 	if parameters != "" {
 		challenge += " " + parameters

@@ -1,15 +1,12 @@
 package fleetkey_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +16,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file tests the three HTTP handlers as a client sees them.
@@ -126,8 +124,8 @@ func TestJWKSIsNeverEmpty(t *testing.T) {
 }
 
 func TestDiscovery(t *testing.T) {
-	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = issuer + "/tenant/" })
-	given := map[string]any{"token_endpoint": issuer + "/token", "subject_types_supported": nil, "response_types_supported": []string{"none"}, "issuer": issuer + "/tenant/"}
+	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = testkit.Issuer + "/tenant/" })
+	given := map[string]any{"token_endpoint": testkit.Issuer + "/token", "subject_types_supported": nil, "response_types_supported": []string{"none"}, "issuer": testkit.Issuer + "/tenant/"}
 	h := p.Discovery(given)
 	given["token_endpoint"] = "changed afterwards"
 	answer := ask(h, "GET")
@@ -136,7 +134,7 @@ func TestDiscovery(t *testing.T) {
 	var document map[string]any
 	require.NoError(t, json.Unmarshal(body(t, answer), &document))
 	assert.Equal(t, map[string]any{
-		"issuer": issuer + "/tenant/", "jwks_uri": issuer + "/tenant/.well-known/jwks.json", "token_endpoint": issuer + "/token",
+		"issuer": testkit.Issuer + "/tenant/", "jwks_uri": testkit.Issuer + "/tenant/.well-known/jwks.json", "token_endpoint": testkit.Issuer + "/token",
 		"response_types_supported":              []any{"none"}, // and nil left one out
 		"id_token_signing_alg_values_supported": []any{"ES256", "RS256"},
 	}, document)
@@ -149,7 +147,7 @@ func TestDiscovery(t *testing.T) {
 	assert.Equal(t, "https://cdn.example/keys", document["jwks_uri"])
 
 	for _, bad := range []map[string]any{
-		{"issuer": issuer}, {"issuer": nil}, {"issuer": []string{issuer + "/tenant/"}}, {"x": make(chan int)}, {"x": func() {}}, {"x": map[string]any{"y": make(chan int)}},
+		{"issuer": testkit.Issuer}, {"issuer": nil}, {"issuer": []string{testkit.Issuer + "/tenant/"}}, {"x": make(chan int)}, {"x": func() {}}, {"x": map[string]any{"y": make(chan int)}},
 	} {
 		assert.Panics(t, func() { p.Discovery(bad) }, "%v", bad)
 	}
@@ -260,133 +258,41 @@ func TestFromContext(t *testing.T) {
 	assert.Equal(t, 1, seen)
 }
 
-// TestLoad_L4_JWKSDuringReloads asks the instances of a fleet for their key sets,
-// over HTTP, while keys reload and rotate. A clock that jumps from one signing
-// key to the next makes a rotation short.
-func TestLoad_L4_JWKSDuringReloads(t *testing.T) {
-	const rotations, answers, clients = 8, 60, 16 // answers between any two changes
-	var ahead atomic.Int64
-	cfg := config()
-	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
-	store := fleetkeytest.NewStore()
-	fleet := []*fleetkey.Signer{startBy(t, now, store, cfg), startBy(t, now, store.Open(), cfg)}
-	l := &jwksLoad{t: t, now: now, fleet: fleet, served: make(chan int), done: make(chan struct{})}
-	for _, s := range fleet {
-		server := httptest.NewServer(s.JWKS())
-		defer server.Close()
-		l.urls = append(l.urls, server.URL)
+// FuzzAuthorization: only one header, of the scheme Bearer with a token that
+// Verify accepts, opens the door (RFC 6750 section 2.1). What is refused gets a
+// challenge that holds nothing of the request.
+func FuzzAuthorization(f *testing.F) {
+	p := fixedParty(f)
+	token := p.sign(p.header(), payload("scope", `"read"`))
+	for _, seed := range []string{"", "Bearer", "Bearer ", "Bearer " + token, "bearer  " + token + " ", "Basic " + token, "Bearer\t" + token, "Bearer " + token + "," + token, " Bearer " + token, "DPoP " + token, "Bearer \x00"} {
+		f.Add(seed, "", false)
+		f.Add(seed, "Bearer "+token, true)
 	}
-	var wg sync.WaitGroup
-	for range clients {
-		wg.Go(l.ask)
-	}
-	defer wg.Wait()
-	defer close(l.done)
-	for range rotations {
-		before := l.tags()
-		require.NoError(t, fleet[0].Rotate(t.Context()))
-		refresh(t, fleet...)
-		l.await(answers)
-		tags := l.tags()
-		require.NotEqual(t, before, tags)
-		for range 5 { // other versions of the same keys
-			content, _ := store.Content()
-			store.Set(content)
-			refresh(t, fleet...)
-			require.Equal(t, tags, l.tags(), "the keys are the same")
+	door := p.Require("read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, ok := fleetkey.FromContext(r.Context())
+		if !ok {
+			w.WriteHeader(http.StatusInternalServerError)
 		}
-		require.Equal(t, tags[0], tags[1], "at every instance")
-		l.await(answers)
-		ahead.Add(int64(day + time.Minute)) // the announced key signs, and the one before the last ends
-		l.await(answers)
-		refresh(t, fleet...)
-	}
-	require.Positive(t, l.count[200])
-	require.Positive(t, l.count[304])
-}
-
-// A jwksLoad is clients that fetch key sets without pause.
-type jwksLoad struct {
-	t      *testing.T
-	now    func() time.Time
-	fleet  []*fleetkey.Signer
-	urls   []string
-	bodies sync.Map // ETag: the key set that it was first seen with
-	served chan int // the status of each answer; -1: it was wrong
-	done   chan struct{}
-	count  [600]int // of answers by status
-}
-
-// await waits for so many answers.
-func (l *jwksLoad) await(n int) {
-	for range n {
-		status := <-l.served
-		require.Positive(l.t, status, "a wrong answer, see above")
-		l.count[status]++
-	}
-}
-
-// tags returns the ETags of all instances now.
-func (l *jwksLoad) tags() (tags []string) {
-	for _, s := range l.fleet {
-		tags = append(tags, ask(s.JWKS(), "HEAD").Header.Get("ETag"))
-	}
-	return tags
-}
-
-func (l *jwksLoad) ask() {
-	etags := make([]string, len(l.urls)) // that this client has
-	for i := 0; ; i++ {
-		at := i / 2 % len(l.urls)
-		select {
-		case <-l.done:
+	}))
+	f.Fuzz(func(t *testing.T, first, second string, both bool) {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header["Authorization"] = []string{first}
+		if both {
+			r.Header["Authorization"] = []string{first, second}
+		}
+		w := httptest.NewRecorder()
+		door.ServeHTTP(w, r)
+		scheme, raw, _ := strings.Cut(first, " ")
+		_, err := p.Verify(t.Context(), strings.Trim(raw, " "))
+		if w.Code == http.StatusOK {
+			require.False(t, both)
+			require.Equal(t, "bearer", strings.ToLower(scheme))
+			require.NoError(t, err)
 			return
-		case l.served <- l.askOne(l.fleet[i%len(l.fleet)], l.urls[at], &etags[at]):
 		}
-	}
-}
-
-// askOne has one instance issue a token, and then sees that another publishes
-// the key.
-func (l *jwksLoad) askOne(issuer *fleetkey.Signer, url string, etag *string) (status int) {
-	token, err := issuer.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
-	if !assert.NoError(l.t, err) {
-		return -1
-	}
-	expires := l.now().Add(59 * time.Minute)
-	r, err := http.NewRequest("GET", url, nil)
-	if !assert.NoError(l.t, err) {
-		return -1
-	}
-	if *etag != "" {
-		r.Header.Set("If-None-Match", *etag)
-	}
-	answer, err := http.DefaultClient.Do(r)
-	if !assert.NoError(l.t, err) {
-		return -1
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	ok := assert.NoError(l.t, err)
-	switch answer.StatusCode {
-	case 200:
-		known, _ := l.bodies.LoadOrStore(answer.Header.Get("ETag"), string(text))
-		ok = ok && assert.Equal(l.t, known, string(text), "two key sets under one ETag") &&
-			assert.NotEqual(l.t, *etag, answer.Header.Get("ETag"), "sent again though the client has it")
-		*etag = answer.Header.Get("ETag")
-	case 304:
-		ok = ok && assert.Empty(l.t, text) && assert.Equal(l.t, *etag, answer.Header.Get("ETag"))
-	default:
-		ok = assert.Fail(l.t, "JWKS answers", answer.Status)
-	}
-	known, _ := l.bodies.Load(*etag)
-	var set jose.JSONWebKeySet
-	ok = ok && assert.NoError(l.t, json.Unmarshal([]byte(known.(string)), &set)) && assert.NotEmpty(l.t, set.Keys)
-	if ok && l.now().Before(expires) { // the token lives: the clock has not jumped
-		ok = assert.Len(l.t, set.Key(keyIDOf(token)), 1, "a token's key is not published")
-	}
-	if !ok {
-		return -1
-	}
-	return answer.StatusCode
+		require.True(t, both || err != nil || !strings.EqualFold(scheme, "bearer"), "a good token is refused: %q", first)
+		require.Contains(t, []int{400, 401}, w.Code)
+		require.Regexp(t, `^Bearer( error="[a-z_]+"(, error_description="the token is [a-z]+")?)?$`, w.Header().Get("WWW-Authenticate"))
+		require.Equal(t, http.StatusText(w.Code)+"\n", w.Body.String())
+	})
 }

@@ -2,11 +2,8 @@ package fleetkey_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/http/httptest"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -184,4 +181,121 @@ func TestIssueRefusesWhatNeverIsValid(t *testing.T) {
 	s := fleetkeytest.NewSigner(t, testkit.Config())
 	_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a", NotBefore: time.Now().AddDate(1, 0, 0)})
 	require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
+}
+
+func TestRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		a, b := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
+		old := testkit.Issue(t, a)
+
+		time.Sleep(24 * time.Hour)
+		require.InDelta(t, 24*12, store.Loads(), 24, "one load in five minutes")
+
+		store.Set(testkit.ForeignBundle(t, testkit.Config()))
+		time.Sleep(6 * time.Minute)
+		require.NotEqual(t, old, a.SigningKey().KeyID)
+		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID, "a replaced secret is adopted without a restart")
+		testkit.Accepts(t, testkit.Issue(t, a), a, b)
+
+		_, version := store.Content()
+		store.Set([]byte("garbage"))
+		require.ErrorContains(t, a.Refresh(t.Context()), "not a key bundle")
+		time.Sleep(time.Hour)
+		require.Equal(t, version, a.Status().Version, "garbage is reported and ignored")
+		require.Error(t, a.Status().LoadErr)
+		testkit.Accepts(t, testkit.Issue(t, a), a, b)
+		bundle, _ := store.Content()
+		require.Equal(t, "garbage", string(bundle), "and never overwritten")
+	})
+}
+
+func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3, A5, F3, F5
+	for name, f := range map[string]fleetkeytest.Fault{
+		"refused":   {Err: fleetkey.ErrAccessDenied},
+		"throttled": {Err: fleetkey.ErrUnavailable},
+		"hanging":   {Delay: time.Hour},
+		"deleted":   {Err: fleetkey.ErrNotExist},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				s := testkit.Start(t, store, testkit.Config())
+				store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return f })
+				begin, loads, saves := time.Now(), store.Loads(), store.Saves()
+				time.Sleep(30 * 24 * time.Hour)
+				calls := float64(store.Loads()-loads) / time.Since(begin).Minutes()
+				require.LessOrEqual(t, calls, 0.3, "calls a minute")
+				require.Equal(t, saves, store.Saves(), "nothing is created")
+
+				now := time.Now()
+				testkit.Accepts(t, testkit.Issue(t, s), s)
+				require.Equal(t, now, time.Now(), "Issue and Verify do not wait")
+				status := s.Status()
+				require.NoError(t, status.Err)
+				require.Error(t, status.LoadErr)
+				require.Positive(t, status.Failures)
+				require.NotEmpty(t, status.Warnings())
+
+				store.SetHook(nil)
+				time.Sleep(6 * time.Minute)
+				require.NoError(t, s.Status().LoadErr, "recovers alone")
+			})
+		})
+	}
+}
+
+// TestUnknownKey: Verify looks for the key of a token that it does not know. A flood of
+// such tokens costs the store little, and those of known keys nothing.
+func TestUnknownKey(t *testing.T) { // L2
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Config())
+		store.Set(testkit.ForeignBundle(t, testkit.Config()))
+		honest := testkit.Issue(t, testkit.Start(t, store.Open(), testkit.Config()))
+		testkit.Accepts(t, honest, s)
+
+		junk := testkit.Issue(t, testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()))
+		before, begin := store.Loads(), time.Now()
+		for time.Since(begin) < time.Minute {
+			testkit.Refuses(t, fleetkey.ErrUnknownKey, junk, s)
+			now := time.Now()
+			testkit.Accepts(t, honest, s)
+			require.Equal(t, now, time.Now(), "known keys are not touched")
+			time.Sleep(50 * time.Millisecond)
+		}
+		require.LessOrEqual(t, store.Loads()-before, 7)
+		require.GreaterOrEqual(t, store.Loads()-before, 5, "and the store is asked all the same")
+
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
+		time.Sleep(10 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin = time.Now()
+		_, err := s.Verify(ctx, junk)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+		require.Equal(t, time.Second, time.Since(begin), "ctx bounds the wait")
+	})
+}
+
+func TestClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Config())
+		token := testkit.Issue(t, s)
+		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
+		waiting := make(chan error)
+		go func() { waiting <- s.Refresh(context.Background()) }()
+		synctest.Wait()
+		begin := time.Now()
+		require.NoError(t, s.Close())
+		require.NoError(t, s.Close(), "twice")
+		require.Equal(t, begin, time.Now(), "Close does not wait for a hanging store")
+		require.Error(t, <-waiting)
+		require.ErrorIs(t, s.Refresh(t.Context()), fleetkey.ErrClosed)
+		require.ErrorIs(t, s.Rotate(t.Context()), fleetkey.ErrClosed)
+		testkit.Accepts(t, token, s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+		require.NoError(t, s.Status().LoadErr, "closing is not the store's failure")
+	}) // the bubble fails if a goroutine is left
 }

@@ -22,7 +22,7 @@ type Status struct {
 	Keys    []KeyInfo // newest first, those gone included until they are pruned
 
 	SigningKeyID   string    // kid of the key that signs now; "": none can
-	SigningSince   time.Time // when it began
+	SigningSince   time.Time // when it began, or will: a key signs early if none has begun by this clock
 	NextActivation time.Time // when the announced key begins to sign; zero: none is announced
 	RotationDue    time.Time // when the next key is to be announced; zero: rotation is off, or one is announced
 	NextChange     time.Time // when a key begins to sign or ends to be trusted; zero: never
@@ -31,11 +31,15 @@ type Status struct {
 	LastLoad time.Time // when the store was last read successfully
 	Failures int       // failed loads since
 
+	LostRevocations int // that this instance knows and the store does not hold, after a rollback
+
 	Err         error // why Issue would fail now; nil: it would not
 	LoadErr     error // of the last load; nil: it succeeded
 	RotationErr error // of the last rotation that was due; nil: it succeeded
 
 	Counters Counters // since the start
+
+	overdue bool // the rotation
 }
 
 // KeyInfo describes a key of the set.
@@ -53,11 +57,12 @@ type Role string
 
 // The roles of a key, in the order of its life.
 const (
-	RoleAnnounced Role = "announced" // published and trusted, does not sign yet
-	RoleSigning   Role = "signing"   // signs
-	RoleRetired   Role = "retired"   // replaced, but still trusted
-	RoleFormer    Role = "former"    // another system's, trusted
-	RoleGone      Role = "gone"      // no longer trusted; the next writer drops it
+	RoleAnnounced Role = trust.RoleAnnounced // published and trusted, does not sign yet
+	RoleSigning   Role = trust.RoleSigning   // signs
+	RoleRetired   Role = trust.RoleRetired   // replaced, but still trusted
+	RoleFormer    Role = trust.RoleFormer    // another system's, or an adopted one; trusted
+	RoleRevoked   Role = trust.RoleRevoked   // never trusted again
+	RoleGone      Role = trust.RoleGone      // no longer trusted; the next writer drops it
 )
 
 // Status reports the keys and the result of the last loads.
@@ -67,14 +72,16 @@ func (s *Signer) Status() Status {
 	if err := s.rotation.err.Load(); err != nil {
 		status.RotationErr = *err
 	}
+	status.LostRevocations = int(s.rotation.lost.Load())
 	key, err := s.signingKey(now)
 	if status.Err = err; err == nil {
 		status.SigningKeyID, status.SigningSince = key.ID, key.Cert.NotBefore
 	}
 	if next := current.Set.Announced(now, policy); next != nil {
 		status.NextActivation = next.Cert.NotBefore
-	} else if k := current.Set.Signing(now); k != nil && policy.Every > 0 { // also if Issue would fail for lack of a rotation
+	} else if k, _ := current.Set.Signing(now); k != nil && policy.Every > 0 { // also if Issue would fail for lack of a rotation
 		status.RotationDue = policy.RotationDue(k)
+		status.overdue = now.Sub(status.RotationDue) > 2*policy.RefreshEvery
 	}
 	if k := ending(current.Set, now); k != nil {
 		status.Ending = k.Cert.NotAfter
@@ -94,29 +101,18 @@ func (v *Verifier) Status() Status {
 	if len(v.PublicKeys()) == 0 {
 		status.Err = fmt.Errorf("%w: no key is trusted now", ErrUnknownKey)
 	}
-	signing := current.Signing(now)
+	signing, _ := current.Signing(now)
 	for _, k := range current.Keys {
-		info := KeyInfo{KeyID: k.ID, Algorithm: k.Alg.Name, Role: role(k, now, signing), TrustedUntil: k.Until}
+		info := KeyInfo{KeyID: k.ID, Algorithm: k.Alg.Name, Role: Role(k.Role(now, signing)), TrustedUntil: k.Until}
 		if k.Cert != nil {
 			info.NotBefore, info.NotAfter = k.Cert.NotBefore, k.Cert.NotAfter
 		}
 		status.Keys = append(status.Keys, info)
 	}
-	return status
-}
-
-func role(k *trust.Key, now time.Time, signing *trust.Key) Role {
-	switch {
-	case !k.Trusted(now):
-		return RoleGone
-	case k.Former || k.Source == nil:
-		return RoleFormer
-	case k == signing:
-		return RoleSigning
-	case k.Source.Private != nil && k.Cert.NotBefore.After(now):
-		return RoleAnnounced
+	for _, kid := range current.Set.Revoked {
+		status.Keys = append(status.Keys, KeyInfo{KeyID: kid, Role: RoleRevoked})
 	}
-	return RoleRetired
+	return status
 }
 
 // Warnings says in words what an operator should look at although tokens are issued and
@@ -129,10 +125,34 @@ func (s Status) Warnings() []string {
 	if s.RotationErr != nil {
 		warnings = append(warnings, fmt.Sprintf("the signing key could not be rotated: %v", s.RotationErr))
 	}
+	if s.SigningSince.After(s.Time) {
+		warnings = append(warnings, fmt.Sprintf("key %s signs although it begins only at %s: is the clock right?", s.SigningKeyID, s.SigningSince.UTC().Format(time.RFC3339)))
+	}
+	if s.overdue {
+		warnings = append(warnings, "a rotation is overdue since "+s.RotationDue.UTC().Format(time.RFC3339))
+	}
+	if s.LostRevocations > 0 {
+		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations that this instance knows; revoke these keys again, or switch rotation on", s.LostRevocations))
+	}
+	if n := s.count(RoleRevoked); n >= manyRevoked {
+		warnings = append(warnings, fmt.Sprintf("%d keys are revoked; a bundle has room for about 300", n))
+	}
 	if !s.Ending.IsZero() {
 		warnings = append(warnings, "the signing key has no successor and ends at "+s.Ending.UTC().Format(time.RFC3339))
 	}
 	return warnings
+}
+
+// manyRevoked is from how many revoked keys on Warnings mentions them.
+const manyRevoked = 48
+
+func (s Status) count(role Role) (n int) {
+	for _, k := range s.Keys {
+		if k.Role == role {
+			n++
+		}
+	}
+	return n
 }
 
 // Health returns a handler for load balancers and monitors. It answers 200 while
@@ -187,7 +207,7 @@ const (
 // ending returns the signing key if its certificate ends soon and no other key is
 // there to take over, or nil.
 func ending(set *keyset.Set, now time.Time) *keyset.Key {
-	k := set.Signing(now)
+	k, _ := set.Signing(now)
 	if k == nil || set.Successor(k) != nil || k.Cert.NotAfter.Sub(now) > endWarning {
 		return nil
 	}

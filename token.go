@@ -18,18 +18,33 @@ type Token struct {
 	claims jws.Claims
 }
 
+// size returns about how many bytes the Token holds. Its strings are parts of the text,
+// except where that has escapes and in a scope joined from an array.
+func (t *Token) size() int {
+	size := 208 + len(t.claims.Text) + len(t.claims.Scope) + 16*cap(t.claims.Audience)
+	if strings.Contains(t.claims.Text, `\`) {
+		size += len(t.claims.Text)
+	}
+	return size
+}
+
 // Subject returns the sub claim: whom the token is about. It can be "" in a
-// token of another system only (see [Signer.Trust]).
+// token of another system only (see [Former]).
 func (t *Token) Subject() string { return t.claims.Subject }
 
-// Issuer returns the iss claim: Config.Issuer, or one of Config.FormerIssuers.
+// Issuer returns the iss claim: Config.Issuer, or that of a [Former].
 func (t *Token) Issuer() string { return t.claims.Issuer }
 
 // ClientID returns the client_id claim (RFC 8693 section 4.3), or "".
 func (t *Token) ClientID() string { return t.claims.ClientID }
 
-// Scope returns the scope claim (RFC 8693 section 4.2), separated by spaces, or "".
+// Scope returns the scope claim (RFC 8693 section 4.2), separated by spaces, or "". For a
+// token of a former system it may come from scp.
 func (t *Token) Scope() string { return t.claims.Scope }
+
+// SenderConstrained reports whether the token has a cnf claim (RFC 7800): only the holder of
+// some other key may use it, as with DPoP and mutual TLS. Verify does not check that.
+func (t *Token) SenderConstrained() bool { return t.claims.Constrained }
 
 // ID returns the jti claim, or "". To revoke single tokens, keep a list of
 // these: the same token has more than one spelling, since an ECDSA signature

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file tests what a verified token says, and that nobody can change it.
@@ -22,7 +23,7 @@ func TestTokenAccessors(t *testing.T) {
 		"jti", `"7"`, "exp", unix(time.Minute)+".5")))
 	require.NoError(t, err)
 	assert.Equal(t, "alice", token.Subject())
-	assert.Equal(t, issuer, token.Issuer())
+	assert.Equal(t, testkit.Issuer, token.Issuer())
 	assert.Equal(t, "web", token.ClientID())
 	assert.Equal(t, "read write", token.Scope())
 	assert.Equal(t, "7", token.ID())

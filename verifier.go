@@ -109,11 +109,14 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 	if err := v.rules.Check(&t.claims, k.Former, k.Issuer, now); err != nil {
 		return nil, err
 	}
+	if k.Former && t.claims.Scope == "" {
+		t.claims.Scope = t.claims.FormerScope
+	}
 	from, until := v.rules.Validity(&t.claims)
 	if !k.Until.IsZero() && k.Until.Before(until) {
 		until = k.Until
 	}
-	current.cache.Add(token, t, from, until, now)
+	current.cache.Add(token, t, t.size(), from, until, now)
 	return t, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
-	"runtime/metrics"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,7 +53,7 @@ var underLoad = []struct {
 
 // measureLoad is everything that happens under load.
 func measureLoad(p plan, out *page) error {
-	for _, part := range []func(plan, *page) error{compareStreams, compareRequests, compareNewKeys, measureJWKS, measureDearest} {
+	for _, part := range []func(plan, *page) error{compareStreams, compareRequests, compareNewKeys, measureJWKS} {
 		if err := part(p, out); err != nil {
 			return err
 		}
@@ -69,7 +68,6 @@ type stream struct {
 	honest, hostile         func(i int)
 	honestRate, hostileRate int // a second
 	trials                  [2][]trial
-	before, after           int64 // heap, around all trials
 }
 
 const (
@@ -79,11 +77,9 @@ const (
 
 // A trial is what came of a stream in one slice of time.
 type trial struct {
-	late       []float64 // nanoseconds from when a token was due until it was verified
-	hostile    int       // tokens that were refused
-	goroutines int       // at most
-	heap       uint64    // bytes of objects at most, garbage included
-	took       time.Duration
+	late    []float64 // nanoseconds from when a token was due until it was verified
+	hostile int       // tokens that were refused
+	took    time.Duration
 }
 
 // pour runs the stream for a time. The load is open: a token is due when it is
@@ -124,22 +120,11 @@ func (s *stream) pour(d time.Duration, isFlooded bool) trial {
 			s.honest(i)
 			t.late[i] = float64(time.Since(due))
 		})
-		t.goroutines = max(t.goroutines, runtime.NumGoroutine())
-		if i%50 == 0 {
-			t.heap = max(t.heap, objects())
-		}
 	}
 	honest.Wait()
 	flood.Wait()
 	t.hostile, t.took = int(refused.Load()), time.Since(start)
 	return t
-}
-
-// objects returns the bytes of the heap's objects, without stopping the world.
-func objects() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
 }
 
 // pourAll runs all streams, quiet and flooded, in an order that changes.
@@ -148,7 +133,6 @@ func pourAll(p loadPlan, streams []*stream) {
 	for _, s := range streams {
 		s.pour(p.slice/4, false) // fills caches, and opens connections
 		s.pour(p.slice/4, true)
-		s.before = heap()
 		for state := range s.trials {
 			order = append(order, func() {
 				runtime.GC()
@@ -161,9 +145,6 @@ func pourAll(p loadPlan, streams []*stream) {
 		for _, do := range order {
 			do()
 		}
-	}
-	for _, s := range streams {
-		s.after = heap()
 	}
 }
 
@@ -200,18 +181,6 @@ func streamTable(out *page, where string, streams []*stream) {
 			out.goal(fmt.Sprintf("p99 of honest tokens under a flood over quiet, %s, %s", where, s.name), fmt.Sprintf("at most %g", p99Goal),
 				slow.over(calm), median(slow.ratios(calm)) <= p99Goal)
 		}
-	}
-	fmt.Fprint(out, "\n|| goroutines at most, quiet | in the flood | heap before | at most, quiet | in the flood | after |\n|---|---|---|---|---|---|---|\n")
-	for _, s := range streams {
-		var goroutines [2]int
-		var top [2]uint64
-		for state, trials := range s.trials {
-			for _, t := range trials {
-				goroutines[state], top[state] = max(goroutines[state], t.goroutines), max(top[state], t.heap)
-			}
-		}
-		fmt.Fprintf(out, "| %s | %d | %d | %s | %s | %s | %s |\n", s.name, goroutines[quiet], goroutines[flooded],
-			kibibytes(s.before), kibibytes(int64(top[quiet])), kibibytes(int64(top[flooded])), kibibytes(s.after))
 	}
 }
 
@@ -278,8 +247,7 @@ heavy as the verifier makes it. Everything runs in this one process on %d cores.
 
 %d honest tokens a second and %d hostile ones, each with a made-up kid
 of its own, one in %d of %d kB (RS256). fleetkey's store is in memory; the
-peers fetch from a server in the same process. The heap is the whole process's:
-live, before all rounds and after them, and garbage included, at most.
+peers fetch from a server in the same process.
 `, p.load.slice, p.load.rounds, runtime.GOMAXPROCS(0), honestRate, hostileRate, hugeEvery, hugeKid/1000)
 	streamTable(out, "unknown kids", streams)
 	return nil

@@ -136,10 +136,13 @@ func measureJWKS(p plan, out *page) error {
 	store := fleetkeytest.NewStore()
 	var bundles [2][]byte
 	for i := range bundles {
-		var err error
-		if bundles[i], err = newKeyBlocks("RS256", time.Now().Add(-time.Hour)); err != nil {
+		first := fleetkeytest.NewStore()
+		signer, err := fleetkey.NewSigner(ctx, first, config("RS256"))
+		if err != nil {
 			return err
 		}
+		must(signer.Close())
+		bundles[i], _ = first.Content()
 	}
 	store.Set(bundles[0])
 	signer, err := fleetkey.NewSigner(ctx, store, config("RS256"))

@@ -20,17 +20,16 @@ import (
 
 // A plan says how long and how much to measure.
 type plan struct {
-	rounds  int           // of which the median is taken
-	slice   time.Duration // that each contender runs for in a round
-	starts  int           // of a signer, for each store
-	entries []int         // sizes of the verified-token cache
-	flood   int           // tokens
-	load    loadPlan
+	rounds int           // of which the median is taken
+	slice  time.Duration // that each contender runs for in a round
+	allocs int           // operations whose allocations are counted
+	starts int           // of a signer, for each store
+	load   loadPlan
 }
 
 var (
-	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, entries: []int{100, 1_000, 10_000, 100_000}, flood: 200_000, load: fullLoad}
-	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, entries: []int{100, 1_000}, flood: 2_000, load: quickLoad}
+	full  = plan{rounds: 41, slice: 20 * time.Millisecond, allocs: 200, starts: 21, load: fullLoad}
+	quick = plan{rounds: 3, slice: time.Millisecond, allocs: 10, starts: 3, load: quickLoad}
 )
 
 // sections are what can be measured, in the order of the page.
@@ -38,14 +37,13 @@ var sections = []struct {
 	name    string
 	measure func(plan, *page) error
 }{
-	{"peers", compare}, {"unknown", compareUnknownKeys}, {"sizes", compareSetSizes}, {"cache", measureCache},
-	{"flood", measureFlood}, {"load", measureLoad}, {"starts", measureStarts}, {"costs", costs},
+	{"peers", compare}, {"unknown", compareUnknownKeys}, {"load", measureLoad}, {"starts", measureStarts},
 }
 
 func main() {
 	isQuick := flag.Bool("quick", false, "short rounds: a smoke test, whose figures mean little")
 	output := flag.String("o", "RESULTS.md", "the `file` to write; - for none")
-	only := flag.String("only", "", "measure one `section`, and write no file: peers, unknown, sizes, cache, flood, load, starts or costs")
+	only := flag.String("only", "", "measure one `section`, and write no file: peers, unknown, load or starts")
 	flag.Parse()
 	p := full
 	if *isQuick {

@@ -33,7 +33,7 @@ func measure(p plan, workers int, ops []operation) []*result {
 		if op == nil {
 			continue
 		}
-		results[i] = &result{allocs: allocations(op)}
+		results[i] = &result{allocs: allocations(op, p.allocs)}
 		batch[i] = calibrate(op, p.slice)
 		order = append(order, i)
 	}
@@ -84,8 +84,7 @@ func calibrate(op operation, d time.Duration) int {
 }
 
 // allocations returns how many objects one operation allocates.
-func allocations(op operation) float64 {
-	const n = 200
+func allocations(op operation, n int) float64 {
 	var before, after runtime.MemStats
 	for i := range n { // fills caches and pools
 		op(i)
@@ -95,16 +94,7 @@ func allocations(op operation) float64 {
 		op(i)
 	}
 	runtime.ReadMemStats(&after)
-	return math.Round(float64(after.Mallocs-before.Mallocs) / n)
-}
-
-// heap returns the bytes in use after a garbage collection.
-func heap() int64 {
-	runtime.GC()
-	runtime.GC() // what finalizers and pools kept goes with the second
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return int64(m.HeapAlloc)
+	return math.Round(float64(after.Mallocs-before.Mallocs) / float64(n))
 }
 
 func median(values []float64) float64 {

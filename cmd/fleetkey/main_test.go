@@ -35,10 +35,22 @@ func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscr
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"capture": capture, "exits": exits, "secretless": secretless, "replace": replace,
 		},
-		Condition: func(name string) (bool, error) {
-			return name == "root" && os.Geteuid() == 0, nil
-		},
+		Condition: condition,
 	}
+}
+
+// condition knows [root], and [missing:PROGRAM], which is an error where
+// FLEETKEY_REQUIRE=1 asks for everything.
+func condition(name string) (bool, error) {
+	program, found := strings.CutPrefix(name, "missing:")
+	if !found {
+		return name == "root" && os.Geteuid() == 0, nil
+	}
+	_, err := exec.LookPath(program)
+	if os.Getenv("FLEETKEY_REQUIRE") != "1" {
+		return err != nil, nil
+	}
+	return false, err
 }
 
 func onFile(e *testscript.Env) error {

@@ -17,12 +17,14 @@ import (
 func TestLogLines(t *testing.T) {
 	files, err := filepath.Glob("../../*.go")
 	require.NoError(t, err)
+	internal, err := filepath.Glob("../../internal/*/*.go")
+	require.NoError(t, err)
 	logged := map[string]bool{}
-	for _, file := range files {
+	for _, file := range append(files, internal...) {
 		if strings.HasSuffix(file, "_test.go") {
 			continue
 		}
-		for _, m := range find(t, file, `Logger\.(Info|Warn|Error)\("([^"]*)"`) {
+		for _, m := range find(t, file, `[lL]ogger\.(Info|Warn|Error)\("([^"]*)"`) {
 			logged[strings.ToUpper(m[1])+" "+m[2]] = true
 		}
 	}

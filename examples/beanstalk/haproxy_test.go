@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // A balancer is a real HAProxy in front of the instances. It does what Elastic
@@ -65,10 +67,7 @@ func startHAProxy(t *testing.T, checkPath string, instances []*instance) *balanc
 		program, err = exec.LookPath("/usr/sbin/haproxy") // where only root looks
 	}
 	if err != nil {
-		if os.Getenv("FLEETKEY_REQUIRE") != "" {
-			t.Fatal("HAProxy is required, but not installed: apt-get install haproxy")
-		}
-		t.Skip("NOT TESTED behind HAProxy: not installed; apt-get install haproxy")
+		testkit.Missing(t, "HAProxy", "apt-get install haproxy")
 	}
 	config := strings.Replace(haproxyConfig, "%[1]s", checkPath, 1)
 	for _, i := range instances {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // An instance is a process of the program that stands in the source bundle,
@@ -32,6 +34,9 @@ type instance struct {
 // unpackBundle makes the bundle as "make" does, but for this machine, unpacks
 // it, and returns the directory and the command of the Procfile.
 func unpackBundle(t *testing.T) (dir string, command []string) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		testkit.Missing(t, "python3, which packs the bundle", "apt-get install python3")
+	}
 	built, dir := t.TempDir(), t.TempDir()
 	bundle := filepath.Join(built, "bundle.zip")
 	out, err := exec.Command("make", "bundle", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH,

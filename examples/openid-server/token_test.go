@@ -3,7 +3,6 @@ package main
 import (
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -17,25 +16,22 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// Tests of one server: the answers of its token endpoint, and what else it
-// serves.
+// Tests of one server: the answers of its token endpoint, and what its API accepts.
 
 const (
 	testIssuer = "https://issuer.example"
 	testSecret = "k:3y/%&+"
 )
 
-// newServer returns a server with one client, "app", that may only read, and
-// the store of its signer.
-func newServer(t *testing.T) (*server, *fleetkeytest.Store) {
+// newServer returns a server with one client, "app", that may only read.
+func newServer(t *testing.T) *server {
 	t.Helper()
-	store := fleetkeytest.NewStore()
-	signer, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{Issuer: testIssuer, TokenTTL: tokenTTL, Algorithm: "ES256"})
+	signer, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), fleetkey.Config{Issuer: testIssuer, TokenTTL: tokenTTL, Algorithm: "ES256"})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, signer.Close()) })
 	return &server{name: "1", issuer: testIssuer, signer: signer, clients: map[string]client{
 		"app": {sha256.Sum256([]byte(testSecret)), []string{scopeRead, "api.list"}},
-	}}, store
+	}}
 }
 
 // A tokenRequest is a form, with or without a Basic header.
@@ -60,7 +56,7 @@ func (c tokenRequest) send(h http.Handler) *httptest.ResponseRecorder {
 }
 
 func TestTokenEndpointGrants(t *testing.T) {
-	s, _ := newServer(t)
+	s := newServer(t)
 	for _, c := range []struct {
 		name  string
 		req   tokenRequest
@@ -88,7 +84,7 @@ func TestTokenEndpointGrants(t *testing.T) {
 }
 
 func TestTokenEndpointRefuses(t *testing.T) {
-	s, _ := newServer(t)
+	s := newServer(t)
 	good := func(change ...string) url.Values {
 		form := url.Values{"grant_type": {clientCredentials}, "client_id": {"app"}, "client_secret": {testSecret}}
 		for i := 0; i < len(change); i += 2 {
@@ -151,17 +147,9 @@ func TestTokenEndpointRefuses(t *testing.T) {
 	}
 }
 
-func TestTokenEndpointMethod(t *testing.T) {
-	s, _ := newServer(t)
-	w := httptest.NewRecorder()
-	s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, tokenPath, nil))
-	assert.Equal(t, http.StatusMethodNotAllowed, w.Code)
-	assert.Equal(t, "POST", w.Header().Get("Allow"))
-}
-
 // TestProtectedAPI looks at what only this server decides: which scope it takes.
 func TestProtectedAPI(t *testing.T) {
-	s, _ := newServer(t)
+	s := newServer(t)
 	for scope, code := range map[string]int{scopeRead: 200, "api.list " + scopeRead: 200, "api.list": 403, "": 403} {
 		token, err := s.signer.Issue(t.Context(), fleetkey.Claims{ClientID: "app", Scope: scope})
 		require.NoError(t, err)
@@ -171,43 +159,4 @@ func TestProtectedAPI(t *testing.T) {
 		s.handler().ServeHTTP(w, r)
 		assert.Equal(t, code, w.Code, "scope %q", scope)
 	}
-}
-
-func TestDiscovery(t *testing.T) {
-	s, _ := newServer(t)
-	w := httptest.NewRecorder()
-	s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, fleetkey.DiscoveryPath, nil))
-	require.Equal(t, http.StatusOK, w.Code)
-	var doc map[string]any
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &doc))
-	assert.Equal(t, testIssuer, doc["issuer"])
-	assert.Equal(t, testIssuer+tokenPath, doc["token_endpoint"])
-	assert.Equal(t, []any{}, doc["response_types_supported"])
-
-	jwks, err := url.Parse(doc["jwks_uri"].(string))
-	require.NoError(t, err)
-	w = httptest.NewRecorder()
-	s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, jwks.Path, nil))
-	require.Equal(t, http.StatusOK, w.Code)
-	assert.Contains(t, w.Body.String(), s.signer.Status().SigningKeyID)
-}
-
-// TestHealth cuts the store off: the server stays in service.
-func TestHealth(t *testing.T) {
-	s, store := newServer(t)
-	health := func() (int, string) {
-		w := httptest.NewRecorder()
-		s.handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, healthPath, nil))
-		return w.Code, w.Body.String()
-	}
-	code, body := health()
-	assert.Equal(t, http.StatusOK, code)
-	assert.Contains(t, body, `"status":"ok"`)
-
-	down := errors.New("down")
-	store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Err: down} })
-	require.ErrorIs(t, s.signer.Refresh(t.Context()), down)
-	code, body = health()
-	assert.Equal(t, http.StatusOK, code)
-	assert.Contains(t, body, `"status":"degraded"`)
 }

@@ -21,6 +21,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // A scenario is some time in the life of a server. A real signer lives through
@@ -239,10 +240,7 @@ func TestAlerts(t *testing.T) {
 	}
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
-		if os.Getenv("FLEETKEY_REQUIRE") == "1" {
-			t.Fatal("promtool is required, but not installed: apt-get install prometheus")
-		}
-		t.Skip("NOT TESTED by Prometheus: promtool is not installed; apt-get install prometheus")
+		testkit.Missing(t, "promtool", "apt-get install prometheus")
 	}
 	d := readDashboard(t)
 	rules, err := filepath.Abs("alerts.yaml")

@@ -1,16 +1,15 @@
-// Package awsfake is an AWS Secrets Manager in this process, for tests. It
-// speaks the service's JSON 1.1 protocol, so that the real SDK runs on top, and
-// answers as AWS documents it, where emulators are laxer: request tokens,
-// staging labels, deletion windows, names and sizes, version quota, error codes
-// as JSON at HTTP status 400. Faults, IAM policies and eventual consistency are
-// had on demand.
+// Package awsfake is an AWS Secrets Manager in this process, for tests. It speaks the
+// service's JSON 1.1 protocol, so the real SDK runs on top of it. It answers as AWS
+// documents it, where emulators are laxer: request tokens, staging labels, deletion,
+// names and sizes, version quota, error codes as JSON with HTTP status 400. Tests can
+// ask for faults, IAM policies and eventual consistency.
 //
 //	aws := awsfake.Start(t)
 //	aws.Setenv(t)                             // the SDK now finds it
-//	aws.Inject(awsfake.Throttle(3))           // and is throttled thrice
+//	aws.Inject(awsfake.Throttle(3))           // and is throttled three times
 //
-// [New] gives a server without a socket, reached by [Server.Client]; it keeps
-// the time of a testing/synctest bubble.
+// [New] returns a server without a socket, reached by [Server.Client]. It keeps the
+// time of a testing/synctest bubble.
 //
 // A Server is safe for concurrent use. Every operation is atomic.
 package awsfake
@@ -38,8 +37,8 @@ const (
 	Region  = "eu-west-1"
 )
 
-// secretKey is as long as a real one: shorter ones do not pass for keys in Go's
-// FIPS 140 mode.
+// secretKey is as long as a real one: Go's FIPS 140 mode does not sign with shorter
+// keys.
 const secretKey = "fakefakefakefakefakefakefakefakefakefake"
 
 // A Server is one region of Secrets Manager.
@@ -52,7 +51,6 @@ type Server struct {
 	faults  []*Fault
 	policy  *Policy
 	lag     time.Duration // reads see the state of so long ago
-	stale   int           // reads that still see the state before the last write
 }
 
 // New returns a server without secrets and without a socket.
@@ -60,7 +58,7 @@ func New() *Server {
 	return &Server{secrets: map[string]history{}, calls: map[string]int{}}
 }
 
-// Start returns a server on a loopback port, which ends with the test.
+// Start returns a server on a loopback port that ends with the test.
 func Start(t testing.TB) *Server {
 	s := New()
 	h := httptest.NewServer(s)
@@ -87,8 +85,8 @@ func (s *Server) Setenv(t testing.TB) {
 	}
 }
 
-// Client returns an SDK client that calls the server without a socket and
-// retries as the SDK does, only with pauses of a millisecond.
+// Client returns an SDK client that calls the server without a socket and retries
+// as the SDK does, but with pauses of a millisecond.
 func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.Client {
 	o := secretsmanager.Options{
 		Region:       Region,
@@ -102,20 +100,13 @@ func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.C
 	return secretsmanager.New(o, opts...)
 }
 
-// Calls counts the calls of an action, such as "GetSecretValue", or of all if
-// it is empty. Calls that met a fault or were denied count too, and so does
-// each attempt of the SDK.
+// Calls counts the calls of an action, such as "GetSecretValue", or of all actions if
+// it is empty. Calls that met a fault or were denied count too, and so does each
+// attempt of the SDK.
 func (s *Server) Calls(action string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if action != "" {
-		return s.calls[action]
-	}
-	n := 0
-	for _, c := range s.calls {
-		n += c
-	}
-	return n
+	return s.calls[action]
 }
 
 // Lag makes every read see the secrets as they were d ago; zero ends that.
@@ -123,14 +114,6 @@ func (s *Server) Lag(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lag = d
-}
-
-// Stale makes the next n reads see each secret as it was before its last
-// write.
-func (s *Server) Stale(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.stale = n
 }
 
 // ServeHTTP answers one call.
@@ -158,6 +141,7 @@ func (s *Server) count(action string) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.calls[action]++
+	s.calls[""]++
 	for i, f := range s.faults {
 		if f.Action != "" && f.Action != action {
 			continue

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A Fault is what happens to calls instead of, or besides, what they ask for.
+// A Fault is what happens to calls instead of what they ask for, or besides it.
 type Fault struct {
 	Action string // such as "PutSecretValue"; empty: every action
 	Times  int    // how many calls it meets; zero: all, until Heal
@@ -14,25 +14,25 @@ type Fault struct {
 	Do    func()        // called first, for what others do at this moment
 	Delay time.Duration // passes before anything else happens
 
-	Error *Error // is answered, and nothing done
-	Body  string // the same, as a page with this text and Status
-	// Status without Body answers an empty page.
-	Status int
+	Error  *Error // the answer; nothing is done
+	Body   string // the answer as a page with this text and Status; nothing is done
+	Status int    // the status of Body, which may be empty
 
 	Hang    bool // no answer at all, and nothing done
-	Trickle bool // the right answer, at a byte a second
-	Cut     bool // the right answer, broken off in the middle
+	Drop    bool // the connection drops, and nothing done
 	Lost    bool // the work is done, but the connection drops before the answer
+	Cut     bool // the right answer, broken off in the middle
+	Trickle bool // the right answer, at a byte a second
 }
 
-// Inject adds a fault. Of several that fit a call it meets the oldest.
+// Inject adds a fault. If several match a call, the oldest applies.
 func (s *Server) Inject(f Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.faults = append(s.faults, &f)
 }
 
-// Heal removes all faults; the policy and the staleness of reads stay.
+// Heal removes all faults. The policy and the lag of reads stay.
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -44,12 +44,12 @@ func Throttle(n int) Fault {
 	return Fault{Times: n, Error: &Error{Code: "ThrottlingException", Message: "Rate exceeded"}}
 }
 
-// Expired refuses every call, as with credentials that have run out.
+// Expired refuses every call, as AWS does with expired credentials.
 func Expired() Fault {
 	return Fault{Error: &Error{Code: "ExpiredTokenException", Message: "The security token included in the request is expired"}}
 }
 
-// KMSDenied refuses an action, as for a role that may use the secret but not
+// KMSDenied refuses an action, as AWS does for a role that may use the secret but not
 // its key.
 func KMSDenied(action string) Fault {
 	return Fault{Action: action, Error: &Error{Code: "AccessDeniedException", Message: "Access to KMS is not allowed"}}
@@ -66,6 +66,8 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 	switch {
 	case f.Hang:
 		wait(r, nil)
+	case f.Drop:
+		panic(http.ErrAbortHandler)
 	case f.Error != nil:
 		writeReply(w, f.Error)
 		return true

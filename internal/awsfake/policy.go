@@ -1,7 +1,9 @@
 package awsfake
 
 import (
+	"cmp"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -11,10 +13,10 @@ type Policy struct {
 	Actions   []string // such as "secretsmanager:GetSecretValue"
 	Resources []string // such as "arn:aws:secretsmanager:*:*:secret:indicium/openid-server-*"
 
-	// BareNames tells how a secret that does not exist yet is judged: by an
-	// ARN that ends in its name, or, if false, by one with six made-up
-	// characters as well. AWS has been seen to do the latter and documents
-	// neither. A secret that exists is always judged by its own ARN.
+	// BareNames says which ARN a secret that does not exist yet is judged by: one
+	// that ends in its name, or, if false, one with six made-up characters as well.
+	// AWS has been seen to do the latter and documents neither. A secret that exists
+	// is always judged by its own ARN.
 	BareNames bool
 }
 
@@ -31,17 +33,15 @@ func (s *Server) authorize(action string, in *request) *Error {
 		return nil
 	}
 	actions := []string{action}
-	if action == "CreateSecret" && len(in.Tags) > 0 {
-		actions = append(actions, "TagResource")
-	}
 	if action == "CreateSecret" && len(in.AddReplicaRegions) > 0 {
 		actions = append(actions, "ReplicateSecretToRegions")
 	}
-	arn := s.resource(in.id())
+	id := cmp.Or(in.SecretId, in.Name)
+	arn := s.resource(id)
 	for _, a := range actions {
 		if !matchAny(s.policy.Actions, "secretsmanager:"+a) || !matchAny(s.policy.Resources, arn) {
 			return errorf("AccessDeniedException", "User: arn:aws:sts::%s:assumed-role/web/i-0abc is not authorized to perform: "+
-				"secretsmanager:%s on resource: %s because no identity-based policy allows the secretsmanager:%[2]s action", Account, a, in.id())
+				"secretsmanager:%s on resource: %s because no identity-based policy allows the secretsmanager:%[2]s action", Account, a, id)
 		}
 	}
 	return nil
@@ -62,12 +62,7 @@ func (s *Server) resource(id string) string {
 }
 
 func matchAny(patterns []string, s string) bool {
-	for _, p := range patterns {
-		if match(p, s) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, s) })
 }
 
 // match reports whether s matches an IAM pattern, whose * crosses slashes.

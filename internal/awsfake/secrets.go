@@ -3,7 +3,6 @@ package awsfake
 import (
 	"bytes"
 	"crypto/rand"
-	"fmt"
 	"maps"
 	"regexp"
 	"slices"
@@ -17,7 +16,6 @@ const (
 	maxValue    = 65536
 	maxVersions = 100
 	keepVersion = 24 * time.Hour
-	maxLabels   = 20
 
 	// remember is how long a state stays readable for [Server.Lag].
 	remember = 2 * time.Hour
@@ -40,8 +38,7 @@ type secret struct {
 	name     string
 	versions []version         // oldest first
 	labels   map[string]string // label to version id: a label is on one version at most
-	deleted  time.Time         // when deletion was scheduled
-	gone     time.Time         // when the recovery window ends
+	deleted  bool              // scheduled for deletion
 }
 
 type version struct {
@@ -51,36 +48,27 @@ type version struct {
 	created time.Time
 }
 
-// A history holds the states of one name, the last being the present one, as far
-// as reads may still see them. A nil entry says that the secret was deleted for
-// good.
+// A history holds the states of one name that reads may still see, the current one
+// last. A nil entry means that the secret was deleted for good.
 type history []*secret
 
 // present returns what holds a name now.
 func (s *Server) present(name string) *secret {
-	h := s.secrets[name]
-	if len(h) == 0 {
-		return nil
+	if h := s.secrets[name]; len(h) > 0 {
+		return h[len(h)-1]
 	}
-	sec := h[len(h)-1]
-	if sec != nil && !sec.gone.IsZero() && time.Now().After(sec.gone) {
-		return nil
-	}
-	return sec
+	return nil
 }
 
-// find returns the present state of a secret by name, ARN, or ARN without the
-// six characters. AWS does not find a name that ends like an ARN.
+// find returns the current state of a secret by name, ARN, or ARN without the six
+// characters.
 func (s *Server) find(id string) *secret {
-	name, isARN := strings.CutPrefix(id, arnPrefix)
-	for _, candidate := range []string{name, arnEnding.ReplaceAllString(name, "")} {
-		sec := s.present(candidate)
-		if sec == nil {
-			continue
-		}
-		if id == sec.arn || isARN && candidate == name || !isARN && id == sec.name && !arnEnding.MatchString(id) {
-			return sec
-		}
+	name := strings.TrimPrefix(id, arnPrefix)
+	if sec := s.present(name); sec != nil {
+		return sec
+	}
+	if sec := s.present(arnEnding.ReplaceAllString(name, "")); sec != nil && sec.arn == id {
+		return sec
 	}
 	return nil
 }
@@ -88,14 +76,10 @@ func (s *Server) find(id string) *secret {
 // read returns the state that a read sees, which may be an old one.
 func (s *Server) read(id string) *secret {
 	sec := s.find(id)
-	if sec == nil || s.lag == 0 && s.stale == 0 {
+	if sec == nil || s.lag == 0 {
 		return sec
 	}
 	h := s.secrets[sec.name]
-	if s.stale > 0 {
-		s.stale--
-		h = h[:len(h)-1]
-	}
 	for i := len(h) - 1; i >= 0; i-- {
 		if h[i] == nil || !h[i].at.After(time.Now().Add(-s.lag)) {
 			return h[i]
@@ -104,7 +88,7 @@ func (s *Server) read(id string) *secret {
 	return nil
 }
 
-// write makes a state the present one.
+// write makes a state the current one.
 func (s *Server) write(sec *secret) {
 	sec.at = time.Now()
 	h := append(s.secrets[sec.name], sec)
@@ -131,18 +115,6 @@ func (sec *secret) version(id string) *version {
 	return nil
 }
 
-// stages returns the labels of a version.
-func (sec *secret) stages(id string) []string {
-	var out []string
-	for label, holder := range sec.labels {
-		if holder == id {
-			out = append(out, label)
-		}
-	}
-	slices.Sort(out)
-	return out
-}
-
 // label puts a label on a version; AWSPREVIOUS follows AWSCURRENT.
 func (sec *secret) label(stage, id string) {
 	if old := sec.labels[stage]; stage == current && old != "" && old != id {
@@ -154,9 +126,10 @@ func (sec *secret) label(stage, id string) {
 // add appends a version, after removing what AWS removes for it: the oldest
 // versions without a label, when there are many and they are older than a day.
 func (sec *secret) add(v version) *Error {
+	labeled := slices.Collect(maps.Values(sec.labels))
 	for len(sec.versions) >= maxVersions {
 		i := slices.IndexFunc(sec.versions, func(v version) bool {
-			return len(sec.stages(v.id)) == 0 && time.Since(v.created) > keepVersion
+			return !slices.Contains(labeled, v.id) && time.Since(v.created) > keepVersion
 		})
 		if i < 0 {
 			return errorf("LimitExceededException", "You have reached the quota for the number of versions of this secret.")
@@ -186,9 +159,3 @@ func (s *Server) Versions(name string) int {
 
 // newSuffix draws the six characters of an ARN.
 func newSuffix() string { return rand.Text()[:6] }
-
-func newToken() string {
-	b := make([]byte, 16)
-	_, _ = rand.Read(b) // never fails
-	return fmt.Sprintf("%x-%x-4%x-8%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])[:36]
-}

@@ -1,16 +1,13 @@
-// Package faultproxy is a proxy in front of an AWS endpoint that does to calls
-// what networks and overloaded services do: it delays, drops, resets, garbles and
-// refuses them, and loses replies to work that was done. The AWS SDK on top sees
-// a real connection break, where package awsfake can only answer otherwise.
+// Package faultproxy is a proxy in front of an AWS endpoint that does to calls what
+// networks and overloaded services do: it delays, drops, resets, garbles and refuses
+// them, and loses replies to work that was done. The AWS SDK on top sees a real
+// connection break, where package awsfake can only give another answer.
 //
-//	proxy := faultproxy.Start(t, "http://127.0.0.1:5000")     // over sockets
-//	proxy.Play(faultproxy.Random(seed, 0.3, faultproxy.All...)) // three in ten calls
-//	proxy.Order(faultproxy.Fault{Kind: faultproxy.Lost, Action: "PutSecretValue"})
+//	proxy := faultproxy.StartPipes(t, fake.HTTPClient().Transport)
+//	proxy.Play(faultproxy.Random(seed, 0.3, time.Second, faultproxy.All...)) // three in ten calls
 //
-// [StartPipes] does the same over pipes in memory, so that it works in the
-// virtual time of a testing/synctest bubble, where sockets do not.
-//
-// A Proxy is safe for concurrent use.
+// Connections are pipes in memory, so that a proxy works in the virtual time of a
+// testing/synctest bubble, where sockets do not. A Proxy is safe for concurrent use.
 package faultproxy
 
 import (
@@ -21,7 +18,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,10 +29,8 @@ import (
 
 // A Fault is what one call meets.
 type Fault struct {
-	Kind   Kind
-	Action string // such as "PutSecretValue"; empty: any. Only for Order
-	// Delay passes before anything else happens; in a Trickle, before each byte.
-	Delay time.Duration
+	Kind  Kind
+	Delay time.Duration // before anything else happens; in a Trickle, before each byte
 }
 
 // A Plan says what the next call of an action meets. A Proxy asks it for one call
@@ -53,110 +47,71 @@ type Call struct {
 // A Proxy forwards calls to a server, or does not.
 type Proxy struct {
 	URL string // of the endpoint to give to the SDK
-	// Dial reaches the proxy whatever the address, for a client's transport.
+	// Dial reaches the proxy, regardless of the address.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	target   http.RoundTripper
-	host     *url.URL // where the target is; nil: it does not care
-	trip     time.Duration
 	forwards sync.Mutex
 
 	mu        sync.Mutex // guards what follows
-	orders    []Fault
 	plan      Plan
 	watch     func(Call)
 	counts    map[Kind]int
 	forwarded map[string]int
 }
 
-// Start returns a proxy on a loopback port in front of a server, given by its
-// URL. It ends with the test.
-func Start(t testing.TB, server string) *Proxy {
-	t.Helper()
-	host, err := url.Parse(server)
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	target := &http.Transport{MaxIdleConnsPerHost: 64}
-	t.Cleanup(target.CloseIdleConnections)
-	p := newProxy(t, target, listener)
-	p.host, p.URL = host, "http://"+listener.Addr().String()
-	p.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", listener.Addr().String())
-	}
-	return p
-}
+// trip is how long a call takes at least. The SDK closes the body of its request once
+// the answer begins, and net/http reports an error if it has only just sent that body.
+const trip = time.Millisecond
 
-// StartPipes returns a proxy that is reached by Dial alone, in front of a server
-// that is a function call away. It ends with the test. Each call takes a
-// millisecond, as on a network: the SDK closes the body of its request once the
-// answer begins, which net/http takes for an error if it has only just sent it.
+// StartPipes returns a proxy in front of a server that is a function call away. It ends
+// with the test.
 func StartPipes(t testing.TB, server http.RoundTripper) *Proxy {
 	t.Helper()
 	listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
-	p := newProxy(t, server, listener)
-	p.URL, p.Dial, p.trip = "http://faultproxy.invalid", listener.dial, time.Millisecond
-	return p
-}
-
-func newProxy(t testing.TB, target http.RoundTripper, listener net.Listener) *Proxy {
-	p := &Proxy{target: target, counts: map[Kind]int{}, forwarded: map[string]int{}}
-	server := &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}
+	p := &Proxy{URL: "http://faultproxy.invalid", Dial: listener.dial, target: server, counts: map[Kind]int{}, forwarded: map[string]int{}}
+	front := &http.Server{Handler: p, ErrorLog: log.New(io.Discard, "", 0), ReadHeaderTimeout: time.Minute}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = server.Serve(listener)
+		_ = front.Serve(listener)
 	}()
 	t.Cleanup(func() {
-		_ = server.Close()
+		_ = front.Close()
 		<-ended
 	})
 	return p
 }
 
-// HTTPClient returns the SDK's own client, but for its way to the proxy.
+// HTTPClient returns the SDK's default client, connected to the proxy.
 func (p *Proxy) HTTPClient() *awshttp.BuildableClient {
 	return awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.DialContext, tr.Proxy = p.Dial, nil })
 }
 
-// Order has the next calls meet faults in this order, before any plan. A fault
-// with an Action waits for a call of that, and lets others pass it by.
-func (p *Proxy) Order(faults ...Fault) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.orders = append(p.orders, faults...)
-}
-
-// Play makes all calls follow a plan; nil ends that, and what was ordered too.
+// Play makes all calls follow a plan; nil ends that.
 func (p *Proxy) Play(plan Plan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.plan = plan; plan == nil {
-		p.orders = nil
-	}
+	p.plan = plan
 }
 
-// Watch has every forwarded call shown to f, one at a time and in the order in
-// which the server worked: with a watcher, calls are forwarded one by one.
+// Watch shows every forwarded call to f. With a watcher, calls are forwarded one at a
+// time, so f sees them in the order in which the server worked.
 func (p *Proxy) Watch(f func(Call)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.watch = f
 }
 
-// Counts tells how many calls have met each kind, Pass included.
+// Counts returns the number of calls that met each kind, Pass included.
 func (p *Proxy) Counts() map[Kind]int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.counts)
 }
 
-// Forwarded tells how many calls of an action the server has got, or of all if
-// it is empty.
+// Forwarded returns the number of calls of an action that the server got. An empty action
+// means all.
 func (p *Proxy) Forwarded(action string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,17 +133,11 @@ func (p *Proxy) next(action string) Fault {
 	if p.plan != nil {
 		f = p.plan(action)
 	}
-	for i, order := range p.orders {
-		if order.Action == "" || order.Action == action {
-			f, p.orders = order, append(p.orders[:i:i], p.orders[i+1:]...)
-			break
-		}
-	}
 	p.counts[f.Kind]++
 	return f
 }
 
-// ServeHTTP does to one call what is planned for it.
+// ServeHTTP handles one call as the plan says.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, action, _ := strings.Cut(r.Header.Get("X-Amz-Target"), ".")
 	body, err := io.ReadAll(r.Body)
@@ -196,7 +145,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	f := p.next(action)
-	pause(r.Context(), p.trip)
+	pause(r.Context(), trip)
 	if f.Kind != Trickle {
 		pause(r.Context(), f.Delay)
 	}
@@ -225,15 +174,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.answer(w, r, resp, reply)
 }
 
-// forward passes a call on, whatever becomes of the caller meanwhile.
+// forward passes a call on, even if the caller hangs up.
 func (p *Proxy) forward(r *http.Request, action string, body []byte) (*http.Response, []byte, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), time.Minute)
 	defer cancel()
 	out := r.Clone(ctx)
 	out.RequestURI, out.Body, out.ContentLength = "", io.NopCloser(bytes.NewReader(body)), int64(len(body))
-	if p.host != nil { // the header Host, which the signature covers, stays
-		out.URL.Scheme, out.URL.Host = p.host.Scheme, p.host.Host
-	}
 	p.mu.Lock()
 	p.forwarded[action]++
 	watch := p.watch
@@ -254,7 +200,7 @@ func (p *Proxy) forward(r *http.Request, action string, body []byte) (*http.Resp
 	return resp, reply, err
 }
 
-// answer sends the server's reply back, as far as the fault lets it through.
+// answer sends back what the fault leaves of the server's reply.
 func (f Fault) answer(w http.ResponseWriter, r *http.Request, resp *http.Response, reply []byte) {
 	half := reply[:len(reply)/2]
 	if f.Kind == Truncated {
@@ -285,7 +231,7 @@ func (f Fault) answer(w http.ResponseWriter, r *http.Request, resp *http.Respons
 	}
 }
 
-// pause waits, but not for a caller who has hung up.
+// pause waits until the time is over or the caller hangs up.
 func pause(ctx context.Context, d time.Duration) {
 	if d <= 0 {
 		return
@@ -297,3 +243,50 @@ func pause(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	}
 }
+
+// reset sends some bytes and then breaks the connection.
+func reset(w http.ResponseWriter, some []byte) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	if len(some) > 0 {
+		_, _ = conn.Write(some)
+	}
+	_ = conn.Close()
+}
+
+// pipes is a listener whose connections are pipes in memory.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	near, far := net.Pipe()
+	select {
+	case l.conns <- far:
+		return near, nil
+	case <-l.closed:
+		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: net.ErrClosed}
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *pipes) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipes) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+func (l *pipes) Addr() net.Addr { return &net.UnixAddr{Net: "pipe", Name: "faultproxy"} }

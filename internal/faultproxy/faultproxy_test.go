@@ -2,58 +2,27 @@ package faultproxy
 
 import (
 	"context"
-	"errors"
 	"io"
-	"net"
 	"net/http"
-	"runtime"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/aws/smithy-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
 const answer = `{"Name":"the whole answer"}`
 
-// A backend counts what it gets and gives one answer.
-type backend struct {
-	mu    sync.Mutex
-	calls int
-}
+// A backend gives one answer.
+type backend struct{}
 
-func (b *backend) RoundTrip(r *http.Request) (*http.Response, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.calls++
+func (backend) RoundTrip(r *http.Request) (*http.Response, error) {
 	if _, err := io.ReadAll(r.Body); err != nil {
 		return nil, err
 	}
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"X-From": {"backend"}}, Body: io.NopCloser(strings.NewReader(answer))}, nil
-}
-
-func (b *backend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	resp, err := b.RoundTrip(r)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	w.Header().Set("X-From", "backend")
-	_, _ = io.Copy(w, resp.Body)
-}
-
-func (b *backend) got() int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.calls
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(answer))}, nil
 }
 
 // call makes one call through a proxy. The body may be read in part although the
@@ -111,41 +80,10 @@ var outcomes = []struct {
 func TestEachKindReachesTheClient(t *testing.T) {
 	require.Len(t, outcomes, len(All)+1)
 	for _, want := range outcomes {
-		t.Run(string(want.kind)+", by socket", func(t *testing.T) {
-			t.Parallel() // it waits more than it works
-			b := new(backend)
-			server := &http.Server{Handler: b, ReadHeaderTimeout: time.Minute}
-			front := Start(t, startServer(t, server))
-			front.Order(Fault{Kind: want.kind, Delay: 300 * time.Millisecond}) // for each of 27 bytes of a Trickle
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
-			if !want.gaveUp {
-				ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
-			}
-			defer cancel()
-			status, body, err := call(ctx, front)
-			if want.kind != Trickle && want.kind != Cut || runtime.GOOS == "linux" {
-				assert.Equal(t, want.status, status)
-				assert.True(t, strings.HasPrefix(body, want.body), body)
-			}
-			switch {
-			case want.reset && runtime.GOOS != "windows":
-				require.ErrorIs(t, err, syscall.ECONNRESET)
-			case want.reset:
-				require.Error(t, err)
-			case want.gaveUp:
-				require.ErrorIs(t, err, context.DeadlineExceeded)
-			default:
-				require.NoError(t, err)
-			}
-			require.Eventually(t, func() bool { return b.got() == want.arrived }, 10*time.Second, time.Millisecond)
-			require.Equal(t, want.arrived, front.Forwarded("GetSecretValue"))
-			require.Equal(t, map[Kind]int{want.kind: 1}, front.Counts())
-		})
-		t.Run(string(want.kind)+", by pipe", func(t *testing.T) {
+		t.Run(string(want.kind), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				b := new(backend)
-				p := StartPipes(t, b)
-				p.Order(Fault{Kind: want.kind, Delay: time.Second})
+				p := StartPipes(t, backend{})
+				p.Play(func(string) Fault { return Fault{Kind: want.kind, Delay: time.Second} })
 				ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
 				defer cancel()
 				begin := time.Now()
@@ -165,116 +103,9 @@ func TestEachKindReachesTheClient(t *testing.T) {
 					require.Equal(t, time.Second+time.Millisecond, took)
 				}
 				synctest.Wait()
-				require.Equal(t, want.arrived, b.got())
+				require.Equal(t, want.arrived, p.Forwarded("GetSecretValue"))
+				require.Equal(t, map[Kind]int{want.kind: 1}, p.Counts())
 			})
 		})
 	}
-}
-
-func startServer(t *testing.T, server *http.Server) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	go func() { _ = server.Serve(listener) }()
-	t.Cleanup(func() { _ = server.Close() })
-	return "http://" + listener.Addr().String()
-}
-
-// TestLostWorkIsDone: the real SDK on a real secret. Of a write whose reply is
-// lost it makes another, of one that never arrived too, and of one that is late
-// none.
-func TestLostWorkIsDone(t *testing.T) {
-	for kind, want := range map[Kind]struct {
-		forwarded, versions int
-		code                string
-	}{
-		Lost:      {2, 2, ""},
-		Reset:     {1, 2, ""},
-		Cut:       {1, 2, "broken"}, // the SDK does not repeat what it got half an answer to
-		Late:      {1, 2, "broken"},
-		Hang:      {0, 1, "broken"},
-		Truncated: {1, 2, "broken"},
-		Throttled: {1, 2, ""},
-		Denied:    {0, 1, "AccessDeniedException"},
-		Expired:   {0, 1, "ExpiredTokenException"},
-	} {
-		t.Run(string(kind), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				fake := awsfake.New()
-				p := StartPipes(t, fake.HTTPClient().Transport)
-				hc := p.HTTPClient()
-				defer hc.GetTransport().CloseIdleConnections()
-				client := fake.Client(func(o *secretsmanager.Options) { o.HTTPClient, o.BaseEndpoint = hc, aws.String(p.URL) })
-				var seen []Call
-				p.Watch(func(c Call) { seen = append(seen, c) })
-				_, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String("keys"), SecretString: aws.String("a")})
-				require.NoError(t, err)
-
-				p.Order(Fault{Kind: kind, Action: "PutSecretValue"})
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-				defer cancel()
-				_, err = client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{SecretId: aws.String("keys"), SecretString: aws.String("b")})
-				synctest.Wait()
-				if want.code == "" {
-					require.NoError(t, err)
-				} else {
-					require.Error(t, err)
-				}
-				if api, ok := errors.AsType[smithy.APIError](err); ok {
-					require.Equal(t, want.code, api.ErrorCode())
-				}
-				require.Equal(t, want.versions, fake.Versions("keys"))
-				require.Equal(t, want.forwarded, p.Forwarded("PutSecretValue"))
-				require.Equal(t, p.Forwarded(""), fake.Calls(""))
-				require.Len(t, seen, p.Forwarded(""))
-				require.Equal(t, "CreateSecret", seen[0].Action)
-				require.Contains(t, string(seen[0].Request), `"SecretString":"a"`)
-				require.Contains(t, string(seen[0].Reply), `"VersionId"`)
-			})
-		})
-	}
-}
-
-func TestRandomRepeatsItself(t *testing.T) {
-	draw := func(seed uint64) (all []Fault, hits map[Kind]int) {
-		plan := Random(seed, 0.3, time.Minute, All...)
-		hits = map[Kind]int{}
-		for range 10_000 {
-			f := plan("GetSecretValue")
-			all, hits[f.Kind] = append(all, f), hits[f.Kind]+1
-			require.Equal(t, f.Kind == Slow || f.Kind == Trickle, f.Delay > 0)
-			require.Less(t, f.Delay, time.Minute)
-		}
-		return all, hits
-	}
-	first, hits := draw(1)
-	again, _ := draw(1)
-	other, _ := draw(2)
-	require.Equal(t, first, again)
-	require.NotEqual(t, first, other)
-	require.InDelta(t, 7000, hits[Pass], 200)
-	for _, kind := range All {
-		require.InDelta(t, 3000/len(All), hits[kind], 60, kind)
-	}
-}
-
-// TestOrderComesFirst: what was ordered waits for its action, and beats a plan.
-func TestOrderComesFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := StartPipes(t, new(backend))
-		p.Play(func(string) Fault { return Fault{Kind: TooMany} })
-		p.Order(Fault{Kind: Denied, Action: "PutSecretValue"}, Fault{Kind: HTML})
-		for _, want := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests} {
-			status, _, err := call(t.Context(), p)
-			require.NoError(t, err)
-			require.Equal(t, want, status)
-		}
-		p.Play(nil)
-		status, body, err := call(t.Context(), p)
-		require.NoError(t, err)
-		require.Equal(t, http.StatusOK, status)
-		require.Equal(t, answer, body)
-		require.Equal(t, map[Kind]int{HTML: 1, TooMany: 1, Pass: 1}, p.Counts())
-		require.Empty(t, p.orders, "the order for an action that did not come is cancelled")
-	})
 }

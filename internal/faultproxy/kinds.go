@@ -1,20 +1,17 @@
 package faultproxy
 
 import (
-	"context"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"sync"
 	"time"
 )
 
-// A Kind is one way for a call to go wrong, or not to. After each the rows of the
-// fault matrix that it belongs to.
+// A Kind is one way for a call to go wrong, or not to. The comments name the rows of
+// docs/faults.md.
 type Kind string
 
-// What may happen to a call. Where the name says nothing else, the server has not
-// seen it.
+// What can happen to a call. Unless the comment says otherwise, the server has not seen
+// it.
 const (
 	Pass  Kind = "pass"  // nothing
 	Slow  Kind = "slow"  // A3: the right answer, after a Delay
@@ -84,54 +81,3 @@ func Random(seed uint64, probability float64, longest time.Duration, kinds ...Ki
 		return f
 	}
 }
-
-// reset sends some bytes and then breaks the connection in the rudest way: by RST
-// where it is one of TCP.
-func reset(w http.ResponseWriter, some []byte) {
-	conn, _, err := http.NewResponseController(w).Hijack()
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	if len(some) > 0 {
-		_, _ = conn.Write(some)
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0)
-	}
-	_ = conn.Close()
-}
-
-// pipes is a listener whose connections are pipes in memory.
-type pipes struct {
-	conns  chan net.Conn
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *pipes) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	near, far := net.Pipe()
-	select {
-	case l.conns <- far:
-		return near, nil
-	case <-l.closed:
-		return nil, &net.OpError{Op: "dial", Net: "pipe", Err: net.ErrClosed}
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (l *pipes) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.conns:
-		return conn, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipes) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return nil
-}
-
-func (l *pipes) Addr() net.Addr { return &net.UnixAddr{Net: "pipe", Name: "faultproxy"} }

@@ -20,6 +20,9 @@ type Claims struct {
 	Issuer, Subject, ClientID, Scope, ID string
 	Audience                             []string
 	ExpiresAt, IssuedAt, NotBefore       time.Time
+
+	FormerScope string // scp, which some systems write in place of scope; read only
+	Constrained bool   // cnf is there (RFC 7800); read only
 }
 
 // registered are the claims that have a field in Claims.
@@ -29,6 +32,22 @@ var registered = [...]string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "c
 // that ignores case, as encoding/json does.
 func IsRegistered(name string) bool {
 	return slices.ContainsFunc(registered[:], func(r string) bool { return strings.EqualFold(r, name) })
+}
+
+// ReadClaims reads a payload as a token's.
+func ReadClaims(payload []byte) (*Claims, error) {
+	c := &Claims{Text: string(payload)}
+	return c, c.read(payload)
+}
+
+func (c *Claims) read(payload []byte) error {
+	if err := json.Unmarshal(payload, c); err != nil {
+		if wrong, ok := errors.AsType[*claimError](err); ok {
+			return fmt.Errorf("%w: %w", ErrInvalidClaims, wrong)
+		}
+		return fmt.Errorf("%w: the payload is not a strict JSON object", ErrMalformed)
+	}
+	return nil
 }
 
 // UnmarshalJSONFrom reads the claims by their exact names; a name that differs
@@ -57,6 +76,11 @@ func (c *Claims) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			c.ClientID, err = r.readString()
 		case "scope":
 			c.Scope, err = r.readScope()
+		case "scp":
+			c.FormerScope, err = r.readFormerScope()
+		case "cnf":
+			c.Constrained = true
+			return r.SkipValue()
 		default:
 			if IsRegistered(name) {
 				return &claimError{"a registered claim's name is written in another case"}

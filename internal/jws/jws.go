@@ -16,11 +16,8 @@ package jws
 import (
 	"crypto"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"strings"
-
-	"github.com/go-json-experiment/json"
 )
 
 // MaxTokenSize is the longest token, in bytes, that is issued or verified.
@@ -86,13 +83,7 @@ func (p Parts) Read(claims *Claims) error {
 		return p.damage
 	}
 	claims.Text = string(p.payload)
-	if err := json.Unmarshal(p.payload, claims); err != nil {
-		if wrong, ok := errors.AsType[*claimError](err); ok {
-			return fmt.Errorf("%w: %w", ErrInvalidClaims, wrong)
-		}
-		return fmt.Errorf("%w: the payload is not a strict JSON object", ErrMalformed)
-	}
-	return nil
+	return claims.read(p.payload)
 }
 
 // Sign returns the compact serialization (RFC 7515 section 7.1) of an encoded header

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -103,6 +105,23 @@ func (r reader) readScope() (string, error) {
 		}
 	}
 	return strings.Join(scopes, " "), err
+}
+
+// readFormerScope reads scp, which is no claim of ours: anything but scopes is ignored.
+func (r reader) readFormerScope() (string, error) {
+	value, err := r.ReadValue()
+	if err != nil {
+		return "", err
+	}
+	var one string
+	var many []string
+	if json.Unmarshal(value, &one) == nil {
+		return one, nil
+	}
+	if json.Unmarshal(value, &many) != nil || slices.ContainsFunc(many, func(scope string) bool { return strings.Contains(scope, " ") }) {
+		return "", nil
+	}
+	return strings.Join(many, " "), nil
 }
 
 // maxTime is 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.

@@ -8,12 +8,19 @@ import (
 	"math/big"
 )
 
-const minRSABits = 2048
+const (
+	minRSABits = 2048
+	maxRSABits = 8192 // the cost of a signature grows with the square of the length
+)
 
 func checkRSA(public *rsa.PublicKey) error {
 	switch {
 	case public.N.BitLen() < minRSABits:
 		return fmt.Errorf("the RSA key has %d bits; at least %d are needed", public.N.BitLen(), minRSABits)
+	case public.N.BitLen() > maxRSABits:
+		return fmt.Errorf("the RSA key has %d bits; at most %d are allowed", public.N.BitLen(), maxRSABits)
+	case public.N.Bit(0) == 0:
+		return errors.New("the RSA key has an even modulus, so it is no RSA key")
 	case public.E < 65537:
 		return fmt.Errorf("the RSA key has public exponent %d; at least 65537 is needed", public.E)
 	case fromROCA(public):

@@ -1,36 +1,86 @@
-// Package moto reaches moto, an emulator of AWS, for tests. It is an
-// independent check of what package awsfake claims; where it departs from AWS,
-// the tests say so.
+// Package moto starts moto, an emulator of AWS, for tests. Moto checks what package
+// awsfake claims, independently of it. Tests say where moto departs from AWS.
 //
-// with-moto.sh installs moto and runs a command beside it. Without that, a test
-// starts what it finds in .venv, and is skipped if there is nothing.
+// Moto is installed in .venv at the root of the repository, by make test or by
+//
+//	python3 -m venv .venv
+//	.venv/bin/python -m pip install -q -r internal/moto/requirements.txt
+//
+// Without it these tests are skipped.
 package moto
 
 import (
 	"bufio"
-	"net/url"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 )
 
-// URL returns the address of a moto on this machine: the one with-moto.sh
-// started, or a new one that ends with the test.
+// SecretKey is a key that moto takes from anybody. It is as long as a real one:
+// Go's FIPS 140 mode does not sign with shorter keys.
+const SecretKey = "a-secret-key-of-forty-characters-in-all-"
+
+var shared = sync.OnceValues(start)
+
+// URL returns the address of the moto that all tests of this binary share. Moto
+// starts with the first call and ends with the process.
 func URL(t testing.TB) string {
 	t.Helper()
-	given := os.Getenv("AWS_ENDPOINT_URL_SECRETS_MANAGER")
-	if u, err := url.Parse(given); err == nil && u.Hostname() == "127.0.0.1" {
-		return given
+	server, err := shared()
+	if err != nil {
+		fail(t, err)
 	}
-	return Start(t)
+	return server.url
 }
 
-// Start returns the address of a moto of its own, which ends with the test.
+// Start returns the address of a new moto that ends with the test.
 func Start(t testing.TB) string {
 	t.Helper()
+	server, err := start()
+	if err != nil {
+		fail(t, err)
+	}
+	t.Cleanup(func() {
+		server.stop.Close()
+		_ = server.cmd.Wait()
+	})
+	return server.url
+}
+
+// Client returns an SDK client of the moto at url that retries with short pauses.
+func Client(url, keyID, secretKey string) *secretsmanager.Client {
+	return secretsmanager.New(secretsmanager.Options{
+		Region:       "eu-west-1",
+		BaseEndpoint: aws.String(url),
+		Credentials:  credentials.NewStaticCredentialsProvider(keyID, secretKey, ""),
+		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
+			o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 10 * time.Millisecond, nil })
+		}),
+	})
+}
+
+type server struct {
+	url  string
+	cmd  *exec.Cmd
+	stop io.Closer // moto's standard input: moto exits when it closes
+}
+
+// start runs serve.py. When this process dies, even by a kill, the system closes
+// the pipe and moto exits.
+func start() (*server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	here = filepath.Dir(here)
 	python := filepath.Join(here, "..", "..", ".venv", "bin", "python")
@@ -38,34 +88,40 @@ func Start(t testing.TB) string {
 		python = filepath.Join(here, "..", "..", ".venv", "Scripts", "python.exe")
 	}
 	if _, err := os.Stat(python); err != nil {
-		missing(t, "not installed; internal/moto/with-moto.sh go test ./... installs it")
+		return nil, err
+	}
+	cmd := exec.Command(python, filepath.Join(here, "serve.py"))
+	stop, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
 	}
 	var log strings.Builder
-	cmd := exec.Command(python, filepath.Join(here, "serve.py"))
 	cmd.Stderr = &log
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
+	if err := cmd.Start(); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		missing(t, err.Error())
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		_ = cmd.Wait()
-		missing(t, "it ended: "+log.String())
+		_ = cmd.Wait() // the log has the cause
+		return nil, fmt.Errorf("moto did not start: %s", log.String())
 	}
-	return strings.TrimSpace(line)
+	return &server{strings.TrimSpace(line), cmd, stop}, nil
 }
 
-func missing(t testing.TB, why string) {
+// fail skips a test where moto is not installed, as testkit.Missing does. Package
+// testkit has more dependencies than every module with a test on moto.
+func fail(t testing.TB, err error) {
 	t.Helper()
-	if os.Getenv("FLEETKEY_REQUIRE") != "" {
-		t.Fatal("moto is required, but ", why)
+	const enable = "make test installs it where Python 3 with venv is"
+	if !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
 	}
-	t.Skip("NOT TESTED against moto: ", why)
+	if os.Getenv("FLEETKEY_REQUIRE") == "1" {
+		t.Fatalf("moto is missing: %s", enable)
+	}
+	t.Skipf("skipped: moto is missing: %s", enable)
 }

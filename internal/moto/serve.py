@@ -1,15 +1,16 @@
-"""Serve moto on a free loopback port, print the URL, and end with the parent.
+"""Serve moto on a free loopback port, print the URL, and exit at the end of stdin.
 
-moto looks first and inserts later, without a lock. Requests are therefore
-handled one at a time, but connections are not: a client may open one and stay
-silent.
+Stdin is a pipe from the test binary, which closes when that process dies.
+
+moto looks first and inserts later, without a lock. So requests are handled one at
+a time. Connections are not: a client may open one and stay silent.
 """
 
 import io
 import logging
 import os
+import sys
 import threading
-import time
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
@@ -25,13 +26,12 @@ def app(environ, start_response):
         return list(moto(environ, start_response))
 
 
-def end_with(parent):
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def exit_with_stdin():
+    sys.stdin.buffer.read()
     os._exit(0)
 
 
-threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+threading.Thread(target=exit_with_stdin, daemon=True).start()
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = make_server("127.0.0.1", 0, app, threaded=True)
 print(f"http://127.0.0.1:{server.server_port}", flush=True)

@@ -5,7 +5,9 @@ package tokencache
 
 import (
 	"hash/maphash"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -14,15 +16,24 @@ import (
 //
 // It is a hash table of small sets whose slots are atomic pointers, so that readers
 // neither lock nor allocate. A value is found by its whole text, never by a digest
-// alone. A new entry takes, in its set, the place of the one seen least. So a flood
-// of texts that are seen once displaces itself and nothing else; one whose texts are
-// seen again displaces those that are seen less than twice while it lasts.
+// alone. A new entry takes, in its set, the place of the one seen least, or of several
+// if it needs the room of several. So a flood of texts that are seen once displaces
+// itself and nothing else; one whose texts are seen again displaces those that are
+// seen less than twice while it lasts.
 //
 // All methods may be called at the same time.
 type Cache[V any] struct {
 	seed maphash.Seed // secret, so that nobody can aim at one set
-	sets [][ways]atomic.Pointer[entry[V]]
+	sets []set[V]
 }
+
+// A set is one cache line.
+type set[V any] struct {
+	writer sync.Mutex
+	slots  [ways]slot[V]
+}
+
+type slot[V any] struct{ atomic.Pointer[entry[V]] }
 
 // An entry never changes, except for the count of how often it was seen again.
 type entry[V any] struct {
@@ -30,41 +41,47 @@ type entry[V any] struct {
 	text        string
 	value       V
 	from, until time.Time
+	size        int32 // in bytes
 	seen        atomic.Int32
 }
 
 const (
-	ways = 8
+	ways = 7
 	// maxSeen is where the count ends: after that a hit only reads, and what is no
 	// longer used is forgotten soon.
 	maxSeen = 3
-	// maxText is the longest text, in bytes, that is remembered: it bounds the
-	// memory of a cache by its number of entries.
-	maxText = 4 << 10
+	// share is how many bytes a cache may hold for each of its entries, on average.
+	share = 1536
+	// maxSize is the most that the entries of a set take together, in bytes, so that
+	// the memory of a cache is bounded whatever is put there.
+	maxSize = ways * share
+	// overhead is what an entry takes beside its text and its value, in bytes.
+	overhead = 96
 )
 
-// New returns a cache for about so many entries, or nil if entries is not positive.
+// New returns a cache for about so many entries of up to 1.5 KB each, or for fewer that
+// are larger. It returns nil if entries is not positive.
 func New[V any](entries int) *Cache[V] {
 	if entries <= 0 {
 		return nil
 	}
-	return &Cache[V]{seed: maphash.MakeSeed(), sets: make([][ways]atomic.Pointer[entry[V]], (entries+ways-1)/ways)}
+	return &Cache[V]{seed: maphash.MakeSeed(), sets: make([]set[V], (entries+ways-1)/ways)}
 }
 
-// set returns the slots where a text may be, and its hash.
-func (c *Cache[V]) set(text string) (*[ways]atomic.Pointer[entry[V]], uint64) {
+// set returns where a text may be, and its hash.
+func (c *Cache[V]) set(text string) (*set[V], uint64) {
 	hash := maphash.String(c.seed, text)
 	return &c.sets[hash%uint64(len(c.sets))], hash
 }
 
 // Find returns the value remembered for a text if it is valid now.
 func (c *Cache[V]) Find(text string, now time.Time) (value V, ok bool) {
-	if c == nil || len(text) > maxText {
+	if c == nil || len(text) > maxSize {
 		return value, false
 	}
 	set, hash := c.set(text)
-	for i := range set {
-		if e := set[i].Load(); e != nil && e.hash == hash && e.text == text {
+	for i := range set.slots {
+		if e := set.slots[i].Load(); e != nil && e.hash == hash && e.text == text {
 			if n := e.seen.Load(); n < maxSeen { // a lost count does no harm
 				e.seen.Store(n + 1)
 			}
@@ -77,33 +94,64 @@ func (c *Cache[V]) Find(text string, now time.Time) (value V, ok bool) {
 	return value, false
 }
 
-// Add remembers a value that is valid from a time until another. Of two that meet in
-// one slot one is forgotten.
-func (c *Cache[V]) Add(text string, value V, from, until, now time.Time) {
-	if c == nil || len(text) > maxText {
+// Add remembers a value that takes size bytes and is valid from a time until another.
+// What takes more than seven shares is not remembered, and neither is one of two that
+// meet in one set.
+func (c *Cache[V]) Add(text string, value V, size int, from, until, now time.Time) {
+	size += len(text) + overhead
+	if c == nil || size > maxSize {
 		return
 	}
 	set, hash := c.set(text)
-	e := &entry[V]{hash: hash, text: strings.Clone(text), value: value, from: from, until: until} // text may be a part of a larger string
-	var victim *atomic.Pointer[entry[V]]
-	least := int32(maxSeen + 1)
-	for i := range uint64(ways) {
-		slot := &set[(hash>>32+i)%ways] // from anywhere, so that equals take turns
-		old := slot.Load()
-		if old == nil || !now.Before(old.until) || old.text == text {
-			slot.Store(e)
-			return
-		}
-		if n := old.seen.Load(); n < least {
-			victim, least = slot, n
-		}
+	if !set.writer.TryLock() { // nobody waits for a cache
+		return
 	}
-	if least > 0 { // all are in use: they have to earn their place again
-		for i := range set {
-			if old := set[i].Load(); old != nil {
-				old.seen.Add(-1)
+	defer set.writer.Unlock()
+	if slot := set.makeRoom(text, hash, int32(size), now); slot != nil {
+		slot.Store(&entry[V]{hash: hash, text: strings.Clone(text), value: value, from: from, until: until, size: int32(size)}) // text may be a part of a larger string
+	}
+}
+
+// makeRoom returns an empty slot in a set with room for so many bytes. It returns nil if
+// more than one entry in use would have to go.
+func (s *set[V]) makeRoom(text string, hash uint64, size int32, now time.Time) *slot[V] {
+	type living struct {
+		*slot[V]
+		*entry[V]
+		seen int32 // as it was when all were compared
+	}
+	var (
+		free *slot[V]
+		room = maxSize - size
+		old  []living
+	)
+	for i := range uint64(ways) {
+		slot := &s.slots[(hash>>32+i)%ways] // from anywhere, so that equals take turns
+		if e := slot.Load(); e != nil && now.Before(e.until) && e.text != text {
+			room -= e.size
+			old = append(old, living{slot, e, e.seen.Load()})
+			continue
+		}
+		slot.Store(nil)
+		free = slot
+	}
+	slices.SortStableFunc(old, func(a, b living) int { return int(a.seen - b.seen) })
+	gone := 0
+	for ; free == nil || room < 0; gone++ {
+		free, room = old[gone].slot, room+old[gone].size
+	}
+	if gone > 0 && old[gone-1].seen > 0 { // those in use have to earn their place again
+		for _, l := range old {
+			if l.seen > 0 {
+				l.entry.seen.Add(-1)
 			}
 		}
+		if gone > 1 && old[gone-2].seen > 0 {
+			return nil
+		}
 	}
-	victim.Store(e)
+	for _, l := range old[:gone] {
+		l.Store(nil)
+	}
+	return free
 }

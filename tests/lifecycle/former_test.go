@@ -55,7 +55,7 @@ func TestTrust(t *testing.T) {
 			require.True(t, got.HasScope("b"))
 			require.Contains(t, testkit.PublishedKeyIDs(t, again), kid, name)
 		}
-		require.Equal(t, other.KeyID, testkit.KeyID(t, issueWith(t, other)))
+		require.Equal(t, other.KeyID, testkit.KeyID(issueWith(t, other)))
 		require.NotEqual(t, other.KeyID, s.SigningKey().KeyID, "it never signs")
 		time.Sleep(2 * 365 * testkit.Day)
 		testkit.Accepts(t, issueWith(t, other), s)

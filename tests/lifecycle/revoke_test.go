@@ -9,7 +9,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -45,16 +44,16 @@ func TestVanishedKeys(t *testing.T) {
 				token := testkit.Issue(t, s) // by the second key
 				tc.change(t, store, s, first)
 				require.NoError(t, s.Refresh(t.Context()))
-				require.NotEqual(t, testkit.KeyID(t, token), s.SigningKey().KeyID)
+				require.NotEqual(t, testkit.KeyID(token), s.SigningKey().KeyID)
 				if !tc.kept {
 					testkit.Refuses(t, fleetkey.ErrUnknownKey, token, s)
 					return
 				}
 				time.Sleep(59 * time.Minute)
 				testkit.Accepts(t, token, s)
-				require.Contains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(t, token), "and published")
+				require.Contains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(token), "and published")
 				time.Sleep(20 * time.Minute)
-				require.NotContains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(t, token), "until its tokens have ended")
+				require.NotContains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(token), "until its tokens have ended")
 			})
 		})
 	}
@@ -144,7 +143,7 @@ func TestRevokeAVanishedKey(t *testing.T) {
 		require.NoError(t, a.Refresh(t.Context()))
 		require.NoError(t, b.Refresh(t.Context()))
 		testkit.Accepts(t, token, a, b)
-		require.NoError(t, a.Revoke(t.Context(), testkit.KeyID(t, token)))
+		require.NoError(t, a.Revoke(t.Context(), testkit.KeyID(token)))
 		require.NoError(t, a.Refresh(t.Context()))
 		require.NoError(t, b.Refresh(t.Context()))
 		testkit.Refuses(t, fleetkey.ErrUnknownKey, token, a, b)
@@ -172,15 +171,9 @@ func TestRevokeUnderEveryName(t *testing.T) {
 func signedBy(t *testing.T, store *fleetkeytest.Store, kid string) string {
 	t.Helper()
 	bundle, _ := store.Content()
-	private := testkit.PrivateKey(t, bundle, kid)
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": testkit.Issuer, "aud": testkit.Issuer, "sub": "mallory",
-		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
-	})
-	token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
-	signed, err := token.SignedString(private)
+	token, err := testkit.Forge(testkit.PrivateKey(t, bundle, kid), kid, time.Now(), time.Now().Add(time.Minute))
 	require.NoError(t, err)
-	return signed
+	return token
 }
 
 // Two revocations between two refreshes of an instance: the mark of the first
@@ -251,7 +244,7 @@ func TestExchangedKeyIsKeptForThePollToo(t *testing.T) {
 		require.NoError(t, early.Refresh(t.Context()))
 		time.Sleep(4*time.Minute + 20*time.Second)
 		token := testkit.Issue(t, late)
-		require.NotEqual(t, early.SigningKey().KeyID, testkit.KeyID(t, token))
+		require.NotEqual(t, early.SigningKey().KeyID, testkit.KeyID(token))
 		time.Sleep(time.Hour - time.Second)
 		testkit.Accepts(t, token, early)
 	})

@@ -1,0 +1,145 @@
+package fleetkey_test
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// This file tests the keys and certificates that fleetkey makes, with openssl too, and
+// that a bundle can be made by openssl.
+
+func newKey(t *testing.T, algorithm string, notBefore time.Time) *keyset.Key {
+	t.Helper()
+	private, cert, err := fleetkey.NewCertMaker("https://op.example").New(algorithm, notBefore, nil)
+	require.NoError(t, err)
+	k, err := keyset.NewKey(cert, private)
+	require.NoError(t, err)
+	return k
+}
+
+func TestNewCertificate(t *testing.T) {
+	begin := time.Date(2026, 5, 1, 14, 0, 0, 999, time.FixedZone("", 2*60*60))
+	k := newKey(t, "ES384", begin)
+	assert.Equal(t, "CN=https://op.example", k.Cert.Subject.String())
+	assert.Equal(t, k.Cert.RawSubject, k.Cert.RawIssuer, "self-signed")
+	assert.NoError(t, k.Cert.CheckSignature(k.Cert.SignatureAlgorithm, k.Cert.RawTBSCertificate, k.Cert.Signature))
+	assert.Equal(t, x509.KeyUsageDigitalSignature, k.Cert.KeyUsage)
+	assert.False(t, k.Cert.IsCA)
+	assert.Equal(t, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), k.Cert.NotBefore, "whole seconds of UTC")
+	assert.Equal(t, time.Date(2036, 5, 1, 12, 0, 0, 0, time.UTC), k.Cert.NotAfter)
+
+	other := newKey(t, "ES384", begin)
+	assert.NotEqual(t, k.Cert.SerialNumber, other.Cert.SerialNumber)
+	assert.Greater(t, k.Cert.SerialNumber.BitLen(), 64, "hard to guess")
+	assert.NotEqual(t, k.ID, other.ID)
+}
+
+// TestAlgorithmOfNewKeys: a key has the algorithm that was asked for, and openssl reads
+// its bundle, so that an operator can look at what is in a store.
+func TestAlgorithmOfNewKeys(t *testing.T) {
+	for name, tc := range map[string]struct {
+		signature x509.SignatureAlgorithm
+		text      string // of openssl
+	}{
+		"RS256": {x509.SHA256WithRSA, "Signature Algorithm: sha256WithRSAEncryption"},
+		"PS256": {x509.SHA256WithRSAPSS, "Signature Algorithm: rsassaPss"},
+		"ES256": {x509.ECDSAWithSHA256, "ASN1 OID: prime256v1"},
+		"ES384": {x509.ECDSAWithSHA384, "ASN1 OID: secp384r1"},
+		"EdDSA": {x509.PureEd25519, "Public Key Algorithm: ED25519"},
+	} {
+		k := newKey(t, name, time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC))
+		assert.Equal(t, name, k.Alg.Name)
+		assert.Equal(t, tc.signature, k.Cert.SignatureAlgorithm)
+		if public, ok := k.Public.(*rsa.PublicKey); ok {
+			assert.Equal(t, 2048, public.N.BitLen())
+			assert.Equal(t, 65537, public.E)
+		}
+		t.Run("openssl reads "+name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "bundle.pem")
+			bundle, err := keyset.New(k).Encode()
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(file, bundle, 0o600))
+
+			text := openssl(t, "x509", "-in", file, "-noout", "-text")
+			assert.Contains(t, text, tc.text)
+			assert.Contains(t, text, "Digital Signature")
+			assert.Contains(t, text, "Not Before: May  1 00:00:00 2026 GMT")
+
+			der, err := x509.MarshalPKIXPublicKey(k.Public)
+			require.NoError(t, err)
+			public := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+			assert.Equal(t, public, openssl(t, "pkey", "-in", file, "-pubout"))
+			assert.Equal(t, public, openssl(t, "x509", "-in", file, "-noout", "-pubkey"))
+		})
+	}
+}
+
+func openssl(t *testing.T, args ...string) string {
+	t.Helper()
+	if _, err := exec.LookPath("openssl"); err != nil {
+		testkit.Missing(t, "openssl", "apt-get install openssl")
+	}
+	out, err := exec.CommandContext(t.Context(), "openssl", args...).CombinedOutput()
+	require.NoError(t, err, "openssl %v: %s", args, out)
+	return string(out)
+}
+
+// TestBundleByHand makes bundles as an operator would.
+func TestBundleByHand(t *testing.T) {
+	for want, args := range map[string][]string{
+		"RS256": {"-newkey", "rsa:2048"},
+		"PS256": {"-newkey", "rsa:2048", "-sigopt", "rsa_padding_mode:pss", "-sigopt", "rsa_pss_saltlen:32"},
+		"ES256": {"-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"},
+		"ES384": {"-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384"},
+		"EdDSA": {"-newkey", "ed25519"},
+	} {
+		t.Run(want, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			keyFile, certFile := filepath.Join(dir, "key.pem"), filepath.Join(dir, "cert.pem")
+			openssl(t, append([]string{"req", "-x509", "-nodes", "-sha256", "-days", "30", "-subj", "/CN=by hand",
+				"-keyout", keyFile, "-out", certFile}, args...)...)
+			key, err := os.ReadFile(keyFile)
+			require.NoError(t, err)
+			text := openssl(t, "x509", "-in", certFile, "-text") // with the PEM block at the end
+			set, err := keyset.Parse(append(key, text...))
+			require.NoError(t, err)
+			require.Len(t, set.Keys, 1)
+			k := set.Keys[0]
+			assert.Equal(t, want, k.Alg.Name)
+			assert.Equal(t, "CN=by hand", k.Cert.Subject.String())
+			assert.NotNil(t, k.Private)
+
+			// The older forms of the key are rejected with the way out, and that way works.
+			forms := map[string][]string{"traditional": {"-traditional"}, "encrypted": {"-aes256", "-passout", "pass:secret"}}
+			if want == "EdDSA" {
+				delete(forms, "traditional") // Ed25519 has no such form
+			}
+			for name, form := range forms {
+				old := openssl(t, append([]string{"pkey", "-in", keyFile}, form...)...)
+				_, err := keyset.Parse([]byte(old + text))
+				require.ErrorContains(t, err, "openssl pkcs8 -topk8 -nocrypt")
+				oldFile := filepath.Join(dir, name)
+				require.NoError(t, os.WriteFile(oldFile, []byte(old), 0o600))
+				now := openssl(t, "pkcs8", "-topk8", "-nocrypt", "-in", oldFile, "-passin", "pass:secret")
+				again, err := keyset.Parse([]byte(now + text))
+				require.NoError(t, err)
+				assert.True(t, k.Private.(interface{ Equal(crypto.PrivateKey) bool }).Equal(again.Keys[0].Private))
+			}
+		})
+	}
+}

@@ -1,3 +1,0 @@
-module example.com/clean
-
-go 1.26

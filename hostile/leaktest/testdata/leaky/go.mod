@@ -1,3 +1,0 @@
-module example.com/leaky
-
-go 1.26

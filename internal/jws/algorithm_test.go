@@ -1,0 +1,220 @@
+package jws_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+)
+
+// TestSign has golang-jwt, which implements RFC 7518 on its own, verify what is signed.
+func TestSign(t *testing.T) {
+	for _, name := range allAlgorithms {
+		p := newParty(t, name)
+		alg, err := jws.AlgorithmOf(p.private.Public(), name == "PS256")
+		require.NoError(t, err)
+		require.Equal(t, name, alg.Name)
+		sign := func(size int) (string, error) {
+			return jws.Sign(alg, p.private, jws.EncodeHeader(alg, p.kid, "at+jwt"), []byte(payload("x", `"`+strings.Repeat("x", size)+`"`)))
+		}
+		small, err := sign(0)
+		require.NoError(t, err)
+		size := (jws.MaxTokenSize-len(small))*3/4 + 3
+		_, err = sign(size)
+		require.ErrorIs(t, err, jws.ErrInvalidClaims)
+		require.ErrorContains(t, err, "bytes; at most 16384 are allowed")
+		large := ""
+		for ; large == ""; size-- { // the largest that fits
+			large, _ = sign(size)
+		}
+		require.Len(t, large, jws.MaxTokenSize)
+		for _, token := range []string{small, large} {
+			_, err := parser(name).Parse(token, p.keyfunc)
+			require.NoError(t, err, name)
+			_, err = p.verify(token)
+			require.NoError(t, err, name)
+		}
+	}
+
+	es, ed := newParty(t, "ES256"), newParty(t, "EdDSA")
+	rs256, err := jws.AlgorithmNamed("RS256")
+	require.NoError(t, err)
+	_, err = jws.Sign(rs256, ed.private, "e30", nil)
+	require.Error(t, err, "a key of another kind")
+	es256, err := jws.AlgorithmNamed("ES256")
+	require.NoError(t, err)
+	broken := *newParty(t, "ES384").private.(*ecdsa.PrivateKey)
+	broken.PublicKey = es.private.(*ecdsa.PrivateKey).PublicKey
+	_, err = jws.Sign(es256, &broken, "e30", nil)
+	require.Error(t, err, "halves of two keys")
+}
+
+// acceptsAll is what a hostile or careless dependency may put into golang-jwt's
+// table of signing methods, which is open to every package of a program.
+type acceptsAll struct{ jwt.SigningMethod }
+
+func (acceptsAll) Verify(string, []byte, any) error { return nil }
+
+func TestSigningMethodsAreHeld(t *testing.T) {
+	for _, method := range []jwt.SigningMethod{jwt.SigningMethodES256, jwt.SigningMethodRS256, jwt.SigningMethodPS256, jwt.SigningMethodES384, jwt.SigningMethodEdDSA} {
+		jwt.RegisterSigningMethod(method.Alg(), func() jwt.SigningMethod { return acceptsAll{method} })
+		defer jwt.RegisterSigningMethod(method.Alg(), func() jwt.SigningMethod { return method })
+		p := newParty(t, method.Alg())
+		good := signWith(method, p.private, p.header(), payload())
+		_, err := p.verify(good)
+		require.NoError(t, err)
+		_, err = p.verify(withSignature(good, signatureOf(good)[1:]))
+		require.ErrorIs(t, err, jws.ErrBadSignature, method.Alg())
+	}
+}
+
+func TestUnknownAlgorithms(t *testing.T) {
+	for _, name := range []string{"", "none", "es256", "HS256", "ES512", "RS512", "Ed25519"} {
+		_, err := jws.AlgorithmNamed(name)
+		assert.EqualError(t, err, "unknown algorithm "+strconv.Quote(name)+": use RS256, PS256, ES256, ES384 or EdDSA")
+	}
+}
+
+// rocaModulus makes a modulus of 2048 bits as the faulty chips did, except that its
+// factors do not matter here: a power of 65537 modulo the first 126 primes, but a
+// multiple of one of them if that is given.
+func rocaModulus(multipleOf int64) *big.Int {
+	product := big.NewInt(2)
+	for p := int64(3); p <= 701; p += 2 {
+		if big.NewInt(p).ProbablyPrime(0) {
+			product.Mul(product, big.NewInt(p))
+		}
+	}
+	n := new(big.Int).Lsh(big.NewInt(3), 2046)
+	n.Sub(n, new(big.Int).Mod(n, product))
+	n.Add(n, new(big.Int).Exp(big.NewInt(65537), big.NewInt(123456789), product))
+	if multipleOf > 0 {
+		step, p := new(big.Int).Div(product, big.NewInt(multipleOf)), big.NewInt(multipleOf)
+		for new(big.Int).Mod(n, p).Sign() != 0 {
+			n.Add(n, step)
+		}
+	}
+	return n
+}
+
+// TestWeakKeys: a key that anybody can sign for is refused, as is one of an unknown kind.
+func TestWeakKeys(t *testing.T) {
+	curve := func(c elliptic.Curve) crypto.PublicKey { return &ecdsa.PublicKey{Curve: c} }
+	key := func(n *big.Int, e int) crypto.PublicKey { return &rsa.PublicKey{N: n, E: e} }
+	bits := func(n uint) *big.Int {
+		return new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), n), big.NewInt(1942289))
+	}
+	roca := rocaModulus(0)
+	for name, c := range map[string]struct {
+		public crypto.PublicKey
+		want   string
+	}{
+		"of a faulty chip":       {key(roca, 65537), "CVE-2017-15361"},
+		"not of a faulty chip":   {key(new(big.Int).Add(roca, big.NewInt(2)), 65537), ""},
+		"nor is this one":        {key(new(big.Int).Sub(roca, big.NewInt(1<<20)), 65537), ""},
+		"nor a multiple of 3":    {key(rocaModulus(3), 65537), ""},
+		"nor a multiple of 701":  {key(rocaModulus(701), 65537), ""},
+		"a modulus of no chip":   {key(bits(2048), 65537), ""},
+		"too short for it, too":  {key(new(big.Int).Rsh(roca, 1), 65537), "the RSA key has 2047 bits; at least 2048 are needed"},
+		"RSA-1024":               {key(bits(1024), 65537), "the RSA key has 1024 bits; at least 2048 are needed"},
+		"exponent 3":             {key(bits(2048), 3), "the RSA key has public exponent 3; at least 65537 is needed"},
+		"exponent 65536":         {key(bits(2048), 65536), "public exponent 65536"},
+		"P-224":                  {curve(elliptic.P224()), "the EC key is on curve P-224; use P-256 or P-384"},
+		"P-521":                  {curve(elliptic.P521()), "the EC key is on curve P-521"},
+		"Ed25519 of low order":   {append(ed25519.PublicKey{1}, make([]byte, 31)...), "the Ed25519 key is a point of low order"},
+		"no key":                 {nil, "keys of type <nil> are not supported"},
+		"a private key":          {ed25519.PrivateKey{}, "keys of type ed25519.PrivateKey are not supported; use RSA, P-256, P-384 or Ed25519"},
+		"RSA key that is a copy": {rsa.PublicKey{}, "keys of type rsa.PublicKey are not supported"},
+	} {
+		alg, err := jws.AlgorithmOf(c.public, false)
+		if c.want == "" {
+			require.NoError(t, err, name)
+			require.Equal(t, "RS256", alg.Name)
+			continue
+		}
+		require.ErrorContains(t, err, c.want, name)
+		require.Zero(t, alg)
+	}
+}
+
+// TestLowOrderKeys: under each refused key a signature made without any private key
+// verifies. The five y coordinates and two other spellings, each with both signs of x,
+// are all encodings of the eight points.
+func TestLowOrderKeys(t *testing.T) {
+	var keys []ed25519.PublicKey
+	for _, y := range []string{strings.Repeat("00", 32), strings.Repeat("00", 31) + "01",
+		"05fc536d880238b13933c6d305acdfd5f098eff289f4c345b027b2c28f95e826", "7a03ac9277fdc74ec6cc392cfa53202a0f67100d760b3cba4fd84d3d706a17c7",
+		"7f" + strings.Repeat("ff", 30) + "ec", "7f" + strings.Repeat("ff", 30) + "ed", "7f" + strings.Repeat("ff", 30) + "ee"} {
+		key, err := hex.DecodeString(y)
+		require.NoError(t, err)
+		slices.Reverse(key)
+		negative := slices.Clone(key)
+		negative[31] |= 0x80
+		keys = append(keys, key, negative)
+	}
+	forgeable := func(public ed25519.PublicKey) bool {
+		for _, r := range keys {
+			for i := range 64 {
+				if ed25519.Verify(public, []byte{byte(i)}, append(slices.Clone(r), make([]byte, 32)...)) { // R, and S = 0
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for _, key := range keys {
+		_, err := jws.AlgorithmOf(key, false)
+		assert.ErrorContains(t, err, "low order", "%x", key)
+		assert.True(t, forgeable(key), "%x is not of low order", key)
+	}
+	honest := newParty(t, "EdDSA").private.Public().(ed25519.PublicKey)
+	assert.False(t, forgeable(honest))
+}
+
+// rfc7638 is the example of RFC 7638 section 3.1.
+const rfc7638 = `{"kty":"RSA","e":"AQAB","alg":"RS256","kid":"2011-04-29","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMs` +
+	`tn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbI` +
+	`SD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw"}`
+
+func TestJWKs(t *testing.T) {
+	var example jose.JSONWebKey
+	require.NoError(t, example.UnmarshalJSON([]byte(rfc7638)))
+	require.Equal(t, "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs", jws.Thumbprint(example.Key))
+	require.Panics(t, func() { jws.Thumbprint("no key") })
+
+	alg, err := jws.AlgorithmOf(example.Key, false)
+	require.NoError(t, err)
+	body, etag, err := jws.EncodeJWKS([]jose.JSONWebKey{jws.JWK(example.Key, "2011-04-29", alg)})
+	require.NoError(t, err)
+	want := strings.Replace(rfc7638, "{", `{"use":"sig",`, 1)
+	assert.JSONEq(t, `{"keys":[`+want+`]}`, string(body))
+	assert.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
+
+	ed := newParty(t, "EdDSA")
+	body, other, err := jws.EncodeJWKS([]jose.JSONWebKey{jws.JWK(ed.private.Public(), ed.kid, jws.Algorithm{Name: "EdDSA"})})
+	require.NoError(t, err)
+	assert.NotEqual(t, etag, other)
+	var set struct{ Keys []map[string]string }
+	require.NoError(t, json.Unmarshal(body, &set))
+	x := base64.RawURLEncoding.EncodeToString(ed.private.Public().(ed25519.PublicKey))
+	assert.Equal(t, []map[string]string{{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": ed.kid, "alg": "EdDSA", "use": "sig"}}, set.Keys)
+
+	_, _, err = jws.EncodeJWKS([]jose.JSONWebKey{{Key: "no key"}})
+	assert.ErrorContains(t, err, "encode the JSON Web Key Set: ")
+}

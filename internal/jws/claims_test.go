@@ -1,0 +1,182 @@
+package jws_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+)
+
+// opened signs a payload and opens the token.
+func opened(t *testing.T, payload []byte) (c jws.Claims) {
+	t.Helper()
+	p := newParty(t, "EdDSA")
+	parts, err := jws.Split(p.sign(p.header(), string(payload)))
+	require.NoError(t, err)
+	alg, err := jws.AlgorithmNamed(p.alg)
+	require.NoError(t, err)
+	require.NoError(t, parts.Verify(alg, p.private.Public()))
+	require.NoError(t, parts.Read(&c))
+	return c
+}
+
+// TestClaimsRoundTrip: what is written is read back, here and by encoding/json.
+func TestClaimsRoundTrip(t *testing.T) {
+	second := func(n int64) time.Time { return time.Unix(n, 0) }
+	for want, tc := range map[string]struct {
+		claims jws.Claims
+		extra  map[string]any
+	}{
+		`{"iss":"i","sub":"s","aud":"a","exp":2,"iat":1,"jti":"j"}`: {claims: jws.Claims{Issuer: "i", Subject: "s", Audience: []string{"a"},
+			ExpiresAt: second(2), IssuedAt: second(1), ID: "j"}},
+		`{"iss":"i","sub":"s","aud":["a","b","c"],"exp":253402300799,"iat":0,"nbf":1,"jti":"j","client_id":"c","scope":"r w","":1.5,"x":null,"y":{"a":1,"b":2}}`: {
+			claims: jws.Claims{Issuer: "i", Subject: "s", Audience: []string{"a", "b", "c"}, ExpiresAt: second(253402300799), IssuedAt: second(0),
+				NotBefore: second(1), ID: "j", ClientID: "c", Scope: "r w"},
+			extra: map[string]any{"y": map[string]int{"b": 2, "a": 1}, "": 1.5, "x": nil}},
+	} {
+		text, err := tc.claims.Append(nil, tc.extra)
+		require.NoError(t, err)
+		require.Equal(t, want, string(text))
+		tc.claims.Text = want
+		require.Equal(t, tc.claims, opened(t, text))
+	}
+
+	// These are legal in JSON, and other encoders change or spoil some.
+	for _, text := range []string{"<script>&amp;</script>", "\u2028\u2029", "\"\\\"", "\\u0041", "\x00\x01\x1f\x7f", "\t\r\n", "🔑👩‍👩‍👧", "é vs e\u0301", "\ufffd", "\ufeff", "\U0010ffff", "'", "%00", strings.Repeat("ü", 500)} {
+		c := jws.Claims{Issuer: text, Subject: text, ClientID: text, Scope: text, ID: text, Audience: []string{text, api}, ExpiresAt: noon, IssuedAt: noon}
+		written, err := c.Append(nil, map[string]any{"x" + text: text})
+		require.NoError(t, err, "%q", text)
+		got := opened(t, written)
+		assert.Equal(t, []string{text, text, text, text, text}, []string{got.Issuer, got.Subject, got.ClientID, got.Scope, got.ID})
+		assert.Equal(t, c.Audience, got.Audience)
+		var all map[string]any
+		require.NoError(t, json.Unmarshal(written, &all))
+		assert.Equal(t, text, all["x"+text])
+		assert.Equal(t, text, all["sub"])
+	}
+}
+
+func TestClaimsThatCannotBeWritten(t *testing.T) {
+	extra := func(name string, value any) map[string]any { return map[string]any{name: value, "zz": 1} }
+	for name, tc := range map[string]struct {
+		claims jws.Claims
+		extra  map[string]any
+		want   string
+	}{
+		"iss":                 {jws.Claims{Issuer: "\xff"}, nil, "a name or a string holds invalid UTF-8"},
+		"a surrogate in sub":  {jws.Claims{Subject: "\xed\xa0\x80"}, nil, "invalid UTF-8"},
+		"aud":                 {jws.Claims{Audience: []string{"\xff"}}, nil, "invalid UTF-8"},
+		"two auds":            {jws.Claims{Audience: []string{"a", "\xff"}}, nil, "invalid UTF-8"},
+		"client_id":           {jws.Claims{ClientID: "\xff"}, nil, "invalid UTF-8"},
+		"scope":               {jws.Claims{Scope: "\xff"}, nil, "invalid UTF-8"},
+		"jti":                 {jws.Claims{ID: "\xff"}, nil, "invalid UTF-8"},
+		"a name":              {jws.Claims{}, extra("\xff", 1), "invalid UTF-8"},
+		"a value":             {jws.Claims{}, extra("x", []string{"\xff"}), `claim "x"`},
+		"infinity":            {jws.Claims{}, extra("x", math.Inf(1)), `claim "x"`},
+		"a channel":           {jws.Claims{}, extra("x", make(chan int)), `claim "x"`},
+		"raw text, no JSON":   {jws.Claims{}, extra("x", json.RawMessage(`1,"sub":"root"`)), `claim "x"`},
+		"raw text, two names": {jws.Claims{}, extra("x", jsontext.Value(`{"a":1,"a":2}`)), `claim "x"`},
+	} {
+		text, err := tc.claims.Append(nil, tc.extra)
+		assert.ErrorContains(t, err, tc.want, name)
+		assert.Nil(t, text, name)
+	}
+}
+
+func TestReadTimes(t *testing.T) {
+	for text, want := range map[string]time.Time{"0": time.Unix(0, 0), "-0": time.Unix(0, 0), "1.25": time.Unix(1, 250_000_000), "1E3": time.Unix(1000, 0),
+		"253402300799": time.Unix(253402300799, 0), "253402300798.5": time.Unix(253402300798, 500_000_000)} {
+		assert.Equal(t, want, opened(t, []byte(`{"exp":`+text+`}`)).ExpiresAt, text)
+	}
+	for at, want := range map[time.Time]bool{time.Unix(0, 0): true, time.Unix(-1, 0): false, time.Unix(-1, 999_999_999): false,
+		time.Unix(253402300799, 0): true, time.Unix(253402300799, 999_999_999): true, time.Unix(253402300800, 0): false, time.Unix(math.MaxInt64, 0): false} {
+		assert.Equal(t, want, jws.InRange(at), "%v", at)
+	}
+}
+
+func TestRegisteredNames(t *testing.T) {
+	for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope"} {
+		for _, spelling := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], strings.ReplaceAll(name, "s", "\u017f")} {
+			assert.True(t, jws.IsRegistered(spelling), spelling)
+		}
+	}
+	for _, name := range []string{"", "iss ", "issuer", "client-id", "clientid", "azp", "nonce", "\u0131at"} {
+		assert.False(t, jws.IsRegistered(name), name)
+	}
+}
+
+// TestValidity: the later of iat and nbf counts, with twice the leeway of exp.
+func TestValidity(t *testing.T) {
+	r := jws.Rules{ClockSkew: skew}
+	for _, iat := range []time.Duration{-time.Hour, 0, time.Hour} {
+		from, until := r.Validity(&jws.Claims{IssuedAt: noon.Add(iat), NotBefore: noon, ExpiresAt: noon.Add(2 * time.Hour)})
+		assert.Equal(t, noon.Add(max(iat, 0)-2*skew), from)
+		assert.Equal(t, noon.Add(2*time.Hour+skew), until)
+	}
+}
+
+func TestQuote(t *testing.T) {
+	a := strings.Repeat("a", 100)
+	for want, claims := range map[string][]string{
+		``:                                 nil,
+		`""`:                               {""},
+		`"a\r\n\u00e9\x00"`:                {"a\r\né\x00"},
+		`"` + a + `"`:                      {a},
+		`"` + a + `"...`:                   {a + "b"},
+		`"a" "b" "c"`:                      {"a", "b", "c"},
+		`"a" "b" "c" and 1 more`:           {"a", "b", "c", "d"},
+		`"a" "` + a + `"... "" and 2 more`: {"a", a + a, "", "x", "y"},
+	} {
+		assert.Equal(t, want, jws.Quote(claims...))
+	}
+}
+
+// TestNames: what CheckType and CheckKeyID accept can stand in a header as it is.
+func TestNames(t *testing.T) {
+	var others []string // every other character
+	const media = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+/"
+	for c := range 0x180 {
+		if !strings.ContainsRune(media, rune(c)) {
+			others = append(others, "a"+string(rune(c))+"b")
+		}
+	}
+	for _, typ := range append(others, "", "JWT;v=1", "\xff", strings.Repeat("x", 128)) {
+		err := jws.CheckType(typ)
+		assert.ErrorIs(t, err, jws.ErrInvalidClaims, "%q", typ)
+		assert.EqualError(t, err, fmt.Sprintf("claims are invalid: typ %q is not a media type", typ))
+	}
+	es256, err := jws.AlgorithmNamed("ES256")
+	require.NoError(t, err)
+	for _, typ := range []string{"a", "JWT", "application/logout+jwt", media, strings.Repeat("x", 127)} {
+		require.NoError(t, jws.CheckType(typ))
+		header, err := jws.ParseHeader(jws.EncodeHeader(es256, "the key", typ))
+		require.NoError(t, err)
+		assert.Equal(t, []string{"ES256", "the key", typ}, []string{header.Algorithm, header.KeyID, header.Type})
+	}
+
+	for _, kid := range []string{"x", "2024-key", "a b: c", " ~"[1:], "a !#[]}~", strings.Repeat("k", 128)} {
+		require.NoError(t, jws.CheckKeyID(kid), kid)
+		header, err := jws.ParseHeader(jws.EncodeHeader(es256, kid, "JWT"))
+		require.NoError(t, err)
+		assert.Equal(t, kid, header.KeyID)
+	}
+	for _, kid := range []string{"", " a", "a ", `a"b`, `a\b`, "a\x1fb", "a\x7fb", "é", "\xff", "a\nb", strings.Repeat("k", 129)} {
+		assert.EqualError(t, jws.CheckKeyID(kid), fmt.Sprintf("the kid has %d bytes, and is not 1 to 128 printable ASCII characters without quotes and backslashes", len(kid)))
+	}
+}
+
+// TestSplit: it is not left to the readers of the segments to find that one is absent.
+func TestSplit(t *testing.T) {
+	for _, token := range []string{"", ".", "..", "A", "AA.AA", ".AA.AA", "AA..AA", "AA.AA."} {
+		_, err := jws.Split(token)
+		assert.EqualError(t, err, "token is malformed: not three base64url segments", token)
+	}
+}

@@ -1,0 +1,36 @@
+package jws
+
+import (
+	"bytes"
+	"encoding/asn1"
+	"math/big"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// TestConcatenated pads what DER shortens and drops the zero that it puts before
+// a number whose highest bit is set. Signatures with such numbers are too rare to wait
+// for them.
+func TestConcatenated(t *testing.T) {
+	for _, size := range []int{32, 48} {
+		values := map[string][]byte{
+			"one":           {1},
+			"highest bit":   append([]byte{0x80}, make([]byte, size-1)...),
+			"all bits":      bytes.Repeat([]byte{0xff}, size),
+			"one byte less": append([]byte{0x7f}, make([]byte, size-2)...),
+			"zero in front": append([]byte{0x80}, make([]byte, size-2)...),
+		}
+		for nameR, r := range values {
+			for nameS, s := range values {
+				der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(r), new(big.Int).SetBytes(s)})
+				require.NoError(t, err)
+				want := make([]byte, 2*size)
+				copy(want[size-len(r):], r)
+				copy(want[2*size-len(s):], s)
+				assert.Equal(t, want, concatenated(der, size), "r %s, s %s, %d bytes", nameR, nameS, size)
+			}
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package jws_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+)
+
+// publicKeyAsSecret signs with HMAC, and the public key in every form that it
+// can be had in for the secret (RFC 8725 section 2.1).
+func publicKeyAsSecret(t *testing.T, p *party) (rows []hostile) {
+	spki, err := x509.MarshalPKIXPublicKey(p.private.Public())
+	require.NoError(t, err)
+	jwk, err := jose.JSONWebKey{Key: p.private.Public()}.MarshalJSON()
+	require.NoError(t, err)
+	// The certificate is public, too: it is in the JWKS.
+	cert, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{}, &x509.Certificate{}, p.private.Public(), p.private)
+	require.NoError(t, err)
+	secrets := map[string][]byte{
+		"SPKI DER": spki, "SPKI PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}),
+		"JWK": jwk, "certificate DER": cert, "certificate PEM": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
+		"kid": []byte(p.kid), "nothing": {}, "x5c": []byte(base64.StdEncoding.EncodeToString(cert)),
+	}
+	secrets["SPKI PEM without the last line break"] = []byte(strings.TrimSpace(string(secrets["SPKI PEM"])))
+	switch public := p.private.Public().(type) {
+	case *rsa.PublicKey:
+		secrets["PKCS#1 DER"] = x509.MarshalPKCS1PublicKey(public)
+		secrets["PKCS#1 PEM"] = pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: secrets["PKCS#1 DER"]})
+		secrets["modulus"] = public.N.Bytes()
+	case *ecdsa.PublicKey:
+		if secrets["point"], err = public.Bytes(); err != nil {
+			t.Fatal(err)
+		}
+	case ed25519.PublicKey:
+		secrets["point"] = public
+	}
+	for name, secret := range secrets {
+		for _, method := range []jwt.SigningMethod{jwt.SigningMethodHS256, jwt.SigningMethodHS512} {
+			honest := signWith(method, secret, p.header("alg", `"`+method.Alg()+`"`), payload())
+			rows = append(rows, hostile{method.Alg() + " with " + name, honest, jws.ErrWrongAlgorithm})
+		}
+		lying := signWith(jwt.SigningMethodHS256, secret, p.header(), payload())
+		rows = append(rows, hostile{"HMAC under the name of the key's algorithm with " + name, lying, jws.ErrBadSignature})
+	}
+	return rows
+}
+
+// otherKeys: other parties sign in p's name, each with its own algorithm and
+// under p's.
+func otherKeys(p *party, parties []*party) (rows []hostile) {
+	for _, other := range parties {
+		if other == p {
+			continue
+		}
+		rows = append(rows,
+			hostile{"signed by " + other.alg, other.sign(p.header("alg", `"`+other.alg+`"`), payload()), jws.ErrWrongAlgorithm},
+			hostile{"signed by " + other.alg + ", who lies", other.sign(p.header(), payload()), jws.ErrBadSignature},
+			hostile{"of " + other.alg, other.good(), jws.ErrUnknownKey})
+	}
+	return rows
+}
+
+// badSignatures are wrong under every algorithm.
+func badSignatures(p *party) []hostile {
+	good, other := p.good(), p.sign(p.header(), payload("sub", `"root"`))
+	signature, parts := signatureOf(good), strings.Split(good, ".")
+	size := len(signature)
+	flip := func(i int) []byte {
+		flipped := slices.Clone(signature)
+		flipped[i] ^= 1
+		return flipped
+	}
+	rows := []hostile{
+		{"signature of another token", withSignature(good, signatureOf(other)), jws.ErrBadSignature},
+		{"another payload", parts[0] + "." + b64(payload("sub", `"root"`)) + "." + parts[2], jws.ErrBadSignature},
+		{"another spelling of the header", b64(p.header()+" ") + "." + parts[1] + "." + parts[2], jws.ErrBadSignature},
+		{"another spelling of the payload", parts[0] + "." + b64(payload()+" ") + "." + parts[2], jws.ErrBadSignature},
+		{"expired and badly signed", withSignature(p.sign(p.header(), payload("exp", "1")), signature), jws.ErrBadSignature},
+		{"no JSON and badly signed", withSignature(p.sign(p.header(), "{"), signature), jws.ErrBadSignature},
+	}
+	// A payload that is not base64url is refused at once; one that is not canonical, only
+	// once the signature is right.
+	inPlace := func(payload string) string { return parts[0] + "." + payload + "." + parts[2] }
+	rows = append(rows, each("not canonical and badly signed", jws.ErrBadSignature, inPlace, "A", "Z", "a", "z", "0", "9", "-", "_")...)
+	rows = append(rows, each("no base64url and badly signed", jws.ErrMalformed, inPlace, "@", "[", "`", "{", "/", ":", ",", "^")...)
+	for name, bad := range map[string][]byte{
+		"first bit": flip(0), "middle bit": flip(size / 2), "last bit": flip(size - 1),
+		"zero": make([]byte, size), "all ones": []byte(strings.Repeat("\xff", size)),
+		"one byte": signature[:1], "cut by one": signature[:size-1], "cut in half": signature[:size/2], "first byte cut": signature[1:],
+		"extended by a zero": append(slices.Clone(signature), 0), "a zero before": append([]byte{0}, signature...),
+		"twice": append(slices.Clone(signature), signature...), "reversed": reversed(signature), "very long": make([]byte, 8000),
+	} {
+		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
+	}
+	return rows
+}
+
+func reversed(b []byte) []byte {
+	b = slices.Clone(b)
+	slices.Reverse(b)
+	return b
+}
+
+func badECDSASignatures(t *testing.T, p *party) (rows []hostile) {
+	good := p.good()
+	signature := signatureOf(good)
+	private := p.private.(*ecdsa.PrivateKey)
+	n := private.Params().N
+	pair := func(r, s *big.Int) []byte {
+		out := make([]byte, 64)
+		r.FillBytes(out[:32])
+		s.FillBytes(out[32:])
+		return out
+	}
+	zero, one := new(big.Int), big.NewInt(1)
+	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
+	digest := sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
+	der, err := private.Sign(rand.Reader, digest[:], crypto.SHA256)
+	require.NoError(t, err)
+	long := sha512.Sum384([]byte(good[:strings.LastIndexByte(good, '.')]))
+	r384, s384, err := ecdsa.Sign(rand.Reader, private, long[:])
+	require.NoError(t, err)
+	wide := make([]byte, 96) // as ES384 would lay it out
+	r.FillBytes(wide[:48])
+	s.FillBytes(wide[48:])
+	for name, bad := range map[string][]byte{
+		"in DER": der, "r=s=0": pair(zero, zero), "r=0": pair(zero, one), "s=0": pair(one, zero), "r=s=1": pair(one, one),
+		"r=n": pair(n, s), "s=n": pair(r, n), "r=s=n": pair(n, n), "r and s exchanged": pair(s, r), "r=n-r": pair(new(big.Int).Sub(n, r), s),
+		"over SHA-384": pair(r384, s384), "as wide as ES384": wide, "as wide as ES512": append(make([]byte, 68), signature...),
+	} {
+		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
+	}
+	return rows
+}
+
+func badRSASignatures(t *testing.T, p *party) []hostile {
+	good := p.good()
+	private := p.private.(*rsa.PrivateKey)
+	signed := good[:strings.LastIndexByte(good, '.')]
+	digest := sha256.Sum256([]byte(signed))
+	bare, err := rsa.SignPKCS1v15(rand.Reader, private, 0, digest[:]) // without the hash's name
+	require.NoError(t, err)
+	s, n := new(big.Int).SetBytes(signatureOf(good)), private.N
+	// A signature that begins with a zero byte may not leave it out.
+	short := good
+	for i := 0; signatureOf(short)[0] != 0; i++ {
+		short = p.sign(p.header(), payload("jti", fmt.Sprintf(`"%d"`, i)))
+	}
+	return []hostile{
+		{"leading zero stripped", withSignature(short, signatureOf(short)[1:]), jws.ErrBadSignature},
+		{"signature plus the modulus", withSignature(good, new(big.Int).Add(s, n).Bytes()), jws.ErrBadSignature},
+		{"negative signature", withSignature(good, new(big.Int).Sub(n, s).Bytes()), jws.ErrBadSignature},
+		{"signature = 1", withSignature(good, append(make([]byte, 255), 1)), jws.ErrBadSignature},
+		{"signature = n - 1", withSignature(good, new(big.Int).Sub(n, big.NewInt(1)).Bytes()), jws.ErrBadSignature},
+		{"without the hash's name", withSignature(good, bare), jws.ErrBadSignature},
+		{"PS256 of the same key", signWith(jwt.SigningMethodPS256, private, p.header("alg", `"PS256"`), payload()), jws.ErrWrongAlgorithm},
+		{"PS256 of the same key as RS256", signWith(jwt.SigningMethodPS256, private, p.header(), payload()), jws.ErrBadSignature},
+		{"RS512 of the same key as RS256", signWith(jwt.SigningMethodRS512, private, p.header(), payload()), jws.ErrBadSignature},
+		{"RS512 of the same key", signWith(jwt.SigningMethodRS512, private, p.header("alg", `"RS512"`), payload()), jws.ErrWrongAlgorithm},
+	}
+}
+
+func badPSSSignatures(t *testing.T, p *party) []hostile {
+	good := p.good()
+	private := p.private.(*rsa.PrivateKey)
+	digest := sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
+	rows := []hostile{
+		{"RS256 of the same key", signWith(jwt.SigningMethodRS256, private, p.header("alg", `"RS256"`), payload()), jws.ErrWrongAlgorithm},
+		{"RS256 of the same key as PS256", signWith(jwt.SigningMethodRS256, private, p.header(), payload()), jws.ErrBadSignature},
+		{"PS384 of the same key as PS256", signWith(jwt.SigningMethodPS384, private, p.header(), payload()), jws.ErrBadSignature},
+	}
+	for _, salt := range []int{1, 20, 31, 33, 48, 64, 222} { // RFC 7518 section 3.5: 32; there is room for 222
+		signature, err := rsa.SignPSS(rand.Reader, private, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: salt})
+		require.NoError(t, err)
+		rows = append(rows, hostile{fmt.Sprintf("salt of length %d", salt), withSignature(good, signature), jws.ErrBadSignature})
+	}
+	return rows
+}
+
+func badEdDSASignatures(t *testing.T, p *party) (rows []hostile) {
+	good := p.good()
+	signed := []byte(good[:strings.LastIndexByte(good, '.')])
+	private, signature := p.private.(ed25519.PrivateKey), signatureOf(good)
+	// S plus the group's order is the same signature for a verifier that does
+	// not look (RFC 8032 section 5.1.7).
+	order, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
+	plusOrder := new(big.Int).Add(new(big.Int).SetBytes(reversed(signature[32:])), order).FillBytes(make([]byte, 32))
+	digest := sha512.Sum512(signed)
+	hashed, err := private.Sign(rand.Reader, digest[:], &ed25519.Options{Hash: crypto.SHA512})
+	require.NoError(t, err)
+	inContext, err := private.Sign(rand.Reader, signed, &ed25519.Options{Context: "JWT"})
+	require.NoError(t, err)
+	for name, bad := range map[string][]byte{
+		"S plus the order": append(slices.Clone(signature[:32]), reversed(plusOrder)...), "Ed25519ph": hashed, "Ed25519ctx": inContext,
+		"R of low order": append(append([]byte{1}, make([]byte, 31)...), signature[32:]...),
+	} {
+		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
+	}
+	return rows
+}

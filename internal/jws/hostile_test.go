@@ -1,0 +1,193 @@
+package jws_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+)
+
+// A hostile token must be refused for one reason. It is well signed by the key that
+// its kid names, unless its row is about that.
+type hostile struct {
+	name, token string
+	want        error
+}
+
+// refusals are the reasons, and what else each must match.
+var refusals = map[error][]error{
+	jws.ErrMalformed:      {jwt.ErrTokenMalformed},
+	jws.ErrWrongType:      {jwt.ErrTokenUnverifiable},
+	jws.ErrUnknownKey:     {jwt.ErrTokenUnverifiable},
+	jws.ErrWrongAlgorithm: {jwt.ErrTokenSignatureInvalid},
+	jws.ErrBadSignature:   {jwt.ErrTokenSignatureInvalid},
+	jws.ErrMissingClaim:   {jwt.ErrTokenRequiredClaimMissing, jws.ErrInvalidClaims, jwt.ErrTokenInvalidClaims},
+	jws.ErrWrongIssuer:    {jwt.ErrTokenInvalidIssuer, jws.ErrInvalidClaims, jwt.ErrTokenInvalidClaims},
+	jws.ErrWrongAudience:  {jwt.ErrTokenInvalidAudience, jws.ErrInvalidClaims, jwt.ErrTokenInvalidClaims},
+	jws.ErrExpired:        {jwt.ErrTokenExpired, jws.ErrInvalidClaims, jwt.ErrTokenInvalidClaims},
+	jws.ErrNotYetValid:    {jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, jws.ErrInvalidClaims, jwt.ErrTokenInvalidClaims},
+	jws.ErrInvalidClaims:  {jwt.ErrTokenInvalidClaims},
+}
+
+// hostileToAny are the groups that need nothing but a key of ES256. They also seed the
+// fuzz targets.
+var hostileToAny = []func(*party) []hostile{
+	badAlgorithms, badParameters, badTypes, badKeyIDs, badCharacters, badForms, badHeaderJSON, badPayloadJSON,
+	badTimes, badNumbers, badNames, badAudiences, badClaimTypes,
+}
+
+func TestHostileTokens(t *testing.T) {
+	var parties []*party
+	for _, alg := range allAlgorithms {
+		parties = append(parties, newParty(t, alg))
+	}
+	es, rs, ps, ed := parties[0], parties[1], parties[2], parties[4]
+	refused, wavedThrough := 0, 0
+	attack := func(p *party, rows []hostile) {
+		for _, row := range rows {
+			t.Run(p.alg+" "+row.name, func(t *testing.T) { checkRefused(t, p, row) })
+			refused++
+			if _, err := parser(p.alg).Parse(row.token, p.keyfunc); err == nil {
+				wavedThrough++
+			}
+		}
+	}
+	for _, group := range hostileToAny {
+		attack(es, group(es))
+	}
+	for _, p := range parties {
+		attack(p, publicKeyAsSecret(t, p))
+		attack(p, otherKeys(p, parties))
+		attack(p, badSignatures(p))
+	}
+	attack(es, badECDSASignatures(t, es))
+	attack(rs, badRSASignatures(t, rs))
+	attack(ps, badPSSSignatures(t, ps))
+	attack(ed, badEdDSASignatures(t, ed))
+	require.Greater(t, refused, 175)
+	require.NotZero(t, wavedThrough, "the parser beside ours takes nothing: is it set up right?")
+	t.Logf("all of these %d tokens are refused; golang-jwt with all its options on accepts %d of them", refused, wavedThrough)
+}
+
+func checkRefused(t *testing.T, p *party, row hostile) {
+	claims, err := p.verify(row.token)
+	require.ErrorIs(t, err, row.want)
+	require.Nil(t, claims)
+	wanted := append(slices.Clone(refusals[row.want]), row.want)
+	for sentinel, more := range refusals {
+		for _, one := range append(slices.Clone(more), sentinel) {
+			require.Equal(t, slices.Contains(wanted, one), errors.Is(err, one), "%v: matches %v?", err, one)
+		}
+	}
+	if len(row.token) < 1<<16 {
+		for i, part := range append(strings.Split(row.token, "."), row.token) {
+			if i > 0 && len(part) > 8 {
+				require.NotContains(t, err.Error(), part, "the error shows the token")
+			}
+		}
+	}
+	assert.Less(t, len(err.Error()), 1000, "the error is as long as the token")
+	assert.False(t, strings.ContainsAny(err.Error(), "\r\n\x00"), "%q", err)
+}
+
+// each makes a row of every value, put into a token by f.
+func each(prefix string, want error, f func(value string) string, values ...string) (rows []hostile) {
+	for i, value := range values {
+		name := value
+		if len(name) > 40 { // and some hold a key or signature that is another one each time
+			name = fmt.Sprintf("#%d", i)
+		}
+		rows = append(rows, hostile{prefix + " " + name, f(value), want})
+	}
+	return rows
+}
+
+// inHeader and inPayload put a raw value into a good token.
+func (p *party) inHeader(name string) func(string) string {
+	return func(value string) string { return p.sign(p.header(name, value), payload()) }
+}
+
+func (p *party) inPayload(name string) func(string) string {
+	return func(value string) string { return p.sign(p.header(), payload(name, value)) }
+}
+
+func badAlgorithms(p *party) []hostile {
+	return slices.Concat(
+		each("alg", jws.ErrWrongAlgorithm, p.inHeader("alg"),
+			`"none"`, `"None"`, `"NONE"`, `"nOnE"`, `"noNE"`, `" none"`, `"none "`, `"none\u0000"`, `"\u006eone"`, `"ｎｏｎｅ"`, `"nonE"`, `"null"`, `""`,
+			`"es256"`, `"Es256"`, `"ES256 "`, `" ES256"`, `"ES256\u0000"`, `"ES256\n"`, `"ЕS256"`, `"ES-256"`, `"ES256K"`, `"ESP256"`, `"ES384"`, `"ES512"`,
+			`"RS256"`, `"RS384"`, `"RS512"`, `"PS256"`, `"PS384"`, `"PS512"`, `"EdDSA"`, `"Ed25519"`, `"ML-DSA-44"`,
+			`"HS256"`, `"HS384"`, `"HS512"`, `"dir"`, `"RSA-OAEP"`, `"ECDH-ES"`, `"A128KW"`, `"PBES2-HS256+A128KW"`, `"SHA256withECDSA"`, `"http://www.w3.org/2000/09/xmldsig#hmac-sha1"`),
+		each("alg", jws.ErrMalformed, p.inHeader("alg"), `null`, `0`, `true`, `["ES256"]`, `{"name":"ES256"}`),
+		each("unsigned, alg", jws.ErrMalformed, func(alg string) string {
+			return b64(p.header("alg", alg)) + "." + b64(payload()) + "."
+		}, `"none"`, `"None"`, `"NONE"`, `"nOnE"`, `"ES256"`),
+		[]hostile{
+			{"alg absent", p.sign(p.header("alg", ""), payload()), jws.ErrWrongAlgorithm},
+			{"alg none, no segment for the signature", b64(p.header("alg", `"none"`)) + "." + b64(payload()), jws.ErrMalformed},
+			{"alg none, one byte of signature", b64(p.header("alg", `"none"`)) + "." + b64(payload()) + ".AA", jws.ErrWrongAlgorithm},
+			{"alg none and nothing else", b64(`{"alg":"none"}`) + "." + b64(payload()) + ".AA", jws.ErrMalformed},
+		})
+}
+
+func badParameters(p *party) (rows []hostile) {
+	own, _ := json.Marshal(jose.JSONWebKey{Key: p.private.Public()})
+	stranger, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	theirs, _ := json.Marshal(jose.JSONWebKey{Key: stranger.Public()})
+	for name, values := range map[string][]string{
+		"crit": {`["exp"]`, `["b64"]`, `[]`, `"exp"`, `null`, `["alg"]`}, "b64": {`false`, `true`, `"false"`, `null`},
+		"jwk": {string(own), string(theirs), `null`, `{}`}, "jku": {`"https://evil.example/jwks"`, `"` + issuer + `/.well-known/jwks.json"`, `null`},
+		"x5u": {`"https://evil.example/cert"`}, "x5c": {`["AAAA"]`, `[]`}, "x5t": {`"AAAA"`, `1`}, "x5t#S256": {`"AAAA"`, `null`},
+		"zip": {`"DEF"`, `null`}, "cty": {`"JWT"`, `""`}, "enc": {`"A128GCM"`}, "epk": {`{}`}, "apu": {`""`}, "p2c": {`2147483647`}, "iv": {`""`}, "tag": {`""`},
+		"nonce": {`"x"`}, "iss": {`"` + issuer + `"`}, "exp": {`1`}, "svt": {`[]`}, "ppt": {`"shaken"`}, "url": {`"x"`}, "foo": {`1`}, "": {`1`}, "kid ": {`"x"`}, "ａlg": {`"x"`},
+		"Alg": {`"none"`}, "ALG": {`"ES256"`}, "Kid": {`"x"`}, "KID": {`"x"`}, "\u212aid": {`"x"`}, "Typ": {`"JWT"`}, "TYP": {`"at+jwt"`}, "Crit": {`["x"]`}, "CRIT": {`["x"]`},
+		// Duplicates: the name is there already.
+		`\u0061lg`: {`"ES256"`, `"none"`}, `\u006bid`: {`"x"`}, `t\u0079p`: {`"at+jwt"`},
+	} {
+		rows = append(rows, each(name, jws.ErrMalformed, p.inHeader(name), values...)...)
+	}
+	again := func(member string) string {
+		return p.sign("{"+member+","+strings.TrimPrefix(p.header(), "{"), payload())
+	}
+	rows = append(rows, each("twice", jws.ErrMalformed, again, `"alg":"ES256"`, `"alg":"none"`, `"kid":"`+p.kid+`"`, `"kid":""`, `"typ":"at+jwt"`, `"typ":"JWT"`)...)
+	for from, to := range map[string]string{"alg": "Alg", "kid": "Kid", "typ": "Typ"} {
+		rows = append(rows, hostile{"instead " + to, p.sign(strings.Replace(p.header(), from, to, 1), payload()), jws.ErrMalformed})
+	}
+	return append(rows, hostile{"jwk of the attacker, who signed",
+		signWith(jwt.SigningMethodES256, stranger, p.header("jwk", string(theirs), "kid", ""), payload()), jws.ErrMalformed})
+}
+
+func badTypes(p *party) []hostile {
+	return slices.Concat(
+		each("typ", jws.ErrWrongType, p.inHeader("typ"),
+			"", `""`, `"JWT"`, `"jwt"`, `"at"`, `"jwt+at"`, `"at+jwt "`, `" at+jwt"`, `"at+jwt\u0000"`, `"at jwt"`, `"at-jwt"`, `"at%2Bjwt"`, `"at+jwt;charset=utf-8"`, `"at+jws"`,
+			`"logout+jwt"`, `"id+jwt"`, `"dpop+jwt"`, `"secevent+jwt"`, `"oauth-authz-req+jwt"`, `"JOSE"`, `"application/"`, `"application/jwt"`,
+			`"application/application/at+jwt"`, `"text/at+jwt"`, `"/at+jwt"`, `"application/at+jwt;v=1"`, `"application/ at+jwt"`,
+			// Letters that Unicode lowers or folds to ASCII.
+			`"appl\u0130cation/at+jwt"`, `"application/at+\u0458wt"`, `"ａt+jwt"`),
+		each("typ", jws.ErrMalformed, p.inHeader("typ"), `null`, `1`, `true`, `["at+jwt"]`, `{}`))
+}
+
+func badKeyIDs(p *party) []hostile {
+	return slices.Concat(
+		each("kid", jws.ErrMalformed, p.inHeader("kid"), "", `""`, `null`, `0`, `1`, `-1`, `true`, `["`+p.kid+`"]`, `{"kid":"`+p.kid+`"}`,
+			`"`+strings.Repeat("k", 129)+`"`, `"`+strings.Repeat("é", 65)+`"`, `"`+strings.Repeat("k", 10000)+`"`, `"\ud800"`, "\"\xff\"", "\"\n\""),
+		each("kid", jws.ErrUnknownKey, p.inHeader("kid"), `"`+strings.Repeat("k", 128)+`"`, `"x"`, `"0"`, `" "`, `"\u0000"`, `"null"`,
+			`"../../../../dev/null"`, `"/etc/passwd"`, `"..\\..\\key.pem"`, `"file:///dev/null"`, `"https://evil.example/key"`,
+			`"' OR 1=1 --"`, `"x' UNION SELECT 'secret"`, `"*)(uid=*"`, `"$(id)"`, `"|/usr/bin/id"`, `"\r\nlog: forged"`, `"%s%n"`,
+			`"`+p.kid[:42]+`"`, `"`+p.kid+` "`, `"`+p.kid+`="`, `"`+p.kid+`\u0000"`, `"`+strings.ToLower(p.kid)+`"`, `"`+p.kid+p.kid+`"`))
+}
+
+// badCharacters spoils a good token's text; the signature is over the good one.

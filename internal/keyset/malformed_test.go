@@ -1,0 +1,128 @@
+package keyset_test
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/fips140"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
+)
+
+func TestMalformedBundles(t *testing.T) {
+	k, other, ca := privateOf("k"), privateOf("o"), privateOf("c")
+	key, cert := privateKey(t, k), own(t, k)
+	pair := key + cert
+	elliptic := keysettest.Key(t, "ES256", day(t, "2026-05-01")).Private.(*ecdsa.PrivateKey)
+	sec1, err := x509.MarshalECPrivateKey(elliptic)
+	require.NoError(t, err)
+	var exchange *ecdh.PrivateKey
+	fips140.WithoutEnforcement(func() { exchange, err = ecdh.X25519().GenerateKey(rand.Reader) })
+	require.NoError(t, err)
+	leaf, leaf2 := certificate(t, k.Public(), "leaf", "ca", ca), certificate(t, other.Public(), "leaf 2", "ca", ca)
+	weak := rsa.PublicKey{N: keysettest.Key(t, "RS256", day(t, "2026-05-01")).Public.(*rsa.PublicKey).N, E: 3}
+	flipped := derOf(cert)
+	flipped[len(flipped)-1] ^= 1
+	wrongEnd := strings.Replace(cert, "END CERTIFICATE", "END CERTIFICATF", 1)
+	with := func(header, block string) string {
+		return strings.Replace(block, "-----\n", "-----\n"+header+"\n\n", 1)
+	}
+
+	for title, tc := range map[string]struct{ bundle, want string }{
+		"empty":                          {"", "no PEM block"},
+		"text only":                      {"hello, world\n", "no PEM block"},
+		"JSON":                           {`{"keys":[]}`, "no PEM block"},
+		"UTF-16":                         {"\xff\xfe" + strings.Join(strings.Split(pair, ""), "\x00"), "no PEM block"},
+		"certificate first":              {cert + key, "PEM block 2: private key without a certificate"},
+		"certificates first, two keys":   {cert + key + own(t, other) + privateKey(t, other), "PEM block 3: the private key before the certificate does not belong"},
+		"key alone":                      {key, "PEM block 1: private key without a certificate"},
+		"key at the end":                 {pair + privateKey(t, other), "PEM block 3: private key without a certificate"},
+		"two keys, one certificate":      {privateKey(t, other) + pair, "PEM block 1: private key without a certificate"},
+		"another's key":                  {privateKey(t, other) + cert, "PEM block 2: the private key before the certificate does not belong"},
+		"another's key of another kind":  {privateKey(t, elliptic) + cert, "PEM block 2: the private key before the certificate does not belong"},
+		"key that cannot sign":           {privateKey(t, exchange) + cert, "PEM block 1: "},
+		"PKCS#1":                         {block("RSA PRIVATE KEY", sec1) + cert, "PEM block 1: RSA PRIVATE KEY: turn it into an unencrypted PKCS#8 key"},
+		"SEC1":                           {block("EC PRIVATE KEY", sec1) + cert, "PEM block 1: EC PRIVATE KEY: turn it into"},
+		"encrypted":                      {block("ENCRYPTED PRIVATE KEY", sec1) + cert, "PEM block 1: ENCRYPTED PRIVATE KEY: turn it into"},
+		"EC parameters":                  {block("EC PARAMETERS", []byte{6, 0}) + pair, `PEM block 1: unknown type "EC PARAMETERS"`},
+		"public key":                     {pair + block("PUBLIC KEY", sec1), `PEM block 3: unknown type "PUBLIC KEY"`},
+		"trusted certificate":            {strings.ReplaceAll(cert, "CERTIFICATE", "TRUSTED CERTIFICATE"), "PEM block 1: unknown type"},
+		"type in lower case":             {strings.ReplaceAll(cert, "CERTIFICATE", "certificate"), `PEM block 1: unknown type "..."`},
+		"SEC1 under the name of PKCS#8":  {block("PRIVATE KEY", sec1) + cert, "PEM block 1: not a PKCS#8 private key"},
+		"garbage for a key":              {block("PRIVATE KEY", []byte("garbage")) + cert, "PEM block 1: not a PKCS#8 private key"},
+		"garbage for a certificate":      {pair + block("CERTIFICATE", []byte("garbage")), "PEM block 3: not a certificate"},
+		"DER after the private key":      {block("PRIVATE KEY", append(derOf(key), 0)) + cert, "PEM block 1: not a PKCS#8 private key"},
+		"empty block":                    {pair + block("CERTIFICATE", nil), "PEM block 3: not a certificate"},
+		"DER after the certificate":      {block("CERTIFICATE", append(derOf(cert), 0)), "PEM block 1: not a certificate"},
+		"flipped bit":                    {block("CERTIFICATE", flipped), "PEM block 1: damaged: the certificate's own signature does not verify"},
+		"weak key":                       {certificate(t, &weak, "weak", "ca", ca), "PEM block 1: the RSA key has public exponent 3"},
+		"PEM headers":                    {with("Proc-Type: 4,ENCRYPTED", pair), `PEM block 1: PEM header "Proc-Type" is not supported; is the key encrypted?`},
+		"PEM header of 15 characters":    {with("Fifteen-letters: x", pair), `PEM header "Fifteen-letters" is`},
+		"PEM header like a key's line":   {with("Sixteen-letters-: x", pair), `PEM header "..." is`},
+		"Kid that is empty":              {pair + with("Kid: ", own(t, other)), "PEM block 3: "},
+		"kid in lower case":              {pair + with("kid: x", own(t, other)), `PEM block 3: PEM header "kid" is not supported`},
+		"Kid and another header":         {pair + with("Kid: x\nAlg: none", own(t, other)), `PEM block 3: PEM header "Alg" is not supported`},
+		"Kid of a private key":           {with("Kid: x", pair), `PEM block 1: PEM header "Kid" is not supported`},
+		"Kid of a signing key":           {key + with("Kid: x", cert), "PEM block 2: PEM header Kid is for certificates without a private key"},
+		"Kid of our key":                 {pair + with("Kid: "+jws.Thumbprint(k.Public()), own(t, other)), "PEM block 3: the same key as in block 2"},
+		"Kid given twice":                {with("Kid: x", own(t, other)) + with("Kid: x", own(t, ca)), "PEM block 2: the same key as in block 1"},
+		"same certificate twice":         {pair + cert, "PEM block 3: the same key as in block 2"},
+		"same key, another certificate":  {pair + own(t, k), "PEM block 3: the same key as in block 2"},
+		"chain with its authority":       {key + leaf + certificate(t, ca.Public(), "ca", "ca", ca), "PEM block 3: the authority that issued the certificate of block 2"},
+		"authority first":                {certificate(t, ca.Public(), "ca", "ca", ca) + key + leaf, "PEM block 1: the authority that issued the certificate of block 3"},
+		"authority of the second key":    {own(t, other) + key + leaf + certificate(t, ca.Public(), "ca", "root", ca), "PEM block 4: the authority that issued the certificate of block 3"},
+		"two of one authority":           {key + leaf + leaf2, ""},
+		"no base64":                      {strings.Replace(cert, "MI", "**", 1), "PEM block 1: damaged"},
+		"end of another type":            {wrongEnd, "PEM block 1: damaged"},
+		"end of another type, in all":    {pair + wrongEnd + "-----BEGIN X", "PEM block 3: damaged"},
+		"no end":                         {strings.Split(cert, "-----END")[0], "PEM block 1: damaged"},
+		"no end, and another block":      {strings.Split(cert, "-----END")[0] + pair, "PEM block 1: damaged"},
+		"begin in the block":             {strings.Replace(cert, "MI", "-----BEGIN X-----\nMI", 1), "PEM block 1: damaged"},
+		"no begin":                       {strings.Replace(pair, "-----BEGIN PRIV", "PRIV", 1), "PEM block 1: damaged"},
+		"second begin lost a dash":       {strings.Replace(pair, "-----BEGIN CERT", "----BEGIN CERT", 1), "PEM block 2: damaged"},
+		"last end only":                  {pair + "-----END CERTIFICATE-----\n", "PEM block 3: damaged"},
+		"indented, as YAML may leave it": {strings.ReplaceAll(pair, "\n", "\n  "), "PEM block 1: damaged"},
+		"old Mac line ends":              {strings.ReplaceAll(pair, "\n", "\r"), "PEM block 1: damaged"},
+		"all on one line":                {strings.ReplaceAll(pair, "\n", " "), "PEM block 1: damaged"},
+	} {
+		t.Run(title, func(t *testing.T) {
+			set, err := keyset.Parse([]byte(tc.bundle))
+			if tc.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, tc.want)
+			require.Nil(t, set)
+			for line := range strings.Lines(key) {
+				if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
+					require.NotContains(t, err.Error(), line, "the error shows key material")
+				}
+			}
+		})
+	}
+}
+
+// TestOldSignatures: nothing depends on the hash that another system's certificate is
+// signed with, since its own signature only finds flipped bits.
+func TestOldSignatures(t *testing.T) {
+	private := keysettest.Key(t, "RS256", day(t, "2026-05-01")).Private
+	good := derOf(own(t, private))
+	bySHA256, byMD5 := []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b"), []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04")
+	_, err := keyset.Parse([]byte(block("CERTIFICATE", bytes.ReplaceAll(good, bySHA256, byMD5))))
+	require.NoError(t, err, "MD5, which Go does not check")
+
+	template := &x509.Certificate{NotBefore: day(t, "2026-05-01"), NotAfter: day(t, "2026-06-01"), SignatureAlgorithm: x509.SHA1WithRSA}
+	var bySHA1 *x509.Certificate
+	fips140.WithoutEnforcement(func() { bySHA1 = certify(t, template, template, private.Public(), private) })
+	_, err = keyset.Parse([]byte(block("CERTIFICATE", bySHA1.Raw)))
+	require.NoError(t, err, "SHA-1, in enforced FIPS mode, too")
+}

@@ -1,0 +1,123 @@
+package refresh_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/refresh"
+)
+
+func TestClose(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Hour
+		s.report = func(_, after refresh.State, _ time.Duration) {
+			t.Error("closing is not the source's failure", after.Err)
+		}
+		s.then = func() { t.Error("nothing follows") }
+		waiting := make(chan error, 3)
+		for range 2 { // on the load that runs, and on the next
+			go func() { waiting <- r.Refresh(context.Background()) }()
+			synctest.Wait()
+		}
+		require.NoError(t, r.State().Err)
+		locking := make(chan error)
+		go func() { locking <- r.Lock(context.Background()) }()
+		looking := make(chan bool)
+		go func() { looking <- r.Look(context.Background()) }()
+		synctest.Wait()
+		begin := time.Now()
+		r.Close()
+		r.Close()
+		require.Equal(t, begin, time.Now(), "a load ends with its context")
+		for range 2 {
+			require.ErrorIs(t, <-waiting, refresh.ErrClosed)
+		}
+		require.Error(t, <-locking)
+		require.False(t, <-looking)
+		require.ErrorIs(t, r.Refresh(context.Background()), refresh.ErrClosed)
+		require.ErrorIs(t, r.Lock(context.Background()), refresh.ErrClosed)
+		require.False(t, r.Look(context.Background()))
+		sleep(2 * every)
+		require.Len(t, s.loads, 1)
+		require.Zero(t, r.State().Bad)
+	})
+}
+
+// TestCloseWaitsForADeafLoad: what it has read still counts for nobody.
+func TestCloseWaitsForADeafLoad(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes, s.deaf = time.Minute, true
+		waiting := make(chan error)
+		go func() { waiting <- r.Refresh(context.Background()) }()
+		synctest.Wait()
+		begin := time.Now()
+		go r.Close()
+		require.ErrorIs(t, <-waiting, refresh.ErrClosed)
+		require.Equal(t, time.Minute, time.Since(begin))
+		require.Zero(t, r.State().Good)
+	})
+}
+
+// TestLockWhileClosing: who gets the lock once everything has ended must not use it.
+func TestLockWhileClosing(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.NoError(t, r.Lock(t.Context()))
+		got := make(chan error)
+		go func() { got <- r.Lock(context.Background()) }()
+		synctest.Wait()
+		go func() { assert.ErrorIs(t, r.Refresh(context.Background()), refresh.ErrClosed) }()
+		synctest.Wait()
+		r.Close()
+		synctest.Wait()
+		r.Unlock()
+		require.ErrorIs(t, <-got, refresh.ErrClosed)
+		require.Empty(t, s.loads)
+	})
+}
+
+// A machine has clocks that a test sets.
+type machine struct {
+	wall      time.Time
+	monotonic time.Duration
+}
+
+func (m *machine) Now() time.Time           { return m.wall }
+func (m *machine) Monotonic() time.Duration { return m.monotonic }
+
+func TestAge(t *testing.T) {
+	for name, test := range map[string]struct{ wall, monotonic, want time.Duration }{
+		"time passes":                 {time.Hour, time.Hour, time.Hour},
+		"the machine has slept":       {time.Hour, time.Minute, time.Hour},
+		"the wall clock was set back": {-time.Hour, time.Minute, time.Minute},
+		"it was set ahead":            {24 * time.Hour, time.Minute, 24 * time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := &machine{time.Now(), time.Second}
+			start(t, m, func(t *testing.T, s *source, r *refresh.Refresher) {
+				m.wall, m.monotonic = m.wall.Add(test.wall).Round(0), m.monotonic+test.monotonic
+				require.Equal(t, test.want, r.Age(m.wall))
+				s.err = errDown
+				require.Error(t, r.Refresh(t.Context()))
+				require.Equal(t, test.want, r.Age(m.wall), "a failure is no news")
+				s.err = nil
+				require.NoError(t, r.Refresh(t.Context()))
+				require.Zero(t, r.Age(m.wall))
+			})
+		})
+	}
+}
+
+func TestSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		require.True(t, refresh.Sleep(t.Context(), time.Minute))
+		require.Equal(t, time.Minute, time.Since(begin))
+		require.False(t, refresh.Sleep(canceled(), time.Minute))
+		require.Equal(t, time.Minute, time.Since(begin))
+	})
+}

@@ -1,0 +1,308 @@
+package refresh_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/refresh"
+)
+
+const every = 5 * time.Minute
+
+var errDown = errors.New("the source is down")
+
+// A source is loaded by a Refresher, and notes what happens to it.
+type source struct {
+	err    error         // of each load
+	takes  time.Duration // each load
+	deaf   bool          // to the end of its context
+	loads  []time.Time
+	ends   []time.Time
+	report func(before, after refresh.State, wait time.Duration)
+	then   func()
+}
+
+// start runs a test in a bubble with a Refresher of a source by a clock.
+func start(t *testing.T, c clock.Clock, test func(t *testing.T, s *source, r *refresh.Refresher)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{report: func(_, _ refresh.State, _ time.Duration) {}, then: func() {}}
+		if c == nil {
+			c = clock.From(t.Context())
+		}
+		r := refresh.Start(refresh.Options{Every: every, Clock: c,
+			Load:   s.load,
+			Report: func(before, after refresh.State, wait time.Duration) { s.report(before, after, wait) },
+			Then:   func(context.Context) { s.then() }})
+		defer r.Close()
+		synctest.Wait()
+		test(t, s, r)
+	})
+}
+
+func (s *source) load(ctx context.Context) error {
+	s.loads = append(s.loads, time.Now())
+	if s.deaf {
+		ctx = context.Background()
+	}
+	if !refresh.Sleep(ctx, s.takes) {
+		return ctx.Err()
+	}
+	s.ends = append(s.ends, time.Now())
+	return s.err
+}
+
+// waits returns the times from each load to the next.
+func (s *source) waits() (waits []time.Duration) {
+	for i := 1; i < len(s.loads); i++ {
+		waits = append(waits, s.loads[i].Sub(s.loads[i-1]))
+	}
+	return waits
+}
+
+func TestTimer(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, _ *refresh.Refresher) {
+		sleep(1000 * every)
+		distinct, sum := map[time.Duration]bool{}, time.Duration(0)
+		for _, wait := range s.waits() {
+			require.LessOrEqual(t, wait, every, "never late")
+			require.GreaterOrEqual(t, wait, every*9/10)
+			distinct[wait], sum = true, sum+wait
+		}
+		require.Greater(t, len(distinct), 900, "a fleet does not read in step")
+		require.InDelta(t, 0.95, float64(sum)/float64(every)/float64(len(s.waits())), 0.01)
+	})
+}
+
+func TestRefresh(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.NoError(t, r.Refresh(t.Context()))
+		require.Len(t, s.loads, 1)
+		require.Equal(t, s.ends, s.loads, "at once")
+		s.err = errDown
+		require.ErrorIs(t, r.Refresh(t.Context()), errDown)
+		s.err = nil
+		sleep(time.Second)
+		require.NoError(t, r.Refresh(t.Context()))
+		before := len(s.loads)
+		sleep(every * 89 / 100)
+		require.Len(t, s.loads, before, "the timer starts again")
+	})
+}
+
+// TestRefreshShares: those who come during a load share the next one, since it may have
+// read too early for them.
+func TestRefreshShares(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Second
+		begin := time.Now()
+		var all sync.WaitGroup
+		come := func(back time.Duration) {
+			all.Go(func() {
+				assert.NoError(t, r.Refresh(t.Context()))
+				assert.Equal(t, back, time.Since(begin))
+			})
+		}
+		come(time.Second)
+		synctest.Wait()
+		for range 50 {
+			come(2 * time.Second)
+		}
+		all.Wait()
+		require.Len(t, s.loads, 2)
+	})
+}
+
+func TestRefreshEndsWithItsContext(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Hour
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		require.ErrorIs(t, r.Refresh(ctx), context.DeadlineExceeded)
+		require.False(t, r.Look(ctx))
+		require.Equal(t, time.Second, time.Since(begin))
+	})
+}
+
+// TestLock: nothing is loaded while somebody else uses the source.
+func TestLock(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.NoError(t, r.Lock(t.Context()))
+		require.ErrorIs(t, r.Lock(canceled()), context.Canceled)
+		sleep(every) // the timer's flight waits
+		require.Empty(t, s.loads)
+		done := make(chan error)
+		go func() { done <- r.Refresh(t.Context()) }()
+		synctest.Wait()
+		r.Unlock()
+		require.NoError(t, <-done)
+		synctest.Wait()
+		require.Len(t, s.loads, 2, "one for the timer, one for the request")
+	})
+}
+
+func TestLook(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.True(t, r.Look(t.Context()))
+		require.False(t, r.Look(t.Context()), "too soon")
+		sleep(10*time.Second - 1)
+		require.False(t, r.Look(t.Context()), "still too soon")
+		require.Len(t, s.loads, 1)
+		sleep(1)
+		require.True(t, r.Look(t.Context()))
+		sleep(10 * time.Second)
+		s.err = errDown
+		require.False(t, r.Look(t.Context()), "it failed")
+		require.Len(t, s.loads, 3)
+		before, begin := len(s.loads), time.Now()
+		for time.Since(begin) < time.Minute { // a flood, while the source is down
+			r.Look(t.Context())
+			sleep(50 * time.Millisecond)
+		}
+		require.LessOrEqual(t, len(s.loads)-before, 8) // six, and the timer after failures
+	})
+}
+
+func TestLookJoins(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Second
+		require.True(t, r.Look(t.Context()))
+		loads := len(s.loads)
+		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
+		synctest.Wait()
+		begin := time.Now()
+		require.True(t, r.Look(t.Context()), "a load that has begun is joined")
+		require.Equal(t, time.Second, time.Since(begin))
+		require.Len(t, s.loads, loads+1)
+
+		sleep(10 * time.Second)
+		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
+		synctest.Wait()
+		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
+		synctest.Wait()
+		begin = time.Now()
+		require.True(t, r.Look(t.Context()), "as is one that somebody has asked for")
+		require.Equal(t, 2*time.Second, time.Since(begin))
+		require.Len(t, s.loads, loads+3)
+		require.True(t, r.Look(t.Context()), "and the allowance is still there")
+		require.Len(t, s.loads, loads+4)
+	})
+}
+
+// TestLookBoundsTheWaiting: a flood of made-up kids takes little memory.
+func TestLookBoundsTheWaiting(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Second
+		results := make(chan bool, 1500)
+		for range cap(results) {
+			go func() { results <- r.Look(t.Context()) }()
+		}
+		synctest.Wait()
+		require.Len(t, results, 500, "those beyond a thousand do not wait")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		found := 0
+		for range cap(results) {
+			if <-results {
+				found++
+			}
+		}
+		require.Equal(t, 1000, found)
+		sleep(10 * time.Second)
+		require.True(t, r.Look(t.Context()), "and there is room again")
+	})
+}
+
+func TestBackOff(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.err = errDown
+		var told []time.Duration
+		s.report = func(_, _ refresh.State, wait time.Duration) { told = append(told, wait) }
+		require.Error(t, r.Refresh(t.Context()))
+		sleep(6 * every)
+		want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, every, every}
+		for i, wait := range want {
+			require.Equal(t, wait, told[i], "failure %d", i+1)
+			require.LessOrEqual(t, s.waits()[i], wait)
+			require.GreaterOrEqual(t, s.waits()[i], wait*9/10)
+		}
+		for range 100 { // no shift is too far
+			require.Error(t, r.Refresh(t.Context()))
+		}
+		require.Equal(t, every, told[len(told)-1])
+		s.err = nil
+		require.NoError(t, r.Refresh(t.Context()))
+		require.Equal(t, every, told[len(told)-1])
+		s.err = errDown
+		require.Error(t, r.Refresh(t.Context()))
+		require.Equal(t, 10*time.Second, told[len(told)-1], "it begins again")
+	})
+}
+
+func TestState(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		begin := time.Now()
+		require.Equal(t, fmt.Sprint(begin.Round(0)), fmt.Sprint(r.State().LastGood), "the load before Start")
+		s.report = func(before, after refresh.State, _ time.Duration) {
+			assert.Equal(t, before.Good+before.Bad+1, after.Good+after.Bad)
+			assert.Equal(t, after, r.State(), "it is there when it is reported")
+		}
+		s.takes, s.err = time.Minute, errDown
+		for range 2 {
+			require.Error(t, r.Refresh(t.Context()))
+		}
+		got := r.State()
+		require.Equal(t, []any{begin.Round(0), errDown, 2, uint64(0), uint64(2)}, []any{got.LastGood, got.Err, got.Failures, got.Good, got.Bad})
+		s.err = nil
+		require.NoError(t, r.Refresh(t.Context()))
+		got = r.State()
+		require.Equal(t, []any{nil, 0, uint64(1), uint64(2)}, []any{got.Err, got.Failures, got.Good, got.Bad})
+		require.Equal(t, s.loads[len(s.loads)-1].Round(0), got.LastGood, "a slow load is as old as its begin")
+		require.Equal(t, time.Minute, r.Age(time.Now()))
+	})
+}
+
+// TestThen: what follows a load begins when those who waited for the load have gone on,
+// and the next load waits for it.
+func TestThen(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		var thens int
+		s.then = func() { thens++; time.Sleep(time.Minute) }
+		begin := time.Now()
+		require.NoError(t, r.Refresh(t.Context()))
+		require.Equal(t, begin, time.Now())
+		synctest.Wait()
+		require.Equal(t, 1, thens)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, r.Lock(ctx), context.DeadlineExceeded, "it has the source to itself")
+		require.False(t, r.Look(canceled()), "and no flight to join")
+		s.err = errDown
+		require.Error(t, r.Refresh(t.Context()))
+		require.Equal(t, time.Minute, time.Since(begin))
+		synctest.Wait()
+		require.Equal(t, 1, thens, "nothing follows a failure")
+	})
+}
+
+// sleep returns when everything that is due by then has been done.
+func sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}

@@ -1,0 +1,292 @@
+package tokencache
+
+import (
+	"fmt"
+	"hash/maphash"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var (
+	noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	hour = noon.Add(time.Hour)
+)
+
+// remember adds a text as its own value, valid until in an hour, and finds it some times.
+func remember(c *Cache[string], text string, seen int) {
+	c.Add(text, text, 0, noon, hour, noon)
+	for range seen {
+		c.Find(text, noon)
+	}
+}
+
+func holds(c *Cache[string], text string) bool {
+	value, ok := c.Find(text, noon)
+	return ok && value == text
+}
+
+// held returns the number of entries, and of bytes by the cache's own count.
+func held[V any](c *Cache[V]) (entries, bytes int) {
+	for i := range c.sets {
+		for j := range c.sets[i].slots {
+			if e := c.sets[i].slots[j].Load(); e != nil {
+				entries, bytes = entries+1, bytes+int(e.size)
+			}
+		}
+	}
+	return entries, bytes
+}
+
+// TestExact asks for each neighbor of a text in a cache in which all hashes collide. The
+// text is part of a larger string, as it is in an Authorization header.
+func TestExact(t *testing.T) {
+	header := "Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl" + t.Name()
+	text := header[7:]
+	c := New[string](1)
+	remember(c, text, 0)
+	require.True(t, holds(c, text))
+	e := c.sets[0].slots[(maphash.String(c.seed, text)>>32+ways-1)%ways].Load()
+	require.Equal(t, text, e.text)
+	require.NotSame(t, unsafe.StringData(text), unsafe.StringData(e.text), "it keeps the header alive")
+	require.Zero(t, testing.AllocsPerRun(100, func() { c.Find(text, noon) }))
+	misses := func(near string) {
+		t.Helper()
+		e.hash = maphash.String(c.seed, near)
+		require.False(t, holds(c, near))
+	}
+	for i := range len(text) {
+		near := []byte(text)
+		near[i] ^= 1
+		misses(string(near))
+		misses(text[:i])
+	}
+	misses(text + "A")
+}
+
+func TestTimes(t *testing.T) {
+	c := New[string](1)
+	remember(c, "token", 0)
+	for name, test := range map[string]struct {
+		at   time.Time
+		want bool
+	}{
+		"before its begin": {noon.Add(-1), false},
+		"at its begin":     {noon, true},
+		"before its end":   {hour.Add(-1), true},
+		"at its end":       {hour, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			value, ok := c.Find("token", test.at)
+			require.Equal(t, test.want, ok)
+			require.Equal(t, test.want, value == "token")
+		})
+	}
+}
+
+func TestOff(t *testing.T) {
+	for _, entries := range []int{0, -1} {
+		c := New[string](entries)
+		require.Nil(t, c)
+		remember(c, "token", 0)
+		require.False(t, holds(c, "token"))
+	}
+}
+
+// TestFlood adds distinct texts, many times what the cache has room for. Those in use
+// stay, however large the others are.
+func TestFlood(t *testing.T) {
+	const size, inUse, flood = 1_000, 100, 20_000
+	for _, length := range []int{0, 2 * share, maxSize / 2, maxSize - 1_000} {
+		t.Run(fmt.Sprint(length, " bytes"), func(t *testing.T) {
+			c := New[string](size)
+			require.InDelta(t, size, len(c.sets)*ways, ways-1)
+			for i := range inUse {
+				remember(c, fmt.Sprint("honest ", i), 1)
+			}
+			for i := range flood {
+				c.Add(fmt.Sprint("flood ", i), "", length, noon, hour, noon)
+			}
+			entries, bytes := held(c)
+			assert.LessOrEqual(t, bytes, len(c.sets)*maxSize)
+			if length == 0 {
+				assert.Greater(t, entries, size*9/10, "the flood fills what nobody uses")
+			} else {
+				assert.Greater(t, bytes, len(c.sets)*maxSize/2)
+			}
+			kept := 0
+			for i := range inUse {
+				if holds(c, fmt.Sprint("honest ", i)) {
+					kept++
+				}
+			}
+			assert.Greater(t, kept, inUse*9/10)
+		})
+	}
+}
+
+// TestFloodSeenTwice finds each text of the flood once, so that it counts as in use as
+// well. A text that comes again twice while the flood goes through the cache once is
+// still found.
+func TestFloodSeenTwice(t *testing.T) {
+	const size, inUse, flood, between = 1_000, 20, 20_000, 500
+	c := New[string](size)
+	found, asked := 0, 0
+	for i := range flood {
+		remember(c, fmt.Sprint("flood ", i), 1)
+		if i%(between/inUse) == 0 {
+			honest := fmt.Sprint("honest ", asked%inUse)
+			asked++
+			if holds(c, honest) {
+				found++
+			} else {
+				remember(c, honest, 1)
+			}
+		}
+	}
+	assert.Greater(t, found, asked*9/10)
+}
+
+// TestForgetsWhatIsNoLongerUsed changes the working set of a full cache, as after a
+// shift or a deployment. However often the old texts were seen, the new ones are found
+// from the third time on.
+func TestForgetsWhatIsNoLongerUsed(t *testing.T) {
+	for name, large := range map[string]string{"as large": "", "larger": strings.Repeat("x", maxSize/3)} {
+		t.Run(name, func(t *testing.T) {
+			c := New[string](ways)
+			for i := range ways {
+				remember(c, fmt.Sprint("yesterday ", i, strings.Repeat("y", share/2)), 10)
+			}
+			for range 4 {
+				for i := range 2 {
+					remember(c, fmt.Sprint("today ", i, large), 2)
+				}
+			}
+			for i := range 2 {
+				require.True(t, holds(c, fmt.Sprint("today ", i, large)))
+			}
+		})
+	}
+}
+
+// TestWhoGoes fills one set and adds another text.
+func TestWhoGoes(t *testing.T) {
+	type old struct {
+		size, seen int
+		expired    bool
+	}
+	inUse := old{share - 200, 2, false}
+	for name, test := range map[string]struct {
+		olds []old
+		size int
+		kept int // of olds, and the first of them is not
+		want bool
+	}{
+		"the expired one, however often it was seen": {[]old{{0, 3, true}, inUse, inUse, inUse, inUse, inUse, inUse}, 0, 6, true},
+		"the one seen least":                         {[]old{{0, 0, false}, inUse, inUse, inUse, inUse, inUse, inUse}, 0, 6, true},
+		"the one seen least of those in use":         {[]old{{0, 1, false}, inUse, inUse, inUse, inUse, inUse, inUse}, 0, 6, true},
+		"a large one, for a small one":               {[]old{{maxSize - 500, 0, false}}, 500, 0, true},
+		"one in use, for a large one":                {[]old{{maxSize / 2, 1, false}, {maxSize / 4, 2, false}}, maxSize / 2, 1, true},
+		"all that nobody uses, for the largest":      {[]old{{0, 0, false}, {0, 0, false}, {0, 0, false}, {0, 0, false}}, maxSize - 110, 0, true},
+		"the expired and the unused, for a large one": {
+			[]old{{maxSize / 2, 3, true}, {maxSize / 4, 0, false}, {maxSize/2 - 400, 1, false}}, maxSize / 2, 1, true},
+		"nobody, where two in use would have to": {[]old{inUse, inUse, inUse, inUse, inUse, inUse, inUse}, maxSize / 2, 7, false},
+		"nobody, for what is too large":          {[]old{{0, 0, false}}, maxSize, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := New[string](1)
+			for i, o := range test.olds {
+				until := hour
+				if o.expired {
+					until = noon.Add(-1)
+				}
+				text := fmt.Sprint("old ", i)
+				c.Add(text, text, o.size, noon.Add(-time.Hour), until, noon.Add(-time.Minute))
+				for range o.seen {
+					c.Find(text, noon)
+				}
+			}
+			c.Add("new", "new", test.size, noon, hour, noon)
+			require.Equal(t, test.want, holds(c, "new"))
+			kept := 0
+			for i := range test.olds {
+				if holds(c, fmt.Sprint("old ", i)) {
+					kept++
+					require.False(t, i == 0 && test.want, "the wrong one")
+				}
+			}
+			require.Equal(t, test.kept, kept)
+			_, bytes := held(c)
+			require.LessOrEqual(t, bytes, maxSize)
+		})
+	}
+}
+
+func TestAddAgain(t *testing.T) {
+	c := New[string](1)
+	c.Add("token", "old", 0, noon, hour, noon)
+	c.Add("token", "new", 0, noon, hour, noon)
+	value, _ := c.Find("token", noon)
+	require.Equal(t, "new", value)
+	entries, _ := held(c)
+	require.Equal(t, 1, entries)
+}
+
+// TestMemory fills a cache with values as large as they may be: tokens of 3.9 KB with
+// 881 audiences once took 20 times what the Config said.
+func TestMemory(t *testing.T) {
+	const size = 1_000
+	memory := func() int {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	for name, length := range map[string]int{"usual": 300, "large": maxSize - 5_000, "too large": maxSize} {
+		t.Run(name, func(t *testing.T) {
+			before := memory()
+			c := New[[]byte](size)
+			pad := strings.Repeat("x", 700)
+			for i := range 3 * size {
+				c.Add(fmt.Sprint(i, pad), make([]byte, length), length, noon, hour, noon)
+			}
+			grown := memory() - before
+			require.LessOrEqual(t, grown, (size+ways)*share*5/4, "%d bytes", grown)
+			entries, bytes := held(c)
+			require.LessOrEqual(t, bytes, len(c.sets)*maxSize)
+			require.Equal(t, length < maxSize, entries > 0)
+			if length == 300 {
+				require.Greater(t, entries, size*9/10, "the usual ones have room")
+			}
+		})
+	}
+	require.EqualValues(t, 64, unsafe.Sizeof(set[*int]{}), "a cache line")
+	require.LessOrEqual(t, int(unsafe.Sizeof(entry[*int]{})), overhead)
+}
+
+// TestConcurrently uses more texts than there is room for from many goroutines.
+func TestConcurrently(t *testing.T) {
+	c := New[string](2 * ways)
+	var done sync.WaitGroup
+	for w := range 8 {
+		done.Go(func() {
+			for i := range 2_000 {
+				text := fmt.Sprint("text ", (i*7+w)%40)
+				if value, ok := c.Find(text, noon); ok {
+					assert.Equal(t, text, value)
+				} else {
+					c.Add(text, text, i%share, noon, hour, noon)
+				}
+			}
+		})
+	}
+	done.Wait()
+	_, bytes := held(c)
+	require.LessOrEqual(t, bytes, 2*maxSize)
+}

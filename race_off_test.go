@@ -1,5 +1,0 @@
-//go:build !race
-
-package fleetkey_test
-
-const raceDetector = false

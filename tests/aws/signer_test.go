@@ -1,0 +1,347 @@
+package aws
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// What a running Signer makes of the faults of AWS, in virtual time.
+
+const awsName = "indicium/openid-server-production"
+
+func inBubble(t *testing.T, name string, test func(t *testing.T, fake *awsfake.Server)) {
+	t.Run(name, func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) { test(t, awsfake.New()) })
+	})
+}
+
+func startOn(t testing.TB, fake *awsfake.Server, cfg fleetkey.Config) *fleetkey.Signer {
+	return testkit.Start(t, open(t, fake.Client(), awsName), cfg)
+}
+
+func refresh(t testing.TB, fleet ...*fleetkey.Signer) {
+	t.Helper()
+	for _, s := range fleet {
+		require.NoError(t, s.Refresh(t.Context()))
+	}
+}
+
+func kids(s *fleetkey.Signer) (kids []string) {
+	for _, k := range s.PublicKeys() {
+		kids = append(kids, k.KeyID)
+	}
+	return kids
+}
+
+// operatorPuts stores a value as the AWS console does, and returns its version.
+func operatorPuts(t testing.TB, fake *awsfake.Server, value []byte) string {
+	t.Helper()
+	in := &secretsmanager.PutSecretValueInput{SecretId: aws.String(awsName), SecretString: aws.String(string(value))}
+	if bytes.HasPrefix(value, []byte("\xff")) {
+		in.SecretString, in.SecretBinary = nil, value
+	}
+	out, err := fake.Client().PutSecretValue(t.Context(), in)
+	require.NoError(t, err)
+	return *out.VersionId
+}
+
+// A logBuffer collects what a signer logs while the test reads it.
+type logBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// most returns the largest number of times within a duration.
+func most(times []time.Time, within time.Duration) (n int) {
+	for i, at := range times {
+		for j := i; j < len(times) && times[j].Sub(at) < within; j++ {
+			n = max(n, j-i+1)
+		}
+	}
+	return n
+}
+
+// A1: throttled for 1, 10 or 1000 calls, or for half a day, an instance backs off: at
+// most four loads in the first minute, of three calls each, and then one in five
+// minutes. Instances that failed at the same moment do not come back together.
+func TestSignerOnAWS_A1_BacksOff(t *testing.T) {
+	for _, calls := range []int{1, 10, 1000, 0} {
+		inBubble(t, fmt.Sprint(calls, " calls"), func(t *testing.T, fake *awsfake.Server) {
+			var fleet []*fleetkey.Signer
+			var mu sync.Mutex
+			logs := make([][]time.Time, 8) // when each instance called
+			for i := range logs {
+				client := fake.Client(func(o *secretsmanager.Options) {
+					o.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+						mu.Lock()
+						logs[i] = append(logs[i], time.Now())
+						mu.Unlock()
+						return fake.HTTPClient().Transport.RoundTrip(r)
+					})}
+				})
+				fleet = append(fleet, testkit.Start(t, open(t, client, awsName), testkit.Config()))
+			}
+			token := testkit.Issue(t, fleet[0])
+			fake.Inject(awsfake.Throttle(calls))
+			synctest.Wait()
+			mu.Lock()
+			clear(logs)
+			mu.Unlock()
+			for range 12 * 12 {
+				time.Sleep(5 * time.Minute)
+				now := time.Now()
+				testkit.Accepts(t, token, fleet[0]) // from the cache
+				testkit.Accepts(t, testkit.Issue(t, fleet[1]), fleet[0])
+				require.Equal(t, now, time.Now(), "Issue and Verify do not wait")
+				if token = testkit.Issue(t, fleet[0]); calls == 1 {
+					break
+				}
+			}
+			synctest.Wait()
+			mu.Lock()
+			seen := slices.Clone(logs)
+			mu.Unlock()
+			var last []time.Time
+			for _, times := range seen {
+				require.LessOrEqual(t, most(times, time.Minute), 4*3, "calls in a minute")
+				if len(times) > 30 {
+					require.LessOrEqual(t, most(times[30:], 4*time.Minute), 3, "later on")
+				}
+				last = append(last, times[max(0, len(times)-1):]...)
+			}
+			slices.SortFunc(last, time.Time.Compare)
+			require.Len(t, slices.Compact(last), len(last), "at the same moment")
+			fake.Heal()
+			time.Sleep(6 * time.Minute)
+			for _, s := range fleet {
+				require.NoError(t, s.Status().LoadErr)
+			}
+		})
+	}
+}
+
+// Whatever fails, a running instance keeps serving without waiting, makes no keys, says
+// what is wrong, and recovers without a restart.
+func TestSignerOnAWSGoesOn(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault awsfake.Fault
+		says  string
+	}{
+		"A1 throttled":           {awsfake.Throttle(0), "throttles"},
+		"A2 HTML with 503":       {awsfake.Fault{Status: http.StatusServiceUnavailable, Body: "<html>"}, "HTTP status 503"},
+		"A3 no answer":           {awsfake.Fault{Hang: true}, "no answer within"},
+		"A4 garbage":             {awsfake.Fault{Body: `{"SecretString":"{}","VersionId":"other"}`}, "version other in AWS secret"},
+		"A5 expired credentials": {awsfake.Expired(), "the AWS credentials have expired: renew them"},
+		"A5 unknown credentials": {awsfake.Fault{Error: &awsfake.Error{Code: "UnrecognizedClientException"}}, "does not accept the credentials"},
+		"A6 KMS denied":          {awsfake.KMSDenied("GetSecretValue"), "allow kms:Decrypt"},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			s := startOn(t, fake, testkit.Config())
+			token := testkit.Issue(t, s)
+			fake.Inject(c.fault)
+			for what, err := range map[string]error{
+				"refresh": s.Refresh(t.Context()), "rotate": s.Rotate(t.Context()), "revoke": s.Revoke(t.Context(), s.SigningKey().KeyID),
+			} {
+				require.ErrorContains(t, err, c.says, what)
+				require.ErrorContains(t, err, "AWS secret "+awsName+" in eu-west-1", what)
+			}
+			time.Sleep(30 * time.Minute)
+			now := time.Now()
+			testkit.Accepts(t, token, s)
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.Equal(t, now, time.Now(), "without waiting")
+			require.ErrorContains(t, s.Status().LoadErr, c.says)
+			require.Contains(t, fmt.Sprint(s.Status().Warnings()), c.says)
+			require.Equal(t, 1, fake.Calls("CreateSecret"), "no new keys")
+			fake.Heal()
+			time.Sleep(6 * time.Minute)
+			require.NoError(t, s.Status().LoadErr)
+			require.NoError(t, s.Rotate(t.Context()))
+		})
+	}
+}
+
+// A4, A10: what is not a bundle is reported with its secret and version, and is not
+// overwritten, not even by a rotation that is due. The last good one stays in use.
+func TestSignerOnAWS_A4_A10_NotABundle(t *testing.T) {
+	for name, c := range map[string]struct{ value, says string }{
+		"another application's": {`{"username":"web","password":"hunter2"}`, "no PEM block"},
+		"empty JSON":            {`{}`, "no PEM block"},
+		"64 KiB":                {strings.Repeat("A", fleetkey.MaxBundleSize), "no PEM block"},
+		"bytes":                 {"\xff\x00\xfe", "no PEM block"},
+		"unknown schema":        {"-----BEGIN KEY SET-----\nAAAA\n-----END KEY SET-----\n", `unknown type "KEY SET"`},
+		"another form of key":   {"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n", "openssl pkcs8"},
+		"cut off":               {"-----BEGIN PRIVATE KEY-----\nMIIEvQ", "not a complete PEM block"},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			cfg := testkit.Rotating()
+			cfg.Rotation.Every = 2 * testkit.Day
+			s := startOn(t, fake, cfg)
+			token, good := testkit.Issue(t, s), s.Status().Version
+			version := operatorPuts(t, fake, []byte(c.value))
+
+			err := s.Refresh(t.Context())
+			require.ErrorContains(t, err, fmt.Sprintf("version %s in AWS secret %s in eu-west-1 is not a key bundle: ", version, awsName))
+			require.ErrorContains(t, err, c.says)
+			require.NotContains(t, err.Error(), "hunter2")
+			testkit.Accepts(t, token, s)
+			time.Sleep(testkit.Day + 12*time.Hour) // a rotation is due
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.Equal(t, good, s.Status().Version)
+			require.ErrorContains(t, s.Rotate(t.Context()), "is not a key bundle")
+			require.ErrorContains(t, s.Revoke(t.Context(), s.SigningKey().KeyID), "is not a key bundle")
+			_, err = fleetkey.NewSigner(t.Context(), open(t, fake.Client(), awsName), cfg)
+			require.ErrorContains(t, err, "is not a key bundle")
+			require.Equal(t, 2, fake.Versions(awsName), "nothing is written")
+			require.Equal(t, 1, fake.Calls("CreateSecret"))
+		})
+	}
+}
+
+// A6: a role that may only read serves everything, and says in the error, in the
+// status and in the log what it lacks, when a rotation is due and by hand.
+func TestSignerOnAWS_A6_ReadOnlyRole(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, fake *awsfake.Server) {
+		var log logBuffer
+		cfg := testkit.Rotating()
+		cfg.Rotation.Every = 3 * testkit.Day
+		require.NoError(t, startOn(t, fake, cfg).Close()) // the first one may create
+		fake.Enforce(&awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue"}, Resources: []string{awsARN + "indicium/openid-server-*"}})
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := startOn(t, fake, cfg)
+		time.Sleep(2*testkit.Day + time.Hour)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+
+		const lacks = "allow secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage on arn:aws:secretsmanager:eu-west-1:<account-id>:secret:" + awsName + "*"
+		for what, err := range map[string]error{
+			"due": s.Status().RotationErr, "rotate": s.Rotate(t.Context()), "revoke": s.Revoke(t.Context(), s.SigningKey().KeyID),
+		} {
+			require.ErrorIs(t, err, fleetkey.ErrAccessDenied, what)
+			require.ErrorContains(t, err, lacks, what)
+		}
+		require.Contains(t, fmt.Sprint(s.Status().Warnings()), "could not be rotated")
+		require.Contains(t, log.String(), "cannot rotate the signing key")
+		require.Equal(t, 1, fake.Versions(awsName))
+		require.Zero(t, fake.Calls("DescribeSecret"), "the policy in the documentation does not allow it")
+	})
+}
+
+// A8, A9: an operator deletes the secret of a fleet whose rotation is due, for good or
+// with a recovery window. For days nobody creates anything, running or starting, and
+// what was restored is read again.
+func TestSignerOnAWS_A8_A9_DeletedUnderTheFleet(t *testing.T) {
+	for name, forGood := range map[string]bool{"A8 for good": true, "A9 with a recovery window": false} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			cfg := testkit.Rotating()
+			cfg.Rotation.Every = 2 * testkit.Day
+			fleet := []*fleetkey.Signer{startOn(t, fake, cfg), startOn(t, fake, cfg)}
+			time.Sleep(23 * time.Hour)
+			del := &secretsmanager.DeleteSecretInput{SecretId: aws.String(awsName), ForceDeleteWithoutRecovery: aws.Bool(forGood)}
+			_, err := fake.Client().DeleteSecret(t.Context(), del)
+			require.NoError(t, err)
+			time.Sleep(46 * time.Hour) // short of ErrStale
+			for _, s := range fleet {
+				testkit.Accepts(t, testkit.Issue(t, s), fleet...)
+				err := s.Rotate(t.Context())
+				require.ErrorContains(t, err, "AWS secret "+awsName)
+				require.Equal(t, forGood, errors.Is(err, fleetkey.ErrNotExist))
+				require.Equal(t, !forGood, errors.Is(err, fleetkey.ErrDeletionPending))
+			}
+			require.Zero(t, fake.Calls("PutSecretValue"))
+			if !forGood {
+				for range 10 {
+					_, err := fleetkey.NewSigner(t.Context(), open(t, fake.Client(), awsName), cfg)
+					require.ErrorIs(t, err, fleetkey.ErrDeletionPending)
+					require.ErrorContains(t, err, "restore it by: aws secretsmanager restore-secret --secret-id "+awsName)
+				}
+			}
+			require.Equal(t, 1, fake.Calls("CreateSecret"), "the first start")
+			if forGood {
+				return
+			}
+			_, err = fake.Client().RestoreSecret(t.Context(), &secretsmanager.RestoreSecretInput{SecretId: aws.String(awsName)})
+			require.NoError(t, err)
+			time.Sleep(12 * time.Minute)
+			refresh(t, fleet...)
+			for _, s := range append(fleet, startOn(t, fake, cfg)) {
+				require.Equal(t, kids(fleet[0]), kids(s))
+				require.Len(t, kids(s), 2, "it has rotated")
+				testkit.Accepts(t, testkit.Issue(t, s), fleet...)
+			}
+		})
+	}
+}
+
+// A10, A11: an operator moves AWSCURRENT back to before a key, or puts another
+// environment's keys in place. What was signed stays good on every instance, the log
+// reports it, and rotation continues from there.
+func TestSignerOnAWS_A10_A11_ChangedByHand(t *testing.T) {
+	for name, change := range map[string]func(t *testing.T, fake *awsfake.Server, from, to fleetkey.Version){
+		"A11 rolled back": func(t *testing.T, fake *awsfake.Server, from, to fleetkey.Version) {
+			moveCurrent(t, fake.Client(), awsName, from, to)
+		},
+		"A10 another environment's": func(t *testing.T, fake *awsfake.Server, _, _ fleetkey.Version) {
+			other := fleetkeytest.NewStore()
+			testkit.Start(t, other, testkit.Config())
+			bundle, _ := other.Content()
+			operatorPuts(t, fake, bundle)
+		},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server) {
+			var log logBuffer
+			cfg := testkit.Config()
+			cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			fleet := []*fleetkey.Signer{startOn(t, fake, cfg), startOn(t, fake, cfg)}
+			first := fleet[0].Status().Version
+			require.NoError(t, fleet[0].Rotate(t.Context()))
+			time.Sleep(25 * time.Hour)
+			token, kid := testkit.Issue(t, fleet[1]), fleet[1].SigningKey().KeyID // the second key
+			change(t, fake, fleet[1].Status().Version, first)
+			refresh(t, fleet...)
+			testkit.Accepts(t, token, fleet...)
+			require.Contains(t, log.String(), "keys have vanished from the store")
+			require.Contains(t, log.String(), kid)
+			require.NotEqual(t, kid, fleet[0].SigningKey().KeyID)
+			testkit.Accepts(t, testkit.Issue(t, fleet[0]), fleet...)
+
+			require.NoError(t, fleet[1].Rotate(t.Context()), "the version derived from the old one exists already")
+			refresh(t, fleet...)
+			testkit.Accepts(t, token, fleet...)
+			require.Equal(t, kids(fleet[0]), kids(fleet[1]))
+		})
+	}
+}

@@ -1,0 +1,221 @@
+// Package aws proves that AWSStore does what KeyStore promises on two servers: awsfake,
+// which answers as AWS documents it, and moto, an emulator by others that checks the
+// first. It proves which permissions suffice, and that a fleet survives the faults of
+// AWS (rows A1 to A11 of docs/faults.md): it serves, writes nothing wrong, says what to
+// do, and recovers. It has no long form.
+package aws
+
+import (
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/internal/moto"
+)
+
+// onEach runs a test with a client of each server and the name of an absent secret.
+func onEach(t *testing.T, test func(t *testing.T, client *secretsmanager.Client, name string)) {
+	t.Run("fake", func(t *testing.T) { test(t, awsfake.New().Client(), freshName()) })
+	t.Run("moto", func(t *testing.T) { test(t, moto.Client(moto.URL(t), "moto", moto.SecretKey), freshName()) })
+}
+
+func freshName() string { return "indicium/openid-server-" + rand.Text() }
+
+func open(t testing.TB, client *secretsmanager.Client, name string) *fleetkey.AWSStore {
+	t.Helper()
+	s, err := fleetkey.NewAWSStore(t.Context(), name, func(o *fleetkey.AWSOptions) { o.Client = client })
+	require.NoError(t, err)
+	return s
+}
+
+func mustSave(t testing.TB, s fleetkey.KeyStore, bundle string, prev fleetkey.Version) fleetkey.Version {
+	t.Helper()
+	v, err := s.Save(t.Context(), []byte(bundle), prev)
+	require.NoError(t, err)
+	return v
+}
+
+func requireHolds(t testing.TB, s fleetkey.KeyStore, bundle string, version fleetkey.Version) {
+	t.Helper()
+	b, v, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, bundle, string(b))
+	require.Equal(t, version, v)
+}
+
+func TestConformance(t *testing.T) {
+	on := func(client *secretsmanager.Client) func(*testing.T) func() fleetkey.KeyStore {
+		return func(t *testing.T) func() fleetkey.KeyStore {
+			name := freshName()
+			return func() fleetkey.KeyStore { return open(t, client, name) }
+		}
+	}
+	t.Run("fake", func(t *testing.T) {
+		fake := awsfake.Start(t)
+		fleetkeytest.TestKeyStore(t, on(fake.Client(func(o *secretsmanager.Options) {
+			o.BaseEndpoint = aws.String(fake.URL)
+			o.HTTPClient = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
+		})))
+	})
+	t.Run("moto", func(t *testing.T) {
+		fleetkeytest.TestKeyStore(t, on(moto.Client(moto.URL(t), "moto", moto.SecretKey)))
+	})
+}
+
+// A server starts with a name. Everything else comes from the environment.
+func TestEnvironment(t *testing.T) {
+	awsfake.Start(t).Setenv(t)
+	s, err := fleetkey.NewAWSStore(t.Context(), freshName())
+	require.NoError(t, err)
+	_, _, err = s.Load(t.Context())
+	require.ErrorIs(t, err, fleetkey.ErrNotExist)
+	requireHolds(t, s, "b", mustSave(t, s, "b", mustSave(t, s, "a", "")))
+}
+
+func TestOnlyCurrentMoves(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		s := open(t, client, name)
+		v := mustSave(t, s, "a", "")
+		w := mustSave(t, s, "b", v)
+		out, err := client.DescribeSecret(t.Context(), &secretsmanager.DescribeSecretInput{SecretId: aws.String(name)})
+		require.NoError(t, err)
+		require.Contains(t, out.VersionIdsToStages[string(w)], "AWSCURRENT")
+		require.Contains(t, out.VersionIdsToStages[string(v)], "AWSPREVIOUS")
+		require.Len(t, out.VersionIdsToStages, 2)
+
+		for _, arn := range []string{*out.ARN, (*out.ARN)[:len(*out.ARN)-7]} {
+			s := open(t, client, arn)
+			requireHolds(t, s, "b", w)
+			w = mustSave(t, s, "b", w)
+		}
+	})
+}
+
+// TestAWSStoreA4 : a value that an operator stored as bytes, and one that is not text.
+func TestAWSStoreA4(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		_, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(name), SecretBinary: []byte("a")})
+		require.NoError(t, err)
+		s := open(t, client, name)
+		b, v, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, "a", string(b))
+		requireHolds(t, s, "\xff\x00\xfe", mustSave(t, s, "\xff\x00\xfe", v))
+	})
+}
+
+// TestAWSStoreA7 : a hundred instances create an absent secret at once.
+func TestAWSStoreA7(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		var wg sync.WaitGroup
+		won := make(chan fleetkey.Version, 100)
+		for i := range 100 {
+			s := open(t, client, name)
+			wg.Go(func() {
+				v, err := s.Save(t.Context(), []byte{byte('0' + i)}, "")
+				if err == nil {
+					won <- v
+				} else {
+					assert.ErrorIs(t, err, fleetkey.ErrConflict)
+				}
+			})
+		}
+		wg.Wait()
+		require.Len(t, won, 1)
+		_, v, err := open(t, client, name).Load(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, <-won, v)
+	})
+}
+
+// TestAWSStoreA7EmptyContainer : Terraform's aws_secretsmanager_secret without a version.
+// Load says absent, Save says taken. A Signer tells this from an absent secret.
+func TestAWSStoreA7EmptyContainer(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		_, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(name)})
+		require.NoError(t, err)
+		s := open(t, client, name)
+		_, _, err = s.Load(t.Context())
+		require.ErrorIs(t, err, fleetkey.ErrNotExist)
+		for _, prev := range []fleetkey.Version{"", "some-version"} {
+			_, err = s.Save(t.Context(), []byte("a"), prev)
+			require.ErrorIs(t, err, fleetkey.ErrConflict)
+		}
+		_, _, err = s.Load(t.Context())
+		require.ErrorIs(t, err, fleetkey.ErrNotExist, "AWS makes a first version current by itself")
+	})
+}
+
+// TestAWSStoreA8 : a secret that was deleted for good is not created by a save.
+func TestAWSStoreA8(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		s := open(t, client, name)
+		v := mustSave(t, s, "a", "")
+		_, err := client.DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{
+			SecretId: aws.String(name), ForceDeleteWithoutRecovery: aws.Bool(true),
+		})
+		require.NoError(t, err)
+		_, err = s.Save(t.Context(), []byte("b"), v)
+		require.ErrorIs(t, err, fleetkey.ErrConflict)
+		require.ErrorContains(t, err, "no value any more")
+		_, _, err = s.Load(t.Context())
+		require.ErrorIs(t, err, fleetkey.ErrNotExist)
+	})
+}
+
+// TestAWSStoreA9 : a secret that is scheduled for deletion is not absent, and restoring
+// it helps.
+func TestAWSStoreA9(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		s := open(t, client, name)
+		v := mustSave(t, s, "a", "")
+		_, err := client.DeleteSecret(t.Context(), &secretsmanager.DeleteSecretInput{SecretId: aws.String(name)})
+		require.NoError(t, err)
+
+		_, _, loadErr := s.Load(t.Context())
+		_, saveErr := s.Save(t.Context(), []byte("b"), v)
+		for _, err := range []error{loadErr, saveErr} {
+			require.ErrorIs(t, err, fleetkey.ErrDeletionPending)
+			require.NotErrorIs(t, err, fs.ErrNotExist)
+			require.ErrorContains(t, err, "aws secretsmanager restore-secret --secret-id "+name+" --region eu-west-1")
+		}
+		_, err = s.Save(t.Context(), []byte("b"), "")
+		// moto says that it exists.
+		require.True(t, errors.Is(err, fleetkey.ErrDeletionPending) || errors.Is(err, fleetkey.ErrConflict), "%v", err)
+
+		_, err = client.RestoreSecret(t.Context(), &secretsmanager.RestoreSecretInput{SecretId: aws.String(name)})
+		require.NoError(t, err)
+		requireHolds(t, s, "a", v)
+	})
+}
+
+// TestRollback : the save that made the present version is repeated after a rollback. It
+// does not wait, because the version has the same content.
+func TestRollback(t *testing.T) {
+	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
+		s := open(t, client, name)
+		v := mustSave(t, s, "a", "")
+		moveCurrent(t, client, name, mustSave(t, s, "b", v), v)
+		requireHolds(t, s, "b", mustSave(t, s, "b", v))
+	})
+}
+
+func moveCurrent(t testing.TB, client *secretsmanager.Client, name string, from, to fleetkey.Version) {
+	t.Helper()
+	_, err := client.UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{
+		SecretId: aws.String(name), VersionStage: aws.String("AWSCURRENT"),
+		RemoveFromVersionId: aws.String(string(from)), MoveToVersionId: aws.String(string(to)),
+	})
+	require.NoError(t, err)
+}

@@ -1,0 +1,269 @@
+//go:build linux
+
+package crash
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// Kill -9 at each call leaves the old bundle or the new one, at most one temporary
+// file, and no lock. A call that only reads leaves what the one before it left, so
+// the short form leaves it out.
+func TestFileStore_F1_KilledAtEveryCall(t *testing.T) {
+	b := newBench(t)
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			calls, _, ok := b.run(t, s.op, s.prepare(t))
+			require.True(t, ok)
+			sawOld, sawNew, sawTemp := false, false, false
+			for _, c := range calls {
+				if !testkit.Long(c.changes(), true) {
+					continue
+				}
+				path := s.prepare(t)
+				_, _, ok := b.run(t, s.op, path, c.killed())
+				require.False(t, ok, "%s: was not killed", c)
+				left := len(temps(t, path))
+				require.LessOrEqual(t, left, 1, "%s", c)
+				isNew := readKeys(t, path) != s.before
+				sawOld, sawNew, sawTemp = sawOld || !isNew, sawNew || isNew, sawTemp || left == 1
+				require.Empty(t, examine(t, path, s.before), "%s", c)
+			}
+			require.True(t, sawOld && sawNew && sawTemp, "the kills did not fall on both sides of the commit")
+		})
+	}
+}
+
+var (
+	// The calls that bring the new bundle to the disk. Others may fail at no cost,
+	// such as the removal of old files.
+	vital      = regexp.MustCompile(`^(mkdir|write|fsync|rename|fchmod|close.*\.tmp-|openat.*keys\.pem)`)
+	takesSpace = regexp.MustCompile(`^(write|fsync|rename|mkdir|openat.*O_EXCL)`)
+	tempName   = regexp.MustCompile(`\.tmp-\d+`)
+)
+
+// An error at each call in turn. It is reported unless it costs nothing. What was
+// written is thrown away: after a failed fsync the kernel may have dropped the pages
+// and report success the next time. A signer whose rotation fails keeps
+// using the keys that it has, and rotates when it can.
+func TestFileStore_F3_F4_F5_FailureAtEveryCall(t *testing.T) {
+	b := newBench(t)
+	for _, tc := range []struct {
+		errno, text string
+		at          *regexp.Regexp
+	}{
+		{"EIO", "input/output error", regexp.MustCompile("")},
+		{"ENOSPC", "no space left on device", takesSpace},
+		{"EDQUOT", "disk quota exceeded", takesSpace},
+		{"EROFS", "read-only file system", regexp.MustCompile(`^(mkdir|rename|openat.*O_EXCL)`)},
+	} {
+		for _, s := range scenarios {
+			t.Run(s.op+" "+tc.errno, func(t *testing.T) {
+				calls, _, _ := b.run(t, s.op, s.prepare(t))
+				rotations := 0
+				for _, c := range calls {
+					if !tc.at.MatchString(c.Line) {
+						continue
+					}
+					r := b.failAt(t, s, c, tc.errno)
+					if vital.MatchString(c.Line) {
+						assert.Contains(t, r.Err, tc.text, "at %s", c.Line)
+					}
+					if strings.Contains(r.Err, "rotate: ") {
+						rotations++
+						require.True(t, r.GoesOn, "%s", c)
+					}
+				}
+				require.Equal(t, s == rotation, rotations > 1, "%d rotations failed", rotations)
+			})
+		}
+	}
+}
+
+// failAt runs s with an error injected at call c and checks what must hold after any
+// failure.
+func (b bench) failAt(t *testing.T, s scenario, c sysCall, errno string) result {
+	t.Helper()
+	path := s.prepare(t)
+	calls, r, ok := b.run(t, s.op, path, c.fails(errno))
+	require.True(t, ok)
+	injected, failed := 0, ""
+	for _, c := range calls {
+		if failed != "" && strings.Contains(c.Line, failed) {
+			require.NotRegexp(t, `^(f(data)?sync|rename)`, c.Line, "a temporary file is used after a failure")
+		}
+		if strings.Contains(c.Line, "(INJECTED)") {
+			if injected++; vital.MatchString(c.Line) {
+				failed = tempName.FindString(c.Line)
+			}
+		}
+	}
+	require.Equal(t, 1, injected, "%s was not reached", c)
+	if c.Name != "unlinkat" {
+		require.Empty(t, temps(t, path), "%s: %s", c, r.Err)
+	}
+	if r.Err == "" {
+		require.NotEqual(t, s.before, readKeys(t, path), "%s: lost", c)
+	} else {
+		require.Contains(t, r.Err, path)
+		require.False(t, r.is(fleetkey.ErrConflict) || r.is(fleetkey.ErrNotExist) || r.is(fleetkey.ErrAccessDenied), "%s: %s", c, r.Err)
+	}
+	require.Empty(t, examine(t, path, s.before), "%s", c)
+	return r
+}
+
+// A disk that is really full takes a part of what is written.
+func TestFileStore_F3_DiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("skipped: no file system can be mounted (run as root): %v", err)
+	}
+	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	path, big := filepath.Join(dir, "keys.pem"), strings.Repeat("k", fleetkey.MaxBundleSize)
+	s := fleetkey.NewFileStore(path)
+	v, err := s.Save(t.Context(), []byte("one"), "")
+	require.NoError(t, err)
+	ballast := filepath.Join(dir, "ballast")
+	require.NoError(t, os.WriteFile(ballast, make([]byte, 32<<10), 0o600))
+
+	_, err = s.Save(t.Context(), []byte(big), v)
+	require.ErrorIs(t, err, syscall.ENOSPC)
+	require.ErrorContains(t, err, "save keys to file "+path)
+	require.Equal(t, "one", readKeys(t, path))
+	require.Empty(t, temps(t, path))
+
+	require.NoError(t, os.Remove(ballast))
+	_, err = s.Save(t.Context(), []byte(big[:32<<10]), v)
+	require.NoError(t, err)
+}
+
+// Root cannot keep the file's owner without CAP_CHOWN. The service would be locked
+// out of its keys, so nothing is saved.
+func TestFileStore_F7_OwnerCannotBeKept(t *testing.T) {
+	needRoot(t)
+	b, path := newBench(t), rotation.prepare(t)
+	giveToNobody(t, path)
+	_, r, _ := b.run(t, "rotate", path, "fchown:error=EPERM")
+	require.Contains(t, r.Err, path)
+	require.Contains(t, r.Err, "belongs to uid 65534")
+	require.True(t, r.is(fs.ErrPermission))
+	require.Equal(t, oneKey(), readKeys(t, path))
+	require.Empty(t, temps(t, path))
+	require.NoFileExists(t, path+".lock", "root's lock would lock the service out")
+}
+
+// Root is killed at each call that makes, renames or gives away a file. The service
+// can still rotate, since nothing of root's is in its way.
+func TestFileStore_F7_RootIsKilled(t *testing.T) {
+	needRoot(t)
+	b := newBench(t)
+	for _, s := range scenarios {
+		t.Run(s.name, func(t *testing.T) {
+			prepare := func() (path string) {
+				path = s.prepare(t)
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
+				require.NoError(t, os.Chmod(filepath.Dir(filepath.Dir(path)), 0o755))
+				giveToNobody(t, filepath.Dir(path))
+				if s.before != "" {
+					giveToNobody(t, path)
+				}
+				return path
+			}
+			calls, _, ok := b.run(t, s.op, prepare())
+			require.True(t, ok)
+			chowns := 0
+			for _, c := range calls {
+				if c.Name == "fchown" {
+					chowns++
+				} else if !c.changes() && c.Name != "fchmod" {
+					continue
+				}
+				path := prepare()
+				_, _, ok := b.run(t, s.op, path, c.killed())
+				require.False(t, ok, "%s: was not killed", c)
+				makeOld(t, temps(t, path))
+				service := exec.Command(b.child, "rotate", path)
+				asNobody(service)
+				require.Empty(t, runChild(t, service).Err, "%s", c)
+				require.Empty(t, temps(t, path))
+			}
+			require.Equal(t, 2, chowns, "the lock and the bundle")
+		})
+	}
+}
+
+// A file system without hard links still gets its lock, and the lock its owner.
+func TestFileStore_F12_NoHardLinks(t *testing.T) {
+	b := newBench(t)
+	for _, errno := range []string{"EPERM", "EOPNOTSUPP", "ENOSYS"} {
+		path := rotation.prepare(t)
+		giveToNobody(t, path)
+		_, r, _ := b.run(t, "rotate", path, "linkat:error="+errno)
+		require.Empty(t, r.Err, errno)
+		require.Empty(t, temps(t, path))
+		for _, name := range []string{path, path + ".lock"} {
+			fi, err := os.Stat(name)
+			require.NoError(t, err)
+			require.Equal(t, fs.FileMode(0o600), fi.Mode(), errno)
+			requireNobodys(t, name)
+		}
+	}
+}
+
+// A file system without locks is refused, never written unlocked.
+func TestFileStore_F12_NoLocks(t *testing.T) {
+	b := newBench(t)
+	for _, errno := range []string{"ENOLCK", "ENOSYS", "EOPNOTSUPP"} {
+		for _, s := range scenarios {
+			path := s.prepare(t)
+			calls, r, _ := b.run(t, s.op, path, "flock:error="+errno)
+			require.Contains(t, r.Err, "locking is not supported on the file system at "+path)
+			require.Equal(t, s.before, readKeys(t, path))
+			for _, c := range calls {
+				require.NotRegexp(t, `^(write|rename)`, c.Line)
+			}
+		}
+	}
+}
+
+// NFS answers ESTALE for a file that another machine has replaced, and an open finds
+// nothing if a link has just moved on. Load looks again. If that never ends, it is
+// not absence.
+func TestFileStore_F13_StaleHandle(t *testing.T) {
+	b, path := newBench(t), rotation.prepare(t)
+	calls, _, _ := b.run(t, "load", path)
+	try := func(c sysCall, errno string) {
+		_, r, _ := b.run(t, "load", path, c.fails(errno))
+		assert.Empty(t, r.Err, c)
+
+		after, r, _ := b.run(t, "load", path, c.fails(errno)+"+")
+		assert.Contains(t, r.Err, path, c)
+		assert.True(t, r.is(fleetkey.ErrUnavailable), c)
+		assert.False(t, r.is(fleetkey.ErrNotExist) || r.is(fs.ErrNotExist), c)
+		assert.Less(t, len(after), 10*len(calls), "bounded")
+	}
+	tried := 0
+	for _, c := range calls {
+		if !strings.Contains(c.Line, "keys.pem") || c.Name == "close" || c.Name == "fcntl" {
+			continue
+		}
+		try(c, "ESTALE")
+		if tried++; strings.HasPrefix(c.Name, "open") {
+			try(c, "ENOENT")
+		}
+	}
+	require.GreaterOrEqual(t, tried, 4, "lstat, open, fstat, read")
+}

@@ -1,0 +1,164 @@
+//go:build unix
+
+package crash
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// Processes of other users, or with a strange umask. Root obeys no file
+// mode, so where the tests run as root their children run as nobody.
+
+const nobody = 65534
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("skipped: only root can give files away (run as root)")
+	}
+}
+
+func asNobody(cmd *exec.Cmd) (uid int) {
+	if uid = os.Getuid(); uid == 0 {
+		uid = nobody
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody, NoSetGroups: true}}
+		cmd.Dir = "/"
+	}
+	return uid
+}
+
+func giveToNobody(t *testing.T, path string) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		require.NoError(t, os.Chown(path, nobody, nobody))
+	}
+}
+
+// requireNobodys checks that giveToNobody still holds.
+func requireNobodys(t *testing.T, path string) {
+	t.Helper()
+	if os.Getuid() == 0 {
+		fi, err := os.Stat(path)
+		require.NoError(t, err)
+		require.EqualValues(t, nobody, fi.Sys().(*syscall.Stat_t).Uid, path)
+	}
+}
+
+// try runs one operation as a user who obeys file modes.
+func try(t *testing.T, op, path string) (r result, uid string) {
+	t.Helper()
+	cmd := exec.Command(childBinary(t), op, path)
+	id := asNobody(cmd)
+	return runChild(t, cmd), fmt.Sprintf("uid %d", id)
+}
+
+// requireDenied: the error names the path and the user. Hidden is not absent.
+func requireDenied(t *testing.T, path, op string) {
+	t.Helper()
+	r, uid := try(t, op, path)
+	assert.True(t, r.is(fs.ErrPermission), "%s: %v", op, r)
+	for _, not := range []error{fs.ErrNotExist, fleetkey.ErrNotExist, fleetkey.ErrAccessDenied, fleetkey.ErrConflict} {
+		assert.False(t, r.is(not), "%s: %v", op, r)
+	}
+	assert.Contains(t, r.Err, filepath.Dir(path))
+	assert.Contains(t, r.Err, uid)
+}
+
+func TestFileStore_F5_UnwritableDirectory(t *testing.T) {
+	for _, tc := range []struct {
+		name             string
+		keys, dir        bool // what is there
+		parentMode, mode fs.FileMode
+		works, denied    []string
+		notExist         bool
+	}{
+		{name: "with keys", keys: true, dir: true, mode: 0o500, works: []string{"load", "start"}, denied: []string{"rotate"}},
+		{name: "without keys", dir: true, mode: 0o500, notExist: true, denied: []string{"start"}},
+		{name: "missing and not ours to make", parentMode: 0o500, notExist: true, denied: []string{"start"}},
+		{name: "not ours to search", keys: true, dir: true, mode: 0o600, denied: []string{"load", "create", "start"}},
+		// A directory that may be entered but not read cannot be synced, which is no
+		// reason to fail.
+		{name: "made in a parent that cannot be read", parentMode: 0o300, works: []string{"start", "rotate"}},
+		{name: "in a parent that cannot be read", dir: true, parentMode: 0o300, works: []string{"start", "rotate"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path := filepath.Join(publicDir(t), "lib", "keys", "keys.pem")
+			dir := filepath.Dir(path)
+			parent := filepath.Dir(dir)
+			require.NoError(t, os.Mkdir(parent, 0o755))
+			if tc.dir {
+				require.NoError(t, os.Mkdir(dir, 0o700))
+				giveToNobody(t, dir)
+			}
+			if tc.keys {
+				writeKeys(t, path, oneKey())
+				giveToNobody(t, path)
+			}
+			if tc.mode != 0 {
+				require.NoError(t, os.Chmod(dir, tc.mode))
+			}
+			if tc.parentMode != 0 {
+				giveToNobody(t, parent)
+				require.NoError(t, os.Chmod(parent, tc.parentMode))
+			}
+			t.Cleanup(func() { _, _ = os.Chmod(parent, 0o700), os.Chmod(dir, 0o700) })
+			if tc.notExist {
+				r, _ := try(t, "load", path)
+				assert.True(t, r.is(fleetkey.ErrNotExist), "%v", r)
+			}
+			for _, op := range tc.works {
+				r, _ := try(t, op, path)
+				assert.Empty(t, r.Err, op)
+			}
+			for _, op := range tc.denied {
+				requireDenied(t, path, op)
+			}
+			if !tc.keys && tc.works == nil {
+				require.NoFileExists(t, path)
+			}
+		})
+	}
+}
+
+func TestFileStore_F6_Unreadable(t *testing.T) {
+	path := filepath.Join(publicDir(t), "keys", "keys.pem")
+	writeKeys(t, path, oneKey())
+	giveToNobody(t, path)
+	giveToNobody(t, filepath.Dir(path))
+	require.NoError(t, os.Chmod(path, 0))
+	for _, op := range []string{"load", "create", "start"} {
+		requireDenied(t, path, op)
+	}
+	require.NoError(t, os.Chmod(path, 0o600))
+	require.Equal(t, oneKey(), readKeys(t, path))
+}
+
+func TestFileStore_F7_Umask(t *testing.T) {
+	for _, umask := range []string{"000", "022", "077", "777"} {
+		t.Run(umask, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "keys")
+			if umask == "777" { // nobody could enter a directory made under that one
+				require.NoError(t, os.Mkdir(dir, 0o700))
+			}
+			path := filepath.Join(dir, "keys.pem")
+			r := runChild(t, exec.Command("sh", "-c", "umask "+umask+`; exec "$0" start "$1"`, childBinary(t), path))
+			require.Empty(t, r.Err)
+			for p, want := range map[string]fs.FileMode{dir: fs.ModeDir | 0o700, path: 0o600, path + ".lock": 0o600} {
+				fi, err := os.Stat(p)
+				require.NoError(t, err)
+				require.Equal(t, want, fi.Mode(), p)
+			}
+		})
+	}
+}

@@ -1,0 +1,69 @@
+package lifecycle
+
+import (
+	"crypto/fips140"
+	"crypto/sha1" //nolint:gosec // names a certificate
+	"encoding/base64"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// TestFIPS140: every algorithm works in Go's FIPS 140-3 mode, also where it enforces that
+// nothing else is used (https://go.dev/doc/security/fips140). A process has one mode from
+// its start, so each runs in a process of its own.
+func TestFIPS140(t *testing.T) {
+	const variable = "FLEETKEY_TEST_FIPS140"
+	if mode := os.Getenv(variable); mode != "" {
+		require.True(t, fips140.Enabled())
+		require.Equal(t, mode == "only", fips140.Enforced())
+		for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
+			t.Run(alg, func(t *testing.T) { liveByFIPS(t, alg) })
+		}
+		return
+	}
+	for _, mode := range []string{"on", "only"} {
+		t.Run(mode, func(t *testing.T) {
+			child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestFIPS140$", "-test.v")
+			child.Env = append(os.Environ(), "GODEBUG=fips140="+mode, variable+"="+mode)
+			out, err := child.CombinedOutput()
+			require.NoError(t, err, "%s", out)
+			require.Contains(t, string(out), "--- PASS: TestFIPS140/EdDSA")
+		})
+	}
+}
+
+func liveByFIPS(t *testing.T, alg string) {
+	cfg := testkit.Config()
+	cfg.Algorithm = alg
+	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
+	s := testkit.Start(t, fleetkey.NewFileStore(path), cfg)
+	other := testkit.Start(t, fleetkey.NewFileStore(path), cfg)
+	stranger := testkit.Start(t, fleetkeytest.NewStore(), cfg).SigningKey()
+	var x5t [sha1.Size]byte
+	fips140.WithoutEnforcement(func() { x5t = sha1.Sum(stranger.Certificate.Raw) })
+	name := base64.RawURLEncoding.EncodeToString(x5t[:])
+
+	require.NoError(t, s.Trust(t.Context(), stranger.Certificate, ""))
+	require.NoError(t, s.Rotate(t.Context()))
+	token := testkit.Issue(t, s)
+	require.NoError(t, other.Refresh(t.Context()))
+	testkit.Accepts(t, token, other)
+	require.Contains(t, testkit.PublishedKeyIDs(t, other), name, "a key of another system has its SHA-1 name")
+	if alg == "ES256" || alg == "EdDSA" {
+		foreign, err := testkit.Forge(stranger.Signer, name, time.Now(), time.Now().Add(time.Minute))
+		require.NoError(t, err)
+		testkit.Accepts(t, foreign, other)
+	}
+	require.NoError(t, s.Revoke(t.Context(), testkit.KeyID(token)))
+	require.NoError(t, other.Refresh(t.Context()))
+	testkit.Refuses(t, fleetkey.ErrUnknownKey, token, other)
+}

@@ -1,0 +1,106 @@
+package secrets
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+var algorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
+
+// newBundle returns the bundle of a new fleet.
+func newBundle(t *testing.T, alg string) []byte {
+	store, cfg := fleetkeytest.NewStore(), testkit.Config()
+	cfg.Algorithm = alg
+	testkit.Start(t, store, cfg)
+	bundle, _ := store.Content()
+	return bundle
+}
+
+// carelessly returns a key as careless programs print it.
+func carelessly(t *testing.T, der []byte) map[string]string {
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	require.NoError(t, err)
+	inPEM := string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	lines := strings.Split(inPEM, "\n")
+	jwk, err := json.Marshal(jose.JSONWebKey{Key: key})
+	require.NoError(t, err)
+	encoded, err := json.Marshal(key)
+	require.NoError(t, err)
+	var log bytes.Buffer
+	slog.New(slog.NewMultiHandler(slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil))).Info("x", "key", key)
+	texts := map[string]string{
+		"PEM": inPEM, "PEM in a log": strings.ReplaceAll(inPEM, "\n", "\n    "), "PEM in JSON": strings.ReplaceAll(inPEM, "\n", `\n`),
+		"PEM cut off": strings.Join(lines[min(2, len(lines)-4):], "\n"),
+		"base64":      base64.StdEncoding.EncodeToString(der), "base64url": base64.RawURLEncoding.EncodeToString(der),
+		"base64 of PEM's DER, shifted": base64.StdEncoding.EncodeToString(append([]byte("x"), der...)),
+		"base64, shifted again":        base64.StdEncoding.EncodeToString(append([]byte("xx"), der...)),
+		"JWK":                          string(jwk), "JWK, quoted": fmt.Sprintf("%q", jwk),
+		"PEM in base64": base64.StdEncoding.EncodeToString([]byte(inPEM)), "PEM in base64, shifted": base64.StdEncoding.EncodeToString([]byte(inPEM)[1:]),
+		"JSON": string(encoded), "slog": log.String(), "an error": errors.Join(fmt.Errorf("bad key %v", key)).Error(),
+		"DER": string(der), "DER, quoted": fmt.Sprintf("%q", der), "colons": strings.ReplaceAll(fmt.Sprintf("% x", der), " ", ":"),
+		"JSON numbers": strings.ReplaceAll(fmt.Sprint(der), " ", ","),
+	}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%d", "%x", "%X", "% x", "% X"} {
+		texts["DER as "+verb] = fmt.Sprintf(verb, der)
+		if verb[1] != ' ' {
+			texts["the key as "+verb] = fmt.Sprintf(verb, key)
+		}
+	}
+	texts["PEM as bytes"], texts["PEM as hexadecimal"] = fmt.Sprint([]byte(inPEM)), fmt.Sprintf("%x", inPEM)
+	return texts
+}
+
+// TestDetectorFindsEveryForm: the search cannot silently find nothing.
+func TestDetectorFindsEveryForm(t *testing.T) {
+	for _, alg := range algorithms {
+		bundle := newBundle(t, alg)
+		block, rest := pem.Decode(bundle)
+		d, stranger := NewDetector(), NewDetector()
+		d.HideBundle(bundle)
+		stranger.HideBundle(newBundle(t, alg))
+		for form, text := range carelessly(t, block.Bytes) {
+			require.NotEmpty(t, d.Find(text), "%s, %s", alg, form)
+			require.NotEmpty(t, d.Find("\n"+text+"\n"), "%s, %s", alg, form)
+			if strings.Contains(form, "DER") || strings.Contains(form, "key") { // else it is found by its looks
+				require.Empty(t, stranger.Find(text), "%s, %s", alg, form)
+			}
+		}
+		require.NotEmpty(t, stranger.Find(string(bundle)), "an unknown key in PEM")
+		certificate, _ := pem.Decode(rest)
+		parsed, err := x509.ParseCertificate(certificate.Bytes)
+		require.NoError(t, err)
+		jwk, err := json.Marshal(jose.JSONWebKey{Key: parsed.PublicKey})
+		require.NoError(t, err)
+		for _, public := range []string{string(rest), string(jwk), fmt.Sprintf("%v %+v %#v %x", parsed, parsed.PublicKey, parsed, parsed.Raw)} {
+			require.Empty(t, d.Find(public), "the public half is no secret")
+		}
+	}
+}
+
+// TestDetectorFindsParts: a piece of a number is found, regardless of where it begins.
+func TestDetectorFindsParts(t *testing.T) {
+	bundle := newBundle(t, "RS256")
+	block, _ := pem.Decode(bundle)
+	d := NewDetector()
+	d.HideBundle(bundle)
+	half := len(block.Bytes) / 2 // within a prime
+	for i := range 50 {
+		part := block.Bytes[half+i:]
+		require.NotEmpty(t, d.Find(fmt.Sprintf("~%x~", part[:15])))
+		require.NotEmpty(t, d.Find(fmt.Sprint(part[:20])))
+	}
+}

@@ -1,0 +1,288 @@
+package simulation
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// A model knows what a fleet should do, and nothing about how. It sees the bytes in the
+// store, every token that was signed and every verdict on one, all by the true time, and
+// counts what should not have happened.
+//
+// A token is valid from the moment it was signed until its exp, by the true time, unless
+// its key was revoked. It must be rejected once exp has passed by the leeway and the
+// error of a clock.
+type model struct {
+	f       *fleet
+	changed atomic.Int64 // when the store's content last changed
+
+	mu                sync.Mutex // guards what follows
+	version, previous fleetkey.Version
+	contents          map[fleetkey.Version][]testkit.Key
+	keys              map[string]*keyState
+	begun             time.Time // the newest NotBefore of a key that has begun
+	urgent            time.Time // when the last key came that signed at once
+	undone            time.Time // when the last rollback was
+	asked             map[string]bool
+	byHand            int // Rotate calls, each of which may make one key more
+	rolling           bool
+
+	tokens, checks, firsts, announced, rolledBack, mostKeys int
+	atOnce                                                  int            // keys that signed at once: the first, and replacements
+	stale                                                   int            // refusals to sign that were right
+	wrong                                                   map[string]int // what should not have happened
+	beyond                                                  map[string]int // rejected, but beyond what a fleet can know
+	faults                                                  []string       // what must not happen in broken worlds either
+}
+
+// A keyState is what the model knows of a key.
+type keyState struct {
+	id        string
+	notBefore time.Time
+	published time.Time
+	revoked   time.Time // out of the store by Revoke
+	lost      time.Time // out of the store by a rollback
+	urgent    bool      // the first key, or one that replaces a revoked one
+	used      bool
+}
+
+// A token is one that was signed.
+type token struct {
+	raw      string
+	key      *keyState
+	at, exp  time.Time
+	loaded   time.Time         // when its issuer last read the store
+	rotation fleetkey.Rotation // that its issuer goes by
+}
+
+// knowledge is what an instance can know of a key at a moment.
+type knowledge struct {
+	loaded, started, knows, cut, failed time.Time
+}
+
+func newModel(f *fleet) *model {
+	return &model{f: f, contents: map[fleetkey.Version][]testkit.Key{}, keys: map[string]*keyState{},
+		asked: map[string]bool{}, beyond: map[string]int{}, wrong: map[string]int{}}
+}
+
+func (m *model) lastChange() time.Time { return time.Unix(0, m.changed.Load()) }
+
+// fault notes what must not happen in any scenario.
+func (m *model) fault(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.faults) < 10 {
+		m.faults = append(m.faults, time.Now().UTC().Format(time.DateTime)+": "+fmt.Sprintf(format, args...))
+	}
+}
+
+// content returns the keys of a bundle. mu must be held.
+func (m *model) content(version fleetkey.Version, bundle []byte) []testkit.Key {
+	if keys, ok := m.contents[version]; ok {
+		return keys
+	}
+	keys, err := testkit.Keys(bundle)
+	if err != nil {
+		panic(err)
+	}
+	m.contents[version] = keys
+	return keys
+}
+
+// keysOf returns the keys of a bundle that an instance has read.
+func (m *model) keysOf(version fleetkey.Version, bundle []byte) []testkit.Key {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.content(version, bundle)
+}
+
+func (m *model) key(kid string) *keyState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.keys[kid]
+}
+
+// observe looks at the store after a write.
+func (m *model) observe() {
+	bundle, version := m.f.cell.Content()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if version == m.version || version == "" {
+		return
+	}
+	now := time.Now()
+	m.changed.Store(now.UnixNano())
+	before, after := m.contents[m.version], m.content(version, bundle)
+	m.previous, m.version = m.version, version
+	m.mostKeys = max(m.mostKeys, len(after))
+	replaces := len(before) == 0
+	if replaces {
+		m.firsts++
+	}
+	present := map[string]bool{}
+	for _, k := range after {
+		present[k.ID] = true
+	}
+	for _, k := range before {
+		if r := m.keys[k.ID]; !present[k.ID] && m.asked[k.ID] {
+			r.revoked, replaces = now, true
+		} else if !present[k.ID] && m.rolling {
+			r.lost, m.undone = now, now
+		}
+	}
+	m.begun = time.Time{}
+	for _, k := range after {
+		if m.keys[k.ID] != nil && k.Signs() && !k.NotBefore.After(now.Add(m.f.sc.clocks)) && k.NotBefore.After(m.begun) {
+			m.begun = k.NotBefore
+		}
+	}
+	for _, k := range after {
+		if m.keys[k.ID] == nil {
+			m.newKey(k, replaces, now)
+		}
+	}
+}
+
+// newKey judges whether a new key was due. mu must be held.
+func (m *model) newKey(k testkit.Key, urgent bool, now time.Time) {
+	r := &keyState{id: k.ID, notBefore: k.NotBefore, published: now, urgent: urgent}
+	m.keys[k.ID] = r
+	if urgent {
+		m.urgent = now
+		m.atOnce++
+		return
+	}
+	m.announced++
+	if k.NotBefore.Sub(m.begun) < m.f.sc.leastEvery() {
+		if m.byHand--; m.byHand < 0 {
+			m.byHand = 0
+			m.wrong["a key that was not due"]++
+		}
+	}
+	if now.Before(m.f.end) {
+		m.f.after(0, func() { m.f.harass(r) })
+	}
+}
+
+// issued notes a token. The first one of a key is the moment by which everyone has to
+// know the key.
+func (m *model) issued(in *instance, raw string, exp time.Time) *token {
+	kid := testkit.KeyID(raw)
+	m.mu.Lock()
+	m.tokens++
+	r := m.keys[kid]
+	first := !r.used && !r.urgent && r.lost.IsZero()
+	r.used = true
+	m.mu.Unlock()
+	tok := &token{raw: raw, key: r, at: time.Now(), exp: exp, loaded: in.lastLoad(), rotation: in.policy.Rotation}
+	if !first {
+		return tok
+	}
+	known, outage := time.Now().Add(-m.f.sc.policy.JWKSMaxAge), time.Unix(0, m.f.outage.Load())
+	for _, in := range m.f.instances {
+		s := in.state(kid)
+		// Announce covers the longest outage, but no failure right after it.
+		longer := outage.After(r.published) && s.failed.After(outage)
+		if in.signer.Load() != nil && (s.knows.IsZero() || s.knows.After(known)) && s.started.Before(known) && s.cut.Before(r.published) && !longer {
+			m.count(m.wrong, "published for too short a time")
+		}
+	}
+	return tok
+}
+
+// refused notes that an instance did not sign. That is right when it has not read the
+// store for so long that its tokens might be rejected.
+func (m *model) refused(in *instance, err error) {
+	limit := signsFor(in.policy) - 3*in.policy.ClockSkew
+	if in.policy.Rotation.Every > 0 && time.Since(in.lastLoad()) > limit && errors.Is(err, fleetkey.ErrStale) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.stale++
+		return
+	}
+	m.count(m.wrong, "not signed: "+cause(err))
+}
+
+// checked notes a verdict on a token. who is what the verifier's keys come from, as of
+// the moment when they came.
+func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge, source *instance, err error) {
+	sc, k := m.f.sc, tok.key
+	m.mu.Lock()
+	m.checks++
+	revoked, lost, urgent, undone := k.revoked, k.lost, m.urgent, m.undone
+	m.mu.Unlock()
+	gone := !revoked.IsZero() && !time.Now().Before(revoked)
+	switch {
+	case err == nil && !begin.Before(tok.exp.Add(sc.policy.ClockSkew+sc.clocks)):
+		m.count(m.wrong, kind+": accepted after exp")
+	case err == nil && gone && (who.loaded.After(revoked.Add(staleFor)) || source.reached(revoked) && begin.Sub(revoked) > sc.knownAfter(kind)):
+		m.count(m.wrong, kind+": accepted though revoked")
+	case err == nil || gone || !time.Now().Before(tok.exp):
+	case !errors.Is(err, fleetkey.ErrUnknownKey) && !errors.Is(err, errNotCached):
+		m.count(m.wrong, kind+": "+cause(err))
+	case before(tok.loaded, urgent) && tok.at.Sub(urgent) > sc.policy.Rotation.Retain-sc.policy.MaxTokenTTL-3*sc.policy.ClockSkew:
+		m.count(m.beyond, "issuer cut off while a key was revoked, for longer than Retain allows")
+	case m.mixed(tok):
+		m.count(m.beyond, "issuer cut off for longer than another policy of the fleet allows")
+	case before(who.loaded, undone) && who.cut.After(undone):
+		m.count(m.beyond, "verifier cut off while a key was rolled back")
+	case !who.knows.IsZero() && lost.IsZero():
+		m.count(m.wrong, kind+": "+cause(err))
+	case k.urgent && (before(who.loaded, k.published) || begin.Sub(k.published) < sc.knownAfter(kind)):
+		m.count(m.beyond, "signed with the replacement of a revoked key, not known yet")
+	case who.cut.After(k.published) && before(who.loaded, k.published) && begin.Sub(who.loaded) > sc.longestOutage():
+		m.count(m.beyond, "verifier cut off for longer than Announce allows")
+	case !lost.IsZero() && tok.at.Sub(lost) > sc.knownAfter("instance") && before(tok.loaded, lost):
+		m.count(m.beyond, "issuer cut off while the key was rolled back")
+	case !lost.IsZero() && who.started.After(lost):
+		m.count(m.beyond, "verifier started after the key was rolled back")
+	default:
+		m.count(m.wrong, kind+": "+cause(err))
+	}
+}
+
+// mixed reports whether a token's issuer had gone without the store for longer than
+// another policy allows, while both were in use. Its own policy let it sign, and it could
+// not know that others drop keys sooner.
+func (m *model) mixed(tok *token) bool {
+	sc, before := m.f.sc, m.f.sc.policy
+	for _, c := range sc.changes {
+		begun := m.f.end.Add(c.at - sc.span)
+		deploying := tok.at.After(begun) && tok.loaded.Before(begun.Add(c.takes+time.Hour))
+		for _, p := range []fleetkey.Config{before, c.policy} {
+			if deploying && p.Rotation != tok.rotation && p.Rotation.Every > 0 && tok.at.Sub(tok.loaded) > signsFor(p) {
+				return true
+			}
+		}
+		before = c.policy
+	}
+	return false
+}
+
+// before reports whether a load may not have shown a change of the store.
+func before(load, change time.Time) bool {
+	return !change.IsZero() && load.Before(change.Add(staleFor))
+}
+
+func (m *model) count(n map[string]int, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n[reason]++
+}
+
+// cause returns the sentinel that an error matches.
+func cause(err error) string {
+	for _, sentinel := range []error{fleetkey.ErrUnknownKey, fleetkey.ErrExpired, fleetkey.ErrNotYetValid, fleetkey.ErrBadSignature,
+		fleetkey.ErrNoSigningKey, fleetkey.ErrKeyExpired, fleetkey.ErrStale, errNotCached, fleetkey.ErrInvalidClaims} {
+		if errors.Is(err, sentinel) {
+			return sentinel.Error()
+		}
+	}
+	return err.Error()
+}

@@ -1,0 +1,163 @@
+package simulation
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+var errNotCached = errors.New("not in the cached JWKS")
+
+// An external is a resource server of somebody else: golang-jwt over a copy of the JWKS
+// that is fetched again when it is as old as max-age allows, and never before. It is the
+// verifier that rotation has to wait for.
+type external struct {
+	f      *fleet
+	parser *jwt.Parser
+	keys   map[string]any // by kid
+	source *instance      // where they came from
+	knew   knowledge      // what that knew then
+}
+
+func newExternals(f *fleet) []*external {
+	var all []*external
+	for i := range f.sc.externals {
+		offset := f.sc.clocks * time.Duration(i%3-1) // slow, right or fast
+		x := &external{f: f, parser: jwt.NewParser(
+			jwt.WithIssuer(testkit.Issuer), jwt.WithAudience(testkit.Issuer), jwt.WithExpirationRequired(),
+			jwt.WithValidMethods([]string{"ES256", "EdDSA"}), jwt.WithLeeway(f.sc.policy.ClockSkew), jwt.WithTimeFunc(testkit.Off(offset)))}
+		all = append(all, x)
+		f.after(f.upTo(f.sc.policy.JWKSMaxAge), x.fetch)
+	}
+	return all
+}
+
+// fetch gets the JWKS of an instance behind the load balancer, and will do so again after
+// max-age.
+func (x *external) fetch() {
+	f := x.f
+	f.after(cmp.Or(f.sc.cached, f.sc.policy.JWKSMaxAge), x.fetch)
+	in := f.pick()
+	if in == nil {
+		return
+	}
+	w := httptest.NewRecorder()
+	in.signer.Load().JWKS().ServeHTTP(w, f.getJWKS)
+	etag := w.Header().Get("ETag")
+	keys, ok := f.keySets[etag]
+	if !ok {
+		var document jose.JSONWebKeySet
+		if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil || w.Code != 200 {
+			f.model.fault("JWKS answers %d: %v", w.Code, err)
+			return
+		}
+		keys = map[string]any{}
+		for _, k := range document.Keys {
+			keys[k.KeyID] = k.Key
+		}
+		f.keySets[etag] = keys
+	}
+	x.keys, x.source, x.knew = keys, in, in.state("")
+}
+
+func (x *external) verify(tok *token) {
+	if x.source == nil {
+		return
+	}
+	who, begin := x.knew, time.Now()
+	if _, ok := x.keys[tok.key.id]; ok {
+		who.knows = who.loaded
+	}
+	_, err := x.parser.Parse(tok.raw, func(t *jwt.Token) (any, error) {
+		if key, ok := x.keys[fmt.Sprint(t.Header["kid"])]; ok {
+			return key, nil
+		}
+		return nil, errNotCached
+	})
+	x.f.model.checked("external", tok, begin, who, x.source, err)
+}
+
+// issue has an instance sign a token and schedules the checks of it.
+func (f *fleet) issue(in *instance, thorough bool) {
+	if in == nil {
+		return
+	}
+	s := in.signer.Load()
+	if s == nil {
+		return
+	}
+	raw, exp, err := f.sign(s, time.Now().Add(in.offset), f.lifetime(in))
+	if err != nil {
+		f.model.refused(in, err)
+		return
+	}
+	tok := f.model.issued(in, raw, exp.Truncate(time.Second))
+	late := f.sc.policy.ClockSkew
+	for _, at := range []time.Time{
+		tok.at,
+		f.between(tok.at, tok.exp),
+		f.between(tok.exp.Add(-late), tok.exp),
+		tok.exp.Add(-1 - f.upTo(3*time.Second)),
+		tok.exp.Add(2*late + f.upTo(time.Hour)),
+	} {
+		if f.sc.lifetime == 0 && (thorough || f.chance(0.5)) { // instances rightly reject what outlives MaxTokenTTL
+			f.at(at, func() { f.verify(f.pick(), tok) })
+		}
+		if f.chance(0.4) {
+			f.at(at, func() { f.externals[f.rng.IntN(len(f.externals))].verify(tok) })
+		}
+	}
+}
+
+// sign signs a token: with the Signer, or as a framework does that signs by itself.
+func (f *fleet) sign(s *fleetkey.Signer, iat time.Time, lifetime time.Duration) (raw string, exp time.Time, err error) {
+	exp = iat.Add(lifetime)
+	if f.sc.lifetime > 0 {
+		k := s.SigningKey()
+		raw, err = testkit.Forge(k.Signer, k.KeyID, iat, exp)
+		return raw, exp, err
+	}
+	raw, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", ClientID: "web", IssuedAt: iat, ExpiresAt: exp})
+	return raw, exp, err
+}
+
+// verify has an instance check a token. It does so in a goroutine, since an unknown kid
+// makes it wait for the store.
+func (f *fleet) verify(in *instance, tok *token) {
+	if in == nil {
+		return
+	}
+	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.id)
+	f.running.Go(func() {
+		_, err := s.Verify(context.Background(), tok.raw)
+		f.model.checked("instance", tok, begin, who, in, err)
+	})
+}
+
+// flood sends an instance tokens with made-up kids.
+func (f *fleet) flood(in *instance, n int) {
+	if in == nil {
+		return
+	}
+	s := in.signer.Load()
+	for range n {
+		b64 := base64.RawURLEncoding.EncodeToString
+		junk := b64(fmt.Appendf(nil, `{"alg":"ES256","kid":"%043d","typ":"at+jwt"}`, f.rng.Int())) + "." + b64([]byte("{}")) + "." + b64(make([]byte, 64))
+		f.running.Go(func() {
+			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
+				f.model.fault("a made-up kid met: %v", err)
+			}
+		})
+	}
+}

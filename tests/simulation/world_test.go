@@ -1,0 +1,300 @@
+package simulation
+
+import (
+	"cmp"
+	"context"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// A scenario is a fleet, its policy, and what happens to it. Times between events are
+// means; zero means never.
+type scenario struct {
+	name      string
+	seed      uint64
+	instances int
+	externals int
+	span      time.Duration
+	policy    fleetkey.Config
+	clocks    time.Duration // how far clocks are off
+	changes   []change      // of the policy, by rolling deployments
+
+	tokenEvery   time.Duration
+	burst        int // tokens around each activation
+	restartEvery time.Duration
+	cutEvery     time.Duration // of one instance
+	floodEvery   time.Duration // of made-up kids
+	outage       time.Duration // the longest outage of the whole store
+	outageChance float64       // of one as a key is announced
+	rotateEvery  time.Duration // by hand
+	revokeEvery  time.Duration
+	rollBack     float64 // chance that an announcement is rolled back
+
+	// What only a broken world sets.
+	cached   time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
+	lag      time.Duration // how long every read shows what was before a change
+	lifetime time.Duration // of tokens that a framework signs with SigningKey
+	wants    string        // the reason for which tokens must get lost
+}
+
+// A change is a deployment of another policy, instance by instance. Until it ends, both
+// policies are in use.
+type change struct {
+	at, takes time.Duration
+	policy    fleetkey.Config
+}
+
+// leastEvery returns the least time between two keys that any policy allows.
+func (sc *scenario) leastEvery() time.Duration {
+	least := sc.policy.Rotation.Every
+	for _, c := range sc.changes {
+		if every := c.policy.Rotation.Every; least == 0 || every > 0 && every < least {
+			least = every
+		}
+	}
+	return least
+}
+
+// knownAfter returns when everyone who reaches the store has read a change of it, with
+// a little for reads that fail, are slow or stale.
+func (sc *scenario) knownAfter(kind string) time.Duration {
+	d := sc.policy.RefreshEvery + staleFor + 3*time.Minute
+	if kind == "external" {
+		d += sc.policy.JWKSMaxAge
+	}
+	return d
+}
+
+// longestOutage returns for how long nobody need reach the store: the rest of Announce.
+func (sc *scenario) longestOutage() time.Duration {
+	least := sc.policy.Rotation.Announce
+	for _, c := range sc.changes {
+		least = min(least, c.policy.Rotation.Announce)
+	}
+	return max(0, least-2*sc.policy.RefreshEvery-2*sc.policy.ClockSkew-sc.policy.JWKSMaxAge)
+}
+
+// signsFor returns how long an instance with rotation on signs without the store.
+func signsFor(p fleetkey.Config) time.Duration {
+	return p.Rotation.Announce + p.Rotation.Retain - p.MaxTokenTTL - 3*p.ClockSkew - time.Minute
+}
+
+// plan schedules what happens without a cause.
+func (f *fleet) plan() {
+	sc := f.sc
+	anyone := func() *instance { return f.instances[f.rng.IntN(len(f.instances))] }
+	f.every(sc.tokenEvery, func() { f.issue(f.pick(), false) })
+	f.every(sc.restartEvery, func() { f.restart(anyone(), f.upTo(min(6*time.Hour, sc.span/100))) })
+	f.every(sc.cutEvery, func() { f.cutOff(anyone(), f.upTo(signsFor(sc.policy)*13/10)) })
+	f.every(sc.floodEvery, func() { f.flood(f.pick(), 20) })
+	f.every(sc.rotateEvery, func() {
+		f.operate(func(ctx context.Context, s *fleetkey.Signer) {
+			f.model.allowOne()
+			_ = s.Rotate(ctx) // may fail, as the store does
+		})
+	})
+	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
+	for _, c := range sc.changes {
+		f.after(c.at, func() { f.deploy(c) })
+	}
+	for passed := year; passed <= sc.span; passed += year {
+		f.after(passed, func() { f.t.Logf("%d years", passed/year) })
+	}
+}
+
+// harass makes the most of a key that was announced just now: what can go wrong goes
+// wrong around its first second as the signing key.
+func (f *fleet) harass(k *keyState) {
+	sc, skew, refresh := f.sc, f.sc.clocks, f.sc.policy.RefreshEvery
+	for i := range sc.burst {
+		at := f.between(k.notBefore.Add(-2*skew-time.Second), k.notBefore.Add(2*skew+time.Second))
+		if i%3 == 0 {
+			at = f.between(k.notBefore, k.notBefore.Add(refresh*5/4))
+		}
+		f.at(at, func() { f.issue(f.pick(), true) })
+	}
+	if sc.floodEvery > 0 {
+		for range 10 {
+			f.at(f.between(k.notBefore.Add(-skew), k.notBefore.Add(skew)), func() { f.flood(f.pick(), 20) })
+		}
+	}
+	if f.chance(sc.outageChance) {
+		f.after(f.upTo(refresh/10), f.breakStore)
+	}
+	if sc.cutEvery > 0 && f.chance(0.5) {
+		f.cutOffUnaware(k)
+	}
+	if f.chance(sc.rollBack) {
+		at := f.between(time.Now(), time.Now().Add(time.Hour)) // a mistake soon noticed
+		if f.chance(0.7) {
+			at = f.between(k.notBefore.Add(-2*refresh), k.notBefore.Add(skew)) // or at the worst moment
+		}
+		f.at(at, func() { f.model.rollBack(k) })
+	}
+}
+
+// breakStore makes the store fail for everyone, for as long as it may. Outages that
+// follow closely would be one that is longer.
+func (f *fleet) breakStore() {
+	now := time.Now()
+	if now.Sub(time.Unix(0, f.outage.Load())) > 2*f.sc.policy.Rotation.Announce {
+		f.outage.Store(now.Add(f.sc.outage - f.upTo(f.sc.outage/20)).UnixNano())
+	}
+}
+
+func (f *fleet) cutOff(in *instance, d time.Duration) {
+	if until := time.Now().Add(d).UnixNano(); until > in.cut.Load() {
+		in.cut.Store(until)
+	}
+}
+
+// cutOffUnaware cuts off the instance that has read the store last and yet has not seen
+// a key, and has it sign up to the last moment that it dares to.
+func (f *fleet) cutOffUnaware(k *keyState) {
+	var last *instance
+	for _, in := range f.instances {
+		if in.signer.Load() != nil && in.state(k.id).knows.IsZero() && (last == nil || in.lastLoad().After(last.lastLoad())) {
+			last = in
+		}
+	}
+	if last == nil {
+		return
+	}
+	limit, skew := signsFor(f.sc.policy), f.sc.clocks
+	f.cutOff(last, limit+2*time.Hour)
+	begin := last.lastLoad()
+	for range f.sc.burst {
+		f.at(f.between(begin.Add(limit-3*skew), begin.Add(limit+skew)), func() { f.issue(last, true) })
+	}
+}
+
+func (f *fleet) restart(in *instance, pause time.Duration) {
+	f.down(in)
+	f.after(pause, func() {
+		if in.cancel == nil {
+			f.up(in)
+		}
+	})
+}
+
+func (f *fleet) deploy(c change) {
+	for i, in := range f.instances {
+		f.after(c.takes*time.Duration(i)/time.Duration(len(f.instances)), func() {
+			in.policy = c.policy
+			f.restart(in, time.Minute)
+		})
+	}
+}
+
+// operate does something by hand on an instance.
+func (f *fleet) operate(do func(context.Context, *fleetkey.Signer)) {
+	in := f.pick()
+	if in == nil {
+		return
+	}
+	s := in.signer.Load()
+	f.running.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		defer cancel()
+		do(ctx, s)
+	})
+}
+
+// revoke revokes one of the keys, mostly the one that signs. A thief has it by then, and
+// tries tokens for days.
+func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
+	status := s.Status()
+	kid := status.SigningKeyID
+	if n := time.Now().UnixNano() / 1000 % 10; n < 3 {
+		kid = status.Keys[int(n)%len(status.Keys)].KeyID
+	}
+	bundle, _ := f.cell.Content()
+	f.model.ask(kid, true)
+	err := s.Revoke(ctx, kid)
+	f.model.observe()
+	if err != nil {
+		f.model.ask(kid, false)
+		return
+	}
+	keys, err := testkit.Keys(bundle)
+	if err != nil {
+		f.model.fault("the bundle cannot be read: %v", err)
+	}
+	for _, k := range keys {
+		if k.ID == kid && k.Signs() {
+			f.after(0, func() { f.abuse(k) })
+		}
+	}
+}
+
+func (f *fleet) abuse(k testkit.Key) {
+	for range f.sc.burst {
+		f.after(f.upTo(2*day), func() {
+			now := time.Now()
+			exp := now.Add(10 * time.Minute).Truncate(time.Second)
+			raw, err := testkit.Forge(k.Private, k.ID, now, exp)
+			if err != nil {
+				f.model.fault("the thief cannot sign: %v", err)
+				return
+			}
+			tok := &token{raw: raw, key: f.model.key(k.ID), at: now, exp: exp, loaded: now}
+			f.verify(f.pick(), tok)
+			f.externals[f.rng.IntN(len(f.externals))].verify(tok)
+		})
+	}
+}
+
+// lifetime returns how long the next token of an instance should live.
+func (f *fleet) lifetime(in *instance) time.Duration {
+	lifetime := cmp.Or(f.sc.lifetime, in.policy.MaxTokenTTL)
+	if f.chance(0.3) {
+		lifetime = max(time.Minute, f.upTo(lifetime))
+	}
+	return lifetime
+}
+
+// allowOne says that an operator may have made a key that was not due.
+func (m *model) allowOne() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byHand++
+}
+
+// ask says that a key is being revoked, or that it has failed.
+func (m *model) ask(kid string, asked bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.asked[kid] = asked
+}
+
+// rollBack puts the store's last version back, if the announcement of a key was the last
+// change. To roll back a revocation would trust a stolen key again.
+func (m *model) rollBack(k *keyState) {
+	m.mu.Lock()
+	previous := m.previous
+	had := func(v fleetkey.Version) bool {
+		for _, in := range m.contents[v] {
+			if in.ID == k.id {
+				return true
+			}
+		}
+		return false
+	}
+	possible := previous != "" && had(m.version) && !had(previous)
+	for _, in := range m.contents[previous] {
+		possible = possible && m.keys[in.ID].revoked.IsZero()
+	}
+	m.rolling = possible
+	m.mu.Unlock()
+	if !possible {
+		return
+	}
+	m.f.cell.RollBack(previous)
+	m.observe()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.rolling = false
+	m.rolledBack++
+}
