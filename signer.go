@@ -77,6 +77,9 @@ func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 		return nil, errors.New("the store is nil: use NewFileStore, NewAWSStore or OpenStore")
 	}
 	cfg, err := cfg.withDefaults()
+	if err == nil {
+		err = cfg.checkBounds()
+	}
 	if err != nil {
 		return nil, err
 	}
