@@ -96,22 +96,23 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 		return err
 	}
 	defer s.verifier.refresh.Unlock()
-	if err := s.readStore(ctx); err != nil {
-		return err
-	}
-	next, err := f(s.read.set, s.verifier.clock.Now(), p)
-	if err == nil && next == nil {
-		return s.take(s.read)
-	}
+	r, err := s.readStore(ctx)
 	if err != nil {
 		return err
 	}
-	return s.replace(ctx, next, what)
+	next, err := f(r.set, s.verifier.clock.Now(), p)
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		return s.take(r)
+	}
+	return s.replace(ctx, r, next, what)
 }
 
 // replace saves a set over the one that was read, and takes it over, if it is one that
 // every instance will be able to read.
-func (s *Signer) replace(ctx context.Context, next *keyset.Set, why string) error {
+func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, why string) error {
 	bundle, err := next.Encode()
 	if err != nil {
 		return err
@@ -119,14 +120,13 @@ func (s *Signer) replace(ctx context.Context, next *keyset.Set, why string) erro
 	if next, err = keyset.Parse(bundle); err != nil {
 		return fmt.Errorf("refused, since no instance could read the set: %w", err)
 	}
-	version, err := s.save(ctx, bundle, s.read.version)
+	version, err := s.save(ctx, bundle, read.version)
 	if err != nil {
 		return err
 	}
-	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", s.read.version, "version", version)
-	s.read = reading{next, version}
+	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", read.version, "version", version)
 	s.learn(next.Revoked)
-	return s.take(s.read)
+	return s.take(reading{next, version})
 }
 
 // maintain does what the rotation policy calls for now, and writes back revocations that
@@ -146,7 +146,7 @@ func (s *Signer) maintain(ctx context.Context) {
 	}
 	next, why, err := s.due(lost)
 	if err == nil && next != nil {
-		err = s.replace(ctx, next, why)
+		err = s.replace(ctx, s.read, next, why)
 	}
 	if errors.Is(err, ErrConflict) { // another instance has done it
 		err = s.load(ctx)
