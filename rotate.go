@@ -29,7 +29,7 @@ import (
 // unavailable; every other error is returned at once.
 func (s *Signer) Rotate(ctx context.Context) error {
 	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-		return set.Rotate(now, p)
+		return set.Without(s.revoked).Rotate(now, p)
 	})
 }
 
@@ -53,7 +53,7 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 		if set.IsRevoked(id) {
 			return nil, nil
 		}
-		return set.Revoke(now, p, id)
+		return set.Revoke(now, p, append(slices.Clone(s.revoked), id)...)
 	})
 }
 
@@ -70,7 +70,7 @@ func (s *Signer) RevokeAll(ctx context.Context) error {
 		if !slices.ContainsFunc(ids, func(id string) bool { return !set.IsRevoked(id) }) {
 			return nil, nil
 		}
-		return set.Revoke(now, p, ids...)
+		return set.Revoke(now, p, append(slices.Clone(s.revoked), ids...)...)
 	})
 }
 
