@@ -3,126 +3,106 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
-)
-
-// A goal is the largest ratio to the bare crypto call that fleetkey allows
-// itself, for each of the algorithms.
-type goal struct {
-	row string
-	max [3]float64
-}
-
-var goals = []goal{
-	{rowIssue, [3]float64{1.01, 1.05, 1.08}},
-	{rowFirst, [3]float64{1.12, 1.06, 1.08}},
-}
-
-const (
-	rowIssue = "issue"
-	rowFirst = "verify, first time"
-	rowAgain = "verify, again"
-
-	// againGoal is how many times cheaper than with golang-jwt it is to verify
-	// a token again, on RS256.
-	againGoal = 100
-	// issueAllocations is the goal for what Issue allocates beyond the bare call.
-	issueAllocations = 6
 )
 
 // A row is one thing that contenders do, measured side by side.
 type row struct {
 	name    string
-	base    int // contender that the ratios are taken to
 	results []*result
 }
 
 // compare puts all contenders beside each other, for each algorithm.
-func compare(p plan, out *page) error {
-	all := map[string][]row{}
+func compare(p plan, out io.Writer) {
 	for _, algorithm := range algorithms {
-		rows, err := compareOn(p, algorithm)
-		if err != nil {
-			return err
-		}
-		all[algorithm] = rows
-		fmt.Fprintf(out, "\n## %s\n\n%s", algorithm, rowTable(rows))
-		fmt.Fprintf(out, "\nTo verify a token again takes golang-jwt %s times as long as fleetkey.\n", again(rows).factor())
+		fmt.Fprintf(out, "\n## %s\n\n%s", algorithm, rowTable(compareOn(p, algorithm)))
 	}
-	addGoals(out, all)
-	return nil
 }
 
-func compareOn(p plan, algorithm string) ([]row, error) {
+func compareOn(p plan, algorithm string) []row {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	f, stop, err := newFixture(ctx, algorithm)
-	if err != nil {
-		return nil, err
+	f, peers := openAll(ctx, algorithm)
+	var rows []row
+	add := func(name string, parallel bool, operation func(contender) operation) {
+		rows = append(rows, row{name, measure(p, parallel, each(peers, operation))})
 	}
-	defer stop()
-	peers, err := openAll(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	remembering, err := openFleetkey(0)(ctx, f)
-	if err != nil {
-		return nil, err
-	}
-	again := append([]contender(nil), peers...)
-	again[ours] = remembering
-	again[ours].name = contenders[ours].name
-
-	cores := runtime.GOMAXPROCS(0)
-	rows := []row{
-		{name: rowIssue, results: measure(p, 1, issuing(peers))},
-		{name: rowFirst, results: measure(p, 1, verifying(peers, f.tokens))},
-		{name: rowAgain, results: measure(p, 1, verifying(again, f.tokens))},
-		{name: fmt.Sprintf("%s, on %d cores", rowFirst, cores), results: measure(p, cores, verifying(peers, f.tokens))},
-		{name: fmt.Sprintf("%s, on %d cores", rowAgain, cores), results: measure(p, cores, verifying(again, f.tokens))},
-	}
-	for _, h := range hostile(f) {
-		ops := refusing(peers, h.token)
-		if h.token != hostile(f)[0].token {
-			// The bare call cannot refuse it: compare with a good token.
-			ops[bare] = verifying(peers, f.tokens)[bare]
-		}
-		rows = append(rows, row{name: "refuse: " + h.name, results: measure(p, 1, ops)})
-	}
-	return rows, nil
-}
-
-func issuing(peers []contender) []operation {
-	return each(peers, func(c contender) operation {
-		if c.issue == nil {
-			return nil
-		}
-		return func(int) {
-			_, err := c.issue()
-			must(err)
-		}
-	})
-}
-
-func verifying(peers []contender, tokens []string) []operation {
-	return each(peers, func(c contender) operation {
-		return func(i int) {
-			_, err := c.verify(tokens[i%len(tokens)])
-			must(err)
-		}
-	})
-}
-
-func refusing(peers []contender, token string) []operation {
-	return each(peers, func(c contender) operation {
-		return func(int) {
-			if _, err := c.verify(token); err == nil {
-				panic(c.name + " took a hostile token")
+	first := func(c contender) operation { return verifying(c, f.tokens) }
+	again := func(c contender) operation { return verifying(*c.again, f.tokens) }
+	add("issue", false, issuing)
+	add("verify, first time", false, first)
+	add("verify, again", false, again)
+	cores := fmt.Sprintf(", on %d cores", runtime.GOMAXPROCS(0))
+	add("verify, first time"+cores, true, first)
+	add("verify, again"+cores, true, again)
+	add("Require, again", false, func(c contender) operation { return guardingAgain(c, f.tokens) })
+	add("JWKS", false, serving)
+	for i, h := range hostile(f) {
+		add("refuse: "+h.name, false, func(c contender) operation {
+			if i > 0 && c.name == contenders[bare].name {
+				return first(c) // it cannot refuse this token: compare with a good one
 			}
-		}
-	})
+			return refusing(c, []string{h.token})
+		})
+	}
+	return rows
 }
+
+func issuing(c contender) operation {
+	if c.issue == nil {
+		return nil
+	}
+	return func(int) { must(c.issue()) }
+}
+
+func verifying(c contender, tokens []string) operation {
+	return func(i int) { must(c.verify(tokens[i%len(tokens)])) }
+}
+
+func refusing(c contender, tokens []string) operation {
+	return func(i int) {
+		if _, err := c.verify(tokens[i%len(tokens)]); err == nil {
+			panic(c.name + " accepts a hostile token")
+		}
+	}
+}
+
+func guardingAgain(c contender, tokens []string) operation {
+	served := 0
+	handler := c.again.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { served++ }))
+	var requests []*http.Request
+	for _, token := range tokens {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		requests = append(requests, r)
+	}
+	return func(i int) {
+		before := served
+		handler.ServeHTTP(nil, requests[i%len(requests)])
+		if served == before {
+			panic(c.name + " refuses a good token")
+		}
+	}
+}
+
+func serving(c contender) operation {
+	if c.jwks == nil {
+		return nil
+	}
+	w, r := nowhere{http.Header{}}, httptest.NewRequest(http.MethodGet, "/", nil)
+	return func(int) { c.jwks(w, r) }
+}
+
+// nowhere discards an answer.
+type nowhere struct{ header http.Header }
+
+func (n nowhere) Header() http.Header         { return n.header }
+func (n nowhere) Write(p []byte) (int, error) { return len(p), nil }
+func (n nowhere) WriteHeader(int)             {}
 
 func each(peers []contender, f func(contender) operation) []operation {
 	ops := make([]operation, len(peers))
@@ -146,48 +126,13 @@ func rowTable(rows []row) string {
 			switch {
 			case result == nil:
 				t.WriteString(" | –")
-			case i == r.base:
+			case i == bare:
 				fmt.Fprintf(&t, " | %s µs, %.0f allocs", figure(result.micros()), result.allocs)
 			default:
-				fmt.Fprintf(&t, " | %s, %.0f allocs", result.over(r.results[r.base]), result.allocs)
+				fmt.Fprintf(&t, " | %s, %.0f allocs", result.over(r.results[bare]), result.allocs)
 			}
 		}
 		t.WriteString(" |\n")
 	}
 	return t.String()
-}
-
-func again(rows []row) row { return named(rows, rowAgain) }
-
-// factor is how much longer golang-jwt takes than fleetkey.
-func (r row) factor() string { return r.results[golangJWT].over(r.results[ours]) }
-
-func named(rows []row, name string) row {
-	for _, r := range rows {
-		if r.name == name {
-			return r
-		}
-	}
-	panic("no row " + name)
-}
-
-func addGoals(out *page, all map[string][]row) {
-	for i, algorithm := range algorithms {
-		rows := all[algorithm]
-		for _, g := range goals {
-			r := named(rows, g.row)
-			out.goal(algorithm+", "+g.row, fmt.Sprintf("at most %v", g.max[i]), r.results[ours].over(r.results[bare]),
-				median(r.results[ours].ratios(r.results[bare])) <= g.max[i])
-		}
-		issue := named(rows, rowIssue)
-		beyond := issue.results[ours].allocs - issue.results[bare].allocs
-		out.goal(algorithm+", allocations of issue beyond the bare call", fmt.Sprintf("at most %d", issueAllocations),
-			fmt.Sprint(beyond), beyond <= issueAllocations)
-		r := again(rows)
-		out.goal(algorithm+", allocations of verify, again", "0", fmt.Sprint(r.results[ours].allocs), r.results[ours].allocs == 0)
-		if algorithm == "RS256" {
-			out.goal("RS256, golang-jwt's time over fleetkey's, verify again", fmt.Sprintf("at least %d", againGoal), r.factor(),
-				median(r.results[golangJWT].ratios(r.results[ours])) >= againGoal)
-		}
-	}
 }
