@@ -33,16 +33,15 @@ func openBare(_ context.Context, f *fixture) contender {
 		}
 		known[token[len(token)-end:]] = ready{[]byte(text), signature}
 	}
-	verify, sign := bareVerify(f.private.Public()), bareSign(f.private)
-	text := known[f.tokens[0][len(f.tokens[0])-end:]].text
+	public, text := f.private.Public(), known[f.tokens[0][len(f.tokens[0])-end:]].text
 	return contender{
 		issue: func() (string, error) {
-			_, err := sign(text)
+			_, err := bareSign(f.private, text)
 			return "", err
 		},
 		verify: func(token string) (string, error) {
 			r := known[token[len(token)-end:]]
-			if !verify(r.text, r.signature) {
+			if !bareVerify(public, r.text, r.signature) {
 				return "", errBare
 			}
 			return subject, nil
@@ -54,30 +53,32 @@ func openBare(_ context.Context, f *fixture) contender {
 	}
 }
 
-func bareVerify(public crypto.PublicKey) func(text, signature []byte) bool {
-	return func(text, signature []byte) bool {
-		switch public := public.(type) {
-		case *rsa.PublicKey:
-			digest := sha256.Sum256(text)
-			return rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature) == nil
-		case *ecdsa.PublicKey:
-			digest := sha256.Sum256(text)
-			return ecdsa.VerifyASN1(public, digest[:], signature)
-		case ed25519.PublicKey:
-			return ed25519.Verify(public, text, signature)
-		}
-		panic(fmt.Sprintf("no bare verification for %T", public))
+func bareVerify(public crypto.PublicKey, text, signature []byte) bool {
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		digest := sha256.Sum256(text)
+		return rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature) == nil
+	case *ecdsa.PublicKey:
+		digest := sha256.Sum256(text)
+		return ecdsa.VerifyASN1(public, digest[:], signature)
+	case ed25519.PublicKey:
+		return ed25519.Verify(public, text, signature)
 	}
+	panic(fmt.Sprintf("no bare verification for %T", public))
 }
 
-func bareSign(private crypto.Signer) func(text []byte) ([]byte, error) {
-	return func(text []byte) ([]byte, error) {
-		if private, ok := private.(ed25519.PrivateKey); ok {
-			return ed25519.Sign(private, text), nil
-		}
+func bareSign(private crypto.Signer, text []byte) ([]byte, error) {
+	switch private := private.(type) {
+	case *rsa.PrivateKey:
 		digest := sha256.Sum256(text)
-		return private.Sign(rand.Reader, digest[:], crypto.SHA256)
+		return rsa.SignPKCS1v15(rand.Reader, private, crypto.SHA256, digest[:])
+	case *ecdsa.PrivateKey:
+		digest := sha256.Sum256(text)
+		return ecdsa.SignASN1(rand.Reader, private, digest[:])
+	case ed25519.PrivateKey:
+		return ed25519.Sign(private, text), nil
 	}
+	panic(fmt.Sprintf("no bare signature for %T", private))
 }
 
 // asn1Signature turns the r and s of a JWS (RFC 7518 section 3.4) into what

@@ -6,50 +6,64 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 )
-
-// A row is one thing that contenders do, measured side by side.
-type row struct {
-	name    string
-	results []*result
-}
 
 // compare puts all contenders beside each other, for each algorithm.
 func compare(p plan, out io.Writer) {
 	for _, algorithm := range algorithms {
-		fmt.Fprintf(out, "\n## %s\n\n%s", algorithm, rowTable(compareOn(p, algorithm)))
+		fmt.Fprintf(out, "\n## %s\n\n|", algorithm)
+		for _, c := range contenders {
+			fmt.Fprintf(out, " | %s", c.name)
+		}
+		fmt.Fprintf(out, " |\n|---%s|\n", strings.Repeat("|---", len(contenders)))
+		compareOn(p, out, algorithm)
 	}
 }
 
-func compareOn(p plan, algorithm string) []row {
+func compareOn(p plan, out io.Writer, algorithm string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	f, peers := openAll(ctx, algorithm)
-	var rows []row
-	add := func(name string, parallel bool, operation func(contender) operation) {
-		rows = append(rows, row{name, measure(p, parallel, each(peers, operation))})
-	}
+	unknown := f.unknownKeys(1_000)
+	asked := questions(peers, unknown)
+
+	row := func(name string, of func(contender) operation) { writeRow(out, name, measure(p, peers, of)) }
 	first := func(c contender) operation { return verifying(c, f.tokens) }
-	again := func(c contender) operation { return verifying(*c.again, f.tokens) }
-	add("issue", false, issuing)
-	add("verify, first time", false, first)
-	add("verify, again", false, again)
-	cores := fmt.Sprintf(", on %d cores", runtime.GOMAXPROCS(0))
-	add("verify, first time"+cores, true, first)
-	add("verify, again"+cores, true, again)
-	add("Require, again", false, func(c contender) operation { return guardingAgain(c, f.tokens) })
-	add("JWKS", false, serving)
-	for i, h := range hostile(f) {
-		add("refuse: "+h.name, false, func(c contender) operation {
-			if i > 0 && c.name == contenders[bare].name {
+	row("issue", issuing)
+	row("verify, first time", first)
+	row("verify, again", func(c contender) operation { return verifying(*c.again, f.tokens) })
+	row("Require, again", func(c contender) operation { return guardingAgain(c, f.tokens) })
+	row("JWKS", serving)
+	refuse := func(name string, bareToo bool, tokens ...string) {
+		row("refuse: "+name, func(c contender) operation {
+			if c.name == contenders[bare].name && !bareToo {
 				return first(c) // it cannot refuse this token: compare with a good one
 			}
-			return refusing(c, []string{h.token})
+			return refusing(c, tokens)
 		})
 	}
-	return rows
+	for i, h := range hostile(f) {
+		refuse(h.name, i == 0, h.token)
+	}
+	refuse("unknown kid", false, unknown...)
+	fmt.Fprintf(out, "\n%d tokens, each with a kid of its own that nobody knows, make a contender look for keys: %s.\n", len(unknown), asked)
+}
+
+// questions says how often tokens make the contenders look for keys, of those that ever do.
+func questions(peers []contender, tokens []string) string {
+	var asked []string
+	for _, c := range peers {
+		if c.asked == nil {
+			continue
+		}
+		before := c.asked()
+		for i := range tokens {
+			refusing(c, tokens)(i)
+		}
+		asked = append(asked, fmt.Sprintf("%s %d times", c.name, c.asked()-before))
+	}
+	return strings.Join(asked, ", ")
 }
 
 func issuing(c contender) operation {
@@ -104,35 +118,18 @@ func (n nowhere) Header() http.Header         { return n.header }
 func (n nowhere) Write(p []byte) (int, error) { return len(p), nil }
 func (n nowhere) WriteHeader(int)             {}
 
-func each(peers []contender, f func(contender) operation) []operation {
-	ops := make([]operation, len(peers))
-	for i, c := range peers {
-		ops[i] = f(c)
-	}
-	return ops
-}
-
-// rowTable writes rows of ratios to the bare call and of allocations.
-func rowTable(rows []row) string {
-	var t strings.Builder
-	t.WriteString("|")
-	for _, c := range contenders {
-		t.WriteString(" | " + c.name)
-	}
-	t.WriteString(" |\n|---" + strings.Repeat("|---", len(contenders)) + "|\n")
-	for _, r := range rows {
-		t.WriteString("| " + r.name)
-		for i, result := range r.results {
-			switch {
-			case result == nil:
-				t.WriteString(" | –")
-			case i == bare:
-				fmt.Fprintf(&t, " | %s µs, %.0f allocs", figure(result.micros()), result.allocs)
-			default:
-				fmt.Fprintf(&t, " | %s, %.0f allocs", result.over(r.results[bare]), result.allocs)
-			}
+// writeRow writes ratios to the bare call, and allocations.
+func writeRow(out io.Writer, name string, results []*result) {
+	fmt.Fprintf(out, "| %s", name)
+	for i, r := range results {
+		switch {
+		case r == nil:
+			fmt.Fprint(out, " | –")
+		case i == bare:
+			fmt.Fprintf(out, " | %s µs, %.0f allocs", figure(median(r.ns)/1e3), r.allocs)
+		default:
+			fmt.Fprintf(out, " | %s, %.0f allocs", r.over(results[bare]), r.allocs)
 		}
-		t.WriteString(" |\n")
 	}
-	return t.String()
+	fmt.Fprintln(out, " |")
 }

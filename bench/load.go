@@ -71,8 +71,7 @@ list, and verifies nothing: what the flood does to any server on this machine.
 |---|---|---|---|---|
 `, p.loadSlice, p.loadRounds, runtime.GOMAXPROCS(0), honestRate, hostileRate, hugeEvery, hugeKid/1000)
 	for _, s := range streams {
-		fmt.Fprintf(out, "| %s | %s | %s | %s | %.0f |\n", s.name, s.quantiles(quiet), s.quantiles(flooded),
-			s.p99(flooded).over(s.p99(quiet)), s.refusedPerSecond())
+		fmt.Fprint(out, s.row(p))
 	}
 }
 

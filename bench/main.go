@@ -1,9 +1,8 @@
 // Command bench measures fleetkey beside other libraries and beside the bare call
 // into Go's crypto packages, in one process, and writes a page of results:
 //
-//	go run .              every section, into RESULTS.md (some minutes)
-//	go run . load         only the sections named, to standard output
-//	go run . -quick       a smoke test whose figures mean little, to standard output
+//	go run .          into RESULTS.md (some minutes)
+//	go run . -quick   a smoke test whose figures mean little, to standard output
 //
 // Only ratios taken in the same round are compared. Absolute times depend on
 // the machine and on who else uses it; the page gives them as side information.
@@ -16,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"testing"
 	"time"
 )
@@ -38,39 +36,27 @@ var (
 )
 
 // sections are in the order of the page.
-var sections = []struct {
-	name    string
-	measure func(plan, io.Writer)
-}{
-	{"peers", compare}, {"unknown", countQuestions}, {"load", measureLoad}, {"starts", measureStarts}, {"memory", measureMemory},
-}
+var sections = []func(plan, io.Writer){compare, measureLoad, measureStarts, measureMemory}
 
 func main() {
 	isQuick := flag.Bool("quick", false, "a smoke test, whose figures mean little")
 	flag.Parse()
-	p := full
 	if *isQuick {
-		p = quick
-	}
-	if *isQuick || flag.NArg() > 0 {
-		run(p, os.Stdout, flag.Args()...)
+		run(quick, os.Stdout)
 		return
 	}
 	var results bytes.Buffer
-	run(p, io.MultiWriter(os.Stdout, &results))
+	run(full, io.MultiWriter(os.Stdout, &results))
 	check(os.WriteFile("RESULTS.md", results.Bytes(), 0o644))
 }
 
-// run measures the sections named, or all.
-func run(p plan, out io.Writer, names ...string) {
+func run(p plan, out io.Writer) {
 	began := time.Now()
 	testing.Init() // for testing.Benchmark
 	check(flag.Set("test.benchtime", p.slice.String()))
 	fmt.Fprint(out, intro(p))
-	for _, section := range sections {
-		if len(names) == 0 || slices.Contains(names, section.name) {
-			section.measure(p, out)
-		}
+	for _, measure := range sections {
+		measure(p, out)
 	}
 	fmt.Fprintf(out, "\nMeasured in %v.\n", time.Since(began).Round(time.Second))
 }

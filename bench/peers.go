@@ -19,11 +19,15 @@ import (
 	jwxjwt "github.com/lestrrat-go/jwx/v3/jwt"
 )
 
-// golangJWTClaims are the fixture's claims as a user of golang-jwt has them.
-type golangJWTClaims struct {
-	jwt.RegisteredClaims
+// scopedClaims are the fixture's claims that the libraries have no field for.
+type scopedClaims struct {
 	ClientID string `json:"client_id"`
 	Scope    string `json:"scope"`
+}
+
+type golangJWTClaims struct {
+	jwt.RegisteredClaims
+	scopedClaims
 }
 
 func openGolangJWT(_ context.Context, f *fixture) contender {
@@ -42,7 +46,7 @@ func openGolangJWT(_ context.Context, f *fixture) contender {
 		t := jwt.NewWithClaims(method, golangJWTClaims{
 			RegisteredClaims: jwt.RegisteredClaims{Issuer: issuer, Subject: subject, Audience: jwt.ClaimStrings{audience}, ID: rand.Text(),
 				IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(tokenTTL))},
-			ClientID: clientID, Scope: scope,
+			scopedClaims: scopedClaims{clientID, scope},
 		})
 		t.Header["typ"], t.Header["kid"] = tokenType, f.keyID
 		return t.SignedString(f.private)
@@ -75,10 +79,9 @@ func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
 	}}
 }
 
-// scopedClaims are the claims that go-jose has no field for.
-type scopedClaims struct {
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
+type joseClaims struct {
+	josejwt.Claims
+	scopedClaims
 }
 
 func openGoJOSE(_ context.Context, f *fixture) contender {
@@ -90,13 +93,10 @@ func openGoJOSE(_ context.Context, f *fixture) contender {
 	return contender{
 		issue: func() (string, error) {
 			now := time.Now()
-			return josejwt.Signed(signer).Claims(struct {
-				josejwt.Claims
-				scopedClaims
-			}{
+			return josejwt.Signed(signer).Claims(joseClaims{
 				josejwt.Claims{Issuer: issuer, Subject: subject, Audience: josejwt.Audience{audience}, ID: rand.Text(),
 					IssuedAt: josejwt.NewNumericDate(now), Expiry: josejwt.NewNumericDate(now.Add(tokenTTL))},
-				scopedClaims{ClientID: clientID, Scope: scope},
+				scopedClaims{clientID, scope},
 			}).Serialize()
 		},
 		verify: func(token string) (string, error) {
@@ -107,10 +107,7 @@ func openGoJOSE(_ context.Context, f *fixture) contender {
 			if typ, _ := t.Headers[0].ExtraHeaders[jose.HeaderType].(string); typ != tokenType {
 				return "", errors.New("wrong typ")
 			}
-			var c struct {
-				josejwt.Claims
-				scopedClaims
-			}
+			var c joseClaims
 			if err := t.Claims(keys, &c); err != nil {
 				return "", err
 			}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -29,10 +30,12 @@ which is side information.
 - %s
 `, p.rounds, p.slice, cpuModel(), runtime.NumCPU(), runtime.GOMAXPROCS(0), runtime.GOOS, runtime.GOARCH,
 		time.Now().UTC().Format(time.DateOnly), runtime.Version())
-	versions := moduleVersions()
+	info, _ := debug.ReadBuildInfo()
 	for _, c := range contenders {
-		if c.module != "" {
-			fmt.Fprintf(&t, "- %s: %s %s\n", c.name, c.module, versions[c.module])
+		for _, m := range info.Deps {
+			if m.Path == c.module {
+				fmt.Fprintf(&t, "- %s: %s %s\n", c.name, m.Path, m.Version)
+			}
 		}
 	}
 	fmt.Fprintf(&t, `
@@ -44,23 +47,11 @@ answers a request with the public keys, beside http.ServeContent.
 	return t.String()
 }
 
-func moduleVersions() map[string]string {
-	versions := map[string]string{}
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, m := range info.Deps {
-			versions[m.Path] = m.Version
-		}
-	}
-	return versions
-}
-
 // cpuModel returns the processor's name, where the system has it in a file.
 func cpuModel() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
-	_, rest, found := strings.Cut(string(info), "model name\t: ")
-	if !found {
-		return "unknown processor"
+	if name := regexp.MustCompile(`model name\s*: (.*)`).FindSubmatch(info); name != nil {
+		return string(name[1])
 	}
-	name, _, _ := strings.Cut(rest, "\n")
-	return name
+	return "unknown processor"
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,11 +15,12 @@ import (
 type stream struct {
 	name            string
 	honest, hostile operation
-	trials          [2][]trial
+	late            [2][][]float64 // nanoseconds from when a token was due until it was verified, in each round
+	refused         atomic.Int64   // hostile tokens
 }
 
 const (
-	quiet   = 0 // of stream.trials
+	quiet   = 0 // of stream.late
 	flooded = 1
 )
 
@@ -28,20 +30,13 @@ const (
 	flooders    = 16 // goroutines that send the flood
 )
 
-// A trial is the result of a stream in one slice of time.
-type trial struct {
-	late    []float64 // nanoseconds from when a token was due until it was verified
-	refused int       // hostile tokens
-	took    time.Duration
-}
-
 // pour runs the stream for a time. The load is open: a token is due when it is
 // due, whether or not those before it are done, and its time counts from then.
 // So a verifier that stalls is charged for all that it held up.
-func (s *stream) pour(d time.Duration, state int) trial {
+func (s *stream) pour(d time.Duration, state int) []float64 {
 	start := time.Now()
 	var flood, honest sync.WaitGroup
-	var sent, refused atomic.Int64
+	var sent atomic.Int64
 	if state == flooded {
 		for range flooders {
 			flood.Go(func() {
@@ -53,7 +48,7 @@ func (s *stream) pour(d time.Duration, state int) trial {
 					}
 					time.Sleep(due - time.Since(start))
 					s.hostile(int(i))
-					refused.Add(1)
+					s.refused.Add(1)
 				}
 			})
 		}
@@ -72,20 +67,23 @@ func (s *stream) pour(d time.Duration, state int) trial {
 	}
 	honest.Wait()
 	flood.Wait()
-	return trial{late, int(refused.Load()), time.Since(start)}
+	return late
 }
 
 // pourAll runs all streams, quiet and flooded, in an order that changes.
 func pourAll(p plan, streams []*stream) {
 	var order []func()
 	for _, s := range streams {
-		for state := range s.trials {
+		for state := range s.late {
 			s.pour(p.loadSlice/4, state) // fills caches, and opens connections
 			order = append(order, func() {
 				runtime.GC()
-				s.trials[state] = append(s.trials[state], s.pour(p.loadSlice, state))
+				s.late[state] = append(s.late[state], s.pour(p.loadSlice, state))
 			})
 		}
+	}
+	for _, s := range streams {
+		s.refused.Store(0)
 	}
 	for range p.loadRounds {
 		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
@@ -95,30 +93,18 @@ func pourAll(p plan, streams []*stream) {
 	}
 }
 
-// quantiles writes p50, p99 and p99.9 over all trials of a state.
-func (s *stream) quantiles(state int) string {
-	var all []float64
-	for _, t := range s.trials[state] {
-		all = append(all, t.late...)
+// row writes what came of the stream as a row of the table.
+func (s *stream) row(p plan) string {
+	var p99 [2]result // of each round
+	row := "| " + s.name
+	for state, rounds := range s.late {
+		for _, late := range rounds {
+			p99[state].ns = append(p99[state].ns, quantile(late, 0.99))
+		}
+		all := slices.Concat(rounds...)
+		micros := func(q float64) string { return figure(quantile(all, q) / 1e3) }
+		row += fmt.Sprintf(" | %s, %s, %s µs", micros(0.5), micros(0.99), micros(0.999))
 	}
-	micros := func(q float64) string { return figure(quantile(all, q) / 1e3) }
-	return fmt.Sprintf("%s, %s, %s µs", micros(0.5), micros(0.99), micros(0.999))
-}
-
-// p99 returns that of each round.
-func (s *stream) p99(state int) *result {
-	r := &result{}
-	for _, t := range s.trials[state] {
-		r.ns = append(r.ns, quantile(t.late, 0.99))
-	}
-	return r
-}
-
-func (s *stream) refusedPerSecond() float64 {
-	refused, took := 0, time.Duration(0)
-	for _, t := range s.trials[flooded] {
-		refused += t.refused
-		took += t.took
-	}
-	return float64(refused) / took.Seconds()
+	perSecond := float64(s.refused.Load()) / (p.loadSlice.Seconds() * float64(p.loadRounds))
+	return fmt.Sprintf("%s | %s | %.0f |\n", row, p99[flooded].over(&p99[quiet]), perSecond)
 }
