@@ -47,7 +47,7 @@ func compareOn(p plan, out io.Writer, algorithm string) {
 		refuse(h.name, i == 0, h.token)
 	}
 	refuse("unknown kid", false, unknown...)
-	fmt.Fprintf(out, "\n%d tokens, each with a kid of its own that nobody knows, make a contender look for keys: %s.\n", len(unknown), asked)
+	fmt.Fprintf(out, "\n%d tokens, each with another unknown kid, make a contender look for keys: %s.\n", len(unknown), asked)
 }
 
 // questions says how often tokens make the contenders look for keys, of those that ever do.

@@ -66,6 +66,7 @@ func openAll(ctx context.Context, algorithm string) (*fixture, []contender) {
 		if opened.again == nil {
 			opened.again = &opened
 		}
+		opened.again.name = c.name
 		opened.prove(f)
 		opened.again.prove(f)
 		all = append(all, opened)

@@ -53,7 +53,7 @@ func measureLoad(p plan, out io.Writer) {
 	fmt.Fprintf(out, `
 ## Under load
 
-Honest tokens come at a fixed rate, evenly but for chance, and each counts from
+Honest tokens come at a fixed rate, evenly except for chance, and each counts from
 the moment when it was due, so that one that holds up others is charged for them
 all. Quiet and flooded slices of %v take turns, in %d rounds. The ratio of the
 p99 is that of a round's two slices: the median, and in brackets the quartiles;

@@ -32,7 +32,7 @@ const (
 
 // pour runs the stream for a time. The load is open: a token is due when it is
 // due, whether or not those before it are done, and its time counts from then.
-// So a verifier that stalls is charged for all that it held up.
+// So a verifier that stalls is charged for everything it held up.
 func (s *stream) pour(d time.Duration, state int) []float64 {
 	start := time.Now()
 	var flood, honest sync.WaitGroup

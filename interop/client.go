@@ -11,7 +11,7 @@ type client struct {
 	// verify shows a token to one of the client's verifiers. An error means that the
 	// client does not work; a refusal of the token is part of the answer.
 	verify func(request) (answer, error)
-	broken error // from then on the client is not asked any more
+	broken error // if not nil, the client is not asked any more
 	rows   []*row
 }
 

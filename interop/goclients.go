@@ -36,10 +36,11 @@ func startGoLibraries(ctx context.Context, browser *http.Client) []*client {
 				verifiers[id] = made
 			}
 			subject, err := verifiers[id](r.Token)
+			a := answer{Subject: subject}
 			if err != nil {
-				return answer{Error: err.Error()}, nil
+				a.Error = err.Error()
 			}
-			return answer{Subject: subject}, nil
+			return a, nil
 		}
 		clients = append(clients, &client{name: l.name, version: moduleVersion(l.module), language: "Go", verify: verify})
 	}
