@@ -37,19 +37,15 @@ const (
 var errTimedOut = fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded)
 
 func errorCode(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
 	}
 	return ""
 }
 
-func hasCode(err error, code string) bool { return errorCode(err) == code }
-
 // httpStatus returns 0 if there was no answer.
 func httpStatus(err error) int {
-	var r *smithyhttp.ResponseError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		return r.HTTPStatusCode()
 	}
 	return 0
@@ -108,6 +104,10 @@ func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value [
 func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	text := err.Error()
 	switch errorCode(err) {
+	case codeExists:
+		if op == "CreateSecret" {
+			return ErrConflict, "the secret exists"
+		}
 	case codeNotFound:
 		switch op {
 		case "GetSecretValue":

@@ -158,26 +158,18 @@ func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 // several callers save equal bytes over the same prev, that is one change, and
 // more than one of them may be told that it succeeded.
 func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
+	if n := len(bundle); n < 1 || n > MaxBundleSize {
+		return "", fmt.Errorf("save %s: a secret holds 1 to %d bytes, not %d", s, MaxBundleSize, n)
+	}
 	save := s.replace
 	if prev == "" {
 		save = s.create
 	}
-	var v Version
-	err := checkSize(bundle)
-	if err == nil {
-		v, err = save(ctx, bundle, prev)
-	}
+	v, err := save(ctx, bundle, prev)
 	if err != nil {
 		return "", fmt.Errorf("save %s: %w", s, err)
 	}
 	return v, nil
-}
-
-func checkSize(bundle []byte) error {
-	if n := len(bundle); n < 1 || n > MaxBundleSize {
-		return fmt.Errorf("a secret holds 1 to %d bytes, not %d", MaxBundleSize, n)
-	}
-	return nil
 }
 
 // get names AWSCURRENT although it is the default: IAM policies can make it a
@@ -219,9 +211,6 @@ func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Versio
 	}
 	in.SecretString, in.SecretBinary = secretValue(bundle)
 	out, err := call(ctx, s, 3*s.timeout, s.client.CreateSecret, in, bundle)
-	if hasCode(err, codeExists) {
-		return "", fmt.Errorf("%w: %w", ErrConflict, err)
-	}
 	if err != nil {
 		return "", err
 	}
