@@ -79,7 +79,11 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 				o.ObserveFloat64(remaining, k.NotAfter.Sub(status.Time).Seconds(), set)
 			}
 		}
-		o.ObserveFloat64(overdue, late(status).Seconds(), set)
+		var late time.Duration
+		if !status.RotationDue.IsZero() {
+			late = max(0, status.Time.Sub(status.RotationDue))
+		}
+		o.ObserveFloat64(overdue, late.Seconds(), set)
 		able := 0.0
 		if status.Err == nil {
 			able = 1
@@ -87,14 +91,6 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 		o.ObserveFloat64(healthy, able, set)
 		return nil
 	}, m.made...)
-}
-
-// late returns how long ago the next key should have been announced.
-func late(s fleetkey.Status) time.Duration {
-	if s.RotationDue.IsZero() {
-		return 0
-	}
-	return max(0, s.Time.Sub(s.RotationDue))
 }
 
 // A maker makes instruments and keeps the first error.
