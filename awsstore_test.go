@@ -105,21 +105,13 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func TestAWSStoreSize(t *testing.T) {
+func TestAWSStoreSaveRefuses(t *testing.T) {
 	fake := awsfake.New()
-	s := openAWS(t, fake, awsName)
 	for _, n := range []int{0, fleetkey.MaxBundleSize + 1} {
-		_, err := s.Save(t.Context(), make([]byte, n), "")
+		_, err := openAWS(t, fake, awsName).Save(t.Context(), make([]byte, n), "")
 		require.ErrorContains(t, err, "1 to 65536 bytes")
 	}
-	require.Zero(t, fake.Calls(""))
-	largest := bytes.Repeat([]byte("k"), fleetkey.MaxBundleSize)
-	requireHolds(t, s, largest, mustSave(t, s, largest, ""))
-}
-
-// A whole ARN names a secret that exists, so it is never created.
-func TestAWSStoreARNCannotCreate(t *testing.T) {
-	fake := awsfake.New()
+	// A whole ARN names a secret that exists, so it is never created.
 	_, err := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:gone-a1B2c3").Save(t.Context(), pemBundle("a"), "")
 	require.ErrorContains(t, err, "give the name")
 	require.NotErrorIs(t, err, fleetkey.ErrConflict)

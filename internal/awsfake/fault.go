@@ -1,6 +1,7 @@
 package awsfake
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -116,11 +117,7 @@ func writeReply(w http.ResponseWriter, reply any) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.Header().Set("X-Amzn-RequestId", "00000000-0000-4000-8000-000000000000")
 	if e, failed := reply.(*Error); failed {
-		status := e.Status
-		if status == 0 {
-			status = http.StatusBadRequest
-		}
-		w.WriteHeader(status)
+		w.WriteHeader(cmp.Or(e.Status, http.StatusBadRequest))
 	}
 	_, _ = w.Write(encode(reply))
 }
