@@ -33,9 +33,6 @@ const (
 	hintForeign = "the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?"
 )
 
-// errTimedOut says that AWS did not answer within our own time limit.
-var errTimedOut = fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded)
-
 func errorCode(err error) string {
 	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
@@ -153,7 +150,8 @@ func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duratio
 	case status >= 500:
 		return ErrUnavailable, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
 	case exceeded > 0:
-		return errTimedOut, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
+		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),
+			fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
 	case errors.Is(err, errBrokenOff):
 		return ErrUnavailable, "the answer broke off: try again"
 	case garbled:

@@ -78,8 +78,7 @@ var awsFaults = []struct {
 	{"A2 200 as HTML", page(200, "<html>"), 1, nil, "not one of Secrets Manager"},
 	{"A2 404 as HTML is not absence", page(404, "<html>"), 1, nil, "not one of Secrets Manager"},
 
-	{"A3 connection dropped at once", awsfake.Fault{Drop: true}, 3, fleetkey.ErrUnavailable, "cannot be reached"},
-	{"A3 connection dropped for the answer", awsfake.Fault{Lost: true}, 3, fleetkey.ErrUnavailable, "cannot be reached"},
+	{"A3 connection dropped", awsfake.Fault{Lost: true}, 3, fleetkey.ErrUnavailable, "cannot be reached"},
 	{"A3 cut off in mid-body", awsfake.Fault{Cut: true}, 1, fleetkey.ErrUnavailable, "the answer broke off"},
 	{"A3 no answer", awsfake.Fault{Hang: true}, 1, errTimedOut, "no answer within"},
 	{"A3 a byte a second", awsfake.Fault{Trickle: true}, 1, errTimedOut, "no answer within"},
@@ -211,8 +210,8 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 	}
 }
 
-// TestAWSStoreCreateConflict : a secret that exists is a conflict whatever the status of
-// the answer, and nothing else.
+// TestAWSStoreCreateConflict : a secret that exists is a conflict and nothing else,
+// regardless of the status of the answer.
 func TestAWSStoreCreateConflict(t *testing.T) {
 	for _, status := range []int{400, 429, 503} {
 		fake := awsfake.New()

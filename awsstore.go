@@ -63,13 +63,7 @@ type AWSOptions struct {
 	Timeout time.Duration
 }
 
-const (
-	stageCurrent = "AWSCURRENT"
-
-	// metadataTimeout bounds the question for the region, which a machine
-	// outside EC2 cannot answer and often drops.
-	metadataTimeout = 2 * time.Second
-)
+const stageCurrent = "AWSCURRENT"
 
 // NewAWSStore returns the store for a secret, given by name or by ARN. The
 // secret need not exist: the first Save creates it, if it was given by name.
@@ -127,7 +121,7 @@ func loadAWSConfig(ctx context.Context, region string) (aws.Config, error) {
 	if cfg.Region != "" {
 		return cfg, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, metadataTimeout)
+	ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no answer
 	defer cancel()
 	out, err := imds.NewFromConfig(cfg).GetRegion(ask, nil)
 	if err != nil {
@@ -148,9 +142,9 @@ func (s *AWSStore) String() string {
 func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 	bundle, v, err := s.get(ctx)
 	if err != nil {
-		return nil, "", fmt.Errorf("load %s: %w", s, err)
+		err = fmt.Errorf("load %s: %w", s, err)
 	}
-	return bundle, v, nil
+	return bundle, v, err
 }
 
 // Save creates the secret if prev is zero, and otherwise replaces its current
@@ -167,9 +161,9 @@ func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Versi
 	}
 	v, err := save(ctx, bundle, prev)
 	if err != nil {
-		return "", fmt.Errorf("save %s: %w", s, err)
+		err = fmt.Errorf("save %s: %w", s, err)
 	}
-	return v, nil
+	return v, err
 }
 
 // get names AWSCURRENT although it is the default: IAM policies can make it a

@@ -74,11 +74,9 @@ func TestAWSStoreRequests(t *testing.T) {
 	recorded := using(fake, func(o *secretsmanager.Options) {
 		o.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 			b, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
 			bodies = append(bodies, string(b))
 			r.Body = io.NopCloser(bytes.NewReader(b))
-			if err != nil {
-				return nil, err
-			}
 			return fake.HTTPClient().Transport.RoundTrip(r)
 		})}
 	})

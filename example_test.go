@@ -208,7 +208,7 @@ func ExampleSigner_JWKS() {
 	// true
 }
 
-// Code that parses with golang-jwt goes on doing so.
+// Code that parses with golang-jwt continues to do so.
 func ExampleSigner_Keyfunc() {
 	signer := newExampleSigner()
 	defer signer.Close()

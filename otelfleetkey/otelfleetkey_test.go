@@ -87,10 +87,8 @@ func TestRegister(t *testing.T) {
 
 	require.NoError(t, registration.Unregister())
 	require.Empty(t, collect(t, reader))
-}
 
-func TestWithoutAProvider(t *testing.T) {
-	registration, err := otelfleetkey.Register(nil, fleetkeytest.NewSigner(t, fleetkey.Config{}))
+	registration, err = otelfleetkey.Register(nil, s) // without a provider
 	require.NoError(t, err)
 	require.NoError(t, registration.Unregister())
 }

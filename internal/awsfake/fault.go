@@ -20,7 +20,6 @@ type Fault struct {
 	Status int    // the status of Body, which may be empty
 
 	Hang    bool // no answer at all, and nothing done
-	Drop    bool // the connection drops, and nothing done
 	Lost    bool // the work is done, but the connection drops before the answer
 	Cut     bool // the right answer, broken off in the middle
 	Trickle bool // the right answer, at a byte a second
@@ -67,8 +66,6 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 	switch {
 	case f.Hang:
 		wait(r, nil)
-	case f.Drop:
-		panic(http.ErrAbortHandler)
 	case f.Error != nil:
 		writeReply(w, f.Error)
 		return true

@@ -37,10 +37,10 @@ var shared = sync.OnceValues(start)
 func URL(t testing.TB) string {
 	t.Helper()
 	const enable = "make test installs it where Python 3 with venv is"
-	url, err := shared()
+	moto, err := shared()
 	switch {
 	case err == nil:
-		return url
+		return moto.url
 	case !errors.Is(err, os.ErrNotExist):
 		t.Fatal(err)
 	case os.Getenv("FLEETKEY_REQUIRE") == "1":
@@ -59,12 +59,15 @@ func Client(t testing.TB) *secretsmanager.Client {
 	})
 }
 
-// process is held because moto exits when its standard input closes: the garbage collector
-// must not do that, but the system does when this process dies, even by a kill.
-var process *exec.Cmd
+// A server is held with its command: moto exits when its standard input closes. The system
+// does that when this process dies, even by a kill; the garbage collector must not.
+type server struct {
+	url string
+	cmd *exec.Cmd
+}
 
-// start runs serve.py and returns its address.
-func start() (string, error) {
+// start runs serve.py.
+func start() (*server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	here = filepath.Dir(here)
 	python := filepath.Join(here, "..", "..", ".venv", "bin", "python")
@@ -72,26 +75,25 @@ func start() (string, error) {
 		python = filepath.Join(here, "..", "..", ".venv", "Scripts", "python.exe")
 	}
 	if _, err := os.Stat(python); err != nil {
-		return "", err
+		return nil, err
 	}
 	cmd := exec.Command(python, filepath.Join(here, "serve.py"))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	if _, err := cmd.StdinPipe(); err != nil {
-		return "", err
+		return nil, err
 	}
 	var log strings.Builder
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
-		return "", err
+		return nil, err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		_ = cmd.Wait() // the log has the cause
-		return "", fmt.Errorf("moto did not start: %s", log.String())
+		return nil, fmt.Errorf("moto did not start: %s", log.String())
 	}
-	process = cmd
-	return strings.TrimSpace(line), nil
+	return &server{strings.TrimSpace(line), cmd}, nil
 }
