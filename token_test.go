@@ -19,7 +19,7 @@ import (
 
 func TestTokenAccessors(t *testing.T) {
 	p := newParty(t, "ES256")
-	token, err := p.Verify(t.Context(), p.sign(p.header(), payload("aud", `["x","`+api+`"]`, "client_id", `"web"`, "scope", `"read write"`,
+	token, err := p.Verify(t.Context(), p.Forge(p.Header(), payload("aud", `["x","`+api+`"]`, "client_id", `"web"`, "scope", `"read write"`,
 		"jti", `"7"`, "exp", unix(time.Minute)+".5")))
 	require.NoError(t, err)
 	assert.Equal(t, "alice", token.Subject())
@@ -27,7 +27,7 @@ func TestTokenAccessors(t *testing.T) {
 	assert.Equal(t, "web", token.ClientID())
 	assert.Equal(t, "read write", token.Scope())
 	assert.Equal(t, "7", token.ID())
-	assert.Equal(t, p.kid, token.KeyID())
+	assert.Equal(t, p.KID, token.KeyID())
 	assert.True(t, noon.Equal(token.IssuedAt()))
 	assert.True(t, noon.Add(time.Minute+time.Second/2).Equal(token.ExpiresAt()))
 	assert.Equal(t, []string{"x", api}, token.Audience())
@@ -162,7 +162,7 @@ func TestTokenIsShared(t *testing.T) {
 
 func TestDecode(t *testing.T) {
 	p := newParty(t, "ES256")
-	token, err := p.Verify(t.Context(), p.sign(p.header(), payload("tenant", `"t1"`, "Tenant", `"other"`, "big", "9007199254740993")))
+	token, err := p.Verify(t.Context(), p.Forge(p.Header(), payload("tenant", `"t1"`, "Tenant", `"other"`, "big", "9007199254740993")))
 	require.NoError(t, err)
 	var claims struct {
 		Subject string `json:"sub"`
