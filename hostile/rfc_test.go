@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file holds the examples of the RFCs, as printed there but for line breaks.
@@ -97,22 +98,17 @@ func TestRFCExamples(t *testing.T) {
 			}
 			if e.reason == "no kid" {
 				require.ErrorContains(t, err, "kid is absent")
-				_, err = parsed.Verify(published(t, s)[0].Key)
+				var set jose.JSONWebKeySet
+				require.NoError(t, json.Unmarshal(served(s), &set))
+				_, err = parsed.Verify(set.Keys[0])
 				require.NoError(t, err)
 			}
 		})
 	}
 }
 
-// published returns what a client gets from the JWKS endpoint.
-func published(t *testing.T, s *fleetkey.Signer) []jose.JSONWebKey {
-	t.Helper()
-	var set jose.JSONWebKeySet
-	require.NoError(t, json.Unmarshal(servedKeys(s), &set))
-	return set.Keys
-}
-
-func servedKeys(s *fleetkey.Signer) []byte {
+// served is what a client gets from the JWKS endpoint.
+func served(s *fleetkey.Signer) []byte {
 	w := httptest.NewRecorder()
 	s.JWKS().ServeHTTP(w, httptest.NewRequest("GET", fleetkey.JWKSPath, nil))
 	return w.Body.Bytes()
@@ -146,10 +142,10 @@ func TestRFC7517Keys(t *testing.T) {
 	}
 	s, err := signerWith(t, keys...)
 	require.NoError(t, err)
-	var served struct{ Keys []map[string]any }
-	require.NoError(t, json.Unmarshal(servedKeys(s), &served))
-	require.Len(t, served.Keys, len(keys))
-	for _, k := range served.Keys {
+	var set struct{ Keys []map[string]any }
+	require.NoError(t, json.Unmarshal(served(s), &set))
+	require.Len(t, set.Keys, len(keys))
+	for _, k := range set.Keys {
 		require.Equal(t, "sig", k["use"])
 		require.NotContains(t, k, "d")
 		require.Subset(t, k, want[k["kid"].(string)])
@@ -170,7 +166,7 @@ func TestThumbprintExamples(t *testing.T) {
 		s, err := signerWith(t, parseJWK(t, text))
 		require.NoError(t, err)
 		require.Equal(t, want, s.PublicKeys()[0].KeyID)
-		require.Equal(t, want, published(t, s)[0].KeyID)
+		require.Equal(t, want, testkit.PublishedKeyIDs(t, s)[0])
 	}
 }
 
@@ -179,12 +175,13 @@ func TestThumbprintExamples(t *testing.T) {
 func TestRFC8037PrivateKey(t *testing.T) {
 	seed, err := base64.RawURLEncoding.DecodeString(rfc8037Private)
 	require.NoError(t, err)
-	s := signerOf(t, ed25519.NewKeyFromSeed(seed))
+	s, err := newSigner(t, testkit.Bundle(t, ed25519.NewKeyFromSeed(seed), begin, end))
+	require.NoError(t, err)
 	jws := examples[len(examples)-1].jws
 	i := strings.LastIndex(jws, ".")
 	signature, err := s.SigningKey().Signer.Sign(nil, []byte(jws[:i]), crypto.Hash(0))
 	require.NoError(t, err)
-	require.Equal(t, jws[i+1:], b64(string(signature)))
+	require.Equal(t, jws[i+1:], testkit.B64(string(signature)))
 
 	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "x"})
 	require.NoError(t, err)
