@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -36,38 +35,6 @@ func body(t *testing.T, r *http.Response) []byte {
 	text, err := io.ReadAll(r.Body)
 	require.NoError(t, err)
 	return text
-}
-
-// TestJWKSIsReadByGoJOSE: another library verifies our tokens by what is served.
-func TestJWKSIsReadByGoJOSE(t *testing.T) {
-	store := fleetkeytest.NewStore()
-	var bundle []byte
-	var parties []*party
-	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
-		p := newParty(t, alg)
-		content, _ := p.store.Content()
-		bundle, parties = append(bundle, content...), append(parties, p)
-	}
-	store.Set(bundle)
-	answer := ask(openParty(t, store, testConfig()).JWKS(), "GET")
-	var set jose.JSONWebKeySet
-	require.NoError(t, json.Unmarshal(body(t, answer), &set))
-	require.Len(t, set.Keys, 5)
-	for _, p := range parties {
-		found := set.Key(p.KID)
-		require.Len(t, found, 1)
-		k := found[0]
-		assert.True(t, k.Valid() && k.IsPublic())
-		assert.Equal(t, []string{p.Alg, "sig"}, []string{k.Algorithm, k.Use})
-		assert.Equal(t, p.SigningKey().Certificate.Raw, k.Certificates[0].Raw)
-		assert.Len(t, k.CertificateThumbprintSHA256, 32)
-
-		signed, err := jose.ParseSignedCompact(p.good(), []jose.SignatureAlgorithm{jose.SignatureAlgorithm(p.Alg)})
-		require.NoError(t, err)
-		claims, err := signed.Verify(k)
-		require.NoError(t, err, p.Alg)
-		assert.JSONEq(t, payload(), string(claims))
-	}
 }
 
 func TestJWKSAnswers(t *testing.T) {

@@ -55,7 +55,7 @@ func trustedAtNoon(keys []*keyset.Key) (kids []string) {
 // now. Each byte is a key: its kind, its private half and its dates.
 func FuzzJWKS(f *testing.F) {
 	var pool []*keyset.Key
-	for _, alg := range []string{"ES256", "EdDSA", "ES384", "ES256", "EdDSA", "ES256", "EdDSA", "ES384"} {
+	for _, alg := range []string{"ES256", "EdDSA", "ES384", "RS256", "PS256", "ES256", "EdDSA", "ES384"} {
 		pool = append(pool, keysettest.Key(f, alg, noon))
 	}
 	for _, seed := range []string{"", "\x00", "\x12\x55\xff\x80", "\x01\x02\x03\x04\x05\x06\x07\x08", "\x90\x91\x92\x93"} {
