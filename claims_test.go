@@ -16,6 +16,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -251,7 +252,7 @@ func FuzzIssue(f *testing.F) {
 		}
 		verified, err := p.Verify(t.Context(), token)
 		require.NoError(t, err)
-		_, err = testkit.Strict("ES256", noon).Parse(token, p.Keyfunc)
+		_, err = jwstest.Strict("ES256", noon).Parse(token, p.Keyfunc)
 		require.NoError(t, err)
 		want := map[string]any{"iss": testkit.Issuer, "sub": subject, "aud": []any{api, otherAPI}, "exp": float64(noon.Add(time.Hour).Unix()), "iat": float64(noon.Unix()), "jti": id, "client_id": client, "scope": scope, name: value}
 		if subject == "" {

@@ -16,27 +16,28 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
 const (
-	api, otherAPI = testkit.API, testkit.OtherAPI
+	api, otherAPI = jwstest.API, jwstest.OtherAPI
 	skew          = time.Minute
 	longest       = time.Hour
 )
 
 // noon is the time on every clock of these tests.
-var noon = testkit.Noon
+var noon = jwstest.Noon
 
-var payload, unix = testkit.Payload, testkit.Unix
+var payload, unix = jwstest.Payload, jwstest.Unix
 
 // A party is a signer together with its private key, so that a test can sign
 // what the signer never would.
 type party struct {
 	*fleetkey.Signer
-	testkit.Forger
+	jwstest.Forger
 	store *fleetkeytest.Store
 }
 
@@ -71,7 +72,7 @@ func openPartyBy(t testing.TB, now func() time.Time, store *fleetkeytest.Store, 
 	keys, err := testkit.Keys(bundle)
 	require.NoError(t, err)
 	k := s.SigningKey()
-	return &party{s, testkit.Forger{Private: keys[0].Private, Alg: k.Algorithm, KID: k.KeyID}, store}
+	return &party{s, jwstest.Forger{Private: keys[0].Private, Alg: k.Algorithm, KID: k.KeyID}, store}
 }
 
 // certificateOf is a certificate of another system, without its private key.

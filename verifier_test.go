@@ -10,6 +10,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/assert"
@@ -91,7 +92,7 @@ func TestVerifyTrustsByTheSchedule(t *testing.T) {
 		claims := payload("iat", unix(tc.after), "exp", unix(tc.after+time.Minute))
 		for _, k := range []*party{a, b} {
 			token, err := p.Verify(t.Context(), k.Forge(k.Header(), claims))
-			parsed, keyfuncErr := testkit.Strict("ES256", now).Parse(k.Forge(k.Header(), claims), p.Keyfunc)
+			parsed, keyfuncErr := jwstest.Strict("ES256", now).Parse(k.Forge(k.Header(), claims), p.Keyfunc)
 			if k == a && len(tc.trusted) == 1 {
 				require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 				require.Nil(t, token)
@@ -116,7 +117,7 @@ func TestEveryAlgorithm(t *testing.T) {
 		assert.Equal(t, p.Private.Public(), k.Signer.Public())
 		assert.Equal(t, []fleetkey.PublicKey{{KeyID: p.KID, Algorithm: alg, Key: p.Private.Public(), Certificate: k.Certificate}}, p.PublicKeys())
 
-		parsed, err := testkit.Strict(alg, noon).Parse(issued, p.Keyfunc)
+		parsed, err := jwstest.Strict(alg, noon).Parse(issued, p.Keyfunc)
 		require.NoError(t, err, alg)
 		assert.Equal(t, map[string]any{"alg": alg, "kid": p.KID, "typ": "at+jwt"}, parsed.Header)
 	}
@@ -127,7 +128,7 @@ func TestKeyfunc(t *testing.T) {
 	_, err := jwt.Parse(newParty(t, "ES256").good(), p.Keyfunc)
 	require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 	require.ErrorIs(t, err, jwt.ErrTokenUnverifiable)
-	confused := testkit.SignWith(jwt.SigningMethodHS256, []byte("x"), p.Header("alg", `"HS256"`), payload())
+	confused := jwstest.SignWith(jwt.SigningMethodHS256, []byte("x"), p.Header("alg", `"HS256"`), payload())
 	_, err = jwt.Parse(confused, p.Keyfunc)
 	require.ErrorIs(t, err, fleetkey.ErrWrongAlgorithm)
 	_, err = jwt.Parse(p.Forge(p.Header("kid", "1"), payload()), p.Keyfunc)

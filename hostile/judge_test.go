@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/internal/trust"
-	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file brings a vector before the code that reads tokens and trusts keys. It goes
@@ -71,7 +71,7 @@ func trusting(t *testing.T, keys ...jwk) (*trust.View, error) {
 			trusted = append(trusted, trust.PublicKey{ID: kid, Alg: alg, Key: key.Public().Key, Former: true})
 		}
 	}
-	return trust.FromKeys(trusted, "", trust.Moment{Wall: testkit.Noon})
+	return trust.FromKeys(trusted, "", trust.Moment{Wall: jwstest.Noon})
 }
 
 // verify returns nil if the signature is good.
@@ -80,7 +80,7 @@ func verify(v *trust.View, token string) error {
 	if err != nil {
 		return err
 	}
-	k, err := v.KeyFor(parts.Header, testkit.Noon)
+	k, err := v.KeyFor(parts.Header, jwstest.Noon)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
-	"github.com/fleetkey/fleetkey/tests/testkit"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 func TestGoodTokens(t *testing.T) {
@@ -23,7 +23,7 @@ func TestGoodTokens(t *testing.T) {
 		s.FillBytes(signature[32:])
 		return withSignature(token, signature)
 	}
-	named := &party{Forger: testkit.Forger{Private: p.Private, Alg: p.Alg, KID: strings.Repeat("k", jws.MaxKeyID)}}
+	named := &party{Forger: jwstest.Forger{Private: p.Private, Alg: p.Alg, KID: strings.Repeat("k", jws.MaxKeyID)}}
 	named.trusts(t, false)
 	for name, token := range map[string]string{
 		"plain":                      p.good(),

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
-	"github.com/fleetkey/fleetkey/tests/testkit"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 // TestSign has golang-jwt, which implements RFC 7518 on its own, verify what is signed.
@@ -46,7 +46,7 @@ func TestSign(t *testing.T) {
 		}
 		require.Len(t, large, jws.MaxTokenSize)
 		for _, token := range []string{small, large} {
-			_, err := testkit.Strict(name, noon).Parse(token, p.keyfunc)
+			_, err := jwstest.Strict(name, noon).Parse(token, p.keyfunc)
 			require.NoError(t, err, name)
 			_, err = p.verify(token)
 			require.NoError(t, err, name)

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
-	"github.com/fleetkey/fleetkey/tests/testkit"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 // FuzzVerify: golang-jwt with all its options on accepts every token that is accepted
@@ -41,7 +41,7 @@ func FuzzVerify(f *testing.F) {
 				continue
 			}
 			theirs := jwt.MapClaims{}
-			_, err = testkit.Strict("ES256", noon).ParseWithClaims(token, theirs, p.keyfunc)
+			_, err = jwstest.Strict("ES256", noon).ParseWithClaims(token, theirs, p.keyfunc)
 			require.NoError(t, err, "golang-jwt refuses %q", token)
 			requireSameClaims(t, theirs, ours)
 			requireThreeNames(t, p, segmentText(token, 0))

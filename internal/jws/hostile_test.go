@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
-	"github.com/fleetkey/fleetkey/tests/testkit"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 // A hostile token must be refused for one reason. It is well signed by the key that
@@ -60,7 +60,7 @@ func TestHostileTokens(t *testing.T) {
 		for _, row := range rows {
 			t.Run(p.Alg+" "+row.name, func(t *testing.T) { checkRefused(t, p, row) })
 			refused++
-			if _, err := testkit.Strict(p.Alg, noon).Parse(row.token, p.keyfunc); err == nil {
+			if _, err := jwstest.Strict(p.Alg, noon).Parse(row.token, p.keyfunc); err == nil {
 				wavedThrough++
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
-	"github.com/fleetkey/fleetkey/tests/testkit"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 func badCharacters(p *party) []hostile {
@@ -31,7 +31,7 @@ func badCharacters(p *party) []hostile {
 	}
 	h, b := b64(header), b64(body)
 	resign := func(signed string) string {
-		return testkit.SignSegments(jwt.GetSigningMethod(p.Alg), p.Private, signed)
+		return jwstest.SignSegments(jwt.GetSigningMethod(p.Alg), p.Private, signed)
 	}
 	rows := []hostile{
 		{"header not canonical", resign(loose(h) + "." + b), jws.ErrMalformed},

@@ -11,20 +11,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/trust"
-	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 const (
-	issuer, api, otherAPI = testkit.Issuer, testkit.API, testkit.OtherAPI
+	issuer, api, otherAPI = jwstest.Issuer, jwstest.API, jwstest.OtherAPI
 	skew                  = time.Minute
 	longest               = time.Hour
 )
 
 // noon is when all tokens of these tests are verified.
-var noon = testkit.Noon
+var noon = jwstest.Noon
 
-var payload, unix, changed, signWith, b64 = testkit.Payload, testkit.Unix, testkit.Changed, testkit.SignWith, testkit.B64
+var payload, unix, changed, signWith, b64 = jwstest.Payload, jwstest.Unix, jwstest.Changed, jwstest.SignWith, jwstest.B64
 
 var rules = jws.Rules{Issuer: issuer, FormerIssuers: []string{"https://old.example"},
 	Audience: []string{api, otherAPI}, MaxTokenTTL: longest, ClockSkew: skew}
@@ -33,7 +34,7 @@ var allAlgorithms = []string{"ES256", "RS256", "PS256", "ES384", "EdDSA"}
 
 // A party has a private key, and trusts the public half of it.
 type party struct {
-	testkit.Forger
+	jwstest.Forger
 	view *trust.View
 }
 
@@ -43,9 +44,9 @@ func newParty(t testing.TB, alg string) *party {
 	t.Helper()
 	bundle, err := os.ReadFile("../../fleetkeytest/testdata/" + alg + ".pem")
 	require.NoError(t, err)
-	keys, err := testkit.Keys(bundle)
+	set, err := keyset.Parse(bundle)
 	require.NoError(t, err)
-	p := &party{Forger: testkit.Forger{Private: keys[0].Private, Alg: alg, KID: keys[0].ID}}
+	p := &party{Forger: jwstest.Forger{Private: set.Keys[0].Private, Alg: alg, KID: set.Keys[0].ID}}
 	p.trusts(t, false)
 	return p
 }

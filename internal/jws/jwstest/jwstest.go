@@ -1,4 +1,6 @@
-package testkit
+// Package jwstest makes tokens that no Signer would issue, for the tests of the root and of
+// internal/jws. They are for Issuer and API, and for verifiers that always see Noon.
+package jwstest
 
 import (
 	"crypto"
@@ -11,9 +13,9 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// What follows makes tokens that no Signer would issue. They are for Issuer and API, and
-// for verifiers that always see Noon.
+// Who issues the tokens, and for whom.
 const (
+	Issuer   = "https://issuer.example"
 	API      = "https://api.example"
 	OtherAPI = "urn:other-api"
 )
