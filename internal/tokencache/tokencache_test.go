@@ -182,7 +182,9 @@ func TestWhoGoes(t *testing.T) {
 		"the one seen least of those in use":         {[]old{{0, 1, false}, inUse, inUse, inUse, inUse, inUse, inUse}, 0, 6, true},
 		"a large one, for a small one":               {[]old{{maxSize - 500, 0, false}}, 500, 0, true},
 		"one in use, for a large one":                {[]old{{maxSize / 2, 1, false}, {maxSize / 4, 2, false}}, maxSize / 2, 1, true},
-		"all that nobody uses, for the largest":      {[]old{{0, 0, false}, {0, 0, false}, {0, 0, false}, {0, 0, false}}, maxSize - 110, 0, true},
+		"one that nobody uses and one in use, for a large one": {
+			[]old{{maxSize / 4, 0, false}, {maxSize / 4, 1, false}, {maxSize / 4, 3, false}}, maxSize * 7 / 10, 1, true},
+		"all that nobody uses, for the largest": {[]old{{0, 0, false}, {0, 0, false}, {0, 0, false}, {0, 0, false}}, maxSize - len("new") - overhead, 0, true},
 		"the expired and the unused, for a large one": {
 			[]old{{maxSize / 2, 3, true}, {maxSize / 4, 0, false}, {maxSize/2 - 400, 1, false}}, maxSize / 2, 1, true},
 		"nobody, where two in use would have to": {[]old{inUse, inUse, inUse, inUse, inUse, inUse, inUse}, maxSize / 2, 7, false},
