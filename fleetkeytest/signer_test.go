@@ -19,7 +19,7 @@ import (
 var algorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 
 // A token of one signer verifies on another, in real time and in a bubble,
-// whose clock starts at the year 2000. Each algorithm has a key of its own.
+// whose clock starts at the year 2000. Each algorithm has another key.
 func TestNewSigner(t *testing.T) {
 	kids := map[string]string{}
 	for _, alg := range algorithms {
