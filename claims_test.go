@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"encoding/json"
+	"maps"
 	"math"
 	"strings"
 	"testing"
@@ -15,18 +16,11 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // This file tests what Issue and Sign put into a token, and what they refuse.
-
-// inside decodes a segment of a token, 0 for the header and 1 for the payload.
-func inside(t *testing.T, token string, n int) map[string]any {
-	t.Helper()
-	var members map[string]any
-	require.NoError(t, json.Unmarshal(segment(t, token, n), &members))
-	return members
-}
 
 func TestIssueFillsIn(t *testing.T) {
 	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.TokenTTL = 5 * time.Minute })
@@ -50,9 +44,12 @@ func TestIssueFillsIn(t *testing.T) {
 			map[string]any{"iss": testkit.Issuer, "sub": "a", "aud": api, "iat": at(0), "exp": at(time.Second)}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			given := tc.claims
+			given.Extra = maps.Clone(given.Extra)
 			token, err := p.Issue(t.Context(), tc.claims)
 			require.NoError(t, err)
-			assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.kid, "typ": "at+jwt"}, inside(t, token, 0))
+			require.Equal(t, given, tc.claims, "the caller's claims stay as they were")
+			assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.KID, "typ": "at+jwt"}, inside(t, token, 0))
 			got := inside(t, token, 1)
 			assert.Len(t, got["jti"], 26, "130 random bits in base 32")
 			delete(got, "jti")
@@ -60,23 +57,11 @@ func TestIssueFillsIn(t *testing.T) {
 		})
 	}
 
-	one, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
-	require.NoError(t, err)
-	two, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
-	require.NoError(t, err)
-	assert.NotEqual(t, inside(t, one, 1)["jti"], inside(t, two, 1)["jti"])
+	one, two := inside(t, testkit.Issue(t, p.Signer), 1), inside(t, testkit.Issue(t, p.Signer), 1)
+	assert.NotEqual(t, one["jti"], two["jti"])
 	named, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ID: "mine"})
 	require.NoError(t, err)
 	assert.Equal(t, "mine", inside(t, named, 1)["jti"])
-}
-
-func TestIssueLeavesTheCallersClaimsAlone(t *testing.T) {
-	p := newParty(t, "ES256")
-	extra := map[string]any{"x": "y"}
-	claims := fleetkey.Claims{Subject: "a", Extra: extra}
-	_, err := p.Issue(t.Context(), claims)
-	require.NoError(t, err)
-	assert.Equal(t, fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": "y"}}, claims)
 }
 
 func TestIssueRefuses(t *testing.T) {
@@ -89,7 +74,6 @@ func TestIssueRefuses(t *testing.T) {
 		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: testkit.Issuer + "/"}, `issuer "https://issuer.example/" is not Config.Issuer`},
 		"empty audience":          {fleetkey.Claims{Subject: "a", Audience: []string{api, ""}}, "the audience holds an empty name"},
 		"ends as it begins":       {fleetkey.Claims{Subject: "a", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
-		"ends before it begins":   {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(-time.Hour)}, "ExpiresAt is not after IssuedAt"},
 		"under a second":          {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(999 * time.Millisecond)}, "ExpiresAt is not after IssuedAt"},
 		"too long":                {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(longest + time.Second)}, "the lifetime is over Config.MaxTokenTTL 1h0m0s"},
 		"too long by its begin":   {fleetkey.Claims{Subject: "a", IssuedAt: noon.Add(-time.Minute), ExpiresAt: noon.Add(longest)}, "the lifetime is over"},
@@ -99,18 +83,8 @@ func TestIssueRefuses(t *testing.T) {
 		"ends in no time at all":  {fleetkey.Claims{Subject: "a", ExpiresAt: time.Unix(math.MaxInt64, 0)}, "outside of the years"},
 		"nbf before 1970":         {fleetkey.Claims{Subject: "a", NotBefore: time.Unix(-1, 0)}, "outside of the years"},
 		"bad UTF-8 in sub":        {fleetkey.Claims{Subject: "a\xff"}, "invalid UTF-8"},
-		"a surrogate in sub":      {fleetkey.Claims{Subject: "\xed\xa0\x80"}, "invalid UTF-8"},
-		"bad UTF-8 in aud":        {fleetkey.Claims{Subject: "a", Audience: []string{"\xff"}}, "invalid UTF-8"},
-		"bad UTF-8 in two auds":   {fleetkey.Claims{Subject: "a", Audience: []string{"a", "\xff"}}, "invalid UTF-8"},
-		"bad UTF-8 in client_id":  {fleetkey.Claims{Subject: "a", ClientID: "\xff"}, "invalid UTF-8"},
-		"bad UTF-8 in scope":      {fleetkey.Claims{Subject: "a", Scope: "\xff"}, "invalid UTF-8"},
-		"bad UTF-8 in jti":        {fleetkey.Claims{Subject: "a", ID: "\xff"}, "invalid UTF-8"},
-		"bad UTF-8 in a name":     {fleetkey.Claims{Subject: "a", Extra: map[string]any{"\xff": 1}}, "invalid UTF-8"},
-		"bad UTF-8 in a value":    {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": []string{"\xff"}}}, `claim "x"`},
-		"infinity":                {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": math.Inf(1)}}, `claim "x"`},
-		"a channel":               {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": make(chan int)}}, `claim "x"`},
+		"valid never":             {fleetkey.Claims{Subject: "a", NotBefore: noon.Add(longest)}, "ExpiresAt is not after IssuedAt and NotBefore"},
 		"raw text, no JSON":       {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": json.RawMessage(`1,"sub":"root"`)}}, `claim "x"`},
-		"raw text, a name twice":  {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": jsontext.Value(`{"a":1,"a":2}`)}}, `claim "x"`},
 		"longer than Verify's 16": {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": strings.Repeat("x", fleetkey.MaxTokenSize)}}, "at most 16384 are allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,15 +99,13 @@ func TestIssueRefuses(t *testing.T) {
 
 func TestExtraCannotOverrideClaims(t *testing.T) {
 	p := newParty(t, "ES256")
-	for _, name := range []string{"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope"} {
-		for _, spelling := range []string{name, strings.ToUpper(name), strings.ToUpper(name[:1]) + name[1:], strings.ReplaceAll(name, "s", "\u017f")} {
-			_, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Extra: map[string]any{spelling: "x"}})
-			require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, spelling)
-			require.ErrorContains(t, err, "Extra holds the registered claim")
-		}
-	}
-	for _, name := range []string{"iss ", "issuer", "client-id", "clientid", "azp", "nonce", "\u0131at"} {
+	for name, registered := range map[string]bool{"iss": true, "EXP": true, "\u017fub": true, "Client_id": true, "issuer": false, "azp": false} {
 		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Extra: map[string]any{name: "x"}})
+		if registered {
+			require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, name)
+			require.ErrorContains(t, err, "Extra holds the registered claim")
+			continue
+		}
 		require.NoError(t, err, name)
 		_, err = p.Verify(t.Context(), token)
 		require.NoError(t, err, name)
@@ -162,30 +134,6 @@ func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
 	}
 }
 
-// strange strings are legal in JSON, and other encoders change or spoil some.
-var strange = []string{"<script>&amp;</script>", "\u2028\u2029", "\"\\\"", "\\u0041", "\x00\x01\x1f\x7f", "\t\r\n", "🔑👩‍👩‍👧", "é vs e\u0301", "\ufffd", "\ufeff", "\U0010ffff", "'", "%00", strings.Repeat("ü", 500)}
-
-func TestStrangeStringsRoundTrip(t *testing.T) {
-	p := newParty(t, "ES256")
-	for _, text := range strange {
-		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: text, ClientID: text, Scope: text, ID: text,
-			Audience: []string{text, api}, Extra: map[string]any{"x" + text: text}})
-		require.NoError(t, err, "%q", text)
-		got, err := p.Verify(t.Context(), token)
-		require.NoError(t, err, "%q", text)
-		assert.Equal(t, []string{text, text, text, text}, []string{got.Subject(), got.ClientID(), got.Scope(), got.ID()})
-		assert.Equal(t, []string{text, api}, got.Audience())
-		var all map[string]any
-		require.NoError(t, got.Decode(&all))
-		assert.Equal(t, text, all["x"+text])
-		assert.Equal(t, all, inside(t, token, 1), "encoding/json reads the same")
-
-		signed, err := p.Sign(t.Context(), "JWT", map[string]any{"sub": text, text: []string{text}})
-		require.NoError(t, err)
-		assert.Equal(t, map[string]any{"sub": text, text: []any{text}}, inside(t, signed, 1))
-	}
-}
-
 func TestSign(t *testing.T) {
 	p := newParty(t, "ES256")
 	type idToken struct {
@@ -198,7 +146,7 @@ func TestSign(t *testing.T) {
 	claims := idToken{testkit.Issuer, "alice", noon.Add(longest).Unix(), "n", []string{"pwd", "otp"}}
 	token, err := p.Sign(t.Context(), "JWT", claims)
 	require.NoError(t, err)
-	assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.kid, "typ": "JWT"}, inside(t, token, 0))
+	assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.KID, "typ": "JWT"}, inside(t, token, 0))
 	parsed, err := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(testkit.Issuer),
 		jwt.WithTimeFunc(func() time.Time { return noon })).Parse(token, p.Keyfunc)
 	require.NoError(t, err)
@@ -208,16 +156,11 @@ func TestSign(t *testing.T) {
 	require.ErrorIs(t, err, fleetkey.ErrWrongType, "an ID token opens no API")
 	require.Nil(t, got)
 
-	for _, typ := range []string{"logout+jwt", "application/logout+jwt", "a", strings.Repeat("x", 127)} {
-		token, err := p.Sign(t.Context(), typ, map[string]any{})
-		require.NoError(t, err)
-		assert.Equal(t, typ, inside(t, token, 0)["typ"])
-	}
-	for _, typ := range []string{"", " ", "a b", `JWT","alg":"none`, "JWT\n", "é", "JWT;v=1", "\x00", "\\", strings.Repeat("x", 128)} {
-		token, err := p.Sign(t.Context(), typ, claims)
-		require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, "%q", typ)
-		require.Empty(t, token)
-	}
+	logout, err := p.Sign(t.Context(), "application/logout+jwt", map[string]any{})
+	require.NoError(t, err)
+	assert.Equal(t, "application/logout+jwt", inside(t, logout, 0)["typ"])
+	_, err = p.Sign(t.Context(), `JWT","alg":"none`, claims)
+	require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
 }
 
 func TestSignRefuses(t *testing.T) {
@@ -249,21 +192,22 @@ func TestNoKeyToSign(t *testing.T) {
 	k := newParty(t, "ES256")
 	end := noon.Add(24 * time.Hour)
 	last := end.Add(-longest - 2*skew)
+	pair, certificate := testkit.Bundle(t, k.Private, noon, end), certificateOf(t, k.Private.Public(), noon, end)
 	for name, tc := range map[string]struct {
-		bundle string
+		bundle []byte
 		now    time.Time
 		want   error
 		text   string
 	}{
-		"the last moment": {bundleOf(t, k.private.Public(), k.private, noon, end), last, nil, ""},
-		"too late":        {bundleOf(t, k.private.Public(), k.private, noon, end), last.Add(time.Second), fleetkey.ErrKeyExpired, k.kid},
-		"ended":           {bundleOf(t, k.private.Public(), k.private, noon, end), end, fleetkey.ErrKeyExpired, "ended at 2026-05-02T12:00:00Z"},
-		"not begun":       {bundleOf(t, k.private.Public(), k.private, noon, end), noon.Add(-time.Second), fleetkey.ErrNoSigningKey, "begins to sign at 2026-05-01T12:00:00Z; is the clock right?"},
-		"verify-only":     {bundleOf(t, k.private.Public(), nil, noon, end), noon, fleetkey.ErrNoSigningKey, "the bundle holds no private key"},
+		"the last moment": {pair, last, nil, ""},
+		"too late":        {pair, last.Add(time.Second), fleetkey.ErrKeyExpired, k.KID},
+		"ended":           {pair, end, fleetkey.ErrKeyExpired, "ended at 2026-05-02T12:00:00Z"},
+		"not begun":       {pair, noon.Add(-time.Second), fleetkey.ErrNoSigningKey, "begins to sign at 2026-05-01T12:00:00Z; is the clock right?"},
+		"verify-only":     {certificate, noon, fleetkey.ErrNoSigningKey, "the bundle holds no private key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := fleetkeytest.NewStore()
-			store.Set([]byte(tc.bundle))
+			store.Set(tc.bundle)
 			s, err := fleetkey.NewSigner(testkit.At(tc.now), store, testConfig())
 			require.NoError(t, err)
 			defer s.Close()
@@ -273,7 +217,7 @@ func TestNoKeyToSign(t *testing.T) {
 			if tc.want == nil {
 				require.NoError(t, err)
 				require.NoError(t, signErr)
-				require.Equal(t, k.kid, s.SigningKey().KeyID)
+				require.Equal(t, k.KID, s.SigningKey().KeyID)
 				return
 			}
 			require.Empty(t, token)
@@ -286,8 +230,8 @@ func TestNoKeyToSign(t *testing.T) {
 	}
 }
 
-// FuzzIssue: what Issue signs, Verify and golang-jwt accept, and both read what
-// was asked for, and no claim more.
+// FuzzIssue: what Issue signs, Verify and golang-jwt accept. It says what was asked for,
+// and no claim more.
 func FuzzIssue(f *testing.F) {
 	p := fixedParty(f)
 	for _, hostile := range []string{"", "alice", `"`, `\`, "\x00", "\n", "</script>", "\u2028", "\xff", "é", "\ud7ff😀", `","admin":true,"x":"`, strings.Repeat("x", 13000)} {
@@ -308,11 +252,9 @@ func FuzzIssue(f *testing.F) {
 		}
 		verified, err := p.Verify(t.Context(), token)
 		require.NoError(t, err)
-		claims := jwt.MapClaims{}
-		_, err = parser("ES256", noon).ParseWithClaims(token, claims, p.Keyfunc)
+		_, err = jwstest.Strict("ES256", noon).Parse(token, p.Keyfunc)
 		require.NoError(t, err)
-		requireSameClaims(t, claims, verified)
-		want := jwt.MapClaims{"iss": testkit.Issuer, "sub": subject, "aud": []any{api, otherAPI}, "exp": float64(noon.Add(time.Hour).Unix()), "iat": float64(noon.Unix()), "jti": id, "client_id": client, "scope": scope, name: value}
+		want := map[string]any{"iss": testkit.Issuer, "sub": subject, "aud": []any{api, otherAPI}, "exp": float64(noon.Add(time.Hour).Unix()), "iat": float64(noon.Unix()), "jti": id, "client_id": client, "scope": scope, name: value}
 		if subject == "" {
 			want["sub"] = client
 		}
@@ -325,6 +267,7 @@ func FuzzIssue(f *testing.F) {
 				delete(want, name)
 			}
 		}
-		require.Equal(t, want, claims)
+		require.Equal(t, want, inside(t, token, 1))
+		require.Equal(t, []any{want["sub"], client, scope, want["jti"]}, []any{verified.Subject(), verified.ClientID(), verified.Scope(), verified.ID()})
 	})
 }
