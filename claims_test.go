@@ -29,8 +29,8 @@ func TestIssueFillsIn(t *testing.T) {
 		claims fleetkey.Claims
 		want   map[string]any // beside jti
 	}{
-		"a subject alone": {fleetkey.Claims{Subject: "alice"},
-			map[string]any{"iss": testkit.Issuer, "sub": "alice", "aud": []any{api, otherAPI}, "iat": at(0), "exp": at(5 * time.Minute)}},
+		"a subject alone": {fleetkey.Claims{Subject: "alice", ClientID: "web"},
+			map[string]any{"iss": testkit.Issuer, "sub": "alice", "client_id": "web", "aud": []any{api, otherAPI}, "iat": at(0), "exp": at(5 * time.Minute)}},
 		"a client's own token": {fleetkey.Claims{ClientID: "batch", Audience: []string{api}},
 			map[string]any{"iss": testkit.Issuer, "sub": "batch", "client_id": "batch", "aud": api, "iat": at(0), "exp": at(5 * time.Minute)}},
 		"everything": {
@@ -40,8 +40,8 @@ func TestIssueFillsIn(t *testing.T) {
 			map[string]any{"iss": testkit.Issuer, "sub": "alice", "client_id": "web", "aud": []any{"a", "b"}, "scope": "read write",
 				"iat": at(-time.Second), "nbf": at(time.Second), "exp": at(time.Minute),
 				"tenant": "t1", "roles": []any{"x"}, "n": 1.5, "null": nil, "": true, "issuer": "is another name"}},
-		"fractions are cut off": {fleetkey.Claims{Subject: "a", Audience: []string{api}, IssuedAt: noon.Add(999 * time.Millisecond), ExpiresAt: noon.Add(1999 * time.Millisecond)},
-			map[string]any{"iss": testkit.Issuer, "sub": "a", "aud": api, "iat": at(0), "exp": at(time.Second)}},
+		"fractions are cut off": {fleetkey.Claims{Subject: "a", ClientID: "web", Audience: []string{api}, IssuedAt: noon.Add(999 * time.Millisecond), ExpiresAt: noon.Add(1999 * time.Millisecond)},
+			map[string]any{"iss": testkit.Issuer, "sub": "a", "client_id": "web", "aud": api, "iat": at(0), "exp": at(time.Second)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			given := tc.claims
@@ -59,7 +59,7 @@ func TestIssueFillsIn(t *testing.T) {
 
 	one, two := inside(t, testkit.Issue(t, p.Signer), 1), inside(t, testkit.Issue(t, p.Signer), 1)
 	assert.NotEqual(t, one["jti"], two["jti"])
-	named, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ID: "mine"})
+	named, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web", ID: "mine"})
 	require.NoError(t, err)
 	assert.Equal(t, "mine", inside(t, named, 1)["jti"])
 }
@@ -70,22 +70,22 @@ func TestIssueRefuses(t *testing.T) {
 		claims fleetkey.Claims
 		want   string
 	}{
-		"no subject":              {fleetkey.Claims{}, "neither Subject nor ClientID"},
-		"another issuer":          {fleetkey.Claims{Subject: "a", Issuer: testkit.Issuer + "/"}, `issuer "https://issuer.example/" is not Config.Issuer`},
-		"empty audience":          {fleetkey.Claims{Subject: "a", Audience: []string{api, ""}}, "the audience holds an empty name"},
-		"ends as it begins":       {fleetkey.Claims{Subject: "a", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
-		"under a second":          {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(999 * time.Millisecond)}, "ExpiresAt is not after IssuedAt"},
-		"too long":                {fleetkey.Claims{Subject: "a", ExpiresAt: noon.Add(longest + time.Second)}, "the lifetime is over Config.MaxTokenTTL 1h0m0s"},
-		"too long by its begin":   {fleetkey.Claims{Subject: "a", IssuedAt: noon.Add(-time.Minute), ExpiresAt: noon.Add(longest)}, "the lifetime is over"},
-		"too far ahead":           {fleetkey.Claims{Subject: "a", IssuedAt: noon.Add(time.Minute), ExpiresAt: noon.Add(longest + time.Minute)}, "the lifetime is over"},
-		"issued before 1970":      {fleetkey.Claims{Subject: "a", IssuedAt: time.Unix(-1, 0)}, "outside of the years 1970 to 9999"},
-		"ends after 9999":         {fleetkey.Claims{Subject: "a", ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, "outside of the years"},
-		"ends in no time at all":  {fleetkey.Claims{Subject: "a", ExpiresAt: time.Unix(math.MaxInt64, 0)}, "outside of the years"},
-		"nbf before 1970":         {fleetkey.Claims{Subject: "a", NotBefore: time.Unix(-1, 0)}, "outside of the years"},
-		"bad UTF-8 in sub":        {fleetkey.Claims{Subject: "a\xff"}, "invalid UTF-8"},
-		"valid never":             {fleetkey.Claims{Subject: "a", NotBefore: noon.Add(longest)}, "ExpiresAt is not after IssuedAt and NotBefore"},
-		"raw text, no JSON":       {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": json.RawMessage(`1,"sub":"root"`)}}, `claim "x"`},
-		"longer than Verify's 16": {fleetkey.Claims{Subject: "a", Extra: map[string]any{"x": strings.Repeat("x", fleetkey.MaxTokenSize)}}, "at most 16384 are allowed"},
+		"no subject":              {fleetkey.Claims{}, "ClientID is empty"},
+		"another issuer":          {fleetkey.Claims{Subject: "a", ClientID: "web", Issuer: testkit.Issuer + "/"}, `issuer "https://issuer.example/" is not Config.Issuer`},
+		"empty audience":          {fleetkey.Claims{Subject: "a", ClientID: "web", Audience: []string{api, ""}}, "the audience holds an empty name"},
+		"ends as it begins":       {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
+		"under a second":          {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon.Add(999 * time.Millisecond)}, "ExpiresAt is not after IssuedAt"},
+		"too long":                {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon.Add(longest + time.Second)}, "the lifetime is over Config.MaxTokenTTL 1h0m0s"},
+		"too long by its begin":   {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: noon.Add(-time.Minute), ExpiresAt: noon.Add(longest)}, "the lifetime is over"},
+		"too far ahead":           {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: noon.Add(time.Minute), ExpiresAt: noon.Add(longest + time.Minute)}, "the lifetime is over"},
+		"issued before 1970":      {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: time.Unix(-1, 0)}, "outside of the years 1970 to 9999"},
+		"ends after 9999":         {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, "outside of the years"},
+		"ends in no time at all":  {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: time.Unix(math.MaxInt64, 0)}, "outside of the years"},
+		"nbf before 1970":         {fleetkey.Claims{Subject: "a", ClientID: "web", NotBefore: time.Unix(-1, 0)}, "outside of the years"},
+		"bad UTF-8 in sub":        {fleetkey.Claims{Subject: "a\xff", ClientID: "web"}, "invalid UTF-8"},
+		"valid never":             {fleetkey.Claims{Subject: "a", ClientID: "web", NotBefore: noon.Add(longest)}, "ExpiresAt is not after IssuedAt and NotBefore"},
+		"raw text, no JSON":       {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"x": json.RawMessage(`1,"sub":"root"`)}}, `claim "x"`},
+		"longer than Verify's 16": {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"x": strings.Repeat("x", fleetkey.MaxTokenSize)}}, "at most 16384 are allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			token, err := p.Issue(t.Context(), tc.claims)
@@ -100,7 +100,7 @@ func TestIssueRefuses(t *testing.T) {
 func TestExtraCannotOverrideClaims(t *testing.T) {
 	p := newParty(t, "ES256")
 	for name, registered := range map[string]bool{"iss": true, "EXP": true, "\u017fub": true, "Client_id": true, "issuer": false, "azp": false} {
-		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Extra: map[string]any{name: "x"}})
+		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{name: "x"}})
 		if registered {
 			require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, name)
 			require.ErrorContains(t, err, "Extra holds the registered claim")
@@ -120,7 +120,7 @@ func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
 			now := noon.Add(fraction)
 			cfg := testConfig(func(c *fleetkey.Config) { c.TokenTTL, c.MaxTokenTTL = ttl, ttl })
 			p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), cfg)
-			for _, claims := range []fleetkey.Claims{{Subject: "a"}, {Subject: "a", ExpiresAt: now.Add(ttl)}, {Subject: "a", IssuedAt: now.Add(-ttl / 2)}} {
+			for _, claims := range []fleetkey.Claims{{ClientID: "a"}, {ClientID: "a", ExpiresAt: now.Add(ttl)}, {ClientID: "a", IssuedAt: now.Add(-ttl / 2)}} {
 				token, err := p.Issue(t.Context(), claims)
 				if err != nil { // asked for more whole seconds than the odd limit has
 					require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
@@ -170,7 +170,7 @@ func TestSignRefuses(t *testing.T) {
 		"nothing": nil, "text": "x", "number": 1, "list": []string{"x"}, "null pointer": (*struct{})(nil), "bytes": []byte(`{}`), "null": jsontext.Value("null"), "channel": make(chan int),
 		"exp over the limit": exp(noon.Add(longest).Unix() + 1), "exp over by a fraction": exp(float64(noon.Add(longest).Unix()) + 0.5), "exp of 9999": exp(253402300799), "exp 1e300": exp(1e300),
 		"exp text": exp("1"), "exp a time": exp(noon), "exp a list": exp([]int{1}), "exp 1e999": jsontext.Value(`{"exp":1e999}`),
-		"two exps": jsontext.Value(`{"exp":1,"exp":9999999999}`), "any name twice": jsontext.Value(`{"a":1,"a":2}`), "no JSON": jsontext.Value(`{`), "bad UTF-8": map[string]any{"x": "\xff"},
+		"two exps": jsontext.Value(`{"exp":1,"exp":9999999999}`), "any name twice": jsontext.Value(`{"a":1,"a":2}`), "no JSON": jsontext.Value(`{`),
 		"over 16 KiB": map[string]any{"x": strings.Repeat("x", 13000)},
 	} {
 		token, err := p.Sign(t.Context(), "JWT", claims)
@@ -192,7 +192,7 @@ func TestNoKeyToSign(t *testing.T) {
 	k := newParty(t, "ES256")
 	end := noon.Add(24 * time.Hour)
 	last := end.Add(-longest - 2*skew)
-	pair, certificate := testkit.Bundle(t, k.Private, noon, end), certificateOf(t, k.Private.Public(), noon, end)
+	pair := testkit.Bundle(t, k.Private, noon, end)
 	for name, tc := range map[string]struct {
 		bundle []byte
 		now    time.Time
@@ -202,8 +202,8 @@ func TestNoKeyToSign(t *testing.T) {
 		"the last moment": {pair, last, nil, ""},
 		"too late":        {pair, last.Add(time.Second), fleetkey.ErrKeyExpired, k.KID},
 		"ended":           {pair, end, fleetkey.ErrKeyExpired, "ended at 2026-05-02T12:00:00Z"},
-		"not begun":       {pair, noon.Add(-time.Second), fleetkey.ErrNoSigningKey, "begins to sign at 2026-05-01T12:00:00Z; is the clock right?"},
-		"verify-only":     {certificate, noon, fleetkey.ErrNoSigningKey, "the bundle holds no private key"},
+		"begins soon":     {pair, noon.Add(-time.Second), nil, ""}, // signs early: a clock may be wrong
+		"not begun":       {pair, noon.AddDate(-2, 0, 0), fleetkey.ErrNoSigningKey, "begins to sign at 2026-05-01T12:00:00Z; is the clock right?"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			store := fleetkeytest.NewStore()
@@ -211,7 +211,7 @@ func TestNoKeyToSign(t *testing.T) {
 			s, err := fleetkey.NewSigner(testkit.At(tc.now), store, testConfig())
 			require.NoError(t, err)
 			defer s.Close()
-			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a"})
+			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web"})
 			_, signErr := s.Sign(t.Context(), "JWT", map[string]any{})
 			require.ErrorIs(t, s.Status().Err, tc.want)
 			if tc.want == nil {
@@ -270,4 +270,35 @@ func FuzzIssue(f *testing.F) {
 		require.Equal(t, want, inside(t, token, 1))
 		require.Equal(t, []any{want["sub"], client, scope, want["jti"]}, []any{verified.Subject(), verified.ClientID(), verified.Scope(), verified.ID()})
 	})
+}
+
+// TestSignEncodesAsEncodingJSON: what every Go programmer expects, and nothing that two
+// readers could understand differently.
+func TestSignEncodesAsEncodingJSON(t *testing.T) { // T2, T3
+	p := newParty(t, "ES256")
+	type idToken struct {
+		Subject       string    `json:"sub"`
+		Expires       int64     `json:"exp,omitempty"`
+		EmailVerified bool      `json:"email_verified,omitempty"`
+		AuthTime      time.Time `json:"auth_time,omitzero"`
+	}
+	token, err := p.Sign(t.Context(), "JWT", idToken{Subject: "a"})
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"sub": "a"}, inside(t, token, 1))
+	for name, claims := range map[string]any{
+		"a name that folds":      map[string]any{"sub": "alice", "\u017fub": "root"},
+		"a name in another case": map[string]any{"Exp": 1},
+		"exp is null":            map[string]any{"exp": nil},
+		"a name twice":           json.RawMessage(`{"sub":"alice","sub":"root"}`),
+	} {
+		_, err := p.Sign(t.Context(), "JWT", claims)
+		require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, name)
+	}
+}
+
+// TestIssueRequiresAClient: RFC 9068 section 2.2, and several verifiers, require client_id.
+func TestIssueRequiresAClient(t *testing.T) { // T4
+	_, err := newParty(t, "ES256").Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+	require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
+	require.ErrorContains(t, err, "ClientID is empty")
 }

@@ -22,7 +22,7 @@ func TestConfigDefaults(t *testing.T) {
 	assert.Same(t, slog.Default(), c.Logger)
 	c.Logger = nil
 	assert.Equal(t, Config{
-		Issuer: "https://op.example/tenant", Audience: []string{"https://op.example/tenant"}, Algorithm: "RS256", CommonName: "https://op.example/tenant",
+		Issuer: "https://op.example/tenant", Audience: []string{"https://op.example/tenant"}, CommonName: "https://op.example/tenant",
 		TokenTTL: time.Hour, MaxTokenTTL: time.Hour, ClockSkew: time.Minute, RefreshEvery: 5 * time.Minute, JWKSMaxAge: 15 * time.Minute, CachedTokens: 10_000,
 		Rotation: Rotation{Announce: 24 * time.Hour, Retain: 24 * time.Hour},
 	}, c)
@@ -147,7 +147,7 @@ func TestDefaultCommonName(t *testing.T) {
 		require.NoError(t, err, issuer)
 		assert.Equal(t, want, c.CommonName)
 		assert.True(t, utf8.ValidString(c.CommonName))
-		_, _, err = certMaker{c.CommonName}.New(c.Algorithm, time.Now(), nil)
+		_, _, err = newMaker(c.CommonName)(c.Algorithm, 2048, time.Now())
 		assert.NoError(t, err, issuer)
 	}
 }

@@ -120,7 +120,7 @@ func ExampleSigner_Verify() {
 	defer signer.Close()
 
 	raw, err := signer.Issue(context.Background(), fleetkey.Claims{
-		Subject:   "alice",
+		Subject: "alice", ClientID: "web",
 		IssuedAt:  time.Now().Add(-time.Hour),
 		ExpiresAt: time.Now().Add(-time.Minute * 30),
 	})
@@ -163,7 +163,7 @@ func ExampleSigner_Require() {
 		fmt.Fprintln(w, "hello,", token.Subject())
 	}))
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", Scope: "read"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read"})
 	if err != nil {
 		panic(err)
 	}
@@ -202,7 +202,7 @@ func ExampleSigner_Keyfunc() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
 		panic(err)
 	}

@@ -2,13 +2,8 @@ package fleetkey_test
 
 import (
 	"context"
-	"crypto"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"os"
 	"strings"
 	"testing"
@@ -73,16 +68,6 @@ func openPartyBy(t testing.TB, now func() time.Time, store *fleetkeytest.Store, 
 	require.NoError(t, err)
 	k := s.SigningKey()
 	return &party{s, jwstest.Forger{Private: keys[0].Private, Alg: k.Algorithm, KID: k.KeyID}, store}
-}
-
-// certificateOf is a certificate of another system, without its private key.
-func certificateOf(t testing.TB, public crypto.PublicKey, begin, end time.Time) []byte {
-	t.Helper()
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test"}, NotBefore: begin, NotAfter: end}
-	authority := &x509.Certificate{Subject: pkix.Name{CommonName: "some authority"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, authority, public, newParty(t, "ES256").Private)
-	require.NoError(t, err)
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
 // good is a token that p.Verify has accepted once, and so remembers.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -254,4 +255,55 @@ func FuzzAuthorization(f *testing.F) {
 		require.Regexp(t, `^Bearer( error="[a-z_]+"(, error_description="the token is [a-z]+")?)?$`, w.Header().Get("WWW-Authenticate"))
 		require.Equal(t, http.StatusText(w.Code)+"\n", w.Body.String())
 	})
+}
+
+// TestJWKSIgnoresRange: a header could ask for a small document thousands of times.
+func TestJWKSIgnoresRange(t *testing.T) { // T1
+	p := newParty(t, "ES256")
+	ranges := "bytes=0-0" + strings.Repeat(",0-0", 1000)
+	for name, h := range map[string]http.Handler{"JWKS": p.JWKS(), "discovery": p.Discovery(nil)} {
+		whole, ranged := ask(h, "GET"), ask(h, "GET", "Range", ranges)
+		require.Equal(t, 200, ranged.StatusCode, name)
+		require.Equal(t, body(t, whole), body(t, ranged), name)
+		require.Empty(t, ranged.Header.Get("Accept-Ranges"), name)
+	}
+	etag := ask(p.JWKS(), "GET").Header.Get("ETag")
+	require.Equal(t, 304, ask(p.JWKS(), "GET", "If-None-Match", `"x", W/`+etag).StatusCode)
+	require.Equal(t, 304, ask(p.JWKS(), "HEAD", "If-None-Match", "*").StatusCode)
+	require.Equal(t, 200, ask(p.JWKS(), "GET", "If-None-Match", `"x"`).StatusCode)
+}
+
+// TestRequireLogsWhy: the client learns the class of the error, and the log its reason, but
+// not the token.
+func TestRequireLogsWhy(t *testing.T) { // T10
+	var log testkit.LogBuffer
+	p := newParty(t, "ES256", func(c *fleetkey.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	bound := p.Forge(p.Header(), payload("cnf", `{"jkt":"x"}`))
+	for reason, header := range map[string]string{
+		"no bearer token":              "",
+		"no token after Bearer":        "Bearer",
+		"token is malformed":           "Bearer x",
+		`lacks scope \"write\"`:    "Bearer " + p.good(),
+		"bound to a key of its sender": "Bearer " + bound,
+	} {
+		before := len(log.String())
+		var headers []string
+		if header != "" {
+			headers = []string{"Authorization", header}
+		}
+		answer := ask(p.Require("write")(http.NotFoundHandler()), "GET", headers...)
+		require.GreaterOrEqual(t, answer.StatusCode, 400)
+		require.Less(t, answer.StatusCode, 404, reason)
+		text := log.String()[before:]
+		require.Contains(t, text, "level=DEBUG msg=\"rejected a request\"")
+		require.Contains(t, text, reason)
+		if token := strings.TrimPrefix(header, "Bearer "); len(token) > 10 {
+			require.NotContains(t, text, token)
+		}
+	}
+	token, err := p.Verify(t.Context(), bound)
+	require.NoError(t, err, "Verify leaves the proof to its caller")
+	require.True(t, token.SenderConstrained())
 }

@@ -27,7 +27,7 @@ func TestStartRaceMakesOneKey(t *testing.T) {
 			s, err := fleetkey.NewSigner(t.Context(), store.Open(), testkit.Config())
 			if assert.NoError(t, err) {
 				signers[i] = s
-				tokens[i], err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+				tokens[i], err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 				assert.NoError(t, err)
 			}
 		})

@@ -51,7 +51,7 @@ func TestHasScope(t *testing.T) {
 		"read\u00a0":   nil,
 		"read,write":   nil,
 	} {
-		token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "a", Scope: scope})))
+		token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web", Scope: scope})))
 		require.NoError(t, err)
 		for _, asked := range []string{"read", "write", "", " ", "read write", "rea"} {
 			assert.Equal(t, slices.Contains(want, asked), token.HasScope(asked), "%q has %q", scope, asked)
@@ -82,7 +82,7 @@ func (k *directKeeper) UnmarshalJSONFrom(dec *jsontext.Decoder) (err error) {
 
 func TestTokenCannotBeChanged(t *testing.T) {
 	p := newParty(t, "ES256")
-	token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "alice", Audience: []string{api, "x"},
+	token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{api, "x"},
 		Extra: map[string]any{"list": []any{"a", "b"}, "map": map[string]any{"k": "v"}, "bytes": []byte("secret"), "text": "t"}})))
 	require.NoError(t, err)
 	read := func() (all map[string]any) {

@@ -1,6 +1,7 @@
 package fleetkey_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -40,10 +41,9 @@ func TestRememberedTokens(t *testing.T) {
 // valid, verifies tokens of before RFC 9068; our own stay as strict as they are.
 func TestForeignKeys(t *testing.T) {
 	own, old := newParty(t, "ES256"), newParty(t, "EdDSA")
-	bundle, _ := own.store.Content()
-	store := fleetkeytest.NewStore()
-	store.Set(append(bundle, certificateOf(t, old.Private.Public(), noon.AddDate(-6, 0, 0), noon.Add(time.Hour))...))
-	p := openParty(t, store, testConfig(func(c *fleetkey.Config) { c.FormerIssuers = []string{"https://old.example"} }))
+	p := openParty(t, own.store, testConfig(func(c *fleetkey.Config) {
+		c.Former = []fleetkey.Former{{Certificate: old.SigningKey().Certificate, Issuer: "https://old.example"}}
+	}))
 	assert.Equal(t, own.KID, p.SigningKey().KeyID)
 
 	former := payload("iss", `"https://old.example"`, "iat", "", "sub", "")
@@ -51,7 +51,7 @@ func TestForeignKeys(t *testing.T) {
 	testkit.Refuses(t, fleetkey.ErrWrongType, own.Forge(own.Header("typ", ""), payload()), p.Signer)
 	testkit.Refuses(t, fleetkey.ErrWrongIssuer, own.Forge(own.Header(), payload("iss", `"https://old.example"`)), p.Signer)
 	testkit.Refuses(t, fleetkey.ErrWrongAlgorithm, own.Forge(old.Header("alg", `"ES256"`), payload()), p.Signer)
-	testkit.Refuses(t, fleetkey.ErrBadSignature, own.Forge(old.Header(), payload()), p.Signer)
+	testkit.Refuses(t, fleetkey.ErrBadSignature, own.Forge(old.Header("alg", `"EdDSA"`), payload()), p.Signer)
 }
 
 // TestErrorsOfVerify: one error is that of fleetkey, of the class above it, and of
@@ -167,11 +167,10 @@ func TestVerifyRemembers(t *testing.T) {
 // TestRememberedTokenEndsWithItsKey has a key end before a token that it has signed.
 func TestRememberedTokenEndsWithItsKey(t *testing.T) {
 	now, end := noon, noon.Add(time.Minute)
-	store, old := fleetkeytest.NewStore(), newParty(t, "ES256")
-	p := openPartyBy(t, func() time.Time { return now }, store, testConfig())
-	bundle, _ := store.Content()
-	store.Set(append(bundle, certificateOf(t, old.Private.Public(), noon.AddDate(-6, 0, 0), end)...))
-	require.NoError(t, p.Refresh(t.Context()))
+	old := newParty(t, "ES256")
+	p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), testConfig(func(c *fleetkey.Config) {
+		c.Former = []fleetkey.Former{{Certificate: old.SigningKey().Certificate, Until: end}}
+	}))
 	token := old.Forge(old.Header(), payload("exp", unix(time.Hour)))
 	for range 2 {
 		verify(t, p.Signer, token)
@@ -188,7 +187,7 @@ func TestNotRemembered(t *testing.T) {
 	cfg.Audience = []string{"https://other.example"}
 	s, other := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), cfg)
 	sign := func(c fleetkey.Claims) string {
-		c.Subject = "alice"
+		c.Subject, c.ClientID = "alice", "web"
 		token, err := s.Issue(t.Context(), c)
 		require.NoError(t, err)
 		return token
@@ -237,7 +236,7 @@ func TestRememberedTokensTakeLittle(t *testing.T) { // T7
 			if claims.Audience != nil {
 				claims.Audience[0] = testkit.Issuer
 			}
-			claims.Subject = "alice"
+			claims.Subject, claims.ClientID = "alice", cmp.Or(claims.ClientID, "web")
 			before := heapInUse()
 			for range 3 * size / 2 {
 				token, err := s.Issue(t.Context(), claims)
