@@ -10,30 +10,27 @@ import (
 )
 
 // This file is one OpenID server: what it serves and where. Nothing in it knows
-// that it is one of several; that the fleet shares a key is the signer's affair.
-// The token endpoint has a file of its own, token.go.
+// that it is one of several; only the signer knows that the fleet shares a key.
 
 const (
 	tokenPath  = "/connect/token"
 	helloPath  = "/api/hello"
 	healthPath = "/healthz"
 
-	scopeRead  = "api.read"
-	scopeWrite = "api.write"
-
-	// instanceHeader tells who answered, so that one can watch the proxy at work.
-	instanceHeader = "X-Instance"
-
+	scope    = "api.read"
 	tokenTTL = 10 * time.Minute
 	maxBody  = 16 << 10 // bytes; a token request has some hundred
+
+	// instanceHeader says who answered, so that one can watch the proxy at work.
+	instanceHeader = "X-Instance"
 )
 
 // A server is one OpenID server.
 type server struct {
-	name    string
-	issuer  string
-	signer  *fleetkey.Signer
-	clients map[string]client // by client_id
+	name   string
+	issuer string
+	signer *fleetkey.Signer
+	client client
 }
 
 // handler returns everything that the server serves.
@@ -42,7 +39,7 @@ func (s *server) handler() http.Handler {
 	mux.HandleFunc("POST "+tokenPath, s.token)
 	mux.Handle("GET "+fleetkey.JWKSPath, s.signer.JWKS())
 	mux.Handle("GET "+fleetkey.DiscoveryPath, s.signer.Discovery(s.metadata()))
-	mux.Handle("GET "+helloPath, s.signer.Require(scopeRead)(http.HandlerFunc(s.hello)))
+	mux.Handle("GET "+helloPath, s.signer.Require(scope)(http.HandlerFunc(s.hello)))
 	mux.Handle("GET "+healthPath, s.signer.Health())
 	named := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(instanceHeader, s.name)
@@ -57,10 +54,10 @@ func (s *server) handler() http.Handler {
 func (s *server) metadata() map[string]any {
 	return map[string]any{
 		"token_endpoint":                        s.issuer + tokenPath,
-		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
+		"token_endpoint_auth_methods_supported": []string{"client_secret_basic"},
 		"grant_types_supported":                 []string{clientCredentials},
 		"response_types_supported":              []string{},
-		"scopes_supported":                      []string{scopeRead, scopeWrite},
+		"scopes_supported":                      []string{scope},
 	}
 }
 
