@@ -13,6 +13,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // TestPolicies puts a server under the policies of this directory, as they
@@ -33,15 +34,8 @@ func TestPolicies(t *testing.T) {
 			fake.Enforce(policy)
 			store, err := fleetkey.NewAWSStore(t.Context(), "indicium/openid-server-prod", func(o *fleetkey.AWSOptions) { o.Client = fake.Client() })
 			require.NoError(t, err)
-			signer, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{Issuer: "https://id.example.com", Algorithm: "ES256"})
-			require.NoError(t, err, c.file)
-			err = signer.Rotate(t.Context())
-			if c.rotate == nil {
-				assert.NoError(t, err, c.file)
-			} else {
-				assert.ErrorIs(t, err, c.rotate, c.file)
-			}
-			require.NoError(t, signer.Close())
+			signer := testkit.Start(t, store, testkit.Config())
+			assert.ErrorIs(t, signer.Rotate(t.Context()), c.rotate, c.file)
 		}
 	}
 }

@@ -13,8 +13,6 @@ import (
 
 // This file is what an instance serves: a token endpoint, one protected API,
 // what clients need to check tokens, and the load balancer's health check.
-// ../openid-server has a token endpoint with more clients, scopes and ways to
-// authenticate.
 
 const (
 	tokenPath  = "/connect/token"
