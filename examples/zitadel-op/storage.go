@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -11,8 +12,6 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
-
-	"github.com/fleetkey/fleetkey"
 )
 
 const (
@@ -29,13 +28,10 @@ const (
 // real one is a database.
 type database struct {
 	mu       sync.Mutex
-	requests map[string]*authRequest // by id
-	codes    map[string]string       // code to id
+	requests map[string]authRequest // by id, and also by code
 }
 
-func newDatabase() *database {
-	return &database{requests: make(map[string]*authRequest), codes: make(map[string]string)}
-}
+func newDatabase() *database { return &database{requests: map[string]authRequest{}} }
 
 // storage is the op.Storage of one instance.
 type storage struct {
@@ -44,16 +40,12 @@ type storage struct {
 	*database
 }
 
-func newStorage(signer *fleetkey.Signer, db *database) *storage {
-	return &storage{keys: keys{signer}, database: db}
-}
-
 func (s *storage) Health(context.Context) error { return nil }
 
 func (s *storage) CreateAuthRequest(_ context.Context, r *oidc.AuthRequest, _ string) (op.AuthRequest, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a := &authRequest{AuthRequest: r, id: rand.Text()}
+	a := authRequest{AuthRequest: r, id: rand.Text()}
 	s.requests[a.id] = a
 	return a, nil
 }
@@ -65,28 +57,24 @@ func (s *storage) AuthRequestByID(_ context.Context, id string) (op.AuthRequest,
 	if !ok {
 		return nil, errors.New("no such login is under way")
 	}
-	found := *a
-	return &found, nil
+	return a, nil
 }
 
 func (s *storage) AuthRequestByCode(ctx context.Context, code string) (op.AuthRequest, error) {
-	s.mu.Lock()
-	id := s.codes[code]
-	s.mu.Unlock()
-	return s.AuthRequestByID(ctx, id)
+	return s.AuthRequestByID(ctx, code)
 }
 
 func (s *storage) SaveAuthCode(_ context.Context, id, code string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.codes[code] = id
+	s.requests[code] = s.requests[id]
 	return nil
 }
 
 func (s *storage) DeleteAuthRequest(_ context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.requests, id)
+	maps.DeleteFunc(s.requests, func(_ string, a authRequest) bool { return a.id == id })
 	return nil
 }
 
@@ -96,6 +84,7 @@ func (s *storage) login(id, subject string) {
 	defer s.mu.Unlock()
 	if a, ok := s.requests[id]; ok {
 		a.subject, a.time = subject, time.Now()
+		s.requests[id] = a
 	}
 }
 
@@ -119,14 +108,9 @@ func (s *storage) GetPrivateClaimsFromScopes(context.Context, string, string, []
 	return nil, nil
 }
 
-// SetUserinfoFromRequest fills in an ID token's claims about the user.
-func (s *storage) SetUserinfoFromRequest(_ context.Context, info *oidc.UserInfo, r op.IDTokenRequest, _ []string) error {
-	info.Subject = r.GetSubject()
-	return nil
-}
-
-// SetUserinfoFromScopes is what SetUserinfoFromRequest was before.
-func (s *storage) SetUserinfoFromScopes(context.Context, *oidc.UserInfo, string, string, []string) error {
+// SetUserinfoFromScopes fills in an ID token's claims about the user.
+func (s *storage) SetUserinfoFromScopes(_ context.Context, info *oidc.UserInfo, subject, _ string, _ []string) error {
+	info.Subject = subject
 	return nil
 }
 
@@ -137,21 +121,21 @@ type authRequest struct {
 	time        time.Time
 }
 
-func (a *authRequest) GetID() string                      { return a.id }
-func (a *authRequest) GetACR() string                     { return "" }
-func (a *authRequest) GetAMR() []string                   { return nil }
-func (a *authRequest) GetAudience() []string              { return []string{a.ClientID} }
-func (a *authRequest) GetAuthTime() time.Time             { return a.time }
-func (a *authRequest) GetClientID() string                { return a.ClientID }
-func (a *authRequest) GetNonce() string                   { return a.Nonce }
-func (a *authRequest) GetRedirectURI() string             { return a.RedirectURI }
-func (a *authRequest) GetScopes() []string                { return a.Scopes }
-func (a *authRequest) GetState() string                   { return a.State }
-func (a *authRequest) GetSubject() string                 { return a.subject }
-func (a *authRequest) Done() bool                         { return a.subject != "" }
-func (a *authRequest) GetResponseType() oidc.ResponseType { return a.ResponseType }
-func (a *authRequest) GetResponseMode() oidc.ResponseMode { return a.ResponseMode }
-func (a *authRequest) GetCodeChallenge() *oidc.CodeChallenge {
+func (a authRequest) GetID() string                      { return a.id }
+func (a authRequest) GetACR() string                     { return "" }
+func (a authRequest) GetAMR() []string                   { return nil }
+func (a authRequest) GetAudience() []string              { return []string{a.ClientID} }
+func (a authRequest) GetAuthTime() time.Time             { return a.time }
+func (a authRequest) GetClientID() string                { return a.ClientID }
+func (a authRequest) GetNonce() string                   { return a.Nonce }
+func (a authRequest) GetRedirectURI() string             { return a.RedirectURI }
+func (a authRequest) GetScopes() []string                { return a.Scopes }
+func (a authRequest) GetState() string                   { return a.State }
+func (a authRequest) GetSubject() string                 { return a.subject }
+func (a authRequest) Done() bool                         { return a.subject != "" }
+func (a authRequest) GetResponseType() oidc.ResponseType { return a.ResponseType }
+func (a authRequest) GetResponseMode() oidc.ResponseMode { return a.ResponseMode }
+func (a authRequest) GetCodeChallenge() *oidc.CodeChallenge {
 	return &oidc.CodeChallenge{Challenge: a.CodeChallenge, Method: a.CodeChallengeMethod}
 }
 
