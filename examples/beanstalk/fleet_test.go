@@ -3,13 +3,11 @@ package main
 import (
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,12 +49,17 @@ func TestBundle(t *testing.T) {
 
 	c := client{startHAProxy(t, options["HealthCheckPath"], fleet), secret}
 	require.Len(t, c.use(t, 10, tokens...), len(fleet), "not all instances answer")
-	assert.Contains(t, c.get(t, fleetkey.DiscoveryPath, http.StatusOK), issuer)
-	assert.Contains(t, c.get(t, fleetkey.JWKSPath, http.StatusOK), kid)
-	c.get(t, options["HealthCheckPath"], http.StatusNotFound) // is for the load balancer alone
+	for path, status := range map[string]int{
+		fleetkey.DiscoveryPath:     http.StatusOK,
+		fleetkey.JWKSPath:          http.StatusOK,
+		options["HealthCheckPath"]: http.StatusNotFound, // for the load balancer alone
+	} {
+		c.call(t, http.MethodGet, path, "", status, func(*http.Request) {})
+	}
 
 	lost := fleet[1]
-	lost.kill(t)
+	require.NoError(t, lost.cmd.Process.Kill()) // as a crash would
+	_ = lost.cmd.Wait()
 	eventually(t, func() bool { return !c.use(t, 3, tokens...)[lost.name] }, "HAProxy still asks the lost instance")
 	tokens = append(tokens, c.token(t))
 	lost.start(t)
@@ -64,7 +67,9 @@ func TestBundle(t *testing.T) {
 	eventually(t, func() bool { return c.use(t, 3, tokens...)[lost.name] }, "HAProxy does not ask the restarted instance")
 	for _, i := range fleet {
 		i.terminate(t)
-		assert.NotContains(t, i.logged(t), "PRIVATE KEY")
+		log, err := os.ReadFile(i.log)
+		require.NoError(t, err)
+		assert.NotContains(t, string(log), "PRIVATE KEY")
 	}
 }
 
@@ -88,10 +93,7 @@ func startWithOwnKeys(t *testing.T, dir string, command []string, secret string)
 	return fleet, tokens
 }
 
-func hash(secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	return hex.EncodeToString(sum[:])
-}
+func hash(secret string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(secret))) }
 
 // A client gets tokens and uses them, at an instance or through the balancer.
 type client struct{ base, secret string }
@@ -103,18 +105,14 @@ var httpClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true
 
 func (c client) token(t *testing.T) string {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodPost, c.base+tokenPath, strings.NewReader(url.Values{"grant_type": {"client_credentials"}}.Encode()))
-	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth("demo", c.secret)
-	resp, err := httpClient.Do(r)
-	require.NoError(t, err)
-	defer resp.Body.Close()
-	require.Equal(t, http.StatusOK, resp.StatusCode)
+	_, body := c.call(t, http.MethodPost, tokenPath, "grant_type=client_credentials", http.StatusOK, func(r *http.Request) {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth("demo", c.secret)
+	})
 	var answer struct {
 		Token string `json:"access_token"`
 	}
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(&answer))
+	require.NoError(t, json.Unmarshal(body, &answer))
 	return answer.Token
 }
 
@@ -125,34 +123,28 @@ func (c client) use(t *testing.T, n int, tokens ...string) map[string]bool {
 	by := map[string]bool{}
 	for range n {
 		for _, token := range tokens {
-			resp := c.call(t, helloPath, token)
-			resp.Body.Close()
-			require.Equal(t, http.StatusOK, resp.StatusCode, "%s: %s", resp.Header.Get(served), resp.Header.Get("WWW-Authenticate"))
+			resp, _ := c.call(t, http.MethodGet, helloPath, "", http.StatusOK, func(r *http.Request) {
+				r.Header.Set("Authorization", "Bearer "+token)
+			})
 			by[resp.Header.Get(served)] = true
 		}
 	}
 	return by
 }
 
-// get requires a status and returns the body.
-func (c client) get(t *testing.T, path string, status int) string {
+// call requires a status and returns the answer and its body.
+func (c client) call(t *testing.T, method, path, body string, status int, change func(*http.Request)) (*http.Response, []byte) {
 	t.Helper()
-	resp := c.call(t, path, "")
-	defer resp.Body.Close()
-	require.Equal(t, status, resp.StatusCode)
-	body, err := io.ReadAll(resp.Body)
+	r, err := http.NewRequest(method, c.base+path, strings.NewReader(body))
 	require.NoError(t, err)
-	return string(body)
-}
-
-func (c client) call(t *testing.T, path, token string) *http.Response {
-	t.Helper()
-	r, err := http.NewRequest(http.MethodGet, c.base+path, nil)
-	require.NoError(t, err)
-	r.Header.Set("Authorization", "Bearer "+token)
+	change(r)
 	resp, err := httpClient.Do(r)
 	require.NoError(t, err)
-	return resp
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	require.Equal(t, status, resp.StatusCode, "%s: %s %v", path, answer, resp.Header)
+	return resp, answer
 }
 
 // HAProxy does what Elastic Beanstalk's load balancer does: it asks each instance for

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,22 +96,10 @@ func (i *instance) awaitKey(t *testing.T) string {
 	return health.KID
 }
 
-// kill ends the process as a crash would.
-func (i *instance) kill(t *testing.T) {
-	require.NoError(t, i.cmd.Process.Kill())
-	_ = i.cmd.Wait()
-}
-
 // terminate ends it as Elastic Beanstalk does before a new version.
 func (i *instance) terminate(t *testing.T) {
 	require.NoError(t, i.cmd.Process.Signal(syscall.SIGTERM))
-	assert.NoError(t, i.cmd.Wait(), "%s, after SIGTERM:\n%s", i.name, i.logged(t))
-}
-
-func (i *instance) logged(t *testing.T) string {
-	text, err := os.ReadFile(i.log)
-	require.NoError(t, err)
-	return string(text)
+	assert.NoError(t, i.cmd.Wait(), "%s, after SIGTERM", i.name)
 }
 
 // startProcess starts a command that ends with the test, if not before. A test that
@@ -147,9 +136,7 @@ func freePort(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
 // Nothing but the instance metadata hands these out, so requests to AWS that bear

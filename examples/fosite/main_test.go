@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,27 +15,23 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-func start(t *testing.T, stores ...fleetkey.KeyStore) (*fleet, context.Context) {
-	f := new(fleet)
-	for i := range f {
-		var err error
-		f[i], err = newServer(t.Context(), stores[i])
-		require.NoError(t, err)
-		t.Cleanup(func() { assert.NoError(t, f[i].signer.Close()) })
-	}
-	return f, f.reach(t.Context())
+func start(t *testing.T, store fleetkey.KeyStore) *server {
+	s, err := newServer(t.Context(), store)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, s.signer.Close()) })
+	return s
 }
 
-func mustIssue(t *testing.T, ctx context.Context, host string) *oauth2.Token {
-	token, err := issue(ctx, host)
+func mustIssue(t *testing.T, s *server) *oauth2.Token {
+	token, err := issue(t.Context(), s)
 	require.NoError(t, err)
 	return token
 }
 
-// refuses requires that an instance takes a token neither at its API nor at introspection.
-func refuses(t *testing.T, ctx context.Context, host string, token *oauth2.Token) {
-	require.ErrorContains(t, check(ctx, host, token), "401")
-	answer, err := introspect(ctx, host, token)
+// refuses requires that a server takes a token neither at its API nor at introspection.
+func refuses(t *testing.T, s *server, token *oauth2.Token) {
+	require.ErrorContains(t, check(t.Context(), s, token), "401")
+	answer, err := introspect(t.Context(), s, token)
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{"active": false}, answer)
 }
@@ -52,31 +47,31 @@ func TestDemonstration(t *testing.T) {
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
-		f, ctx := start(t, store, store)
-		oldKey := f[0].signer.SigningKey().KeyID
-		require.NoError(t, f[0].signer.Rotate(ctx))
+		a, b := start(t, store), start(t, store)
+		oldKey := a.signer.SigningKey().KeyID
+		require.NoError(t, a.signer.Rotate(t.Context()))
 		var old *oauth2.Token
-		for f[0].signer.SigningKey().KeyID == oldKey { // for a day
-			old = mustIssue(t, ctx, "instance-1")
+		for a.signer.SigningKey().KeyID == oldKey { // for a day
+			old = mustIssue(t, a)
 			time.Sleep(5 * time.Minute)
 		}
-		require.NoError(t, check(ctx, "instance-2", old))
-		fresh := mustIssue(t, ctx, "instance-2")
-		require.NoError(t, check(ctx, "instance-1", fresh))
+		require.NoError(t, check(t.Context(), b, old))
+		fresh := mustIssue(t, b)
+		require.NoError(t, check(t.Context(), a, fresh))
 
-		require.NoError(t, f[0].signer.Revoke(ctx, oldKey))
-		require.NoError(t, f[1].signer.Refresh(ctx))
-		refuses(t, ctx, "instance-2", old)
-		require.NoError(t, check(ctx, "instance-2", fresh))
+		require.NoError(t, a.signer.Revoke(t.Context(), oldKey))
+		require.NoError(t, b.signer.Refresh(t.Context()))
+		refuses(t, b, old)
+		require.NoError(t, check(t.Context(), b, fresh))
 	})
 }
 
 // TestKeysOfTheirOwn is what happens without a shared key.
 func TestKeysOfTheirOwn(t *testing.T) {
-	_, ctx := start(t, fleetkeytest.NewStore(), fleetkeytest.NewStore())
-	token := mustIssue(t, ctx, "instance-1")
-	require.NoError(t, check(ctx, "instance-1", token))
-	refuses(t, ctx, "instance-2", token)
+	a, b := start(t, fleetkeytest.NewStore()), start(t, fleetkeytest.NewStore())
+	token := mustIssue(t, a)
+	require.NoError(t, check(t.Context(), a, token))
+	refuses(t, b, token)
 }
 
 // TestTokenSigner checks what the flow above does not reach.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/ory/fosite"
@@ -14,6 +15,7 @@ import (
 	"github.com/ory/fosite/handler/oauth2"
 	"github.com/ory/fosite/storage"
 	"github.com/ory/fosite/token/jwt"
+	oauth2client "golang.org/x/oauth2"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -55,6 +57,19 @@ func newServer(ctx context.Context, store fleetkey.KeyStore) (*server, error) {
 	mux.Handle("GET "+fleetkey.JWKSPath, signer.JWKS())
 	mux.Handle("GET /hello", signer.Require(scope)(http.HandlerFunc(hello))) // an API that takes the tokens
 	return s, nil
+}
+
+// reach returns a context in which clients of golang.org/x/oauth2 reach this instance,
+// without a network.
+func (s *server) reach(ctx context.Context) context.Context {
+	return context.WithValue(ctx, oauth2client.HTTPClient, &http.Client{Transport: s})
+}
+
+// RoundTrip answers a client's request.
+func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w.Result(), nil
 }
 
 // newProvider puts fosite together, for the client credentials grant and for

@@ -81,14 +81,8 @@ func (d demo) run(ctx context.Context, f *fleet, strangersStore fleetkey.KeyStor
 // token asks a server for a token for its API.
 func (d demo) token(ctx context.Context, base string) (string, error) {
 	form := url.Values{"grant_type": {clientCredentials}, "scope": {scope}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+tokenPath, strings.NewReader(form.Encode()))
-	if err != nil {
-		return "", err
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth(d.id, d.secret)
 	var t tokenResponse
-	answer, err := do(req, &t)
+	answer, err := call(ctx, http.MethodPost, base+tokenPath, form, func(r *http.Request) { r.SetBasicAuth(d.id, d.secret) }, &t)
 	if err == nil && answer.StatusCode != http.StatusOK {
 		err = fmt.Errorf("the token endpoint of %s answered %s", base, answer.Status)
 	}
@@ -97,17 +91,19 @@ func (d demo) token(ctx context.Context, base string) (string, error) {
 
 // hello calls the API with a token.
 func (d demo) hello(ctx context.Context, base, token string) (answer *http.Response, body greeting, err error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+helloPath, nil)
-	if err != nil {
-		return nil, body, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	answer, err = do(req, &body)
+	bearer := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	answer, err = call(ctx, http.MethodGet, base+helloPath, nil, bearer, &body)
 	return answer, body, err
 }
 
-// do sends a request and reads the JSON of a good answer into v.
-func do(req *http.Request, v any) (*http.Response, error) {
+// call sends a request and reads the JSON of a good answer into v.
+func call(ctx context.Context, method, to string, form url.Values, authorize func(*http.Request), v any) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	authorize(req)
 	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return nil, err

@@ -120,7 +120,6 @@ func serve(l net.Listener, h http.Handler) *http.Server {
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       2 * time.Minute, // longer than the proxy's 90 s, which then never meets a closed connection
-		MaxHeaderBytes:    2 * fleetkey.MaxTokenSize,
 	}
 	go func() { _ = server.Serve(l) }() // until Close
 	return server

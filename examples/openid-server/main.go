@@ -7,8 +7,8 @@
 // instance accepts a token of one of them, and serves until Ctrl-C. The key is in
 // a file in a temporary directory unless -settings names another store.
 //
-// Read on in server.go (one server), token.go (its token endpoint), fleet.go (many
-// servers and the proxy) and demo.go (the demonstration).
+// Read on in server.go (one server), fleet.go (many servers and the proxy) and
+// demo.go (the demonstration).
 package main
 
 import (

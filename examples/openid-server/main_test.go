@@ -12,7 +12,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -80,14 +79,6 @@ func TestDemonstrationFails(t *testing.T) {
 	require.NoError(t, err)
 	defer f.close()
 	require.ErrorContains(t, demo{io.Discard, "demo", "s"}.run(t.Context(), f, fleetkeytest.NewStore()), "refused the token: Bearer")
-}
-
-func TestStartFails(t *testing.T) {
-	taken, err := net.Listen("tcp", anyPort)
-	require.NoError(t, err)
-	defer taken.Close()
-	require.ErrorContains(t, run(t.Context(), taken.Addr().String(), "", true, io.Discard), "choose another address")
-	require.ErrorContains(t, run(t.Context(), anyPort, filepath.Join(t.TempDir(), "absent.json"), true, io.Discard), "absent.json")
 }
 
 // TestServes runs the printed commands as a user would, and then interrupts.

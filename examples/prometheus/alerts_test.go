@@ -31,7 +31,8 @@ type scenario struct {
 	fromEnd  time.Duration // of the key, when the scrapes begin; 0: they begin at its start
 	minutes  int
 	traffic  func(minute int) (good, bad int) // tokens shown; nil: 10 good ones
-	fault    func(minute int, op fleetkeytest.Op) error
+	failing  fleetkeytest.Op                  // of the store, between two minutes
+	from, to int
 	phases   []phase
 }
 
@@ -47,15 +48,6 @@ const hour = 60 // minutes
 // without the store a server issues tokens for two hours less four minutes.
 var quick = fleetkey.Rotation{Every: 3 * time.Hour, Announce: time.Hour, Retain: 2 * time.Hour}
 
-func fails(op fleetkeytest.Op, from, to int) func(int, fleetkeytest.Op) error {
-	return func(minute int, o fleetkeytest.Op) error {
-		if o == op && from <= minute && minute < to {
-			return fleetkey.ErrUnavailable
-		}
-		return nil
-	}
-}
-
 var scenarios = []scenario{
 	{
 		name: "two rotations without a fault", minutes: 8 * hour,
@@ -63,16 +55,9 @@ var scenarios = []scenario{
 		phases:   []phase{{8 * hour, nil}},
 	},
 	{
-		name: "the store cannot be read for an hour", minutes: 3 * hour,
-		fault: fails(fleetkeytest.OpLoad, hour, 2*hour),
-		phases: []phase{
-			{hour + 25, nil}, {2*hour + 5, []string{"FleetkeyStoreUnreachable"}}, {3 * hour, nil},
-		},
-	},
-	{
 		name: "the store cannot be written when a rotation is due", minutes: 9 * hour,
 		rotation: quick,
-		fault:    fails(fleetkeytest.OpSave, 1, 6*hour),
+		failing:  fleetkeytest.OpSave, from: 1, to: 6 * hour,
 		phases: []phase{
 			{3*hour + 10, nil}, {8 * hour, []string{"FleetkeyRotationOverdue"}}, {9 * hour, nil},
 		},
@@ -93,12 +78,12 @@ var scenarios = []scenario{
 		},
 	},
 	{
-		name: "a rotating server cut off for hours", minutes: 3 * hour,
+		name: "a rotating server cut off for hours, and then not", minutes: 5 * hour,
 		rotation: quick,
-		fault:    fails(fleetkeytest.OpLoad, 10, 3*hour),
+		failing:  fleetkeytest.OpLoad, from: 10, to: 3 * hour,
 		phases: []phase{
 			{35, nil}, {2*hour + 2, []string{"FleetkeyStoreUnreachable"}},
-			{3 * hour, []string{"FleetkeyCannotIssue", "FleetkeyStoreUnreachable"}},
+			{3*hour + 10, []string{"FleetkeyCannotIssue", "FleetkeyStoreUnreachable"}}, {5 * hour, nil},
 		},
 	},
 	{
@@ -125,8 +110,8 @@ func (s *scenario) live(t *testing.T) map[string][]string {
 		var minute atomic.Int64
 		store := fleetkeytest.NewStore()
 		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
-			if s.fault != nil {
-				f.Err = s.fault(int(minute.Load()), c.Op)
+			if m := int(minute.Load()); c.Op == s.failing && s.from <= m && m < s.to {
+				f.Err = fleetkey.ErrUnavailable
 			}
 			return f
 		})

@@ -30,7 +30,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	db := newDatabase()
+	db := new(database)
 	var instances [2]*server
 	for i := range instances {
 		store := fleetkey.NewFileStore(filepath.Join(dir, "keys.pem"))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -24,14 +23,9 @@ const (
 	tokenTTL = 10 * time.Minute
 )
 
-// A database is what the instances share beside the key: logins under way. A
-// real one is a database.
-type database struct {
-	mu       sync.Mutex
-	requests map[string]authRequest // by id, and also by code
-}
-
-func newDatabase() *database { return &database{requests: map[string]authRequest{}} }
+// A database is what the instances share beside the key: logins under way, each an
+// authRequest by its ID and also by its code. A real one is a database.
+type database struct{ logins sync.Map }
 
 // storage is the op.Storage of one instance.
 type storage struct {
@@ -43,49 +37,49 @@ type storage struct {
 func (s *storage) Health(context.Context) error { return nil }
 
 func (s *storage) CreateAuthRequest(_ context.Context, r *oidc.AuthRequest, _ string) (op.AuthRequest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	a := authRequest{AuthRequest: r, id: rand.Text()}
-	s.requests[a.id] = a
+	s.logins.Store(a.id, a)
 	return a, nil
 }
 
 func (s *storage) AuthRequestByID(_ context.Context, id string) (op.AuthRequest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a, ok := s.requests[id]
-	if !ok {
-		return nil, errors.New("no such login is under way")
+	return s.find(id)
+}
+
+func (s *storage) AuthRequestByCode(_ context.Context, code string) (op.AuthRequest, error) {
+	return s.find(code)
+}
+
+func (d *database) find(idOrCode string) (authRequest, error) {
+	if a, ok := d.logins.Load(idOrCode); ok {
+		return a.(authRequest), nil
 	}
-	return a, nil
-}
-
-func (s *storage) AuthRequestByCode(ctx context.Context, code string) (op.AuthRequest, error) {
-	return s.AuthRequestByID(ctx, code)
-}
-
-func (s *storage) SaveAuthCode(_ context.Context, id, code string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.requests[code] = s.requests[id]
-	return nil
-}
-
-func (s *storage) DeleteAuthRequest(_ context.Context, id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	maps.DeleteFunc(s.requests, func(_ string, a authRequest) bool { return a.id == id })
-	return nil
+	return authRequest{}, errors.New("no such login is under way")
 }
 
 // login notes who has logged in.
-func (s *storage) login(id, subject string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a, ok := s.requests[id]; ok {
+func (d *database) login(id, subject string) {
+	if a, err := d.find(id); err == nil {
 		a.subject, a.time = subject, time.Now()
-		s.requests[id] = a
+		d.logins.Store(id, a)
 	}
+}
+
+func (s *storage) SaveAuthCode(_ context.Context, id, code string) error {
+	a, err := s.find(id)
+	s.logins.Store(code, a)
+	return err
+}
+
+// DeleteAuthRequest ends a login when its code has been used.
+func (s *storage) DeleteAuthRequest(_ context.Context, id string) error {
+	s.logins.Range(func(key, a any) bool {
+		if a.(authRequest).id == id {
+			s.logins.Delete(key)
+		}
+		return true
+	})
+	return nil
 }
 
 func (s *storage) CreateAccessToken(context.Context, op.TokenRequest) (string, time.Time, error) {
