@@ -47,8 +47,8 @@ func newHandler(signer *fleetkey.Signer, env environment) http.Handler {
 
 // notForClients hides a handler from everyone but the load balancer. The health
 // answer names the store and its errors. A load balancer puts
-// X-Forwarded-Proto, whatever the client sent, on each request that it passes
-// on (Application Load Balancers User Guide, HTTP headers), and not on those
+// X-Forwarded-Proto on each request that it passes on, even if the client sent
+// one (Application Load Balancers User Guide, HTTP headers), and not on those
 // that it makes itself.
 func notForClients(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -39,7 +39,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 		if instances[i], err = newServer(ctx, store); err != nil {
 			return err
 		}
-		defer instances[i].signer.Close()
+		defer func() { _ = instances[i].signer.Close() }()
 	}
 	token, err := issue(ctx, instances[0])
 	if err != nil {

@@ -25,7 +25,7 @@ type demo struct {
 
 // run shows that all instances accept a token of one, and that none accepts a
 // token of a stranger: a server that is the same in everything but its store.
-// That is how a fleet fails whose instances make keys of their own.
+// That is how a fleet fails whose instances do not share a key.
 func (d demo) run(ctx context.Context, f *fleet, strangersStore fleetkey.KeyStore) (err error) {
 	d.printf("%d OpenID servers share one signing key, in %s.\n", fleetSize, f.instances[0].signer.Status().Store)
 	d.printf("  proxy       %s\n", f.issuer)
@@ -64,7 +64,7 @@ func (d demo) run(ctx context.Context, f *fleet, strangersStore fleetkey.KeyStor
 	if token, err = d.token(ctx, stranger.url); err != nil {
 		return err
 	}
-	d.printf("\nA server with a key of its own issues a token, signed with key %s.\n", stranger.kid())
+	d.printf("\nA server with another key issues a token, signed with key %s.\n", stranger.kid())
 	for _, i := range f.instances {
 		answer, _, err := d.hello(ctx, i.url, token)
 		if err != nil {

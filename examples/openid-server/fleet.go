@@ -16,9 +16,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file puts servers side by side behind a proxy. In production they run on
-// machines of their own behind a load balancer; each starts as startInstance
-// does.
+// This file puts servers side by side behind a proxy. In production each runs on
+// its own machine behind a load balancer, and starts as startInstance does.
 
 const fleetSize = 3
 
@@ -32,7 +31,7 @@ type fleet struct {
 
 // startFleet starts all instances at the same moment, although the store may be
 // empty: however many they are, they end up with one key. The proxy takes l. Each
-// instance opens the store for itself, as it would on a machine of its own.
+// instance opens the store for itself, as it would on its own machine.
 func startFleet(ctx context.Context, l net.Listener, open func() (fleetkey.KeyStore, error), c client) (*fleet, error) {
 	f := &fleet{issuer: "http://" + l.Addr().String(), client: c}
 	var errs [fleetSize]error
@@ -67,7 +66,7 @@ func (f *fleet) close() error {
 	return errors.Join(errs...)
 }
 
-// An instance is a server with its signer, on a port of its own.
+// An instance is a server with its signer, on its own port.
 type instance struct {
 	name, url string
 	signer    *fleetkey.Signer
@@ -111,8 +110,8 @@ func (f *fleet) roundRobin() http.Handler {
 	return mux
 }
 
-// serve serves h until Close. The listener is there already, so whoever connects
-// from now on is answered.
+// serve serves h until Close. The listener is there already, so every
+// connection from here on is answered.
 func serve(l net.Listener, h http.Handler) *http.Server {
 	server := &http.Server{
 		Handler:           h,

@@ -41,7 +41,7 @@ Instance 1 issues a token, signed with key (.{43})\.
   through the proxy, instance 2 accepts it: 200 OK, hello, demo
   through the proxy, instance 3 accepts it: 200 OK, hello, demo
 
-A server with a key of its own issues a token, signed with key (.{43})\.
+A server with another key issues a token, signed with key (.{43})\.
   instance 1 refuses it: 401 Unauthorized, Bearer error="invalid_token", error_description="[a-z ]+"
   instance 2 refuses it: 401 Unauthorized, Bearer error="invalid_token", error_description="[a-z ]+"
   instance 3 refuses it: 401 Unauthorized, Bearer error="invalid_token", error_description="[a-z ]+"
@@ -70,7 +70,7 @@ func TestDemonstration(t *testing.T) {
 	assert.Empty(t, left, "keys are left behind")
 }
 
-// TestDemonstrationFails : the demonstration notices instances with keys of their own.
+// TestDemonstrationFails : the demonstration notices instances that do not share a key.
 func TestDemonstrationFails(t *testing.T) {
 	l, err := net.Listen("tcp", anyPort)
 	require.NoError(t, err)

@@ -53,8 +53,8 @@ func main() {
 	log.Fatal(server.ListenAndServe())
 }
 
-// routes is what the server serves. In a server of your own /metrics belongs on
-// an address that only Prometheus can reach.
+// routes is what the server serves. In your server /metrics belongs on an
+// address that only Prometheus can reach.
 func routes(signer *fleetkey.Signer) (http.Handler, error) {
 	metrics, err := metrics(signer)
 	if err != nil {

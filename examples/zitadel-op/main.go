@@ -37,7 +37,7 @@ func demonstrate(ctx context.Context, out io.Writer) (err error) {
 		if instances[i], err = newServer(ctx, store, db); err != nil {
 			return err
 		}
-		defer instances[i].signer.Close()
+		defer func() { _ = instances[i].signer.Close() }()
 	}
 	token, err := login(ctx, instances[1], instances[0])
 	if err != nil {
