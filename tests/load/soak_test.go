@@ -3,7 +3,6 @@ package load
 import (
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,12 +12,10 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
-	"github.com/fleetkey/fleetkey/internal/faultproxy"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -33,10 +30,8 @@ type soak struct {
 	t     *testing.T
 	cfg   fleetkey.Config
 	fake  *awsfake.Server
-	proxy *faultproxy.Proxy
 	rng   *rand.Rand
 	fleet []*fleetkey.Signer
-	conns []*http.Transport
 
 	keys    map[string]bool // kids that have signed
 	tokens  int
@@ -70,10 +65,6 @@ func newSoak(t *testing.T, instances int) *soak {
 	// As often as AWS's quota of versions allows: a rotation makes three, one for each
 	// step of a key's life.
 	s.cfg.Rotation = fleetkey.Rotation{Every: 2 * time.Hour, Announce: time.Hour, Retain: time.Hour}
-	s.proxy = faultproxy.StartPipes(t, s.fake.HTTPClient().Transport)
-	s.proxy.Watch(func(c faultproxy.Call) {
-		assert.NotContains(t, string(c.Reply), "LimitExceededException", "versions over the quota")
-	})
 	first, err := fleetkey.NewSigner(t.Context(), s.open(), s.cfg)
 	require.NoError(t, err)
 	require.NoError(t, first.Close())
@@ -90,14 +81,8 @@ func newSoak(t *testing.T, instances int) *soak {
 	return s
 }
 
-func (s *soak) open() *fleetkey.AWSStore {
-	conns := &http.Transport{DialContext: s.proxy.Dial, MaxIdleConnsPerHost: 10} // as the SDK's, which is hidden
-	s.conns = append(s.conns, conns)
-	store, err := fleetkey.NewAWSStore(s.t.Context(), soakName, func(o *fleetkey.AWSOptions) {
-		o.Client = s.fake.Client(func(o *secretsmanager.Options) {
-			o.HTTPClient, o.BaseEndpoint = &http.Client{Transport: conns}, aws.String(s.proxy.URL)
-		})
-	})
+func (s *soak) open() fleetkey.KeyStore {
+	store, err := fleetkey.NewAWSStore(s.t.Context(), soakName, func(o *fleetkey.AWSOptions) { o.Client = s.fake.Client() })
 	require.NoError(s.t, err)
 	return store
 }
@@ -112,7 +97,7 @@ func (s *soak) live(d time.Duration) {
 		} else {
 			probability = []float64{0, 0.1, 0.1, 0.2, 0.2, 0.4, 1}[s.rng.IntN(7)]
 		}
-		s.proxy.Play(faultproxy.Random(s.rng.Uint64(), probability, 3*time.Second, faultproxy.All...))
+		s.fake.Random(s.rng.Uint64(), probability, 3*time.Second, awsfake.Kinds()...)
 		for range 10 {
 			time.Sleep(time.Duration(s.rng.Float64() * float64(4*time.Minute)))
 			s.traffic()
@@ -134,14 +119,10 @@ func (s *soak) traffic() {
 
 // sample brings the fleet to rest, with a good network and full caches, and counts.
 func (s *soak) sample() {
-	s.proxy.Play(func(string) faultproxy.Fault { return faultproxy.Fault{Kind: faultproxy.Pass} })
+	s.fake.Heal()
 	time.Sleep(7 * time.Minute)
 	for range 4 * s.cfg.CachedTokens {
 		s.traffic()
-	}
-	synctest.Wait() // a connection is not idle at once
-	for _, c := range s.conns {
-		c.CloseIdleConnections()
 	}
 	synctest.Wait()
 	now := soakSample{goroutines: bubbleGoroutines(), tokens: s.tokens, keys: len(s.keys)}
@@ -180,7 +161,9 @@ func (s *soak) check() {
 	planned := float64(len(s.samples)-1-n/2) * float64(soakEvery+7*time.Minute) / float64(s.cfg.Rotation.Every)
 	require.InDelta(t, planned, len(s.keys)-from.keys, 1+planned*0.15, "rotations")
 	require.LessOrEqual(t, s.fake.Versions(soakName), 100)
-	require.Len(t, s.proxy.Counts(), len(faultproxy.All)+1, "every kind of fault, and none")
+	for _, kind := range awsfake.Kinds() {
+		require.NotZero(t, s.fake.Calls(kind), kind)
+	}
 }
 
 func sorted(samples []soakSample, of func(soakSample) int) (all []int) {
