@@ -2,7 +2,6 @@ package secrets
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,13 +25,6 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
-
-// TestMain starts Go's random generator outside of any synctest bubble: in FIPS 140
-// mode it needs a clock that jitters.
-func TestMain(m *testing.M) {
-	rand.Text()
-	os.Exit(m.Run())
-}
 
 // A place is a store to drive, and what can happen to it.
 type place struct {
