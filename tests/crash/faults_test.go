@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -125,31 +124,6 @@ func (b bench) failAt(t *testing.T, s scenario, c sysCall, errno string) result 
 	return r
 }
 
-// A disk that is really full takes a part of what is written.
-func TestFileStore_F3_DiskFull(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skipf("skipped: no file system can be mounted (run as root): %v", err)
-	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
-	path, big := filepath.Join(dir, "keys.pem"), strings.Repeat("k", fleetkey.MaxBundleSize)
-	s := fleetkey.NewFileStore(path)
-	v, err := s.Save(t.Context(), []byte("one"), "")
-	require.NoError(t, err)
-	ballast := filepath.Join(dir, "ballast")
-	require.NoError(t, os.WriteFile(ballast, make([]byte, 32<<10), 0o600))
-
-	_, err = s.Save(t.Context(), []byte(big), v)
-	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.ErrorContains(t, err, "save keys to file "+path)
-	require.Equal(t, "one", readKeys(t, path))
-	require.Empty(t, temps(t, path))
-
-	require.NoError(t, os.Remove(ballast))
-	_, err = s.Save(t.Context(), []byte(big[:32<<10]), v)
-	require.NoError(t, err)
-}
-
 // Root cannot keep the file's owner without CAP_CHOWN. The service would be locked
 // out of its keys, so nothing is saved.
 func TestFileStore_F7_OwnerCannotBeKept(t *testing.T) {
@@ -195,7 +169,7 @@ func TestFileStore_F7_RootIsKilled(t *testing.T) {
 				_, _, ok := b.run(t, s.op, path, c.killed())
 				require.False(t, ok, "%s: was not killed", c)
 				makeOld(t, temps(t, path))
-				service := exec.Command(b.child, "rotate", path)
+				service := exec.Command(childBinary, "rotate", path)
 				asNobody(service)
 				require.Empty(t, runChild(t, service).Err, "%s", c)
 				require.Empty(t, temps(t, path))
