@@ -214,12 +214,6 @@ func (h *history) acted(what string, err error) {
 	}
 }
 
-func (h *history) count(act string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.done[act]++
-}
-
 // judge looks at all verdicts, now that the whole history is known.
 func (h *history) judge(t *testing.T) {
 	t.Helper()
