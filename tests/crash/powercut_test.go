@@ -47,7 +47,7 @@ func (r *diskRecord) check(t *testing.T, first int) (found []string, states int)
 		if n > 0 {
 			after, now = r.ops[n-1].call, r.ops[n-1].apply(now)
 		}
-		live := r.tree(now)[keysPath]
+		live := now.tree()[keysPath]
 		ever, allowed = append(ever, live), slices.Compact(append(allowed, live))
 		if n == 0 || r.ops[n-1].unlocks {
 			promised, allowed = live, []string{live}
@@ -56,7 +56,7 @@ func (r *diskRecord) check(t *testing.T, first int) (found []string, states int)
 			continue
 		}
 		for _, d := range r.afterPowerCut(n) {
-			tree := withoutTemps(r.tree(d))
+			tree := withoutTemps(d.tree())
 			key := fmt.Sprint(tree, allowed)
 			if seen[key] {
 				continue
@@ -158,7 +158,7 @@ func TestFileStore_F2_EachSyncIsNeeded(t *testing.T) {
 		r, syncs := s.record(t), 0
 		s.runOn(t, b, r)
 		for i, op := range r.ops {
-			if op.syncs == 0 {
+			if op.syncs == "" {
 				continue // not a sync, or one of what lies above the disk
 			}
 			syncs++
