@@ -22,8 +22,6 @@ func (in *seat) live() {
 			in.issue(in.life.Load())
 		case n == 8:
 			in.f.history.acted("refresh", in.life.Load().Refresh(context.Background()))
-		case n == 9:
-			in.f.foreign(rng)
 		default:
 			in.verify(rng)
 		}
@@ -39,31 +37,10 @@ func (in *seat) issue(life *life) {
 	switch {
 	case err == nil:
 		h.tokens = append(h.tokens, &token{raw, exp, status.Version})
-	case !time.Now().Add(in.offset).Before(exp):
-		h.beyond["a machine that stalled for the life of a token"]++
+	case !time.Now().Add(in.offset).Before(exp): // stalled for the life of a token
 	case errors.Is(err, fleetkey.ErrStale) && time.Since(status.LastLoad) > longestOutage:
-		h.beyond["an issuer out of touch for longer than Announce allows"]++
 	default:
 		h.faulty("an instance did not issue: %v", err)
-	}
-}
-
-// foreign brings a token of another fleet that names this one as its issuer.
-func (f *fleet) foreign(rng *rand.Rand) {
-	exp := time.Now().Add(policy.MaxTokenTTL).Truncate(time.Second)
-	raw, err := f.others[rng.IntN(2)].Issue(context.Background(), fleetkey.Claims{Subject: "mallory", ClientID: "web", ExpiresAt: exp})
-	h := f.history
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	switch {
-	case err != nil && time.Now().Before(exp):
-		h.faulty("another fleet did not issue: %v", err)
-		return
-	case err != nil: // the machine stalled
-		return
-	}
-	if len(h.chain) > 0 {
-		h.tokens = append(h.tokens, &token{raw, exp, h.current()})
 	}
 }
 
@@ -116,21 +93,16 @@ func (f *fleet) operate() {
 		if s == nil {
 			continue
 		}
-		switch n := rng.IntN(10); {
-		case n < 5:
+		if rng.IntN(2) == 0 {
 			f.history.acted("rotate", s.Rotate(context.Background()))
-		case n < 8:
-			keys := s.Status().Keys
-			kid := keys[rng.IntN(len(keys))].KeyID
-			f.history.ask(kid)
-			err := s.Revoke(context.Background(), kid)
-			if f.history.acted("revoke", err); err == nil {
-				f.steal(kid)
-			}
-		default:
-			other := f.others[0].SigningKey()
-			f.history.ask(other.KeyID)
-			f.history.acted("trust", s.Trust(context.Background(), other.Certificate, ""))
+			continue
+		}
+		keys := s.Status().Keys
+		kid := keys[rng.IntN(len(keys))].KeyID
+		f.history.ask(kid)
+		err := s.Revoke(context.Background(), kid)
+		if f.history.acted("revoke", err); err == nil {
+			f.steal(kid)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 // Package chaos runs a fleet on awsfake while every kind of fault that a network or an
 // overloaded service causes (rows A1 to A6, A13 and A16) happens at random between them,
 // in the manner of etcd's robustness tests. The fleet issues, verifies,
-// rotates, revokes, trusts and restarts. Everything is recorded, and the record is judged
+// rotates, revokes and restarts. Everything is recorded, and the record is judged
 // afterwards: no key gets lost, no write is lost or made twice, no valid token
 // is rejected, no revoked key is trusted, and each error names the secret and its cause.
 //
@@ -34,7 +34,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
@@ -85,7 +84,7 @@ func TestChaos_A1toA6_A13_A16(t *testing.T) {
 				for _, kind := range awsfake.Kinds() {
 					require.NotZero(t, f.fake.Calls(kind), kind)
 				}
-				for _, act := range []string{"rotate", "revoke", "trust", "restart", "start", "accept", "reject"} {
+				for _, act := range []string{"rotate", "revoke", "restart", "start", "accept", "reject"} {
 					require.NotZero(t, f.history.done[act], act)
 				}
 			})
@@ -100,7 +99,6 @@ type fleet struct {
 	fake    *awsfake.Server
 	history *history
 	seats   []*seat
-	others  []*fleetkey.Signer // of other fleets; the first is trusted some day
 	ended   chan struct{}
 	acts    sync.WaitGroup
 }
@@ -142,9 +140,6 @@ func (l *life) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (
 
 func newFleet(t *testing.T, seed uint64) *fleet {
 	f := &fleet{t: t, seed: seed, fake: awsfake.New(), history: newHistory(), ended: make(chan struct{})}
-	for range 2 {
-		f.others = append(f.others, testkit.Start(t, fleetkeytest.NewStore(), policy))
-	}
 	f.fake.Watch(f.history.served)
 	t.Cleanup(f.close)
 	for i := range instances {

@@ -22,11 +22,10 @@ type history struct {
 	stored   map[fleetkey.Version]keySet
 	chain    []change        // what became current, in its order
 	puts     []time.Time     // versions made
-	asked    map[string]bool // kids that an operator wanted to revoke or to trust
+	asked    map[string]bool // kids that an operator wanted to revoke
 	tokens   []*token
 	verdicts []verdict
 	done     map[string]int // acts that succeeded
-	beyond   map[string]int // tokens refused that a fleet cannot know
 	faults   []string
 }
 
@@ -57,8 +56,7 @@ type verdict struct {
 }
 
 func newHistory() *history {
-	return &history{stored: map[fleetkey.Version]keySet{},
-		asked: map[string]bool{}, done: map[string]int{}, beyond: map[string]int{}}
+	return &history{stored: map[fleetkey.Version]keySet{}, asked: map[string]bool{}, done: map[string]int{}}
 }
 
 // faulty notes what must not happen. The caller holds mu.
@@ -157,7 +155,7 @@ func (h *history) step(before keySet, next change) {
 	}
 	made := 0
 	for kid, k := range next.keys {
-		if _, known := before[kid]; known || !k.Signs() && h.asked[kid] {
+		if _, known := before[kid]; known {
 			continue
 		}
 		made++
@@ -231,7 +229,7 @@ func (h *history) judge(t *testing.T) {
 	for _, fault := range h.faults {
 		t.Error(fault)
 	}
-	t.Logf("%d versions, %d verdicts, done %v, beyond what a fleet can know %v", len(h.chain), len(h.verdicts), h.done, h.beyond)
+	t.Logf("%d versions, %d verdicts, done %v", len(h.chain), len(h.verdicts), h.done)
 }
 
 // judgeOne judges by the versions that the verifier may have worked with: those
@@ -250,10 +248,10 @@ func (h *history) judgeOne(v verdict) {
 			to = i
 		}
 	}
-	always, sometime, ever := true, false, false
-	for i, c := range h.chain[:to+1] {
+	always, sometime := true, false
+	for _, c := range h.chain[max(from, 0) : to+1] {
 		_, has := c.keys[kid]
-		always, sometime, ever = always && (has || i < from), sometime || has && i >= from, ever || has
+		always, sometime = always && has, sometime || has
 	}
 	expired := !v.end.Before(v.token.exp)
 	leeway := 2 * policy.ClockSkew // and a clock that is off
@@ -262,16 +260,14 @@ func (h *history) judgeOne(v verdict) {
 		h.faulty("%s: accepted a token of key %s, which was not in the set", v.begin, kid)
 	case v.err == nil && v.begin.After(v.token.exp.Add(leeway+time.Second)):
 		h.faulty("%s: accepted a token that had ended at %s", v.begin, v.token.exp)
-	case v.err == nil || expired || !ever:
+	case v.err == nil || expired:
 	case !errors.Is(v.err, fleetkey.ErrUnknownKey):
 		h.faulty("%s: refused a token: %v", v.begin, v.err)
 	case always:
 		h.faulty("%s: refused a token of key %s, which it had: %v", v.begin, kid, v.err)
 	case h.asked[kid] && h.chain[to].keys[kid].ID == "": // revoked by then
-	case h.atOnce(kid):
-		h.beyond["the replacement of a revoked key, not read yet"]++
+	case h.atOnce(kid): // it replaces a revoked key, and is not read yet
 	case v.begin.Sub(v.loads[1]) > longestOutage:
-		h.beyond["a verifier out of touch for longer than Announce allows"]++
 	default:
 		h.faulty("%s: refused a token of key %s, which it should have: %v", v.begin, kid, v.err)
 	}

@@ -76,8 +76,11 @@ func (d *driver) badBundles(alg string, good []byte) {
 // operators does to the in-memory store what people do behind the back of a fleet.
 func (d *driver) operators(store *fleetkeytest.Store) {
 	content, v := store.Content()
-	for _, call := range [][]any{{"Set", content}, {"Delete"}, {"RollBack", v}, {"Open"}, {"Content"}, {"Loads"}, {"Saves"}, {"String"}} {
-		d.must(store, call[0].(string), call[1:]...)
+	d.must(store, "Set", content)
+	d.must(store, "Delete")
+	d.must(store, "RollBack", v)
+	for _, method := range []string{"Open", "Content", "Loads", "Saves", "String"} {
+		d.must(store, method)
 	}
 }
 

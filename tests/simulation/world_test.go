@@ -91,16 +91,13 @@ func (f *fleet) plan() {
 	f.every(sc.floodEvery, func() { f.flood(f.pick(), 20) })
 	f.every(sc.rotateEvery, func() {
 		f.operate(func(ctx context.Context, s *fleetkey.Signer) {
-			f.model.allowOne()
+			f.model.note(func(m *model) { m.byHand++ })
 			_ = s.Rotate(ctx) // may fail, as the store does
 		})
 	})
 	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
 	for _, c := range sc.changes {
 		f.after(c.at, func() { f.deploy(c) })
-	}
-	for passed := year; passed <= sc.span; passed += year {
-		f.after(passed, func() { f.t.Logf("%d years", passed/year) })
 	}
 }
 
@@ -155,7 +152,7 @@ func (f *fleet) cutOff(in *instance, d time.Duration) {
 func (f *fleet) cutOffUnaware(k *keyState) {
 	var last *instance
 	for _, in := range f.instances {
-		if in.signer.Load() != nil && in.state(k.id).knows.IsZero() && (last == nil || in.lastLoad().After(last.lastLoad())) {
+		if in.signer.Load() != nil && in.state(k.id).knows.IsZero() && (last == nil || in.state("").loaded.After(last.state("").loaded)) {
 			last = in
 		}
 	}
@@ -164,7 +161,7 @@ func (f *fleet) cutOffUnaware(k *keyState) {
 	}
 	limit, skew := signsFor(f.sc.policy), f.sc.clocks
 	f.cutOff(last, limit+2*time.Hour)
-	begin := last.lastLoad()
+	begin := last.state("").loaded
 	for range f.sc.burst {
 		f.at(f.between(begin.Add(limit-3*skew), begin.Add(limit+skew)), func() { f.issue(last, true) })
 	}
@@ -211,11 +208,11 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 		kid = status.Keys[int(n)%len(status.Keys)].KeyID
 	}
 	bundle, _ := f.cell.Content()
-	f.model.ask(kid, true)
+	f.model.note(func(m *model) { m.asked[kid] = true })
 	err := s.Revoke(ctx, kid)
 	f.model.observe()
 	if err != nil {
-		f.model.ask(kid, false)
+		f.model.note(func(m *model) { m.asked[kid] = false })
 		return
 	}
 	keys, err := testkit.Keys(bundle)
@@ -253,20 +250,6 @@ func (f *fleet) lifetime(in *instance) time.Duration {
 		lifetime = max(time.Minute, f.upTo(lifetime))
 	}
 	return lifetime
-}
-
-// allowOne says that an operator may have made a key that was not due.
-func (m *model) allowOne() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.byHand++
-}
-
-// ask says that a key is being revoked, or that it has failed.
-func (m *model) ask(kid string, asked bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked[kid] = asked
 }
 
 // rollBack puts the store's last version back, if the announcement of a key was the last
