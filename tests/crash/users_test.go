@@ -45,16 +45,6 @@ func giveToNobody(t *testing.T, path string) {
 	}
 }
 
-// requireNobodys checks that giveToNobody still holds.
-func requireNobodys(t *testing.T, path string) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		fi, err := os.Stat(path)
-		require.NoError(t, err)
-		require.EqualValues(t, nobody, fi.Sys().(*syscall.Stat_t).Uid, path)
-	}
-}
-
 // try runs one operation as a user who obeys file modes.
 func try(t *testing.T, op, path string) (r result, uid string) {
 	t.Helper()

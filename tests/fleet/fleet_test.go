@@ -159,35 +159,31 @@ func twoActions(pattern string, bare bool) *awsfake.Policy {
 		Resources: []string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:" + pattern}, BareNames: bare}
 }
 
-// A7: a hundred instances under the policy of two actions, however AWS reads it.
+// A7, A14: a hundred instances start under the policy of two actions, however AWS reads
+// it, and while reads lag.
 func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
-	for name, bare := range map[string]bool{"made-up ARN": false, "bare name": true} {
+	for name, prepare := range map[string]func(*awsfake.Server){
+		"made-up ARN":          func(fake *awsfake.Server) { fake.Enforce(twoActions("indicium/openid-server-*", false)) },
+		"bare name":            func(fake *awsfake.Server) { fake.Enforce(twoActions("indicium/openid-server-*", true)) },
+		"reads 5 seconds late": func(fake *awsfake.Server) { fake.Lag(5 * time.Second) },
+	} {
 		t.Run(name, func(t *testing.T) {
-			fake := awsfake.New()
-			fake.Enforce(twoActions("indicium/openid-server-*", bare))
-			fleet := startAtOnce(t, 100, func() fleetkey.KeyStore { return openAWS(t, fake.Client(), secret) })
-			require.Equal(t, 1, fake.Versions(secret), "one CreateSecret succeeded")
-			token := testkit.Issue(t, fleet[0])
-			for _, s := range fleet {
-				require.Equal(t, fleet[0].SigningKey().KeyID, s.SigningKey().KeyID)
-			}
-			testkit.Accepts(t, token, fleet...)
-			refresh(t, fleet)
-			for _, action := range []string{"PutSecretValue", "UpdateSecretVersionStage", "DescribeSecret"} {
-				require.Zero(t, fake.Calls(action), action)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				fake := awsfake.New()
+				prepare(fake)
+				fleet := startAtOnce(t, 100, func() fleetkey.KeyStore { return openAWS(t, fake.Client(), secret) })
+				require.Equal(t, 1, fake.Versions(secret), "one CreateSecret succeeded")
+				for _, s := range fleet {
+					require.Equal(t, fleet[0].PublicKeys(), s.PublicKeys())
+				}
+				testkit.Accepts(t, testkit.Issue(t, fleet[0]), fleet...)
+				refresh(t, fleet)
+				for _, action := range []string{"PutSecretValue", "UpdateSecretVersionStage", "DescribeSecret"} {
+					require.Zero(t, fake.Calls(action), action)
+				}
+			})
 		})
 	}
-}
-
-// A14: reads are five seconds behind while a fleet starts.
-func TestStartOnLaggingReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake := awsfake.New()
-		fake.Lag(5 * time.Second)
-		requireOneFleet(t, 1, startAtOnce(t, 20, func() fleetkey.KeyStore { return openAWS(t, fake.Client(), secret) })...)
-		require.Equal(t, 1, fake.Versions(secret))
-	})
 }
 
 // A15: a fleet that may put but not promote tries to rotate all day, and stays below AWS's

@@ -137,7 +137,6 @@ func broken() []*scenario {
 		world("JWKS cached for longer than JWKSMaxAge", atClient, func(sc *scenario) { sc.cached = 2 * sc.policy.Rotation.Announce }),
 		world("clocks off by more than ClockSkew", "instance: token is expired", func(sc *scenario) { sc.clocks *= 3 }),
 		world("reads that lag by 2 RefreshEvery", atInstance, func(sc *scenario) { sc.lag = 2 * sc.policy.RefreshEvery }),
-		world("tokens that outlive MaxTokenTTL", atClient, func(sc *scenario) { sc.lifetime = 6 * sc.policy.MaxTokenTTL }),
 		world("MaxTokenTTL raised along with the lifetimes", "instance: claims are invalid", func(sc *scenario) {
 			longer := policyOf(5*day, day, day)
 			longer.MaxTokenTTL = 4 * time.Hour

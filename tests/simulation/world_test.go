@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -33,10 +32,9 @@ type scenario struct {
 	rollBack     float64 // chance that an announcement is rolled back
 
 	// What only a broken world sets.
-	cached   time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
-	lag      time.Duration // how long every read shows what was before a change
-	lifetime time.Duration // of tokens that a framework signs with SigningKey
-	wants    string        // the reason for which tokens must get lost
+	cached time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
+	lag    time.Duration // how long every read shows what was before a change
+	wants  string        // the reason for which tokens must get lost
 }
 
 // A change is a deployment of another policy, instance by instance. Until it ends, both
@@ -245,7 +243,7 @@ func (f *fleet) abuse(k testkit.Key) {
 
 // lifetime returns how long the next token of an instance should live.
 func (f *fleet) lifetime(in *instance) time.Duration {
-	lifetime := cmp.Or(f.sc.lifetime, in.policy.MaxTokenTTL)
+	lifetime := in.policy.MaxTokenTTL
 	if f.chance(0.3) {
 		lifetime = max(time.Minute, f.upTo(lifetime))
 	}
