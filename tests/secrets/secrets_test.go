@@ -37,16 +37,14 @@ var places = map[string]func(d *driver, good []byte) place{
 	"memory": func(d *driver, _ []byte) place {
 		store := fleetkeytest.NewStore()
 		p := place{store, map[string]func() func(){}}
-		fault := func(err error, ops ...fleetkeytest.Op) {
-			p.faults[fmt.Sprint(err, ops)] = func() func() {
-				d.must(store, "SetHook", testkit.Fail(err, ops...))
-				return func() { store.SetHook(nil) }
+		for _, err := range []error{fleetkey.ErrAccessDenied, fleetkey.ErrConflict, fleetkey.ErrNotExist, fleetkey.ErrUnavailable, io.ErrShortWrite} {
+			for name, ops := range map[string][]fleetkeytest.Op{"both": {fleetkeytest.OpLoad, fleetkeytest.OpSave}, "save": {fleetkeytest.OpSave}} {
+				p.faults[name+err.Error()] = func() func() {
+					d.must(store, "SetHook", testkit.Fail(err, ops...))
+					return func() { store.SetHook(nil) }
+				}
 			}
 		}
-		for _, err := range []error{fleetkey.ErrAccessDenied, fleetkey.ErrConflict, fleetkey.ErrNotExist, fleetkey.ErrUnavailable, io.ErrUnexpectedEOF} {
-			fault(err, fleetkeytest.OpLoad, fleetkeytest.OpSave)
-		}
-		fault(io.ErrShortWrite, fleetkeytest.OpSave)
 		return p
 	},
 	"file": func(d *driver, good []byte) place {
@@ -140,14 +138,13 @@ func (d *driver) life(alg string, store fleetkey.KeyStore) *fleetkey.Signer {
 	first := s.SigningKey()
 	other := fleetkeytest.NewSigner(d.t, fleetkey.Config{Algorithm: "ES384"}).SigningKey().Certificate
 	for _, step := range []struct {
-		method string
-		args   []any
-		then   time.Duration
+		then time.Duration // after the answers
+		call []any
 	}{
-		{"Rotate", nil, 26 * time.Hour}, {"Refresh", nil, 0}, {"Trust", []any{other, "another"}, 0},
-		{"Revoke", []any{first.KeyID}, 31 * testkit.Day}, {"Refresh", nil, 0}, {"Rotate", nil, 0},
+		{26 * time.Hour, []any{"Rotate"}}, {0, []any{"Refresh"}}, {0, []any{"Trust", other, "another"}},
+		{31 * testkit.Day, []any{"Revoke", first.KeyID}}, {0, []any{"Refresh"}}, {0, []any{"Rotate"}},
 	} {
-		d.must(s, step.method, step.args...)
+		d.must(s, step.call[0].(string), step.call[1:]...)
 		d.answers(s)
 		time.Sleep(step.then)
 	}
