@@ -19,6 +19,22 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
+// killAtEach kills a scenario at each of some calls, on a fresh path each time, and has
+// what is left checked.
+func (b bench) killAtEach(t *testing.T, s scenario, prepare func() string, at func(sysCall) bool, check func(c sysCall, path string)) {
+	t.Helper()
+	calls, _, ok := b.run(t, s.op, prepare())
+	require.True(t, ok)
+	for _, c := range calls {
+		if at(c) {
+			path := prepare()
+			_, _, ok := b.run(t, s.op, path, c.killed())
+			require.False(t, ok, "%s: was not killed", c)
+			check(c, path)
+		}
+	}
+}
+
 // Kill -9 at each call leaves the old bundle or the new one, at most one temporary
 // file, and no lock. A call that only reads leaves what the one before it left, so
 // the short form leaves it out.
@@ -26,22 +42,15 @@ func TestFileStore_F1_KilledAtEveryCall(t *testing.T) {
 	b := newBench(t)
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
-			calls, _, ok := b.run(t, s.op, s.prepare(t))
-			require.True(t, ok)
 			sawOld, sawNew, sawTemp := false, false, false
-			for _, c := range calls {
-				if !testkit.Long(c.changes(), true) {
-					continue
-				}
-				path := s.prepare(t)
-				_, _, ok := b.run(t, s.op, path, c.killed())
-				require.False(t, ok, "%s: was not killed", c)
+			at := func(c sysCall) bool { return testkit.Long(c.changes(), true) }
+			b.killAtEach(t, s, func() string { return s.prepare(t) }, at, func(c sysCall, path string) {
 				left := len(temps(t, path))
 				require.LessOrEqual(t, left, 1, "%s", c)
 				isNew := readKeys(t, path) != s.before
 				sawOld, sawNew, sawTemp = sawOld || !isNew, sawNew || isNew, sawTemp || left == 1
 				require.Empty(t, examine(t, path, s.before), "%s", c)
-			}
+			})
 			require.True(t, sawOld && sawNew && sawTemp, "the kills did not fall on both sides of the commit")
 		})
 	}
@@ -157,24 +166,18 @@ func TestFileStore_F7_RootIsKilled(t *testing.T) {
 				}
 				return path
 			}
-			calls, _, ok := b.run(t, s.op, prepare())
-			require.True(t, ok)
 			chowns := 0
-			for _, c := range calls {
+			at := func(c sysCall) bool { return c.changes() || c.Name == "fchmod" || c.Name == "fchown" }
+			b.killAtEach(t, s, prepare, at, func(c sysCall, path string) {
 				if c.Name == "fchown" {
 					chowns++
-				} else if !c.changes() && c.Name != "fchmod" {
-					continue
 				}
-				path := prepare()
-				_, _, ok := b.run(t, s.op, path, c.killed())
-				require.False(t, ok, "%s: was not killed", c)
 				makeOld(t, temps(t, path))
 				service := exec.Command(childBinary, "rotate", path)
 				asNobody(service)
 				require.Empty(t, runChild(t, service).Err, "%s", c)
 				require.Empty(t, temps(t, path))
-			}
+			})
 			require.Equal(t, 2, chowns, "the lock and the bundle")
 		})
 	}

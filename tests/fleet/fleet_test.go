@@ -2,8 +2,7 @@
 // once has one key, rotates at once to one more, drops a revoked key everywhere, and takes
 // over a bundle that was replaced. It does so on every store there is, with AWS as awsfake
 // and as moto. On awsfake it also proves how a first start goes under the policy of two
-// actions and with reads that lag (rows A7, A14 and A15 of docs/faults.md). It has no long
-// form.
+// actions and with reads that lag (rows A7 and A14 of docs/faults.md). It has no long form.
 package fleet
 
 import (
@@ -152,25 +151,16 @@ func replace(t *testing.T, open func() fleetkey.KeyStore, fleet []*fleetkey.Sign
 	require.Equal(t, "garbage", string(bundle), "garbage is not overwritten")
 }
 
-// twoActions returns the policy of the documentation. With bare, AWS judges a secret that
-// does not exist by its name alone.
-func twoActions(pattern string, bare bool) *awsfake.Policy {
-	return &awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"},
-		Resources: []string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:" + pattern}, BareNames: bare}
-}
-
-// A7, A14: a hundred instances start under the policy of two actions, however AWS reads
-// it, and while reads lag.
+// A7, A14: a hundred instances start under the policy of the documentation, while reads
+// lag. With a bare name, AWS judges a secret that does not exist by its name alone.
 func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
-	for name, prepare := range map[string]func(*awsfake.Server){
-		"made-up ARN":          func(fake *awsfake.Server) { fake.Enforce(twoActions("indicium/openid-server-*", false)) },
-		"bare name":            func(fake *awsfake.Server) { fake.Enforce(twoActions("indicium/openid-server-*", true)) },
-		"reads 5 seconds late": func(fake *awsfake.Server) { fake.Lag(5 * time.Second) },
-	} {
+	for name, bare := range map[string]bool{"made-up ARN": false, "bare name": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				fake := awsfake.New()
-				prepare(fake)
+				fake.Lag(5 * time.Second)
+				fake.Enforce(&awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"},
+					Resources: []string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:indicium/openid-server-*"}, BareNames: bare})
 				fleet := startAtOnce(t, 100, func() fleetkey.KeyStore { return openAWS(t, fake.Client(), secret) })
 				require.Equal(t, 1, fake.Versions(secret), "one CreateSecret succeeded")
 				for _, s := range fleet {
@@ -184,22 +174,4 @@ func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A15: a fleet that may put but not promote tries to rotate all day, and stays below AWS's
-// quota of about 100 versions in a day.
-func TestRotationStaysBelowTheQuotaOfVersions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake, cfg := awsfake.New(), testkit.Rotating()
-		cfg.Rotation.Every = testkit.Day
-		for range 10 {
-			testkit.Start(t, openAWS(t, fake.Client(), secret), cfg)
-		}
-		policy := twoActions("*", false)
-		policy.Actions = append(policy.Actions, "secretsmanager:PutSecretValue")
-		fake.Enforce(policy)
-		time.Sleep(testkit.Day)
-		require.Greater(t, fake.Calls("PutSecretValue"), 1)
-		require.Less(t, fake.Versions(secret), 100)
-	})
 }

@@ -60,7 +60,7 @@ func tightPolicy(every time.Duration) fleetkey.Config {
 func usual() scenario {
 	sc := scenario{
 		instances: 20, externals: 6, span: year / 2, clocks: 5 * time.Minute, policy: policyOf(30*day, day, day),
-		tokenEvery: 12 * time.Hour, burst: 30, restartEvery: 6 * time.Hour, cutEvery: 4 * day, floodEvery: day, outageChance: 0.5,
+		tokenEvery: 12 * time.Hour, burst: 30, restartEvery: 6 * time.Hour, cutEvery: 4 * day, outageChance: 0.5,
 	}
 	if testkit.Race() {
 		sc.instances, sc.externals, sc.span = 10, 3, year/4
@@ -111,7 +111,7 @@ func sound() []*scenario {
 func everyFiveMinutes() *scenario {
 	sc := scenario{
 		name: "store read every 5 minutes", instances: testkit.Long(30, 100), externals: 6, span: 15 * time.Hour, clocks: 5 * time.Minute,
-		tokenEvery: 2 * time.Minute, burst: 20, restartEvery: time.Minute, cutEvery: time.Hour, floodEvery: 20 * time.Minute,
+		tokenEvery: 2 * time.Minute, burst: 20, restartEvery: time.Minute, cutEvery: time.Hour,
 		outage: 40 * time.Minute, outageChance: 1, policy: policyOf(80*time.Minute, 75*time.Minute, 70*time.Minute),
 	}
 	sc.policy.RefreshEvery, sc.policy.JWKSMaxAge = 5*time.Minute, 15*time.Minute
@@ -127,7 +127,7 @@ func broken() []*scenario {
 	world := func(name, wants string, change func(*scenario)) *scenario {
 		sc := scenario{
 			name: name, wants: wants, instances: 20, externals: 6, span: 20 * day, clocks: 5 * time.Minute, policy: tightPolicy(5 * day),
-			tokenEvery: 6 * time.Hour, burst: 60, restartEvery: 6 * time.Hour, floodEvery: day,
+			tokenEvery: 6 * time.Hour, burst: 60, restartEvery: 6 * time.Hour,
 		}
 		change(&sc)
 		return &sc

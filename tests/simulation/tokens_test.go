@@ -3,7 +3,6 @@ package simulation
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -133,21 +132,4 @@ func (f *fleet) verify(in *instance, tok *token) {
 		_, err := s.Verify(context.Background(), tok.raw)
 		f.model.checked("instance", tok, begin, who, in, err)
 	})
-}
-
-// flood sends an instance tokens with made-up kids.
-func (f *fleet) flood(in *instance, n int) {
-	if in == nil {
-		return
-	}
-	s := in.signer.Load()
-	for range n {
-		b64 := base64.RawURLEncoding.EncodeToString
-		junk := b64(fmt.Appendf(nil, `{"alg":"ES256","kid":"%043d","typ":"at+jwt"}`, f.rng.Int())) + "." + b64([]byte("{}")) + "." + b64(make([]byte, 64))
-		f.running.Go(func() {
-			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
-				f.model.fault("a made-up kid met: %v", err)
-			}
-		})
-	}
 }

@@ -24,7 +24,6 @@ type scenario struct {
 	burst        int // tokens around each activation
 	restartEvery time.Duration
 	cutEvery     time.Duration // of one instance
-	floodEvery   time.Duration // of made-up kids
 	outage       time.Duration // the longest outage of the whole store
 	outageChance float64       // of one as a key is announced
 	rotateEvery  time.Duration // by hand
@@ -86,7 +85,6 @@ func (f *fleet) plan() {
 	f.every(sc.tokenEvery, func() { f.issue(f.pick(), false) })
 	f.every(sc.restartEvery, func() { f.restart(anyone(), f.upTo(min(6*time.Hour, sc.span/100))) })
 	f.every(sc.cutEvery, func() { f.cutOff(anyone(), f.upTo(signsFor(sc.policy)*13/10)) })
-	f.every(sc.floodEvery, func() { f.flood(f.pick(), 20) })
 	f.every(sc.rotateEvery, func() {
 		f.operate(func(ctx context.Context, s *fleetkey.Signer) {
 			f.model.note(func(m *model) { m.byHand++ })
@@ -109,11 +107,6 @@ func (f *fleet) harass(k *keyState) {
 			at = f.between(k.notBefore, k.notBefore.Add(refresh*5/4))
 		}
 		f.at(at, func() { f.issue(f.pick(), true) })
-	}
-	if sc.floodEvery > 0 {
-		for range 10 {
-			f.at(f.between(k.notBefore.Add(-skew), k.notBefore.Add(skew)), func() { f.flood(f.pick(), 20) })
-		}
 	}
 	if f.chance(sc.outageChance) {
 		f.after(f.upTo(refresh/10), f.breakStore)
