@@ -20,20 +20,20 @@ var kinds = map[string]Fault{
 	"trickle": {Trickle: true}, // A3
 
 	"throttled":          Throttle(0), // A1
-	"throttled with 503": {Error: &Error{Code: "ThrottlingException", Message: "Rate exceeded", Status: http.StatusServiceUnavailable}},
-	"429":                {Status: http.StatusTooManyRequests, Body: "slow down"},                                                      // A1: as a gateway says it
-	"500":                {Error: &Error{Code: "InternalServiceError", Message: "An error occurred on the server side.", Status: 500}}, // A2
-	"503 as HTML":        {Status: http.StatusServiceUnavailable, Body: "<html><body><h1>503 Service Unavailable</h1></body></html>"},  // A2
-	"503, empty":         {Status: http.StatusServiceUnavailable},                                                                      // A2
-	"200, empty":         {Status: http.StatusOK},                                                                                      // A2
-	"garbage":            {Body: "\x1f\x8b{\"SecretString\":"},                                                                         // A4
-	"foreign JSON":       {Body: `{"status":"ok","uptime":17}`},                                                                        // A4
-	"half an answer":     {Half: true},                                                                                                 // A4, A13
+	"throttled with 503": {Error: &Error{Code: "ThrottlingException", Message: "Rate exceeded", Status: 503}},
+	"429":                {Status: http.StatusTooManyRequests, Body: "slow down"},                                   // A1: as a gateway says it
+	"500":                {Error: &Error{Code: "InternalServiceError", Message: "An error occurred.", Status: 500}}, // A2
+	"503 as HTML":        {Status: http.StatusServiceUnavailable, Body: "<html>"},                                   // A2
+	"503, empty":         {Status: http.StatusServiceUnavailable},                                                   // A2
+	"200, empty":         {Status: http.StatusOK},                                                                   // A2
+	"garbage":            {Body: "\x1f\x8b{\"SecretString\":"},                                                      // A4
+	"foreign JSON":       {Body: `{"status":"ok","uptime":17}`},                                                     // A4
+	"half an answer":     {Half: true},                                                                              // A4, A13
 
 	"expired":      Expired(), // A5
-	"unrecognized": {Error: &Error{Code: "UnrecognizedClientException", Message: "The security token included in the request is invalid."}},
-	"denied":       {Error: &Error{Code: "AccessDeniedException", Message: "User: arn:aws:sts::123456789012:assumed-role/web/i-0abc is not authorized to perform this"}},
-	"no KMS":       {Error: &Error{Code: "DecryptionFailure", Message: "Secrets Manager can't decrypt the protected secret text using the provided KMS key."}},
+	"unrecognized": {Error: &Error{Code: "UnrecognizedClientException", Message: "The security token is invalid."}},
+	"denied":       {Error: &Error{Code: "AccessDeniedException", Message: "User is not authorized to perform this"}},
+	"no KMS":       {Error: &Error{Code: "DecryptionFailure", Message: "Secrets Manager can't decrypt the protected secret text"}},
 }
 
 // Kinds returns the kinds of faults that Random draws from.

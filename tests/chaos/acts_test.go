@@ -56,9 +56,7 @@ func (in *seat) verify(rng *rand.Rand) {
 	v := verdict{token: h.tokens[n-1-rng.IntN(min(n, 25))]}
 	h.mu.Unlock()
 	life := in.life.Load()
-	life.mu.Lock()
-	v.loads = life.loads
-	life.mu.Unlock()
+	v.loads = *life.loads.Load()
 	v.knew, v.begin = life.Status().Version, time.Now()
 	_, v.err = life.Verify(context.Background(), v.token.raw)
 	v.end = time.Now()

@@ -116,9 +116,7 @@ type seat struct {
 type life struct {
 	*fleetkey.Signer
 	store *fleetkey.AWSStore
-
-	mu    sync.Mutex
-	loads [2]time.Time // when the last good ones began
+	loads atomic.Pointer[[2]time.Time] // when the last good ones began
 }
 
 func (l *life) String() string { return l.store.String() }
@@ -127,9 +125,7 @@ func (l *life) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	begin := time.Now()
 	bundle, v, err := l.store.Load(ctx)
 	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.loads = [2]time.Time{l.loads[1], begin}
+		l.loads.Store(&[2]time.Time{l.loads.Load()[1], begin})
 	}
 	return bundle, v, err
 }
@@ -218,6 +214,7 @@ func (f *fleet) weather() {
 func (in *seat) up(rng *rand.Rand) {
 	for {
 		life := &life{store: in.store}
+		life.loads.Store(new([2]time.Time))
 		var err error
 		life.Signer, err = fleetkey.NewSigner(testkit.By(testkit.Off(in.offset)), life, policy)
 		in.f.history.acted("start", err)

@@ -84,19 +84,6 @@ type diskRecord struct {
 	now    diskState // after all ops, if the power does not fail
 }
 
-// newDiskRecord begins with a disk that holds nothing, or a bundle that is durable.
-func newDiskRecord(root, bundle string) *diskRecord {
-	d := diskState{map[string]string{".": directory}, map[string]string{}}
-	if bundle != "" {
-		d.data[keysPath] = bundle
-		d.names[keysPath] = keysPath
-		for dir := filepath.Dir(keysPath); dir != "."; dir = filepath.Dir(dir) {
-			d.names[dir] = directory
-		}
-	}
-	return &diskRecord{root: root, before: d, now: d}
-}
-
 var (
 	quoted = regexp.MustCompile(`"(?:[^"\\]|\\.)*"`)
 	fdPath = regexp.MustCompile(`^\w+\(\d+<([^>]*)>`)

@@ -183,10 +183,11 @@ func TestFileStore_F7_RootIsKilled(t *testing.T) {
 	}
 }
 
-// A file system without hard links still gets its lock, and the lock its owner.
-func TestFileStore_F12_NoHardLinks(t *testing.T) {
+// A file system without hard links still gets its lock, and the lock its owner. One
+// without locks is refused, never written unlocked.
+func TestFileStore_F12_NoLinksOrLocks(t *testing.T) {
 	b := newBench(t)
-	for _, errno := range []string{"EPERM", "EOPNOTSUPP", "ENOSYS"} {
+	for errno, lock := range map[string]string{"EPERM": "ENOLCK", "EOPNOTSUPP": "EOPNOTSUPP", "ENOSYS": "ENOSYS"} {
 		path := rotation.prepare(t)
 		giveToNobody(t, path)
 		_, r, _ := b.run(t, "rotate", path, "linkat:error="+errno)
@@ -198,16 +199,9 @@ func TestFileStore_F12_NoHardLinks(t *testing.T) {
 			require.Equal(t, fs.FileMode(0o600), fi.Mode(), errno)
 			require.True(t, os.Getuid() != 0 || fi.Sys().(*syscall.Stat_t).Uid == nobody, name)
 		}
-	}
-}
-
-// A file system without locks is refused, never written unlocked.
-func TestFileStore_F12_NoLocks(t *testing.T) {
-	b := newBench(t)
-	for _, errno := range []string{"ENOLCK", "ENOSYS", "EOPNOTSUPP"} {
 		for _, s := range scenarios {
 			path := s.prepare(t)
-			calls, r, _ := b.run(t, s.op, path, "flock:error="+errno)
+			calls, r, _ := b.run(t, s.op, path, "flock:error="+lock)
 			require.Contains(t, r.Err, "locking is not supported on the file system at "+path)
 			require.Equal(t, s.before, readKeys(t, path))
 			for _, c := range calls {

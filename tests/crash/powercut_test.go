@@ -18,10 +18,17 @@ import (
 // returned, the store holds the bundle before or the new one; after that, the new one.
 // Opening it is never an error, and the next Save works.
 
-// record begins the record of a fresh disk.
+// record begins with a disk that holds nothing, or a bundle that is durable.
 func (s scenario) record(t *testing.T) *diskRecord {
 	t.Helper()
-	return newDiskRecord(strings.TrimSuffix(s.prepare(t), "/"+keysPath), s.before)
+	d := diskState{map[string]string{".": directory}, map[string]string{}}
+	if s.before != "" {
+		d.names[keysPath], d.data[keysPath] = keysPath, s.before
+		for dir := filepath.Dir(keysPath); dir != "."; dir = filepath.Dir(dir) {
+			d.names[dir] = directory
+		}
+	}
+	return &diskRecord{root: strings.TrimSuffix(s.prepare(t), "/"+keysPath), before: d, now: d}
 }
 
 // runOn runs the operation on a recorded disk and adds it to the record.

@@ -36,10 +36,7 @@ func runFleet(t *testing.T, op, path string, kill bool) (results []result) {
 		require.NoError(t, cmds[i].Start())
 	}
 	require.NoError(t, release.Close())
-	mayDie := 0
-	if kill {
-		mayDie = fleetSize / 2
-	}
+	mayDie := map[bool]int{true: fleetSize / 2}[kill]
 	for _, i := range rand.Perm(fleetSize)[:mayDie] {
 		time.Sleep(rand.N(time.Millisecond)) // spreads the kills; nothing waits for it
 		_ = cmds[i].Process.Kill()           // it may have ended already

@@ -1,36 +1,31 @@
 // Package fleet proves what Signers and a real store do together: a fleet that starts at
 // once has one key, rotates at once to one more, drops a revoked key everywhere, and takes
-// over a bundle that was replaced. It does so on every store there is, with AWS as awsfake
-// and as moto. On awsfake it also proves how a first start goes under the policy of two
-// actions and with reads that lag (rows A7 and A14 of docs/faults.md). It has no long form.
+// over a bundle that was replaced. It does so on every store there is, with AWS as
+// awsfake. There it also proves how a first start goes under the policy of two actions and
+// with reads that lag (rows A7 and A14 of docs/faults.md). It has no long form.
 package fleet
 
 import (
-	"crypto/rand"
 	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
-	"github.com/fleetkey/fleetkey/internal/moto"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 const secret = "indicium/openid-server-production"
 
-func openAWS(t testing.TB, client *secretsmanager.Client, name string) fleetkey.KeyStore {
+func openAWS(t testing.TB, fake *awsfake.Server) fleetkey.KeyStore {
 	t.Helper()
-	s, err := fleetkey.NewAWSStore(t.Context(), name, func(o *fleetkey.AWSOptions) { o.Client = client })
+	s, err := fleetkey.NewAWSStore(t.Context(), secret, func(o *fleetkey.AWSOptions) { o.Client = fake.Client() })
 	require.NoError(t, err)
 	return s
 }
@@ -47,13 +42,7 @@ var stores = map[string]func(t *testing.T) (open func() fleetkey.KeyStore){
 	},
 	"awsfake": func(t *testing.T) func() fleetkey.KeyStore {
 		fake := awsfake.Start(t)
-		return func() fleetkey.KeyStore { return openAWS(t, fake.Client(), secret) }
-	},
-	"moto": func(t *testing.T) func() fleetkey.KeyStore {
-		options := secretsmanager.Options{Region: awsfake.Region, BaseEndpoint: aws.String(moto.URL(t)),
-			Credentials: credentials.NewStaticCredentialsProvider("moto", "a-secret-key-of-forty-characters-in-all-", "")}
-		client, name := secretsmanager.New(options), "fleet/"+rand.Text()
-		return func() fleetkey.KeyStore { return openAWS(t, client, name) }
+		return func() fleetkey.KeyStore { return openAWS(t, fake) }
 	},
 }
 
@@ -161,7 +150,7 @@ func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 				fake.Lag(5 * time.Second)
 				fake.Enforce(&awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"},
 					Resources: []string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:indicium/openid-server-*"}, BareNames: bare})
-				fleet := startAtOnce(t, 100, func() fleetkey.KeyStore { return openAWS(t, fake.Client(), secret) })
+				fleet := startAtOnce(t, 100, func() fleetkey.KeyStore { return openAWS(t, fake) })
 				require.Equal(t, 1, fake.Versions(secret), "one CreateSecret succeeded")
 				for _, s := range fleet {
 					require.Equal(t, fleet[0].PublicKeys(), s.PublicKeys())

@@ -1,7 +1,6 @@
 // Package load tests what load does to a fleet's answers, to its store and to its
-// memory: rows L2 to L5, L7 and L8 of the list of faults. L1, a fleet under faults for hours,
-// is a case of package tests/simulation. How long things take is measured by
-// bench/.
+// memory: rows L2 to L5, L7 and L8 of the list of faults. L1 is package
+// tests/simulation. How long things take is measured by bench/.
 //
 // In the short form a flood has a hundred tokens a second, keys reload a few hundred
 // times, and the soak lasts three days of virtual time. In the long form

@@ -65,10 +65,8 @@ func newSoak(t *testing.T, instances int) *soak {
 	// As often as AWS's quota of versions allows: a rotation makes three, one for each
 	// step of a key's life.
 	s.cfg.Rotation = fleetkey.Rotation{Every: 2 * time.Hour, Announce: time.Hour, Retain: time.Hour}
-	first, err := fleetkey.NewSigner(t.Context(), s.open(), s.cfg)
-	require.NoError(t, err)
-	require.NoError(t, first.Close())
-	for i := range 99 { // a secret that has had a hundred versions is as large as it gets
+	require.NoError(t, testkit.Start(t, s.open(), s.cfg).Close()) // it makes the secret
+	for i := range 99 {                                           // a secret that has had a hundred versions is as large as it gets
 		_, err := s.fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
 			SecretId: aws.String(soakName), SecretString: aws.String(strings.Repeat(fmt.Sprint(i%10), 2000)), VersionStages: []string{"OTHER"},
 		})

@@ -73,17 +73,6 @@ func (d *driver) badBundles(alg string, good []byte) {
 	}
 }
 
-// operators does to the in-memory store what people do behind the back of a fleet.
-func (d *driver) operators(store *fleetkeytest.Store) {
-	content, v := store.Content()
-	d.must(store, "Set", content)
-	d.must(store, "Delete")
-	d.must(store, "RollBack", v)
-	for _, method := range []string{"Open", "Content", "Loads", "Saves", "String"} {
-		d.must(store, method)
-	}
-}
-
 // settings puts a key and a password where settings are read.
 func (d *driver) settings(good []byte) {
 	const password = "correct horse battery staple"

@@ -86,17 +86,19 @@ func (d *Detector) hideBytes(what string, secret []byte) {
 		return
 	}
 	d.known[string(secret)] = true
-	number, list := new(big.Int).SetBytes(secret), fmt.Sprint(secret)
+	number, list, dump := new(big.Int).SetBytes(secret), fmt.Sprint(secret), fmt.Sprintf("% x", secret)
 	for form, text := range map[string]string{
-		"raw": string(secret), "in decimal": number.String(), "in hexadecimal": fmt.Sprintf("%x", secret), "in upper case": fmt.Sprintf("%X", secret),
+		"raw": string(secret), "in decimal": number.String(),
+		"in hexadecimal": fmt.Sprintf("%x", secret), "in upper case": fmt.Sprintf("%X", secret),
 	} {
 		d.cut(what+", "+form, text, dense)
 	}
 	for form, text := range map[string]string{
 		"quoted": strconv.Quote(string(secret)), "as words of a big.Int": fmt.Sprint(number.Bits()),
-		"as a list of bytes": list, "as JSON": strings.ReplaceAll(list, " ", ","), "as Go source": strings.TrimPrefix(fmt.Sprintf("%#v", secret), "[]byte"),
-		"as a dump": fmt.Sprintf("% x", secret), "as a dump in upper case": fmt.Sprintf("% X", secret),
-		"with colons": strings.ReplaceAll(fmt.Sprintf("% x", secret), " ", ":"), "with colons in upper case": strings.ReplaceAll(fmt.Sprintf("% X", secret), " ", ":"),
+		"as a list of bytes": list, "as JSON": strings.ReplaceAll(list, " ", ","),
+		"as Go source": strings.TrimPrefix(fmt.Sprintf("%#v", secret), "[]byte"),
+		"as a dump":    dump, "with colons": strings.ReplaceAll(dump, " ", ":"),
+		"as a dump in upper case": strings.ToUpper(dump), "with colons in upper case": strings.ToUpper(strings.ReplaceAll(dump, " ", ":")),
 	} {
 		d.cut(what+", "+form, strings.Trim(text, `"[]{}`), sparse)
 	}

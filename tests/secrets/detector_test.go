@@ -41,8 +41,9 @@ func carelessly(t *testing.T, der []byte) map[string]string {
 	slog.New(slog.NewMultiHandler(slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil))).Info("x", "key", key)
 	texts := map[string]string{
 		"PEM": inPEM, "PEM in a log": strings.ReplaceAll(inPEM, "\n", "\n    "), "PEM in JSON": strings.ReplaceAll(inPEM, "\n", `\n`),
-		"PEM cut off": strings.Join(lines[min(2, len(lines)-4):], "\n"), "PEM as bytes": fmt.Sprint([]byte(inPEM)), "PEM as hexadecimal": fmt.Sprintf("%x", inPEM),
-		"base64url": base64.RawURLEncoding.EncodeToString(der), "JWK": string(jwk), "JWK, quoted": fmt.Sprintf("%q", jwk),
+		"PEM cut off": strings.Join(lines[min(2, len(lines)-4):], "\n"), "PEM as bytes": fmt.Sprint([]byte(inPEM)),
+		"PEM as hexadecimal": fmt.Sprintf("%x", inPEM),
+		"base64url":          base64.RawURLEncoding.EncodeToString(der), "JWK": string(jwk), "JWK, quoted": fmt.Sprintf("%q", jwk),
 		"JSON": string(encoded), "slog": log.String(), "an error": errors.Join(fmt.Errorf("bad key %v", key)).Error(),
 		"DER, colons": strings.ReplaceAll(fmt.Sprintf("% x", der), " ", ":"), "DER as JSON": strings.ReplaceAll(fmt.Sprint(der), " ", ","),
 	}

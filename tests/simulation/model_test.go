@@ -33,12 +33,12 @@ type model struct {
 	byHand            int // Rotate calls, each of which may make one key more
 	rolling           bool
 
-	tokens, checks, firsts, announced, rolledBack, mostKeys int
-	atOnce                                                  int            // keys that signed at once: the first, and replacements
-	stale                                                   int            // refusals to sign that were right
-	wrong                                                   map[string]int // what should not have happened
-	beyond                                                  map[string]int // rejected, but beyond what a fleet can know
-	faults                                                  []string       // what must not happen in broken worlds either
+	tokens, checks, firsts, announced, mostKeys int
+	atOnce                                      int            // keys that signed at once: the first, and replacements
+	stale                                       int            // refusals to sign that were right
+	wrong                                       map[string]int // what should not have happened
+	beyond                                      map[string]int // rejected, but beyond what a fleet can know
+	faults                                      []string       // what must not happen in broken worlds either
 }
 
 // A keyState is what the model knows of a key.

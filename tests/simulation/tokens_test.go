@@ -96,8 +96,12 @@ func (f *fleet) issue(in *instance, thorough bool) {
 	if s == nil {
 		return
 	}
+	lifetime := in.policy.MaxTokenTTL
+	if f.chance(0.3) {
+		lifetime = max(time.Minute, f.upTo(lifetime))
+	}
 	iat := time.Now().Add(in.offset)
-	exp := iat.Add(f.lifetime(in))
+	exp := iat.Add(lifetime)
 	raw, err := s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", ClientID: "web", IssuedAt: iat, ExpiresAt: exp})
 	if err != nil {
 		f.model.refused(in, err)

@@ -234,15 +234,6 @@ func (f *fleet) abuse(k testkit.Key) {
 	}
 }
 
-// lifetime returns how long the next token of an instance should live.
-func (f *fleet) lifetime(in *instance) time.Duration {
-	lifetime := in.policy.MaxTokenTTL
-	if f.chance(0.3) {
-		lifetime = max(time.Minute, f.upTo(lifetime))
-	}
-	return lifetime
-}
-
 // rollBack puts the store's last version back, if the announcement of a key was the last
 // change. To roll back a revocation would trust a stolen key again.
 func (m *model) rollBack(k *keyState) {
@@ -270,5 +261,4 @@ func (m *model) rollBack(k *keyState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rolling = false
-	m.rolledBack++
 }
