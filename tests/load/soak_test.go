@@ -123,7 +123,9 @@ func (s *soak) sample() {
 		s.traffic()
 	}
 	synctest.Wait()
-	now := soakSample{goroutines: bubbleGoroutines(), tokens: s.tokens, keys: len(s.keys)}
+	stacks := make([]byte, 1<<20) // those of the bubble are the test's
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	now := soakSample{goroutines: strings.Count(string(stacks), "synctest bubble"), tokens: s.tokens, keys: len(s.keys)}
 	now.bytes, now.objects = liveHeap()
 	for _, in := range s.fleet {
 		status := in.Status()
@@ -131,12 +133,6 @@ func (s *soak) sample() {
 		now.loads += int(status.Counters.Loads + status.Counters.FailedLoads)
 	}
 	s.samples = append(s.samples, now)
-}
-
-// bubbleGoroutines counts the goroutines of the test's bubble, this one included.
-func bubbleGoroutines() int {
-	stacks := make([]byte, 1<<20)
-	return strings.Count(string(stacks[:runtime.Stack(stacks, true)]), "synctest bubble")
 }
 
 // check compares the first quarter of the samples with the last.
