@@ -33,8 +33,7 @@ const (
 // noon is when all tokens of these tests are verified.
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-var rules = jws.Rules{Issuer: issuer, FormerIssuers: []string{"https://old.example"},
-	Audience: []string{api, otherAPI}, MaxTokenTTL: longest, ClockSkew: skew}
+var rules = jws.Rules{Issuer: issuer, Audience: []string{api, otherAPI}, MaxTokenTTL: longest, ClockSkew: skew}
 
 var allAlgorithms = []string{"ES256", "RS256", "PS256", "ES384", "EdDSA"}
 
@@ -61,8 +60,9 @@ func (p *party) trusts(t testing.TB, former bool) {
 	t.Helper()
 	alg, err := jws.AlgorithmNamed(p.alg)
 	require.NoError(t, err)
-	keys := []trust.PublicKey{{ID: p.kid, Alg: alg, Key: p.private.Public(), Former: former}}
-	p.view, err = trust.FromKeys(keys, "", trust.Moment{Wall: noon})
+	k := trust.Former(p.private.Public(), alg, nil, p.kid)
+	k.Former = former
+	p.view, err = trust.FromKeys([]*trust.Key{k}, "", trust.Moment{Wall: noon})
 	require.NoError(t, err)
 }
 
@@ -91,7 +91,7 @@ func (p *party) verify(token string) (*jws.Claims, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := p.view.KeyFor(parts.Header, noon)
+	k, _, err := p.view.KeyFor(parts.Header, noon)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +102,7 @@ func (p *party) verify(token string) (*jws.Claims, error) {
 	if err := parts.Read(&claims); err != nil {
 		return nil, err
 	}
-	if err := rules.Check(&claims, k.Former, noon); err != nil {
+	if err := rules.Check(&claims, k.Former, k.Issuer, noon); err != nil {
 		return nil, err
 	}
 	return &claims, nil
