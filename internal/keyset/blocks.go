@@ -75,14 +75,11 @@ func parseRetired(block *pem.Block) (Retired, error) {
 	}
 	alg := block.Headers["Alg"]
 	r := Retired{Public: public}
-	if alg != "" && alg != "PS256" {
-		return r, fmt.Errorf("PEM header Alg %q: only PS256 is written out", alg)
-	}
 	if r.Alg, err = jws.AlgorithmOf(public, alg == "PS256"); err != nil {
 		return r, err
 	}
-	if alg != "" && r.Alg.Name != alg {
-		return r, fmt.Errorf("PEM header Alg %q does not fit the key", alg)
+	if alg != "" && r.Alg.Name != "PS256" {
+		return r, fmt.Errorf("PEM header Alg %q: only PS256 is written out, for an RSA key", alg)
 	}
 	if r.ID = jws.Thumbprint(public); block.Headers["Kid"] != r.ID {
 		return r, errors.New("PEM header Kid does not match the key")

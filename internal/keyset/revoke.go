@@ -8,21 +8,18 @@ import (
 // Revoke returns s with keys revoked by their kids, whether s has them or not. If the key
 // that signs is among them, on any clock of the fleet, a fresh one signs at once. To make
 // room for what must be said, the retired keys whose trust ends first may leave.
-func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
+func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err error) {
 	revoked := func(k *Key) bool { return k != nil && slices.Contains(ids, k.ID) }
 	keys, retired, lost := []*Key{}, slices.Clone(s.Retired), false
 	for _, k := range s.Keys {
-		switch end := s.TrustEnd(k, p.Retain); {
-		case !lost:
+		if lost { // without its successor it would sign and be trusted again
+			retired = append(retired, k.retire(s.TrustEnd(k, p.Retain)))
+		} else {
 			keys = append(keys, k)
-		case now.Before(end):
-			// k has retired. Without its successor it would be trusted, and even
-			// sign, again.
-			retired = append(retired, k.retire(end))
 		}
 		lost = lost || revoked(k) && !k.Cert.NotBefore.After(now)
 	}
-	next := New(keys, retired, append(slices.Clone(s.Revoked), ids...))
+	next = New(keys, p.withoutPast(retired, now), append(slices.Clone(s.Revoked), ids...))
 	signing, early := next.Signing(now)
 	needed := signing == nil || early
 	for _, clock := range []time.Duration{-2 * p.ClockSkew, 0, 2 * p.ClockSkew} {
@@ -30,8 +27,7 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
 		needed = needed || revoked(before)
 	}
 	if needed {
-		var err error
-		if next, err = next.withFresh(now, p); err != nil {
+		if next, err = next.withFresh(now, p, s.newest()); err != nil {
 			return nil, err
 		}
 	}
