@@ -1,6 +1,7 @@
 package keyset_test
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,15 +35,16 @@ func privateOf(letter string) ed25519.PrivateKey {
 
 func kid(letter string) string { return jws.Thumbprint(privateOf(letter).Public()) }
 
-// name returns the letter of a kid, or "new" if it is the kid of another key.
-func name(id string) string {
+var letters = sync.OnceValue(func() map[string]string { // by kid
+	letters := map[string]string{}
 	for letter := 'a'; letter <= 'z'; letter++ {
-		if kid(string(letter)) == id {
-			return string(letter)
-		}
+		letters[kid(string(letter))] = string(letter)
 	}
-	return "new"
-}
+	return letters
+})
+
+// name returns the letter of a kid, or "new" if it is the kid of another key.
+func name(id string) string { return cmp.Or(letters()[id], "new") }
 
 // schedule reads lines such as "a: 2026-01-01" (begin), "b: 2026-01-01 to 2026-02-01",
 // "c: retired until 2026-03-01" and "d: revoked". Without an end, a certificate lasts for
