@@ -61,7 +61,7 @@ func (p *Policy) newKey(notBefore time.Time, after *Key) (*Key, error) {
 	if after != nil {
 		alg = after.Alg.Name
 		if public, ok := after.Public.(*rsa.PublicKey); ok {
-			bits = min(max(bits, public.N.BitLen()), maxRSABits)
+			bits = min(public.N.BitLen(), maxRSABits)
 		}
 	}
 	if p.Algorithm != "" {

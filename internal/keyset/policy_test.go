@@ -29,38 +29,28 @@ func policy() *keyset.Policy {
 	return p
 }
 
+// TestPatience: dates end what a key may do, so what is past stays for a while, and the
+// first key is backdated: another clock may be behind.
 func TestPatience(t *testing.T) {
-	for every, want := range map[time.Duration]time.Duration{
-		0:                        7 * keysettest.Day, // no rotation
-		time.Second:              2 * time.Minute,    // 2 ClockSkew at least
-		20 * keysettest.Day:      5 * keysettest.Day, // a quarter of Every
-		28 * keysettest.Day:      7 * keysettest.Day,
-		28*keysettest.Day + 4:    7 * keysettest.Day,
-		365 * 2 * keysettest.Day: 7 * keysettest.Day,
+	for every, want := range map[time.Duration]struct {
+		patience time.Duration
+		begin    string
+	}{
+		0:                        {7 * keysettest.Day, "2026-01-01"},       // no rotation
+		time.Second:              {2 * time.Minute, "2026-01-01 23:58:00"}, // 2 ClockSkew at least
+		2 * keysettest.Day:       {12 * time.Hour, "2026-01-01 12:00:00"},  // half of what is left beside Announce
+		20 * keysettest.Day:      {5 * keysettest.Day, "2026-01-01"},       // a quarter of Every
+		28 * keysettest.Day:      {7 * keysettest.Day, "2026-01-01"},
+		28*keysettest.Day + 4:    {7 * keysettest.Day, "2026-01-01"},
+		365 * 2 * keysettest.Day: {7 * keysettest.Day, "2026-01-01"},
 	} {
 		p := policy()
 		p.Every = every
-		require.Equal(t, want, p.Patience(), every)
-	}
-}
-
-// TestFirst: the first key is backdated, since another clock may be behind, but is not due
-// to be replaced at once.
-func TestFirst(t *testing.T) {
-	now := day(t, "2026-01-02")
-	for every, want := range map[time.Duration]string{
-		0:                   "2026-01-01", // no rotation
-		90 * keysettest.Day: "2026-01-01",
-		3 * keysettest.Day:  "2026-01-01", // half of what is left beside Announce
-		2 * keysettest.Day:  "2026-01-01 12:00:00",
-		keysettest.Day + 1:  "2026-01-01 23:58:00", // 2 ClockSkew at least
-	} {
-		p := policy()
-		p.Every = every
-		set, err := p.First(now)
+		require.Equal(t, want.patience, p.Patience(), every)
+		set, err := p.First(day(t, "2026-01-02"))
 		require.NoError(t, err)
 		require.Len(t, set.Keys, 1)
-		require.Equal(t, day(t, want), set.Keys[0].Cert.NotBefore, every)
+		require.Equal(t, day(t, want.begin), set.Keys[0].Cert.NotBefore, every)
 	}
 }
 

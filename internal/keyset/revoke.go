@@ -34,16 +34,6 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err er
 	return next.fit(), nil
 }
 
-// RevokeAll returns s with every key revoked that has a private half, for a bundle that
-// was leaked, and a fresh key.
-func (s *Set) RevokeAll(now time.Time, p *Policy) (*Set, error) {
-	var ids []string
-	for _, k := range s.Keys {
-		ids = append(ids, k.ID)
-	}
-	return s.Revoke(now, p, ids...)
-}
-
 // Without returns s with more keys revoked and nothing else changed.
 func (s *Set) Without(ids []string) *Set {
 	return New(s.Keys, s.Retired, append(slices.Clone(s.Revoked), ids...))

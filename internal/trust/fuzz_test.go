@@ -38,23 +38,6 @@ func trustedAtNoon(set *keyset.Set) (kids []string) {
 	return kids
 }
 
-// TestTwoKeysOfOneSecond is the corpus file of FuzzJWKS by this name: where two
-// keys begin in the same second, the first in the bundle signs, and the other is
-// trusted until its last token has ended, and no longer.
-func TestTwoKeysOfOneSecond(t *testing.T) {
-	for ago, both := range map[time.Duration]bool{23 * time.Hour: true, 24 * time.Hour: false, 30 * time.Hour: false} {
-		first, second := key(t, ago), key(t, ago)
-		v := view(t, setOf(first, second))
-		signing, _ := v.Signing(noon)
-		require.Equal(t, first, signing.Source)
-		want := []string{first.ID}
-		if both {
-			want = append(want, second.ID)
-		}
-		require.Equal(t, want, kids(published(t, v)), "after %v", ago)
-	}
-}
-
 // FuzzJWKS: for any set, go-jose reads exactly the keys that are trusted
 // now. Each byte is a key: whether it is retired, and its dates.
 func FuzzJWKS(f *testing.F) {

@@ -245,7 +245,7 @@ func kids(keys []publicKey) (kids []string) {
 	return kids
 }
 
-// TestJWKS: the set holds all that is trusted and for everyone, and certificates only of
+// TestJWKS: the set holds every key that is trusted everywhere, and certificates only of
 // keys that sign or will.
 func TestJWKS(t *testing.T) {
 	next, own, old, gone, other, secret := key(t, -time.Hour), key(t, time.Hour), key(t, month), key(t, 2*month), key(t, 3*month), key(t, month)
