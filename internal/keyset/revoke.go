@@ -19,7 +19,7 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err er
 		}
 		lost = lost || revoked(k) && !k.Cert.NotBefore.After(now)
 	}
-	next = New(keys, p.withoutPast(retired, now), append(slices.Clone(s.Revoked), ids...))
+	next = New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 	signing, early := next.Signing(now)
 	needed := signing == nil || early
 	for _, clock := range []time.Duration{-2 * p.ClockSkew, 2 * p.ClockSkew} {
