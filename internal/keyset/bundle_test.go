@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -44,7 +45,7 @@ func TestBundleRoundTrip(t *testing.T) {
 	for i, algorithm := range []string{"RS256", "ES256", "ES384", "EdDSA"} {
 		keys = append(keys, keysettest.Key(t, algorithm, day(t, "2027-01-01").AddDate(0, -i, 0)))
 		old := keysettest.Key(t, algorithm, day(t, "2026-01-01"))
-		retired = append(retired, retiredKey(t, old.Public, i == 0, day(t, "2026-05-01").AddDate(0, -i, 0))) // PS256
+		retired = append(retired, retiredKey(t, old.Public, i == 0, day(t, "2026-05-01").AddDate(0, -i, 0).In(time.FixedZone("", 3600)))) // PS256
 	}
 	keys[0].ID, keys[0].Alg = retired[0].ID, retired[0].Alg // of one and the same RSA key, so it is only retired
 	all := keyset.New(keys, retired, []string{kid("y"), kid("z")})
