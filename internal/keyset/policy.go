@@ -144,16 +144,11 @@ func (s *Set) tidy(now time.Time, p *Policy) (next *Set, why string) {
 		why = "dropped the private half of what no longer signs"
 		retired = append(retired, k.retire(s.TrustEnd(k, p.Retain)))
 	}
-	kept := p.withoutPast(retired, now)
+	kept := slices.DeleteFunc(slices.Clone(retired), func(r Retired) bool { return !now.Before(r.Until.Add(p.Patience())) })
 	if len(kept) < len(retired) {
 		why = "dropped what is no longer trusted"
 	}
 	return New(keys, kept, s.Revoked), why
-}
-
-// withoutPast returns those retired keys that some clock may trust.
-func (p *Policy) withoutPast(retired []Retired, now time.Time) []Retired {
-	return slices.DeleteFunc(slices.Clone(retired), func(r Retired) bool { return !now.Before(r.Until.Add(p.Patience())) })
 }
 
 // retire returns k without its private half, trusted until a time, which is rounded up to

@@ -157,10 +157,9 @@ func TestRotate(t *testing.T) {
 		// No key signs by its dates: the new one does so at once.
 		{[]string{"y: revoked"}, "2026-01-01", "new signs, y revoked"},
 		{[]string{"x: retired until 2026-01-01", "z: retired until 2025-12-25"}, "2026-01-01", "new signs, x until 2026-01-01, z until 2025-12-25"},
-		{[]string{"a: 2026-01-01"}, "2036-01-07 23:59:59", "new signs, a until 2036-01-01"},
-		{[]string{"a: 2026-01-01"}, "2036-01-08", "new signs"},
+		{[]string{"a: 2026-01-01"}, "2036-01-07", "new signs, a gone"},
 		{[]string{"a: 2026-01-01 12:00:00"}, "2026-01-01", "a ahead, new signs"},
-		{[]string{"a: 2026-01-01 to 2026-02-01", "b: 2026-03-01"}, "2026-02-05", "b ahead, new signs, a until 2026-02-01"},
+		{[]string{"a: 2026-01-01 to 2026-02-01", "b: 2026-03-01"}, "2026-02-05", "b ahead, new signs, a gone"},
 	} {
 		p := policy()
 		set, now := schedule(t, tc.keys...), day(t, tc.now)
