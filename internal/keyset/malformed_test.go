@@ -95,7 +95,7 @@ func TestMalformedBundles(t *testing.T) {
 		"second begin lost a dash":       {strings.Replace(pair, "-----BEGIN CERT", "----BEGIN CERT", 1), "PEM block 2: damaged"},
 		"last end only":                  {pair + "-----END CERTIFICATE-----\n", "PEM block 3: damaged"},
 		"indented, as YAML may leave it": {strings.ReplaceAll(pair, "\n", "\n  "), "PEM block 1: damaged"},
-		"old Mac line ends":              {strings.ReplaceAll(pair, "\n", "\r"), "PEM block 1: damaged"},
+		"old Mac line ends":              {strings.ReplaceAll(pair, "\n", "\r"), "PEM block 1: damaged or cut off: not a complete PEM block: it has no line breaks"},
 		"all on one line":                {strings.ReplaceAll(pair, "\n", " "), "PEM block 1: damaged or cut off: not a complete PEM block: it has no line breaks"},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -106,6 +106,7 @@ func TestMalformedBundles(t *testing.T) {
 			}
 			require.ErrorContains(t, err, tc.want)
 			require.Nil(t, set)
+			require.Equal(t, strings.Contains(tc.want, "line breaks"), strings.Contains(err.Error(), "line breaks"), err)
 			for line := range strings.Lines(key) {
 				if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
 					require.NotContains(t, err.Error(), line, "the error shows key material")

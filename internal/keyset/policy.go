@@ -174,10 +174,10 @@ func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
 
 // newest returns the key that a fresh one should be like, or nil.
 func (s *Set) newest() *Key {
-	switch {
-	case len(s.Keys) > 0:
+	if len(s.Keys) > 0 {
 		return s.Keys[0]
-	case len(s.Retired) > 0:
+	}
+	if len(s.Retired) > 0 {
 		return &Key{Alg: s.Retired[0].Alg, Public: s.Retired[0].Public}
 	}
 	return nil
