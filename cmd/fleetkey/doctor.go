@@ -41,9 +41,9 @@ type examination struct {
 // found prints one finding; fix is the command that mends it, or "".
 func (x *examination) found(v verdict, check, detail, fix string) {
 	x.sick = x.sick || v == wrong
-	x.a.printf("%-6s%-42s%s\n", v, check, detail)
+	x.a.printf("%-6s%-42s%s\n", v, check, oneLine(detail))
 	if fix != "" && v != fine {
-		x.a.printf("%-48srun: %s\n", "", fix)
+		x.a.printf("%-48srun: %s\n", "", oneLine(fix))
 	}
 }
 
@@ -105,7 +105,12 @@ func (x *examination) absent(check string) {
 }
 
 // keys looks at what was read as a server would.
-func (x *examination) keys(ctx context.Context, l *loaded) {
+func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) {
+	l, err := newLoaded(store, bundle, version)
+	if err != nil {
+		x.found(wrong, "keys", trimPrefix(err), "")
+		return
+	}
 	signer, err := look(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
 	if err != nil {
 		x.found(wrong, "keys", trimPrefix(err), "")
@@ -117,7 +122,7 @@ func (x *examination) keys(ctx context.Context, l *loaded) {
 		x.found(wrong, "keys", trimPrefix(status.Err), "fleetkey rotate "+x.store)
 		return
 	}
-	x.found(fine, "keys", fmt.Sprintf("%d; %s signs since %s", len(status.Keys), status.SigningKeyID, stamp(status.SigningSince)), "")
+	x.found(fine, "keys", fmt.Sprintf("%s; %s signs since %s", count(l.set), status.SigningKeyID, stamp(status.SigningSince)), "")
 	for _, w := range status.Warnings() {
 		x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
 	}

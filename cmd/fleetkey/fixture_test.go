@@ -8,6 +8,7 @@ import (
 	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
@@ -31,6 +33,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // This file makes what the scripts need: tokens, keys of the past, and the
@@ -52,7 +55,10 @@ const (
 //	fixture hold LOCK READY                     hold a lock until killed; READY appears when it is held
 //	fixture await FILE                          wait for a file
 //	fixture ending PATH                         a bundle whose only certificate ends in a month
+//	fixture fill PATH                           a bundle that is as full as import fills it
 //	fixture system NAME                         another system: its certificate in all forms, and NAME.token
+//	fixture pair NAME OLD NEW                   two keys in NAME.pem, made so many days ago, each for 760 days, and
+//	                                            NAME.old.token, NAME.new.token
 func fixture() {
 	var err error
 	switch args := os.Args[2:]; os.Args[1] {
@@ -78,6 +84,10 @@ func fixture() {
 		err = printSettings(args[0], args[1])
 	case "system":
 		err = makeSystem(args[0])
+	case "fill":
+		err = fill(args[0])
+	case "pair":
+		err = makePair(args[0], args[1:])
 	default:
 		err = fmt.Errorf("unknown fixture %s", os.Args[1])
 	}
@@ -119,7 +129,7 @@ func printToken(kind, where string, ago time.Duration) error {
 
 func issueAt(key fleetkey.SigningKey, at time.Time) (string, error) {
 	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Algorithm), jwt.MapClaims{
-		"iss": issuer, "aud": issuer, "sub": "alice", "iat": at.Unix(), "exp": at.Add(time.Hour).Unix(),
+		"iss": issuer, "aud": issuer, "sub": "alice", "client_id": "web", "iat": at.Unix(), "exp": at.Add(time.Hour).Unix(),
 	})
 	token.Header["kid"], token.Header["typ"] = key.KeyID, "at+jwt"
 	return token.SignedString(key.Signer)
@@ -171,7 +181,7 @@ func makeHistory(path string) error {
 	if err != nil {
 		return err
 	}
-	token, err := first.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
+	token, err := first.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
 		return err
 	}
@@ -185,14 +195,69 @@ func makeHistory(path string) error {
 	return os.WriteFile(path+".token", []byte(token), 0o600)
 }
 
-// makeSystem makes the certificate of an IdentityServer, issued by an authority,
-// and a token signed with it, whose kid is as .NET writes it.
-func makeSystem(name string) error {
-	caKey, ca, err := certificate("authority of "+name, nil, nil)
+// fill revokes keys that nobody has until import would refuse one more.
+func fill(path string) error {
+	first, err := signerAt(fleetkey.NewFileStore(path), time.Now())
 	if err != nil {
 		return err
 	}
-	key, cert, err := certificate(name, ca, caKey)
+	if err := first.Close(); err != nil {
+		return err
+	}
+	bundle, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	set, err := keyset.Parse(bundle)
+	for err == nil {
+		bundle, err = encode(set)
+		set = set.Without([]string{base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + "abcdef"))})
+	}
+	return os.WriteFile(path, bundle, 0o600)
+}
+
+// makePair makes two keys, as an operator has them who has replaced a certificate.
+func makePair(name string, ages []string) error {
+	var both bytes.Buffer
+	for i, file := range []string{".old.token", ".new.token"} {
+		age, err := strconv.Atoi(ages[i])
+		if err != nil {
+			return err
+		}
+		begin := time.Now().AddDate(0, 0, -age)
+		key, cert, err := certificate(name+file, nil, nil, begin, begin.AddDate(0, 0, 760))
+		if err != nil {
+			return err
+		}
+		k, err := keyset.NewKey(cert, key)
+		if err != nil {
+			return err
+		}
+		block, err := keyset.New([]*keyset.Key{k}, nil, nil).Encode()
+		if err != nil {
+			return err
+		}
+		both.Write(block)
+		token, err := issueAt(fleetkey.SigningKey{KeyID: k.ID, Algorithm: k.Alg.Name, Signer: key}, time.Now())
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(name+file, []byte(token), 0o600); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(name+".pem", both.Bytes(), 0o600)
+}
+
+// makeSystem makes the certificate of an IdentityServer, issued by an authority,
+// and a token signed with it, whose kid is as .NET writes it.
+func makeSystem(name string) error {
+	begin, end := time.Now().Add(-1000*time.Hour), time.Now().Add(10000*time.Hour)
+	caKey, ca, err := certificate("authority of "+name, nil, nil, begin, end)
+	if err != nil {
+		return err
+	}
+	key, cert, err := certificate(name, ca, caKey, begin, end)
 	if err != nil {
 		return err
 	}
@@ -236,14 +301,14 @@ func makeSystem(name string) error {
 	return nil
 }
 
-func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKey) (*rsa.PrivateKey, *x509.Certificate, error) {
+func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKey, begin, end time.Time) (*rsa.PrivateKey, *x509.Certificate, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IsCA: issuer == nil, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-1000 * time.Hour), NotAfter: time.Now().Add(10000 * time.Hour),
+		NotBefore: begin, NotAfter: end,
 	}
 	if issuer == nil {
 		issuer, issuerKey = template, key

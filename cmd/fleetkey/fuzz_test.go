@@ -19,6 +19,7 @@ import (
 	"unicode"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // The fuzz targets are about what operators bring along: files of other systems,
@@ -55,35 +56,37 @@ func FuzzImportPEM(f *testing.F) {
 		f.Fatal(err)
 	}
 	ecKey := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
+	const revoked = "-----BEGIN REVOKED KEY-----\nKid: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END REVOKED KEY-----\n"
 	for _, seed := range []string{
 		string(bundle), certificate, certificate + "\n" + ecKey, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + ecKey + certificate,
-		strings.Replace(certificate, "-----\n", "-----\nKid: old\n\n", 1), strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
+		string(bundle) + revoked, strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
 		strings.Replace(ecKey, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1), "-----BEGIN -----BEGIN -----END ", "Bag Attributes\n    friendlyName: x\n" + certificate, "",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		entries, err := parseBundle(text)
+		var files brought
+		if files.pem(text) != nil {
+			return
+		}
+		set, _, err := files.set()
 		if err != nil {
 			return
 		}
-		written, err := encodeBundle(entries)
+		written, err := encode(merge(keyset.New(nil, nil, nil), set, time.Now(), time.Hour))
+		if err != nil { // such as a certificate whose own signature is broken
+			return
+		}
+		again, err := keyset.Parse(written)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("written anew it cannot be read: %v", err)
 		}
-		again, err := parseBundle(written)
-		if err != nil {
-			t.Fatalf("written anew it cannot be read: %v\n%q", err, entries[0].kid)
-		}
-		if len(again) != len(entries) {
-			t.Fatalf("%d entries became %d", len(entries), len(again))
-		}
-		for i, e := range again {
-			if e.kid != entries[i].kid || !bytes.Equal(e.cert.Raw, entries[i].cert.Raw) || (e.key == nil) != (entries[i].key == nil) {
-				t.Fatalf("entry %d has changed", i)
+		for _, k := range set.Keys {
+			if !again.Mentions(k.ID) {
+				t.Fatalf("key %s is lost", k.ID)
 			}
-			if e.key != nil && !e.cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(e.key.Public()) {
-				t.Fatalf("entry %d has the private key of another", i)
+			if !k.Cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.Private.Public()) {
+				t.Fatalf("key %s has the certificate of another", k.ID)
 			}
 		}
 	})

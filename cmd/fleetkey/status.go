@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"text/tabwriter"
@@ -45,11 +46,7 @@ func printStatus(a *app, s fleetkey.Status) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "KID\tALG\tROLE\tSIGNS FROM\tTRUSTED UNTIL\tCERTIFICATE ENDS")
 	for _, k := range s.Keys {
-		from := stamp(k.NotBefore)
-		if k.Role == fleetkey.RoleFormer {
-			from = "-"
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, k.Algorithm, k.Role, from, stamp(k.TrustedUntil), stamp(k.NotAfter))
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, cmp.Or(k.Algorithm, "-"), k.Role, stamp(k.NotBefore), stamp(k.TrustedUntil), stamp(k.NotAfter))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -70,7 +67,7 @@ func printStatus(a *app, s fleetkey.Status) error {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
 	}
 	for _, w := range s.Warnings() {
-		a.printf("WARNING: %s\n", w)
+		a.printf("WARNING: %s\n", oneLine(w))
 	}
 	return nil
 }
@@ -91,11 +88,11 @@ type statusJSON struct {
 
 type keyJSON struct {
 	KeyID        string     `json:"kid"`
-	Algorithm    string     `json:"alg"`
+	Algorithm    string     `json:"alg,omitempty"`
 	Role         string     `json:"role"`
-	NotBefore    *time.Time `json:"not_before"`
-	NotAfter     *time.Time `json:"not_after"`
-	TrustedUntil *time.Time `json:"trusted_until"`
+	NotBefore    *time.Time `json:"not_before,omitempty"`
+	NotAfter     *time.Time `json:"not_after,omitempty"`
+	TrustedUntil *time.Time `json:"trusted_until,omitempty"`
 }
 
 func printJSON(a *app, s fleetkey.Status) error {

@@ -22,7 +22,8 @@ type verifyCmd struct {
 	policyFlags
 	Issuer       string   `placeholder:"URL" help:"Config.Issuer of the servers; without it the issuer is not checked."`
 	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
-	FormerIssuer []string `sep:"none" placeholder:"URL" help:"Config.FormerIssuers of the servers."`
+	Former       []string `type:"existingfile" predictor:"file" sep:"none" placeholder:"PATH" help:"A certificate of Config.Former of the servers; may be repeated."`
+	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
 }
 
 // checks are what Verify looks at, in its order, each with the error that
@@ -55,7 +56,10 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	said := peek(token)
 	cfg := c.config(a)
-	cfg.FormerIssuers, cfg.Issuer, cfg.Audience = c.FormerIssuer, c.Issuer, c.Audience
+	if cfg.Former, err = c.former(); err != nil {
+		return err
+	}
+	cfg.Issuer, cfg.Audience = c.Issuer, c.Audience
 	if c.Issuer == "" {
 		cfg.Issuer = said.issuer()
 	}
@@ -77,13 +81,23 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
 	if errors.Is(failure, fleetkey.ErrUnknownKey) || errors.Is(failure, fleetkey.ErrBadSignature) {
-		entries, err := parseBundle(l.bundle)
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
-		}
-		a.printf("%s\n", whyUnknown(entries, signer.Status(), said))
+		a.printf("%s\n", whyUnknown(l.set, signer.Status(), said))
 	}
 	return errWrong
+}
+
+// former returns the certificates of the other systems.
+func (c *verifyCmd) former() (all []fleetkey.Former, err error) {
+	var files brought
+	for _, path := range c.Former {
+		if err := files.read(path, func([]byte) (string, error) { return "", errors.New("not a certificate") }); err != nil {
+			return nil, err
+		}
+	}
+	for _, cert := range files.certificates {
+		all = append(all, fleetkey.Former{Certificate: cert, Issuer: c.FormerIssuer})
+	}
+	return all, nil
 }
 
 func (c *verifyCmd) read(a *app) (string, error) {

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+)
+
+// revokeCmd ends the trust in a key for good.
+type revokeCmd struct {
+	KID         string `arg:"" optional:"" name:"kid" help:"The key's id, as fleetkey status shows it, or the RFC 7638 thumbprint of any key. If it begins with a hyphen, write -- before it."`
+	All         bool   `help:"Revoke every key that has its private half in the store, and make a fresh one: the bundle was leaked."`
+	Certificate string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"Revoke the key of this certificate or public key (PEM or DER), such as one of Config.Former."`
+	storeFlags
+	policyFlags
+	keyFlags
+	consent
+}
+
+// Run is called by kong. It looks before it asks.
+func (c *revokeCmd) Run(a *app) error {
+	given := 0
+	for _, is := range []bool{c.KID != "", c.All, c.Certificate != ""} {
+		if is {
+			given++
+		}
+	}
+	if given != 1 {
+		return usageError("give one of KID, --all and --certificate")
+	}
+	l, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	id, err := c.thumbprint(l.set)
+	if err != nil {
+		return err
+	}
+	what := "revoke key " + id + " in " + l.name
+	switch {
+	case c.All:
+		what = fmt.Sprintf("revoke ALL keys that can sign in %s (%d), and make a fresh one", l.name, len(l.set.Keys))
+	case l.set.IsRevoked(id):
+		a.printf("%s is revoked already; nothing was changed.\n", id)
+		return nil
+	case !l.set.Mentions(id):
+		what += " (it is not there now, and can never come in)"
+	}
+	if err := c.confirm(a, what+": the servers refuse all its tokens, under any kid, from their next refresh on"); err != nil {
+		return err
+	}
+	return a.change(l, c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
+		before := s.Status().SigningKeyID
+		if c.All {
+			err = s.RevokeAll(ctx)
+		} else {
+			err = s.Revoke(ctx, id)
+		}
+		if err != nil {
+			return err
+		}
+		if c.All {
+			for _, k := range l.set.Keys {
+				a.printf("Revoked %s.\n", k.ID)
+			}
+		} else {
+			a.printf("Revoked %s.\n", id)
+		}
+		if after := s.Status().SigningKeyID; after != before {
+			a.printf("A fresh key signs now: %s\n", after)
+		}
+		a.printf("Servers act on it within their RefreshEvery, clients once they fetch the JWKS anew (at most JWKSMaxAge).\n")
+		return nil
+	})
+}
+
+// thumbprint returns that of the key to revoke, or "" for all.
+func (c *revokeCmd) thumbprint(set *keyset.Set) (string, error) {
+	switch {
+	case c.Certificate != "":
+		data, err := os.ReadFile(c.Certificate)
+		if err != nil {
+			return "", err
+		}
+		public, err := publicKey(data)
+		if err != nil {
+			return "", fmt.Errorf("%q: %w", c.Certificate, err)
+		}
+		return jws.Thumbprint(public), nil
+	case c.KID == "" || set.Mentions(c.KID):
+		return c.KID, nil
+	}
+	if err := keyset.CheckThumbprint(c.KID); err != nil {
+		return "", fmt.Errorf("no key in the store has this kid, and %w (for a key of Config.Former give --certificate)", err)
+	}
+	return c.KID, nil
+}
+
+// publicKey returns the key of a certificate, or a public key, in PEM or DER.
+func publicKey(data []byte) (crypto.PublicKey, error) {
+	if block, rest := pem.Decode(data); block != nil {
+		if bytes.Contains(rest, []byte("-----BEGIN ")) {
+			return nil, errors.New("it holds more than one PEM block: which key is meant?")
+		}
+		data = block.Bytes
+	}
+	public, err := x509.ParsePKIXPublicKey(data)
+	if cert, certErr := x509.ParseCertificate(data); certErr == nil {
+		public, err = cert.PublicKey, nil
+	}
+	if err != nil {
+		return nil, errors.New("neither a certificate nor a public key")
+	}
+	_, err = jws.AlgorithmOf(public, false)
+	return public, err
+}
