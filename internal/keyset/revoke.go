@@ -24,7 +24,7 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
 	next := New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 	if signing, early := next.Signing(now); signing == nil || early {
 		var err error
-		if next, err = next.withFresh(now, p); err != nil {
+		if next, err = next.withFresh(now, p, s.newest()); err != nil {
 			return nil, err
 		}
 	}
