@@ -47,7 +47,7 @@ const (
 
 // fixture is a command of the scripts:
 //
-//	fixture token --file|--secret STORE [AGO]   print a token, issued so long ago
+//	fixture token --file|--secret STORE [AGO]   print a token, issued so long ago, or with "id" an ID token
 //	fixture history PATH                        a bundle with a key that was replaced long ago,
 //	                                            and a token of that key in PATH.token
 //	fixture forge TOKEN OTHER                   print the one token with the signature of the other
@@ -63,13 +63,7 @@ func fixture() {
 	var err error
 	switch args := os.Args[2:]; os.Args[1] {
 	case "token":
-		ago := time.Duration(0)
-		if len(args) > 2 {
-			ago, err = time.ParseDuration(args[2])
-		}
-		if err == nil {
-			err = printToken(args[0], args[1], ago)
-		}
+		err = printToken(args[0], args[1], append(args, "")[2])
 	case "history":
 		err = makeHistory(args[0])
 	case "forge":
@@ -104,7 +98,7 @@ func signerAt(store fleetkey.KeyStore, now time.Time) (*fleetkey.Signer, error) 
 	})
 }
 
-func printToken(kind, where string, ago time.Duration) error {
+func printToken(kind, where, what string) error {
 	f := storeFlags{File: where}
 	if kind == "--secret" {
 		f = storeFlags{Secret: where}
@@ -118,10 +112,16 @@ func printToken(kind, where string, ago time.Duration) error {
 		return err
 	}
 	var text string
-	if ago == 0 {
+	switch what {
+	case "":
 		text, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "api.read"})
-	} else { // Issue does not lie
-		text, err = issueAt(s.SigningKey(), time.Now().Add(-ago))
+	case "id":
+		text, err = s.Sign(context.Background(), "JWT", map[string]any{"iss": issuer, "sub": "alice", "aud": "web"})
+	default: // Issue does not lie
+		var ago time.Duration
+		if ago, err = time.ParseDuration(what); err == nil {
+			text, err = issueAt(s.SigningKey(), time.Now().Add(-ago))
+		}
 	}
 	fmt.Print(text)
 	return err
@@ -208,12 +208,13 @@ func fill(path string) error {
 	if err != nil {
 		return err
 	}
+	var full []byte
 	set, err := keyset.Parse(bundle)
-	for err == nil {
-		bundle, err = encode(set)
+	for ; err == nil; bundle, err = encode(set) {
+		full = bundle
 		set = set.Without([]string{base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + "abcdef"))})
 	}
-	return os.WriteFile(path, bundle, 0o600)
+	return os.WriteFile(path, full, 0o600)
 }
 
 // makePair makes two keys, as an operator has them who has replaced a certificate.

@@ -148,6 +148,9 @@ func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keys
 	all := keyset.New(keys, retired, revoked)
 	before, _ := there.Signing(now)
 	signing, _ := all.Signing(now)
+	if signing == nil {
+		return all
+	}
 	retired = all.Retired
 	for _, k := range all.Keys {
 		ours := there.Find(k.ID) != nil

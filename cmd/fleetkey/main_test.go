@@ -1,19 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+	"unicode"
 
 	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/internal/moto"
 )
@@ -178,6 +183,29 @@ func replace(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%q is not in %s", args[1], args[0])
 	}
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
+}
+
+// T9: what others choose is quoted, or escaped, before it gets to a terminal.
+func TestOutputIsQuoted_T9(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.pem")
+	if _, err := signerAt(fleetkey.NewFileStore(path), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	const hostile = "x\nlevel=INFO\x1b[2J\u202e"
+	f := storeFlags{File: path}
+	for _, c := range []interface{ Run(*app) error }{
+		&revokeCmd{KID: hostile, storeFlags: f}, &exportCmd{KID: hostile, storeFlags: f}, &statusCmd{storeFlags: storeFlags{File: path + hostile}},
+		&importCmd{Files: []string{path + hostile}, Keep: 1, storeFlags: f}, &revokeCmd{Certificate: path + hostile, storeFlags: f},
+	} {
+		var out bytes.Buffer
+		a := &app{ctx: t.Context(), stdin: os.Stdin, stdout: &out, stderr: &out, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+		if report(&out, c.Run(a)) != exitFailed {
+			t.Errorf("%T: no failure: %s", c, out.String())
+		}
+		if text := strings.TrimSuffix(out.String(), "\n"); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			t.Errorf("%T prints %q", c, text)
+		}
+	}
 }
 
 func TestEveryCommandIsDocumented(t *testing.T) {

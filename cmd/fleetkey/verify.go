@@ -33,8 +33,8 @@ var checks = []struct {
 	failed error
 }{
 	{"form", fleetkey.ErrMalformed},
-	{"type", fleetkey.ErrWrongType},
 	{"key", fleetkey.ErrUnknownKey},
+	{"type", fleetkey.ErrWrongType},
 	{"algorithm", fleetkey.ErrWrongAlgorithm},
 	{"signature", fleetkey.ErrBadSignature},
 	{"claims present", fleetkey.ErrMissingClaim},
