@@ -161,6 +161,17 @@ func (b *brought) set() (*keyset.Set, []*x509.Certificate, error) {
 	return keyset.New(keys, state.Retired, state.Revoked), rest, nil
 }
 
+// readCertificates returns the certificates in files, PEM or DER.
+func readCertificates(paths ...string) ([]*x509.Certificate, error) {
+	var files brought
+	for _, path := range paths {
+		if err := files.read(path, func([]byte) (string, error) { return "", errors.New("not a certificate") }); err != nil {
+			return nil, err
+		}
+	}
+	return files.certificates, nil
+}
+
 // password finds the password of a PFX: in a file, in the environment, or by asking,
 // unless it turns out to be empty.
 func (c *importCmd) password(a *app, path string) func([]byte) (string, error) {

@@ -20,14 +20,12 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"regexp"
 	"strconv"
 	"testing"
 	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/rogpeppe/go-internal/testscript"
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/fleetkey/fleetkey"
@@ -195,59 +193,56 @@ func makeHistory(path string) error {
 	return os.WriteFile(path+".token", []byte(token), 0o600)
 }
 
+// selfSigned returns a key whose certificate was made so many days ago, for 760 days.
+func selfSigned(name string, age int) (*keyset.Key, error) {
+	begin := time.Now().AddDate(0, 0, -age)
+	private, cert, err := certificate(name, nil, nil, begin, begin.AddDate(0, 0, 760))
+	if err != nil {
+		return nil, err
+	}
+	return keyset.NewKey(cert, private)
+}
+
 // fill revokes keys that nobody has until import would refuse one more.
 func fill(path string) error {
-	first, err := signerAt(fleetkey.NewFileStore(path), time.Now())
-	if err != nil {
-		return err
-	}
-	if err := first.Close(); err != nil {
-		return err
-	}
-	bundle, err := os.ReadFile(path)
+	k, err := selfSigned("full", 1)
 	if err != nil {
 		return err
 	}
 	var full []byte
-	set, err := keyset.Parse(bundle)
-	for ; err == nil; bundle, err = encode(set) {
-		full = bundle
-		set = set.Without([]string{base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + "abcdef"))})
+	set := keyset.New([]*keyset.Key{k}, nil, nil)
+	for bundle, err := encode(set); err == nil; bundle, err = encode(set) {
+		full, set = bundle, set.Without([]string{base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + "abcdef"))})
 	}
 	return os.WriteFile(path, full, 0o600)
 }
 
 // makePair makes two keys, as an operator has them who has replaced a certificate.
 func makePair(name string, ages []string) error {
-	var both bytes.Buffer
+	var keys []*keyset.Key
 	for i, file := range []string{".old.token", ".new.token"} {
 		age, err := strconv.Atoi(ages[i])
 		if err != nil {
 			return err
 		}
-		begin := time.Now().AddDate(0, 0, -age)
-		key, cert, err := certificate(name+file, nil, nil, begin, begin.AddDate(0, 0, 760))
+		k, err := selfSigned(name+file, age)
 		if err != nil {
 			return err
 		}
-		k, err := keyset.NewKey(cert, key)
-		if err != nil {
-			return err
-		}
-		block, err := keyset.New([]*keyset.Key{k}, nil, nil).Encode()
-		if err != nil {
-			return err
-		}
-		both.Write(block)
-		token, err := issueAt(fleetkey.SigningKey{KeyID: k.ID, Algorithm: k.Alg.Name, Signer: key}, time.Now())
+		token, err := issueAt(fleetkey.SigningKey{KeyID: k.ID, Algorithm: k.Alg.Name, Signer: k.Private}, time.Now())
 		if err != nil {
 			return err
 		}
 		if err := os.WriteFile(name+file, []byte(token), 0o600); err != nil {
 			return err
 		}
+		keys = append(keys, k)
 	}
-	return os.WriteFile(name+".pem", both.Bytes(), 0o600)
+	both, err := keyset.New(keys, nil, nil).Encode()
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(name+".pem", both, 0o600)
 }
 
 // makeSystem makes the certificate of an IdentityServer, issued by an authority,
@@ -282,7 +277,7 @@ func makeSystem(name string) error {
 		".key": block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), ".key8": block("PRIVATE KEY", pkcs8),
 		".password": []byte(password + "\r\n"),
 	}
-	for ext, encoder := range map[string]*pkcs12.Encoder{".pfx": pkcs12.Modern2023, ".legacy.pfx": pkcs12.LegacyRC2, ".des.pfx": pkcs12.LegacyDES} {
+	for ext, encoder := range map[string]*pkcs12.Encoder{".pfx": pkcs12.Modern2023, ".legacy.pfx": pkcs12.LegacyRC2} {
 		if files[ext], err = encoder.Encode(key, cert, []*x509.Certificate{ca}, password); err != nil {
 			return err
 		}
@@ -324,25 +319,18 @@ func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKe
 
 // readPolicy takes actions and resources out of what fleetkey policy prints.
 func readPolicy(text string, p *awsfake.Policy) error {
-	var document struct {
-		Statement []struct {
-			Effect   string
-			Action   []string
-			Resource any
-		}
-	}
+	var document iamPolicy
 	if err := json.Unmarshal([]byte(text), &document); err != nil {
 		return err
 	}
 	for _, s := range document.Statement {
 		p.Actions = append(p.Actions, s.Action...)
-		switch r := s.Resource.(type) {
-		case string:
-			p.Resources = append(p.Resources, r)
-		case []any:
-			for _, one := range r {
-				p.Resources = append(p.Resources, one.(string))
-			}
+		many, ok := s.Resource.([]any)
+		if !ok {
+			many = []any{s.Resource}
+		}
+		for _, one := range many {
+			p.Resources = append(p.Resources, one.(string))
 		}
 	}
 	return nil
@@ -363,10 +351,4 @@ func wrongClock(t testing.TB, server *awsfake.Server) string {
 	s := httptest.NewServer(proxy)
 	t.Cleanup(s.Close)
 	return s.URL
-}
-
-func compile(ts *testscript.TestScript, expr string) *regexp.Regexp {
-	re, err := regexp.Compile(expr)
-	ts.Check(err)
-	return re
 }

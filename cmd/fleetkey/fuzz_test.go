@@ -122,24 +122,3 @@ func FuzzVerifyToken(f *testing.F) {
 		}
 	})
 }
-
-// FuzzDays: a flag's time is what it says, or refused.
-func FuzzDays(f *testing.F) {
-	for _, seed := range []string{"90d", "0d", "3650d", "3651d", "-1d", "+1d", "1.5d", "1h30m", "d", "", "1dd", "1d1h", "９d", "1e3h", "99999999h"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		var d days
-		if d.UnmarshalText([]byte(text)) != nil {
-			return
-		}
-		if n, ok := strings.CutSuffix(text, "d"); ok {
-			want, err := time.ParseDuration(n + "h")
-			if err != nil || time.Duration(d) != 24*want {
-				t.Fatalf("%q is %v", text, time.Duration(d))
-			}
-		} else if want, err := time.ParseDuration(text); err != nil || time.Duration(d) != want {
-			t.Fatalf("%q is %v", text, time.Duration(d))
-		}
-	})
-}

@@ -87,7 +87,7 @@ func (c *importCmd) Run(a *app) error {
 	}
 	a.printf("Imported into %s:\n%s", there.name, report)
 	a.note(aboutFormer)
-	return c.warn(a, &loaded{name: there.name, bundle: bundle, version: "new"})
+	return nil
 }
 
 // read reads the files as one, so that a key may come apart from its certificate.
@@ -224,16 +224,4 @@ func fate(there, next *keyset.Set, id string, now time.Time) string {
 		}
 	}
 	return "is left out"
-}
-
-// warn prints what a server would warn of.
-func (c *importCmd) warn(a *app, l *loaded) error {
-	signer, err := look(a.ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
-	if err != nil {
-		return err
-	}
-	for _, w := range signer.Status().Warnings() {
-		a.note("Warning: %s", w)
-	}
-	return signer.Close()
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -134,7 +135,7 @@ func fake(ts *testscript.TestScript) *awsfake.Server { return ts.Value(fakeKey{}
 // capture VAR REGEXP sets a variable to the first match in stdout, of the group
 // if there is one.
 func capture(ts *testscript.TestScript, _ bool, args []string) {
-	found := compile(ts, args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
+	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
 	if found == nil {
 		ts.Fatalf("%q is not in stdout:\n%s", args[1], ts.ReadFile("stdout"))
 	}

@@ -1,14 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/jws"
@@ -19,7 +14,7 @@ import (
 type revokeCmd struct {
 	KID         string `arg:"" optional:"" name:"kid" help:"The key's id, as fleetkey status shows it, or the RFC 7638 thumbprint of any key. If it begins with a hyphen, write -- before it."`
 	All         bool   `help:"Revoke every key that has its private half in the store, and make a fresh one: the bundle was leaked."`
-	Certificate string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"Revoke the key of this certificate or public key (PEM or DER), such as one of Config.Former."`
+	Certificate string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"Revoke the key of this certificate (PEM or DER), such as one of Config.Former."`
 	storeFlags
 	policyFlags
 	keyFlags
@@ -28,13 +23,7 @@ type revokeCmd struct {
 
 // Run is called by kong. It looks before it asks.
 func (c *revokeCmd) Run(a *app) error {
-	given := 0
-	for _, is := range []bool{c.KID != "", c.All, c.Certificate != ""} {
-		if is {
-			given++
-		}
-	}
-	if given != 1 {
+	if (c.KID == "") == (c.Certificate == "" && !c.All) || c.All && c.Certificate != "" {
 		return usageError("give one of KID, --all and --certificate")
 	}
 	l, err := c.load(a)
@@ -45,9 +34,14 @@ func (c *revokeCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	ids := []string{id}
 	what := "revoke key " + id + " in " + l.name
 	switch {
 	case c.All:
+		ids = nil
+		for _, k := range l.set.Keys {
+			ids = append(ids, k.ID)
+		}
 		what = fmt.Sprintf("revoke ALL keys that can sign in %s (%d), and make a fresh one", l.name, len(l.set.Keys))
 	case l.set.IsRevoked(id):
 		a.printf("%s is revoked already; nothing was changed.\n", id)
@@ -68,11 +62,7 @@ func (c *revokeCmd) Run(a *app) error {
 		if err != nil {
 			return err
 		}
-		if c.All {
-			for _, k := range l.set.Keys {
-				a.printf("Revoked %s.\n", k.ID)
-			}
-		} else {
+		for _, id := range ids {
 			a.printf("Revoked %s.\n", id)
 		}
 		if after := s.Status().SigningKeyID; after != before {
@@ -85,41 +75,15 @@ func (c *revokeCmd) Run(a *app) error {
 
 // thumbprint returns that of the key to revoke, or "" for all.
 func (c *revokeCmd) thumbprint(set *keyset.Set) (string, error) {
-	switch {
-	case c.Certificate != "":
-		data, err := os.ReadFile(c.Certificate)
-		if err != nil {
-			return "", err
+	if c.Certificate != "" {
+		certificates, err := readCertificates(c.Certificate)
+		if err != nil || len(certificates) != 1 {
+			return "", errors.Join(err, fmt.Errorf("%q holds %d certificates; which key is meant?", c.Certificate, len(certificates)))
 		}
-		public, err := publicKey(data)
-		if err != nil {
-			return "", fmt.Errorf("%q: %w", c.Certificate, err)
-		}
-		return jws.Thumbprint(public), nil
-	case c.KID == "" || set.Mentions(c.KID):
-		return c.KID, nil
+		return jws.Thumbprint(certificates[0].PublicKey), nil
 	}
-	if err := keyset.CheckThumbprint(c.KID); err != nil {
+	if err := keyset.CheckThumbprint(c.KID); err != nil && !c.All {
 		return "", fmt.Errorf("no key in the store has this kid, and %w (for a key of Config.Former give --certificate)", err)
 	}
 	return c.KID, nil
-}
-
-// publicKey returns the key of a certificate, or a public key, in PEM or DER.
-func publicKey(data []byte) (crypto.PublicKey, error) {
-	if block, rest := pem.Decode(data); block != nil {
-		if bytes.Contains(rest, []byte("-----BEGIN ")) {
-			return nil, errors.New("it holds more than one PEM block: which key is meant?")
-		}
-		data = block.Bytes
-	}
-	public, err := x509.ParsePKIXPublicKey(data)
-	if cert, certErr := x509.ParseCertificate(data); certErr == nil {
-		public, err = cert.PublicKey, nil
-	}
-	if err != nil {
-		return nil, errors.New("neither a certificate nor a public key")
-	}
-	_, err = jws.AlgorithmOf(public, false)
-	return public, err
 }

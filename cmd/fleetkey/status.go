@@ -74,44 +74,38 @@ func printStatus(a *app, s fleetkey.Status) error {
 
 // statusJSON is what --json prints. Names once given stay.
 type statusJSON struct {
-	Store          string     `json:"store"`
-	Version        string     `json:"version"`
-	SigningKeyID   string     `json:"signing_kid,omitempty"`
-	SigningSince   *time.Time `json:"signing_since,omitempty"`
-	NextActivation *time.Time `json:"next_activation,omitempty"`
-	RotationDue    *time.Time `json:"rotation_due,omitempty"`
-	NextChange     *time.Time `json:"next_change,omitempty"`
-	Error          string     `json:"error,omitempty"`
-	Warnings       []string   `json:"warnings,omitempty"`
-	Keys           []keyJSON  `json:"keys"`
+	Store          string           `json:"store"`
+	Version        fleetkey.Version `json:"version"`
+	SigningKeyID   string           `json:"signing_kid,omitempty"`
+	SigningSince   time.Time        `json:"signing_since,omitzero"`
+	NextActivation time.Time        `json:"next_activation,omitzero"`
+	RotationDue    time.Time        `json:"rotation_due,omitzero"`
+	NextChange     time.Time        `json:"next_change,omitzero"`
+	Error          string           `json:"error,omitempty"`
+	Warnings       []string         `json:"warnings,omitempty"`
+	Keys           []keyJSON        `json:"keys"`
 }
 
 type keyJSON struct {
-	KeyID        string     `json:"kid"`
-	Algorithm    string     `json:"alg,omitempty"`
-	Role         string     `json:"role"`
-	NotBefore    *time.Time `json:"not_before,omitempty"`
-	NotAfter     *time.Time `json:"not_after,omitempty"`
-	TrustedUntil *time.Time `json:"trusted_until,omitempty"`
+	KeyID        string        `json:"kid"`
+	Algorithm    string        `json:"alg,omitempty"`
+	Role         fleetkey.Role `json:"role"`
+	NotBefore    time.Time     `json:"not_before,omitzero"`
+	NotAfter     time.Time     `json:"not_after,omitzero"`
+	TrustedUntil time.Time     `json:"trusted_until,omitzero"`
 }
 
 func printJSON(a *app, s fleetkey.Status) error {
-	utc := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	out := statusJSON{
-		Store: s.Store, Version: string(s.Version), SigningKeyID: s.SigningKeyID, SigningSince: utc(s.SigningSince),
-		NextActivation: utc(s.NextActivation), RotationDue: utc(s.RotationDue), NextChange: utc(s.NextChange), Warnings: s.Warnings(),
+		Store: s.Store, Version: s.Version, SigningKeyID: s.SigningKeyID, SigningSince: s.SigningSince.UTC(),
+		NextActivation: s.NextActivation.UTC(), RotationDue: s.RotationDue.UTC(), NextChange: s.NextChange.UTC(), Warnings: s.Warnings(),
 	}
 	if s.Err != nil {
 		out.Error = trimPrefix(s.Err)
 	}
 	for _, k := range s.Keys {
-		out.Keys = append(out.Keys, keyJSON{k.KeyID, k.Algorithm, string(k.Role), utc(k.NotBefore), utc(k.NotAfter), utc(k.TrustedUntil)})
+		k.NotBefore, k.NotAfter, k.TrustedUntil = k.NotBefore.UTC(), k.NotAfter.UTC(), k.TrustedUntil.UTC()
+		out.Keys = append(out.Keys, keyJSON(k))
 	}
 	enc := json.NewEncoder(a.stdout)
 	enc.SetIndent("", "  ")

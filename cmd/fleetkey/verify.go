@@ -56,8 +56,12 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	said := peek(token)
 	cfg := c.config(a)
-	if cfg.Former, err = c.former(); err != nil {
+	former, err := readCertificates(c.Former...)
+	if err != nil {
 		return err
+	}
+	for _, cert := range former {
+		cfg.Former = append(cfg.Former, fleetkey.Former{Certificate: cert, Issuer: c.FormerIssuer})
 	}
 	cfg.Issuer, cfg.Audience = c.Issuer, c.Audience
 	if c.Issuer == "" {
@@ -84,20 +88,6 @@ func (c *verifyCmd) Run(a *app) error {
 		a.printf("%s\n", whyUnknown(l.set, signer.Status(), said))
 	}
 	return errWrong
-}
-
-// former returns the certificates of the other systems.
-func (c *verifyCmd) former() (all []fleetkey.Former, err error) {
-	var files brought
-	for _, path := range c.Former {
-		if err := files.read(path, func([]byte) (string, error) { return "", errors.New("not a certificate") }); err != nil {
-			return nil, err
-		}
-	}
-	for _, cert := range files.certificates {
-		all = append(all, fleetkey.Former{Certificate: cert, Issuer: c.FormerIssuer})
-	}
-	return all, nil
 }
 
 func (c *verifyCmd) read(a *app) (string, error) {
