@@ -92,6 +92,7 @@ func ExampleSigner_Verify() {
 
 	raw, err := signer.Issue(context.Background(), fleetkey.Claims{
 		Subject:   "alice",
+		ClientID:  "web",
 		IssuedAt:  time.Now().Add(-time.Hour),
 		ExpiresAt: time.Now().Add(-time.Minute * 30),
 	})
@@ -134,7 +135,7 @@ func ExampleSigner_Require() {
 		fmt.Fprintln(w, "hello,", token.Subject())
 	}))
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", Scope: "read"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read"})
 	if err != nil {
 		panic(err)
 	}
@@ -183,7 +184,7 @@ func ExampleSigner_Keyfunc() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
 		panic(err)
 	}

@@ -186,7 +186,7 @@ func TestRFC8037PrivateKey(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, jws[i+1:], b64(string(signature)))
 
-	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "x"})
+	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "x", ClientID: "web"})
 	require.NoError(t, err)
 	parsed, err := jose.ParseSignedCompact(token, []jose.SignatureAlgorithm{jose.EdDSA})
 	require.NoError(t, err)

@@ -77,7 +77,7 @@ func (f *fleet) serve(mux *http.ServeMux, path string) {
 // issue returns a token by the key that signs now, and the key's id.
 func (f *fleet) issue(ctx context.Context) (token, kid string, err error) {
 	now := time.Now() // the true one, see fleet
-	token, err = f.issuing.Issue(ctx, fleetkey.Claims{Subject: subject, IssuedAt: now, ExpiresAt: now.Add(tokenTTL)})
+	token, err = f.issuing.Issue(ctx, fleetkey.Claims{Subject: subject, ClientID: "web", IssuedAt: now, ExpiresAt: now.Add(tokenTTL)})
 	return token, f.issuing.SigningKey().KeyID, err
 }
 

@@ -49,7 +49,7 @@ func TestRegister(t *testing.T) {
 	registration, err := otelfleetkey.Register(sdk.NewMeterProvider(sdk.WithReader(reader)), s)
 	require.NoError(t, err)
 
-	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	require.NoError(t, err)
 	for range 3 {
 		_, err = s.Verify(t.Context(), token)
@@ -137,7 +137,7 @@ func TestAttributes(t *testing.T) {
 		_, err := otelfleetkey.Register(provider, s, attribute.String("issuer", issuer))
 		require.NoError(t, err)
 		for range i + 1 {
-			_, err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+			_, err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 			require.NoError(t, err)
 		}
 	}

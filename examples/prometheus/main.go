@@ -49,7 +49,7 @@ func run(ctx context.Context, keys, addr string, every time.Duration) error {
 	if err != nil {
 		return err
 	}
-	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice"})
+	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
 		return err
 	}
