@@ -27,9 +27,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
-// This file brings a vector before fleetkey: its JSON Web Key becomes a
-// verify-only certificate in a bundle, as an operator would bring another
-// system's key along, and a Signer on that bundle verifies its JWS.
+// This file brings a vector before fleetkey: its JSON Web Key becomes a certificate in
+// Config.Former, as an operator would bring another system's key along, and a Signer with
+// that configuration verifies its JWS.
 
 // signatureAccepted tells from Verify's error whether the signature passed. The
 // payload of a vector is no set of claims, so Verify refuses every one of them;
@@ -112,24 +112,24 @@ func parseJWK(t *testing.T, text string) jwk {
 
 // errNoCertificate says that what a JSON Web Key says of itself cannot be said by
 // a certificate, so that nobody can bring it to fleetkey. That goes for an alg
-// that fleetkey lacks: an RSA key in a bundle signs RS256 or PS256, and a vector
+// that fleetkey lacks: an RSA key signs RS256 or PS256, and a vector
 // in which a PS512 key has signed so is only wrong because of that key's alg.
 var errNoCertificate = errors.New("no certificate says so")
 
-// certificate makes a verify-only certificate of a key, in PEM and under its kid.
-func (k *jwk) certificate(t *testing.T) (string, error) {
+// former makes a key of another system of it, under its kid.
+func (k *jwk) former(t *testing.T) (f fleetkey.Former, err error) {
 	t.Helper()
 	if k.Type == "oct" {
-		return "", fmt.Errorf("%w: a shared secret", errNoCertificate)
+		return f, fmt.Errorf("%w: a shared secret", errNoCertificate)
 	}
 	var key jose.JSONWebKey
 	if err := json.Unmarshal(k.raw, &key); err != nil {
-		return "", fmt.Errorf("%w: no such key: %w", errNoCertificate, err)
+		return f, fmt.Errorf("%w: no such key: %w", errNoCertificate, err)
 	}
 	switch k.Algorithm {
 	case "", "RS256", "PS256", "ES256", "ES384", "EdDSA":
 	default:
-		return "", fmt.Errorf("%w: alg %s", errNoCertificate, k.Algorithm)
+		return f, fmt.Errorf("%w: alg %s", errNoCertificate, k.Algorithm)
 	}
 	ca, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -145,9 +145,14 @@ func (k *jwk) certificate(t *testing.T) (string, error) {
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public().Key, signer)
 	if err != nil {
-		return "", fmt.Errorf("%w: %w", errNoCertificate, err)
+		return f, fmt.Errorf("%w: %w", errNoCertificate, err)
 	}
-	return inPEM(der, k.KeyID), nil
+	f.KeyID = k.KeyID
+	f.Certificate, err = x509.ParseCertificate(der)
+	if err != nil {
+		return f, fmt.Errorf("%w: %w", errNoCertificate, err)
+	}
+	return f, nil
 }
 
 // keyUsage says what use and key_ops say (RFC 7517 sections 4.2 and 4.3, RFC
@@ -165,17 +170,9 @@ func (k *jwk) keyUsage() x509.KeyUsage {
 	return x509.KeyUsageKeyEncipherment
 }
 
-func inPEM(der []byte, kid string) string {
-	block := &pem.Block{Type: "CERTIFICATE", Bytes: der}
-	if kid != "" {
-		block.Headers = map[string]string{"Kid": kid}
-	}
-	return string(pem.EncodeToMemory(block))
-}
-
-// standIn is the certificate of a fresh key under a kid. It takes the place of a
+// standIn is a fresh key under a kid. It takes the place of a
 // key that has no certificate, so that a token does not fail for its kid alone.
-func standIn(t *testing.T, kid string) string {
+func standIn(t *testing.T, kid string) fleetkey.Former {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
@@ -183,26 +180,25 @@ func standIn(t *testing.T, kid string) string {
 	require.NoError(t, err)
 	text := fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q,"kid":%q}`, b64(string(point[1:33])), b64(string(point[33:])), kid)
 	k := parseJWK(t, text)
-	certificate, err := k.certificate(t)
+	f, err := k.former(t)
 	require.NoError(t, err)
-	return certificate
+	return f
 }
 
-// signerWith starts a Signer on a bundle of the keys' certificates. A key that
-// has none is replaced by a stand-in. The error is NewSigner's, which may refuse
-// a key.
+// signerWith starts a Signer that knows the keys as another system's. A key that has no
+// certificate is replaced by a stand-in. The error is NewSigner's, which may refuse a key.
 func signerWith(t *testing.T, keys ...jwk) (*fleetkey.Signer, error) {
 	t.Helper()
-	var bundle strings.Builder
+	var former []fleetkey.Former
 	for _, k := range keys {
-		certificate, err := k.certificate(t)
+		f, err := k.former(t)
 		if errors.Is(err, errNoCertificate) {
-			certificate, err = standIn(t, k.KeyID), nil
+			f, err = standIn(t, k.KeyID), nil
 		}
 		require.NoError(t, err)
-		bundle.WriteString(certificate)
+		former = append(former, f)
 	}
-	return newSigner(t, bundle.String())
+	return newSigner(t, "", former...)
 }
 
 // signerOf starts a Signer whose key is a private one.
@@ -213,18 +209,21 @@ func signerOf(t *testing.T, private crypto.Signer) *fleetkey.Signer {
 	require.NoError(t, err)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
 	require.NoError(t, err)
-	s, err := newSigner(t, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))+inPEM(der, ""))
+	s, err := newSigner(t, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))+
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})))
 	require.NoError(t, err)
 	return s
 }
 
-func newSigner(t *testing.T, bundle string) (*fleetkey.Signer, error) {
+func newSigner(t *testing.T, bundle string, former ...fleetkey.Former) (*fleetkey.Signer, error) {
 	t.Helper()
 	store := fleetkeytest.NewStore()
-	store.Set([]byte(bundle))
+	if bundle != "" {
+		store.Set([]byte(bundle))
+	}
 	ctx := clock.With(t.Context(), clock.Wall(func() time.Time { return now }))
 	s, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
-		Issuer: "https://issuer.example",
+		Issuer: "https://issuer.example", Algorithm: "ES256", Former: former,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil {

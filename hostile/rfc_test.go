@@ -71,7 +71,7 @@ var examples = []example{
 
 // TestRFCExamples: what fleetkey makes of each, as the table says. Where it is
 // the missing kid alone that it refuses, the key that it publishes verifies the
-// signature, so the key has come through the bundle unharmed.
+// signature, so the key has come through unharmed.
 func TestRFCExamples(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.section, func(t *testing.T) {
@@ -97,7 +97,7 @@ func TestRFCExamples(t *testing.T) {
 			}
 			if e.reason == "no kid" {
 				require.ErrorContains(t, err, "kid is absent")
-				_, err = parsed.Verify(published(t, s)[0].Key)
+				_, err = parsed.Verify(published(t, s)[1].Key) // after the fleet's own
 				require.NoError(t, err)
 			}
 		})
@@ -148,8 +148,8 @@ func TestRFC7517Keys(t *testing.T) {
 	require.NoError(t, err)
 	var served struct{ Keys []map[string]any }
 	require.NoError(t, json.Unmarshal(servedKeys(s), &served))
-	require.Len(t, served.Keys, len(keys))
-	for _, k := range served.Keys {
+	require.Len(t, served.Keys, 1+len(keys))
+	for _, k := range served.Keys[1:] { // the first is the fleet's
 		require.Equal(t, "sig", k["use"])
 		require.NotContains(t, k, "d")
 		require.Subset(t, k, want[k["kid"].(string)])
@@ -169,8 +169,8 @@ func TestThumbprintExamples(t *testing.T) {
 	} {
 		s, err := signerWith(t, parseJWK(t, text))
 		require.NoError(t, err)
-		require.Equal(t, want, s.PublicKeys()[0].KeyID)
-		require.Equal(t, want, published(t, s)[0].KeyID)
+		require.Equal(t, want, s.PublicKeys()[1].KeyID)
+		require.Equal(t, want, published(t, s)[1].KeyID)
 	}
 }
 
