@@ -50,7 +50,7 @@ func signatureAccepted(err error) bool {
 }
 
 // TestSignatureAccepted: the judge is right about tokens of which the answer is
-// known, for every algorithm, and whatever the payload.
+// known, for every algorithm and any payload.
 func TestSignatureAccepted(t *testing.T) {
 	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
 		s := fleetkeytest.NewSigner(t, fleetkey.Config{Algorithm: alg})

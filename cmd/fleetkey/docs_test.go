@@ -14,7 +14,7 @@ import (
 )
 
 // docs/cli.md shows what the program prints. This test runs every command of
-// the page and compares; -update writes the page anew:
+// the page and compares; -update writes the page again:
 //
 //	go test -run TestDocs -update
 //

@@ -10,7 +10,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// doctorCmd tries, one after the other, all that a server needs of its store.
+// doctorCmd tries, one after the other, everything that a server needs of its store.
 // It changes nothing.
 type doctorCmd struct {
 	storeFlags
@@ -38,7 +38,7 @@ type examination struct {
 	sick     bool
 }
 
-// found prints one finding; fix is the command that mends it, or "".
+// found prints one finding; fix is the command for it, or "".
 func (x *examination) found(v verdict, check, detail, fix string) {
 	x.sick = x.sick || v == wrong
 	x.a.printf("%-6s%-42s%s\n", v, check, oneLine(detail))
@@ -99,7 +99,7 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// absent tells that there are no keys yet.
+// absent reports that there are no keys yet.
 func (x *examination) absent(check string) {
 	x.found(minor, check, "there are no keys yet; the first server, or init, creates them", "fleetkey init "+x.store+" --issuer https://YOUR-ISSUER")
 }

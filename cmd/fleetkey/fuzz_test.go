@@ -79,7 +79,7 @@ func FuzzImportPEM(f *testing.F) {
 		}
 		again, err := keyset.Parse(written)
 		if err != nil {
-			t.Fatalf("written anew it cannot be read: %v", err)
+			t.Fatalf("written again it cannot be read: %v", err)
 		}
 		for _, k := range set.Keys {
 			if !again.Mentions(k.ID) {

@@ -1,5 +1,5 @@
 // Command fleetkey is the operator's tool of the fleetkey library: it shows,
-// makes, moves and mends the keys that a fleet of OpenID servers shares.
+// creates, moves and replaces the keys that a fleet of OpenID servers shares.
 //
 //	fleetkey status --file /var/lib/openid-server/keys.pem
 //	fleetkey doctor --secret indicium/openid-server-test
@@ -45,7 +45,7 @@ type cli struct {
 
 	Status statusCmd `cmd:"" help:"Show the keys: a table and a timeline."`
 	Verify verifyCmd `cmd:"" help:"Check a token, and say which check fails and why."`
-	Doctor doctorCmd `cmd:"" help:"Find what is wrong around a store, and the command that mends it."`
+	Doctor doctorCmd `cmd:"" help:"Find what is wrong around a store, and the command that fixes it."`
 
 	Init   initCmd   `cmd:"" help:"Create the first key, if the store has none."`
 	Rotate rotateCmd `cmd:"" help:"Announce a new key, which later takes over."`

@@ -20,7 +20,7 @@ type policyCmd struct {
 	Secret   string `required:"" placeholder:"NAME" help:"The secret's name; or its ARN, which tells region and account."`
 	Prefix   string `placeholder:"PREFIX" help:"Grant PREFIX-*; default: the name up to its last hyphen."`
 	Exact    bool   `help:"Grant this secret alone, and not all that begin alike."`
-	Rotation bool   `help:"Also allow to replace the value: servers that rotate, and fleetkey rotate, revoke and import."`
+	Rotation bool   `help:"Also allow replacing the value: servers that rotate, and fleetkey rotate, revoke and import."`
 	KMSKey   string `name:"kms-key" placeholder:"ARN" help:"Also allow the use of the secret's customer managed key."`
 }
 
@@ -165,8 +165,8 @@ stage (test, production) in the same account: with --exact it would not.`
 	}
 	if !c.Rotation {
 		text += `
-This is all that servers need while rotation is off. With --rotation it also
-allows to replace the keys.`
+This is all that servers need while rotation is off. With --rotation they may
+also replace the keys.`
 	}
 	return text
 }

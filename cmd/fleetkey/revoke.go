@@ -68,7 +68,7 @@ func (c *revokeCmd) Run(a *app) error {
 		if after := s.Status().SigningKeyID; after != before {
 			a.printf("A fresh key signs now: %s\n", after)
 		}
-		a.printf("Servers act on it within their RefreshEvery, clients once they fetch the JWKS anew (at most JWKSMaxAge).\n")
+		a.printf("Servers act on it within their RefreshEvery, clients once they fetch the JWKS again (at most JWKSMaxAge).\n")
 		return nil
 	})
 }

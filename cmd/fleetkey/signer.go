@@ -63,8 +63,8 @@ type keyFlags struct {
 	CommonName string `placeholder:"NAME" help:"Subject of a new certificate; default: that of the key that signs now."`
 }
 
-// change opens the Signer that writes to the store from which l was read. It creates no
-// store anew. A new key has the common name of its predecessor unless the flags say
+// change opens the Signer that writes to the store from which l was read. It never
+// creates a store. A new key has the common name of its predecessor unless the flags say
 // otherwise.
 func (a *app) change(l *loaded, f storeFlags, cfg fleetkey.Config, k keyFlags, do func(context.Context, *fleetkey.Signer) error) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)

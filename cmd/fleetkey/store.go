@@ -13,8 +13,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file finds the store that the command line names, and sees to it that
-// only init, import and copy can ever create what is in it.
+// This file finds the store that the command line names, and reads it. Only
+// init, import and copy can ever create what is in it.
 
 // storeFlags name one store.
 type storeFlags struct {

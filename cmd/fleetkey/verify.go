@@ -104,7 +104,7 @@ func (c *verifyCmd) read(a *app) (string, error) {
 }
 
 // print lists the checks. What Verify finds wrong with claims in general has no
-// line of its own: some of it comes before the times, some after.
+// separate line: some of it comes before the times, some after.
 func (c *verifyCmd) print(a *app, failure error) {
 	result := "ok"
 	general := failure != nil

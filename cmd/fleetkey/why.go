@@ -9,7 +9,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file tells why a token's key is not among the trusted ones: what became
+// This file says why a token's key is not among the trusted ones: what became
 // of it, as far as the bundle shows.
 
 // whyUnknown returns a sentence or two for the operator.
