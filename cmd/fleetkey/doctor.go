@@ -111,7 +111,7 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 		x.found(wrong, "keys", trimPrefix(err), "")
 		return
 	}
-	signer, err := look(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
+	signer, err := fleetkey.NewSigner(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
 	if err != nil {
 		x.found(wrong, "keys", trimPrefix(err), "")
 		return

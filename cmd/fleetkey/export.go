@@ -33,7 +33,7 @@ func (c *exportCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	signer, err := look(a.ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
+	signer, err := fleetkey.NewSigner(a.ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
 	if err != nil {
 		return err
 	}

@@ -140,6 +140,9 @@ func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keys
 		}
 	}
 	for _, r := range imported.Retired {
+		if latest := now.Add(maxKeep).Truncate(time.Second); r.Until.After(latest) {
+			r.Until = latest
+		}
 		if !there.Mentions(r.ID) {
 			retired = append(retired, r)
 		}

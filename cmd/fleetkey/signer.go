@@ -52,11 +52,6 @@ func (d *days) UnmarshalText(text []byte) error {
 	return err
 }
 
-// look returns what a bundle means under a config, without touching a store.
-func look(ctx context.Context, l *loaded, cfg fleetkey.Config) (*fleetkey.Signer, error) {
-	return fleetkey.NewSigner(ctx, l, cfg)
-}
-
 // keyFlags choose what a new key is like.
 type keyFlags struct {
 	Algorithm  string `enum:",RS256,PS256,ES256,ES384,EdDSA" default:"" placeholder:"ALG" help:"RS256, PS256, ES256, ES384 or EdDSA; default: that of the key that signs now, and RS256 for a first key."`

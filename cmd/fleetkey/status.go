@@ -23,7 +23,7 @@ func (c *statusCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	signer, err := look(a.ctx, l, c.config(a))
+	signer, err := fleetkey.NewSigner(a.ctx, l, c.config(a))
 	if err != nil {
 		return err
 	}

@@ -70,7 +70,7 @@ func (c *verifyCmd) Run(a *app) error {
 	if len(c.Audience) == 0 {
 		cfg.Audience = said.audience()
 	}
-	signer, err := look(a.ctx, l, cfg)
+	signer, err := fleetkey.NewSigner(a.ctx, l, cfg)
 	if err != nil {
 		return err
 	}
