@@ -47,7 +47,7 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	if known := s.verifier.current.Load().ByName(kid); known != nil {
 		id = jws.Thumbprint(known.Public)
 	} else if err := keyset.CheckThumbprint(kid); err != nil {
-		return fmt.Errorf("fleetkey: revoke: %w: no key has the kid %s, and it %w", ErrUnknownKey, jws.Quote(kid), err)
+		return fmt.Errorf("fleetkey: revoke: %w: no key has this kid, and %w", ErrUnknownKey, err)
 	}
 	return s.change(ctx, "revoke "+id, func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
 		if set.IsRevoked(id) {
