@@ -12,7 +12,7 @@ import (
 
 // revokeCmd ends the trust in a key for good.
 type revokeCmd struct {
-	KID         string `arg:"" optional:"" name:"kid" help:"The key's id, as fleetkey status shows it, or the RFC 7638 thumbprint of any key. If it begins with a hyphen, write -- before it."`
+	KID         string `arg:"" optional:"" name:"kid" help:"The key's id, as fleetkey status shows it, or the RFC 7638 thumbprint of any key."`
 	All         bool   `help:"Revoke every key that has its private half in the store, and make a fresh one: the bundle was leaked."`
 	Certificate string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"Revoke the key of this certificate (PEM or DER), such as one of Config.Former."`
 	storeFlags
