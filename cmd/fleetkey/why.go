@@ -15,7 +15,7 @@ import (
 // whyUnknown returns a sentence or two for the operator.
 func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 	for _, k := range s.Keys {
-		if k.KeyID != said.KeyID {
+		if k.KeyID != said.keyID {
 			continue
 		}
 		next := successor(s, k)
@@ -32,7 +32,7 @@ func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 		return fmt.Sprintf("The key was replaced at %s, and was trusted until %s (--retain of the servers after that).", stamp(next), stamp(k.TrustedUntil))
 	}
 	for _, k := range set.Keys {
-		if slices.Contains(trust.Former(k.Public, k.Alg, k.Cert, "").Names, said.KeyID) {
+		if slices.Contains(trust.Former(k.Public, k.Alg, k.Cert, "").Names, said.keyID) {
 			return fmt.Sprintf("The kid names the certificate of key %s as other systems do. "+
 				"The servers accept it once they have that certificate in Config.Former (here: --former).", k.ID)
 		}
@@ -49,17 +49,17 @@ func guess(s fleetkey.Status, said claimed) string {
 			continue
 		}
 		oldest = k
-		if then == nil && !k.NotBefore.After(said.issued()) {
+		if then == nil && said.issuedAt != nil && !k.NotBefore.After(said.issuedAt.Time) {
 			then = k
 		}
 	}
 	switch {
-	case said.IssuedAt == 0 || oldest == nil:
+	case said.issuedAt == nil || oldest == nil:
 		return "The token does not say when it was issued."
 	case then == nil:
 		return fmt.Sprintf("The token says it was issued at %s. The oldest key in the store began at %s, so the token's key had been "+
-			"replaced by then, and is gone; or the token comes from a server with another store.", stamp(said.issued()), stamp(oldest.NotBefore))
+			"replaced by then, and is gone; or the token comes from a server with another store.", stamp(said.issuedAt.Time), stamp(oldest.NotBefore))
 	}
 	return fmt.Sprintf("The token says it was issued at %s, when %s was the key to sign with: so it comes from a server "+
-		"with another store, or from another issuer, whose certificate belongs in Config.Former.", stamp(said.issued()), then.KeyID)
+		"with another store, or from another issuer, whose certificate belongs in Config.Former.", stamp(said.issuedAt.Time), then.KeyID)
 }
