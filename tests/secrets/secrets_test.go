@@ -132,29 +132,29 @@ func TestSecretsStaySecret(t *testing.T) {
 	t.Run("every operation", func(t *testing.T) { newDriver(t, called, types).checkDriven() })
 }
 
-// life leads a signer from its first key through rotation, trust and revocation.
+// life leads a signer from its first key through rotation and revocation.
 func (d *driver) life(alg string, store fleetkey.KeyStore) *fleetkey.Signer {
 	cfg, old := d.config(alg), fleetkeytest.NewStore()
 	old.Set(newBundle(d.t, alg))
 	cfg.Adopt = spy{old, d}
+	cfg.Former = []fleetkey.Former{{Certificate: fleetkeytest.NewSigner(d.t, fleetkey.Config{Algorithm: "ES384"}).SigningKey().Certificate, KeyID: "another"}}
+	d.show("a former system", cfg.Former[0])
 	d.fails(store, "Load")
 	s, err := d.start(spy{store, d}, cfg)
 	require.NoError(d.t, err)
 	first := s.SigningKey()
-	other := fleetkeytest.NewSigner(d.t, fleetkey.Config{Algorithm: "ES384"}).SigningKey().Certificate
 	for _, step := range []struct {
 		then time.Duration // after the answers
 		call []any
 	}{
-		{26 * time.Hour, []any{"Rotate"}}, {0, []any{"Refresh"}}, {0, []any{"Trust", other, "another"}},
-		{31 * testkit.Day, []any{"Revoke", first.KeyID}}, {0, []any{"Refresh"}}, {0, []any{"Rotate"}},
+		{26 * time.Hour, []any{"Rotate"}}, {0, []any{"Refresh"}},
+		{31 * testkit.Day, []any{"Revoke", first.KeyID}}, {0, []any{"Refresh"}}, {0, []any{"RevokeAll"}}, {0, []any{"Rotate"}},
 	} {
 		d.must(s, step.call[0].(string), step.call[1:]...)
 		d.answers(s)
 		time.Sleep(step.then)
 	}
 	d.fails(s, "Revoke", "unknown")
-	d.fails(s, "Trust", first.Certificate, "\n")
 	return s
 }
 
@@ -238,7 +238,7 @@ func (d *driver) failures(alg string, p place, s *fleetkey.Signer) {
 		_, loading := d.do(p.store, "Load")
 		_, saving := d.do(p.store, "Save", bundle, version)
 		require.Error(d.t, errors.Join(loading, saving), name)
-		for _, call := range [][]any{{"Refresh"}, {"Rotate"}, {"Revoke", kid}} {
+		for _, call := range [][]any{{"Refresh"}, {"Rotate"}, {"Revoke", kid}, {"RevokeAll"}} {
 			_, _ = d.do(s.Verifier(), "Refresh")
 			_, _ = d.do(s, call[0].(string), call[1:]...)
 			d.answers(s)
