@@ -179,7 +179,7 @@ func (k *Key) retire(until time.Time) Retired {
 func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
 	signing, early := s.Signing(now)
 	if signing == nil || early {
-		return s.withFresh(now, p)
+		return s.withFresh(now, p, s.newest())
 	}
 	if s.Announced(now, p) != nil {
 		return nil, nil
@@ -192,16 +192,23 @@ func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
 	return New(append(next.Keys, successor), next.Retired, next.Revoked), nil
 }
 
+// newest returns the key that a fresh one follows, or nil.
+func (s *Set) newest() *Key {
+	switch {
+	case len(s.Keys) > 0:
+		return s.Keys[0]
+	case len(s.Retired) > 0:
+		return &Key{Alg: s.Retired[0].Alg, Public: s.Retired[0].Public}
+	}
+	return nil
+}
+
 // withFresh returns s with a key that signs at once, also on instances whose clock is
 // behind: it is backdated. The keys that have begun before are retired by the same write,
 // with the end that they had, so that backdating shortens nobody's trust.
-func (s *Set) withFresh(now time.Time, p *Policy) (*Set, error) {
-	var newest *Key
-	if len(s.Keys) > 0 {
-		newest = s.Keys[0]
-	}
+func (s *Set) withFresh(now time.Time, p *Policy, after *Key) (*Set, error) {
 	begin := now.Add(-p.backdate())
-	fresh, err := p.newKey(begin, newest)
+	fresh, err := p.newKey(begin, after)
 	if err != nil {
 		return nil, err
 	}

@@ -31,7 +31,7 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
 	}
 	if needed {
 		var err error
-		if next, err = next.withFresh(now, p); err != nil {
+		if next, err = next.withFresh(now, p, s.newest()); err != nil {
 			return nil, err
 		}
 	}
