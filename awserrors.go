@@ -33,23 +33,16 @@ const (
 	hintForeign = "the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?"
 )
 
-// errTimedOut says that AWS did not answer within our own time limit.
-var errTimedOut = fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded)
-
 func errorCode(err error) string {
-	var api smithy.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
 		return api.ErrorCode()
 	}
 	return ""
 }
 
-func hasCode(err error, code string) bool { return errorCode(err) == code }
-
 // httpStatus returns 0 if there was no answer.
 func httpStatus(err error) int {
-	var r *smithyhttp.ResponseError
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
 		return r.HTTPStatusCode()
 	}
 	return 0
@@ -108,6 +101,10 @@ func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value [
 func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	text := err.Error()
 	switch errorCode(err) {
+	case codeExists:
+		if op == "CreateSecret" {
+			return ErrConflict, "the secret exists"
+		}
 	case codeNotFound:
 		switch op {
 		case "GetSecretValue":
@@ -153,7 +150,8 @@ func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duratio
 	case status >= 500:
 		return ErrUnavailable, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
 	case exceeded > 0:
-		return errTimedOut, fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
+		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),
+			fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
 	case errors.Is(err, errBrokenOff):
 		return ErrUnavailable, "the answer broke off: try again"
 	case garbled:

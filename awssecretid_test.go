@@ -1,7 +1,7 @@
 package fleetkey
 
 import (
-	"regexp"
+	"cmp"
 	"strings"
 	"testing"
 
@@ -16,20 +16,16 @@ func TestSecretID(t *testing.T) {
 		{"longest", strings.Repeat("k", 512), ""},
 		{"too long", strings.Repeat("k", 513), "1 to 512"},
 		{"empty", "", "1 to 512"},
-		{"space", "my keys", "A-Z a-z"},
 		{"line end", "keys\n", "A-Z a-z"},
 		{"not ASCII", "schlüssel", "A-Z a-z"},
 		{"ends like an ARN", "indicium/openid-server", "-server"},
 		{"ends in a hyphen and five", "keys-12345", ""},
-		{"ends in a hyphen and seven", "keys-1234567", ""},
 		{"ARN", arn + "keys-a1B2c3", ""},
-		{"ARN without its end", arn + "keys", ""},
 		{"ARN of China", "arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:keys-a1B2c3", ""},
 		{"ARN of another service", "arn:aws:ssm:eu-west-1:123456789012:parameter/keys", "not the ARN of a secret"},
 		{"ARN without region", "arn:aws:secretsmanager::123456789012:secret:keys", "not the ARN of a secret"},
 		{"ARN without account", "arn:aws:secretsmanager:eu-west-1::secret:keys", "not the ARN of a secret"},
 		{"ARN without name", arn + "-a1B2c3", "1 to 512"},
-		{"ARN cut short", "arn:aws:secretsmanager", "not the ARN of a secret"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			id, err := parseSecretID(c.text)
@@ -64,14 +60,14 @@ func TestAWSStoreA6Partitions(t *testing.T) {
 // errors suggest matches its ARN before it exists and after.
 func FuzzSecretID(f *testing.F) {
 	for _, seed := range []string{
-		"fleet/signing", "a", "a-b", "x-abcdef", "a+b=c@d.e_f", "é", "a b", "", strings.Repeat("n", 512), strings.Repeat("n", 513),
-		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:fleet/signing-abcdef", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:fleet/signing",
-		"arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:a-b-cdefgh", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:-abcdef", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a*-abcdef",
-		"arn:aws:secretsmanager:eu-west-1:12345678901:secret:a-abcdef", "arn:aws:sns:eu-west-1:123456789012:secret:a", "arn:aws:secretsmanager:eu-west-1:123456789012:secret:a:b", "arn:", "arn::::::", "arn:*:secretsmanager:*:123456789012:secret:a",
+		"fleet/signing", "a+b=c@d.e_f", "x-abcdef", "é", "", strings.Repeat("n", 513),
+		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:fleet/signing-abcdef",
+		"arn:aws-cn:secretsmanager:cn-north-1:123456789012:secret:a-b-cdefgh",
+		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:a*-abcdef",
+		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:a:b", "arn::::::", "arn:*:secretsmanager:*:123456789012:secret:a",
 	} {
 		f.Add(seed)
 	}
-	name := regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
 	f.Fuzz(func(t *testing.T, text string) {
 		id, err := parseSecretID(text)
 		if err != nil {
@@ -79,27 +75,17 @@ func FuzzSecretID(f *testing.F) {
 			return
 		}
 		require.Equal(t, text, id.String())
-		require.Regexp(t, name, id.name)
+		require.Regexp(t, `^[A-Za-z0-9/_+=.@-]{1,512}$`, id.name)
 		require.Equal(t, strings.HasPrefix(text, "arn:"), id.region != "", "a name says nothing of a region")
-		region := id.region
-		if region == "" {
-			region = "eu-west-1"
-		}
-		resource := id.resource(region)
+		arn := strings.TrimSuffix(text, id.suffix)
 		if id.region == "" {
-			resource = strings.Replace(resource, "<account-id>", "123456789012", 1)
-			id.partition, id.region, id.account = "aws", region, "123456789012"
+			arn = "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:" + text
 		}
-		arn := "arn:" + id.partition + ":secretsmanager:" + id.region + ":" + id.account + ":secret:" + id.name
-		require.NotContains(t, resource, "?")
-		fits := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(resource), `\*`, ".*") + "$")
+		resource := id.resource(cmp.Or(id.region, "eu-west-1"))
 		if id.suffix != "" {
-			require.Regexp(t, fits, arn+id.suffix)
-			require.NotContains(t, resource, "*", "one secret is meant")
+			require.Equal(t, text, resource, "one secret is meant")
 			return
 		}
-		require.Regexp(t, fits, arn, "before it exists")
-		require.Regexp(t, fits, arn+"-a1B2c3", "after")
-		require.Equal(t, 1, strings.Count(resource, "*"))
+		require.Equal(t, arn+"*", resource, "matches before it exists and after")
 	})
 }

@@ -63,13 +63,7 @@ type AWSOptions struct {
 	Timeout time.Duration
 }
 
-const (
-	stageCurrent = "AWSCURRENT"
-
-	// metadataTimeout bounds the question for the region, which a machine
-	// outside EC2 cannot answer and often drops.
-	metadataTimeout = 2 * time.Second
-)
+const stageCurrent = "AWSCURRENT"
 
 // NewAWSStore returns the store for a secret, given by name or by ARN. The
 // secret need not exist: the first Save creates it, if it was given by name.
@@ -127,7 +121,7 @@ func loadAWSConfig(ctx context.Context, region string) (aws.Config, error) {
 	if cfg.Region != "" {
 		return cfg, nil
 	}
-	ask, cancel := context.WithTimeout(ctx, metadataTimeout)
+	ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no answer
 	defer cancel()
 	out, err := imds.NewFromConfig(cfg).GetRegion(ask, nil)
 	if err != nil {
@@ -148,9 +142,9 @@ func (s *AWSStore) String() string {
 func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 	bundle, v, err := s.get(ctx)
 	if err != nil {
-		return nil, "", fmt.Errorf("load %s: %w", s, err)
+		err = fmt.Errorf("load %s: %w", s, err)
 	}
-	return bundle, v, nil
+	return bundle, v, err
 }
 
 // Save creates the secret if prev is zero, and otherwise replaces its current
@@ -158,26 +152,18 @@ func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 // several callers save equal bytes over the same prev, that is one change, and
 // more than one of them may be told that it succeeded.
 func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
+	if n := len(bundle); n < 1 || n > MaxBundleSize {
+		return "", fmt.Errorf("save %s: a secret holds 1 to %d bytes, not %d", s, MaxBundleSize, n)
+	}
 	save := s.replace
 	if prev == "" {
 		save = s.create
 	}
-	var v Version
-	err := checkSize(bundle)
-	if err == nil {
-		v, err = save(ctx, bundle, prev)
-	}
+	v, err := save(ctx, bundle, prev)
 	if err != nil {
-		return "", fmt.Errorf("save %s: %w", s, err)
+		err = fmt.Errorf("save %s: %w", s, err)
 	}
-	return v, nil
-}
-
-func checkSize(bundle []byte) error {
-	if n := len(bundle); n < 1 || n > MaxBundleSize {
-		return fmt.Errorf("a secret holds 1 to %d bytes, not %d", MaxBundleSize, n)
-	}
-	return nil
+	return v, err
 }
 
 // get names AWSCURRENT although it is the default: IAM policies can make it a
@@ -219,9 +205,6 @@ func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Versio
 	}
 	in.SecretString, in.SecretBinary = secretValue(bundle)
 	out, err := call(ctx, s, 3*s.timeout, s.client.CreateSecret, in, bundle)
-	if hasCode(err, codeExists) {
-		return "", fmt.Errorf("%w: %w", ErrConflict, err)
-	}
 	if err != nil {
 		return "", err
 	}

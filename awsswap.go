@@ -47,7 +47,7 @@ func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Ve
 		v, err = s.park(ctx, bundle, prev)
 	}
 	switch {
-	case hasCode(err, codeNotFound):
+	case errorCode(err) == codeNotFound:
 		return "", fmt.Errorf("%w: the secret has no value any more: %v", ErrConflict, err)
 	case err != nil:
 		return "", err
@@ -60,7 +60,7 @@ func (s *AWSStore) park(ctx context.Context, bundle []byte, prev Version) (Versi
 	var err error
 	for _, token := range []string{deriveToken(string(prev)), spareToken(prev)} {
 		var v Version
-		if v, err = s.put(ctx, bundle, token); !hasCode(err, codeExists) {
+		if v, err = s.put(ctx, bundle, token); errorCode(err) != codeExists {
 			return v, err
 		}
 		current, readErr := s.awaitMove(ctx, prev)

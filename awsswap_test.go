@@ -57,22 +57,6 @@ func requireOneWinner(t *testing.T, fake *awsfake.Server, v fleetkey.Version, n 
 	return w
 }
 
-// operatorPuts stores a value as the AWS console does.
-func operatorPuts(t testing.TB, fake *awsfake.Server, value string) {
-	t.Helper()
-	_, err := fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
-		SecretId: aws.String(awsName), SecretString: aws.String(value),
-	})
-	require.NoError(t, err)
-}
-
-func requireValue(t testing.TB, s fleetkey.KeyStore, want string) {
-	t.Helper()
-	b, _, err := s.Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, want, string(b))
-}
-
 func moveCurrent(t testing.TB, fake *awsfake.Server, from, to fleetkey.Version) {
 	t.Helper()
 	_, err := fake.Client().UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{
@@ -96,66 +80,31 @@ func TestAWSStoreA12(t *testing.T) {
 	})
 	inBubble(t, "the loser is told, and may then save over the winner", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		w := mustSave(t, s, pemBundle("b"), v)
-		for range 200 {
-			_, err := openAWS(t, fake, awsName).Save(t.Context(), pemBundle("c"), v)
-			requireError(t, err, fleetkey.ErrConflict, string(w))
-		}
+		_, err := s.Save(t.Context(), pemBundle("c"), v)
+		requireError(t, err, fleetkey.ErrConflict, string(w))
 		require.Equal(t, 2, fake.Versions(awsName), "a save over an old version makes none")
-		requireHolds(t, s, pemBundle("c"), mustSave(t, s, pemBundle("c"), w))
+		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), w)) // equal content is a change too
 	})
 	for _, action := range []string{"PutSecretValue", "UpdateSecretVersionStage"} {
-		inBubble(t, "an operator writes before "+action, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-			fake.Inject(awsfake.Fault{Action: action, Times: 1, Do: func() { operatorPuts(t, fake, "operator") }})
+		inBubble(t, "A10 an operator writes before "+action, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+			fake.Inject(awsfake.Fault{Action: action, Times: 1, Do: func() {
+				_, err := fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
+					SecretId: aws.String(awsName), SecretString: aws.String("operator"),
+				})
+				require.NoError(t, err)
+			}})
 			_, err := s.Save(t.Context(), pemBundle("b"), v)
 			requireError(t, err, fleetkey.ErrConflict)
-			requireValue(t, s, "operator")
+			b, _, err := s.Load(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, "operator", string(b))
 		})
 	}
-	inBubble(t, "equal content", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		w := mustSave(t, s, pemBundle("a"), v)
-		require.NotEqual(t, v, w)
-		_, err := s.Save(t.Context(), pemBundle("a"), v)
-		requireError(t, err, fleetkey.ErrConflict)
-		requireHolds(t, s, pemBundle("a"), mustSave(t, s, pemBundle("a"), w))
-	})
-	inBubble(t, "a made-up version", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		_, err := s.Save(t.Context(), pemBundle("b"), "made-up")
-		requireError(t, err, fleetkey.ErrConflict)
-		requireHolds(t, s, pemBundle("a"), v)
-		require.Equal(t, 1, fake.Versions(awsName))
-	})
-}
-
-// TestAWSStoreA10 : a save does not overwrite what an operator has stored.
-func TestAWSStoreA10(t *testing.T) {
-	inBubble(t, "", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		operatorPuts(t, fake, "{}")
-		requireValue(t, s, "{}")
-		_, err := s.Save(t.Context(), pemBundle("b"), v)
-		requireError(t, err, fleetkey.ErrConflict)
-		requireValue(t, s, "{}")
-	})
 }
 
 // TestAWSStoreA11 : an operator moves AWSCURRENT back to the version before. The version
 // derived from it exists already, but saving works.
 func TestAWSStoreA11(t *testing.T) {
-	inBubble(t, "save after a rollback", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		w := mustSave(t, s, pemBundle("b"), v)
-		moveCurrent(t, fake, w, v)
-		requireHolds(t, s, pemBundle("a"), v)
-
-		start := time.Now()
-		x := mustSave(t, s, pemBundle("c"), v)
-		requireHolds(t, s, pemBundle("c"), x)
-		require.NotContains(t, []fleetkey.Version{v, w}, x)
-		require.Less(t, time.Since(start), 12*time.Second)
-	})
-	inBubble(t, "the same save after a rollback", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		moveCurrent(t, fake, mustSave(t, s, pemBundle("b"), v), v)
-		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), v))
-		require.Equal(t, 2, fake.Versions(awsName))
-	})
 	inBubble(t, "32 save after a rollback", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		moveCurrent(t, fake, mustSave(t, s, pemBundle("b"), v), v)
 		fake.Inject(delayed)
@@ -168,7 +117,7 @@ func TestAWSStoreA11(t *testing.T) {
 // the SDK; or the writer dies between its two calls.
 func TestAWSStoreA13(t *testing.T) {
 	for _, action := range []string{"CreateSecret", "PutSecretValue", "UpdateSecretVersionStage"} {
-		for _, times := range []int{1, 2, 3} {
+		for _, times := range []int{1, 3} {
 			inBubble(t, fmt.Sprintf("%s loses %d replies", action, times), func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, prev fleetkey.Version) {
 				if action == "CreateSecret" {
 					s, prev = openAWS(t, fake, freshName()), ""
@@ -228,17 +177,6 @@ func TestAWSStoreA13(t *testing.T) {
 
 // TestAWSStoreA14 : reads lag behind writes.
 func TestAWSStoreA14(t *testing.T) {
-	inBubble(t, "after the first save", func(t *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, _ fleetkey.Version) {
-		s := openAWS(t, fake, freshName())
-		fake.Lag(5 * time.Second)
-		v := mustSave(t, s, pemBundle("a"), "") // needs no read
-		_, _, err := s.Load(t.Context())
-		requireError(t, err, fleetkey.ErrNotExist)
-		_, err = s.Save(t.Context(), pemBundle("b"), "")
-		requireError(t, err, fleetkey.ErrConflict)
-		time.Sleep(6 * time.Second)
-		requireHolds(t, s, pemBundle("a"), v)
-	})
 	for lag, versions := range map[time.Duration]int{
 		2 * time.Second: 2,     // less than the patience of the losers
 		5 * time.Second: 2 + 3, // more: they use the three spare tokens of an hour
@@ -292,11 +230,5 @@ func TestAWSStoreA15(t *testing.T) {
 		fake.Enforce(nil)
 		time.Sleep(time.Hour) // this hour's spare tokens may all be used
 		mustSave(t, s, pemBundle("z"), v)
-	})
-	inBubble(t, "four months of daily rotations by 2 instances", func(t *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, v fleetkey.Version) {
-		for day := range 120 {
-			v = requireOneWinner(t, fake, v, 2, fmt.Sprint("day", day))
-			time.Sleep(24 * time.Hour)
-		}
 	})
 }

@@ -24,7 +24,7 @@ import (
 
 func newKey(t *testing.T, algorithm string, notBefore time.Time) *keyset.Key {
 	t.Helper()
-	private, cert, err := fleetkey.NewCertMaker("https://op.example").New(algorithm, notBefore, nil)
+	private, cert, err := fleetkey.NewMaker("https://op.example")(algorithm, 2048, notBefore)
 	require.NoError(t, err)
 	k, err := keyset.NewKey(cert, private)
 	require.NoError(t, err)
@@ -70,7 +70,7 @@ func TestAlgorithmOfNewKeys(t *testing.T) {
 		}
 		t.Run("openssl reads "+name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "bundle.pem")
-			bundle, err := keyset.New(k).Encode()
+			bundle, err := keyset.New([]*keyset.Key{k}, nil, nil).Encode()
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(file, bundle, 0o600))
 

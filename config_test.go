@@ -1,10 +1,9 @@
 package fleetkey
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ func TestConfigDefaults(t *testing.T) {
 	assert.Same(t, slog.Default(), c.Logger)
 	c.Logger = nil
 	assert.Equal(t, Config{
-		Issuer: "https://op.example/tenant", Audience: []string{"https://op.example/tenant"}, Algorithm: "RS256", CommonName: "https://op.example/tenant",
+		Issuer: "https://op.example/tenant", Audience: []string{"https://op.example/tenant"}, CommonName: "https://op.example/tenant",
 		TokenTTL: time.Hour, MaxTokenTTL: time.Hour, ClockSkew: time.Minute, RefreshEvery: 5 * time.Minute, JWKSMaxAge: 15 * time.Minute, CachedTokens: 10_000,
 		Rotation: Rotation{Announce: 24 * time.Hour, Retain: 24 * time.Hour},
 	}, c)
@@ -57,54 +56,34 @@ func TestConfigDerivedDefaults(t *testing.T) {
 	}
 }
 
-// An untouchable store is for a signer that must not come so far.
-type untouchable struct{}
-
-func (untouchable) Load(context.Context) ([]byte, Version, error) {
-	return nil, "", errors.New("loaded")
-}
-
-func (untouchable) Save(context.Context, []byte, Version) (Version, error) {
-	return "", errors.New("saved")
-}
+// An untouchable store is for a signer that must not come so far: a call panics.
+type untouchable struct{ KeyStore }
 
 func TestConfigRefusals(t *testing.T) {
 	rotating := Rotation{Every: 24 * time.Hour}
-	for name, tc := range map[string]struct {
+	type refusal struct {
 		change func(*Config)
 		want   string
-	}{
-		"no issuer":                {func(c *Config) { c.Issuer = "" }, `Config.Issuer ""`},
-		"issuer without a scheme":  {func(c *Config) { c.Issuer = "op.example" }, "Config.Issuer"},
-		"issuer without a host":    {func(c *Config) { c.Issuer = "https:///path" }, "Config.Issuer"},
-		"issuer with a port alone": {func(c *Config) { c.Issuer = "https://:8080" }, "Config.Issuer"},
-		"issuer of another scheme": {func(c *Config) { c.Issuer = "ftp://op.example" }, "Config.Issuer"},
-		"issuer, opaque":           {func(c *Config) { c.Issuer = "urn:op" }, "Config.Issuer"},
-		"issuer with a query":      {func(c *Config) { c.Issuer = "https://op.example/?x" }, "Config.Issuer"},
-		"issuer, empty query":      {func(c *Config) { c.Issuer = "https://op.example/?" }, "Config.Issuer"},
-		"issuer with a fragment":   {func(c *Config) { c.Issuer = "https://op.example/#x" }, "Config.Issuer"},
-		"issuer, empty fragment":   {func(c *Config) { c.Issuer = "https://op.example/#" }, "Config.Issuer"},
-		"issuer, no UTF-8":         {func(c *Config) { c.Issuer = "https://op.example/\xff" }, "Config.Issuer"},
-		"issuer, no URL":           {func(c *Config) { c.Issuer = "https://op.example:x" }, "Config.Issuer"},
-		"issuer, line break":       {func(c *Config) { c.Issuer = "https://op.example\n" }, "Config.Issuer"},
-		"empty audience":           {func(c *Config) { c.Audience = []string{"x", ""} }, "Config.Audience holds an empty name"},
-		"audience, no UTF-8":       {func(c *Config) { c.Audience = []string{"\xff"} }, `CommonName "\xff" is not UTF-8`},
-		"algorithm":                {func(c *Config) { c.Algorithm = "HS256" }, `Config.Algorithm: unknown algorithm "HS256": use RS256`},
-		"algorithm in lower case":  {func(c *Config) { c.Algorithm = "rs256" }, "Config.Algorithm"},
-		"common name":              {func(c *Config) { c.CommonName = strings.Repeat("x", 65) }, "Config.CommonName has 65 bytes; at most 64"},
-		"common name, no UTF-8":    {func(c *Config) { c.CommonName = "\xff" }, `CommonName "\xff" is not UTF-8`},
-		"negative TokenTTL":        {func(c *Config) { c.TokenTTL = -1 }, "Config.TokenTTL is negative: -1ns"},
-		"negative MaxTokenTTL":     {func(c *Config) { c.MaxTokenTTL = -1 }, "Config.MaxTokenTTL is negative"},
-		"negative ClockSkew":       {func(c *Config) { c.ClockSkew = -1 }, "Config.ClockSkew is negative"},
-		"negative RefreshEvery":    {func(c *Config) { c.RefreshEvery = -1 }, "Config.RefreshEvery is negative"},
-		"negative JWKSMaxAge":      {func(c *Config) { c.JWKSMaxAge = -1 }, "Config.JWKSMaxAge is negative"},
-		"negative Every":           {func(c *Config) { c.Rotation.Every = -1 }, "Config.Rotation.Every is negative"},
-		"negative Announce":        {func(c *Config) { c.Rotation.Announce = -1 }, "Config.Rotation.Announce is negative"},
-		"negative Retain":          {func(c *Config) { c.Rotation.Retain = -1 }, "Config.Rotation.Retain is negative"},
-		"TokenTTL over the limit":  {func(c *Config) { c.TokenTTL, c.MaxTokenTTL = 2*time.Hour, time.Hour }, "Config.TokenTTL 2h0m0s is over MaxTokenTTL 1h0m0s"},
-		"TokenTTL under a second":  {func(c *Config) { c.TokenTTL = time.Second - 1 }, "Config.TokenTTL 999.999999ms is under one second"},
-		"MaxTokenTTL too short":    {func(c *Config) { c.MaxTokenTTL = time.Second - 1 }, "Config.TokenTTL 999.999999ms is under one second"},
-		"Retain too short":         {func(c *Config) { c.Rotation.Retain = time.Hour + 2*time.Minute - 1 }, "Config.Rotation.Retain 1h1m59.999999999s would drop a replaced key before its last token ends: it must be at least MaxTokenTTL + 2 ClockSkew = 1h2m0s"},
+	}
+	refusals := map[string]refusal{
+		"empty audience":          {func(c *Config) { c.Audience = []string{"x", ""} }, "Config.Audience holds an empty name"},
+		"audience, no UTF-8":      {func(c *Config) { c.Audience = []string{"\xff"} }, `CommonName "\xff" is not UTF-8`},
+		"algorithm":               {func(c *Config) { c.Algorithm = "HS256" }, `Config.Algorithm: unknown algorithm "HS256": use RS256`},
+		"algorithm in lower case": {func(c *Config) { c.Algorithm = "rs256" }, "Config.Algorithm"},
+		"common name":             {func(c *Config) { c.CommonName = strings.Repeat("x", 65) }, "Config.CommonName has 65 bytes; at most 64"},
+		"common name, no UTF-8":   {func(c *Config) { c.CommonName = "\xff" }, `CommonName "\xff" is not UTF-8`},
+		"negative TokenTTL":       {func(c *Config) { c.TokenTTL = -1 }, "Config.TokenTTL is negative: -1ns"},
+		"negative MaxTokenTTL":    {func(c *Config) { c.MaxTokenTTL = -1 }, "Config.MaxTokenTTL is negative"},
+		"negative ClockSkew":      {func(c *Config) { c.ClockSkew = -1 }, "Config.ClockSkew is negative"},
+		"negative RefreshEvery":   {func(c *Config) { c.RefreshEvery = -1 }, "Config.RefreshEvery is negative"},
+		"negative JWKSMaxAge":     {func(c *Config) { c.JWKSMaxAge = -1 }, "Config.JWKSMaxAge is negative"},
+		"negative Every":          {func(c *Config) { c.Rotation.Every = -1 }, "Config.Rotation.Every is negative"},
+		"negative Announce":       {func(c *Config) { c.Rotation.Announce = -1 }, "Config.Rotation.Announce is negative"},
+		"negative Retain":         {func(c *Config) { c.Rotation.Retain = -1 }, "Config.Rotation.Retain is negative"},
+		"TokenTTL over the limit": {func(c *Config) { c.TokenTTL, c.MaxTokenTTL = 2*time.Hour, time.Hour }, "Config.TokenTTL 2h0m0s is over MaxTokenTTL 1h0m0s"},
+		"TokenTTL under a second": {func(c *Config) { c.TokenTTL = time.Second - 1 }, "Config.TokenTTL 999.999999ms is under one second"},
+		"MaxTokenTTL too short":   {func(c *Config) { c.MaxTokenTTL = time.Second - 1 }, "Config.TokenTTL 999.999999ms is under one second"},
+		"Retain too short":        {func(c *Config) { c.Rotation.Retain = time.Hour + 2*time.Minute - 1 }, "Config.Rotation.Retain 1h1m59.999999999s would drop a replaced key before its last token ends: it must be at least MaxTokenTTL + 2 ClockSkew = 1h2m0s"},
 		"Announce too short": {func(c *Config) { c.Rotation = rotating; c.Rotation.Announce = 27*time.Minute - 1 },
 			"Config.Rotation.Announce 26m59.999999999s would let a key sign before everyone knows it: it must be at least 2 RefreshEvery + JWKSMaxAge + 2 ClockSkew = 27m0s"},
 		"Announce too short to Rotate by hand": {func(c *Config) { c.Rotation.Announce = time.Second }, "Config.Rotation.Announce 1s would"},
@@ -116,7 +95,12 @@ func TestConfigRefusals(t *testing.T) {
 		"boundless skew":           {func(c *Config) { c.ClockSkew = math.MaxInt64 / 2 }, "Config.ClockSkew"},
 		"boundless RefreshEvery":   {func(c *Config) { c.Rotation = rotating; c.RefreshEvery = math.MaxInt64/2 + 1 }, "Config.RefreshEvery"},
 		"boundless JWKSMaxAge":     {func(c *Config) { c.Rotation = rotating; c.JWKSMaxAge = math.MaxInt64 }, "Config.JWKSMaxAge"},
-	} {
+	}
+	for _, issuer := range []string{"", "op.example", "https:///path", "https://:8080", "ftp://op.example", "urn:op", "https://op.example/?x",
+		"https://op.example/?", "https://op.example/#x", "https://op.example/#", "https://op.example/\xff", "https://op.example:x", "https://op.example\n"} {
+		refusals[strconv.Quote(issuer)] = refusal{func(c *Config) { c.Issuer = issuer }, "Config.Issuer " + strconv.Quote(issuer)}
+	}
+	for name, tc := range refusals {
 		t.Run(name, func(t *testing.T) {
 			c := Config{Issuer: "https://op.example"}
 			tc.change(&c)
@@ -163,7 +147,7 @@ func TestDefaultCommonName(t *testing.T) {
 		require.NoError(t, err, issuer)
 		assert.Equal(t, want, c.CommonName)
 		assert.True(t, utf8.ValidString(c.CommonName))
-		_, _, err = certMaker{c.CommonName}.New(c.Algorithm, time.Now(), nil)
+		_, _, err = newMaker(c.CommonName)(c.Algorithm, 2048, time.Now())
 		assert.NoError(t, err, issuer)
 	}
 }

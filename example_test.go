@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fleetkey/fleetkey"
@@ -39,6 +41,33 @@ func ExampleNewSigner() {
 
 	fmt.Println(signer.SigningKey().Algorithm, signer.SigningKey().Certificate.Subject)
 	// Output: RS256 CN=https://op.example.com
+}
+
+// On a machine with a role, the name is enough.
+func ExampleNewAWSStore() {
+	ctx := context.Background()
+	store, err := fleetkey.NewAWSStore(ctx, "indicium/openid-server-production")
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Print("keys are in ", store)
+}
+
+// A client of one's own, here with another profile, and a customer managed key.
+func ExampleNewAWSStore_options() {
+	ctx := context.Background()
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithSharedConfigProfile("keys"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	store, err := fleetkey.NewAWSStore(ctx, "indicium/openid-server-production", func(o *fleetkey.AWSOptions) {
+		o.Client = secretsmanager.NewFromConfig(cfg)
+		o.KMSKeyID = "alias/openid-server"
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Print("keys are in ", store)
 }
 
 // newExampleSigner saves the other examples from the same lines.
@@ -91,7 +120,7 @@ func ExampleSigner_Verify() {
 	defer signer.Close()
 
 	raw, err := signer.Issue(context.Background(), fleetkey.Claims{
-		Subject:   "alice",
+		Subject: "alice", ClientID: "web",
 		IssuedAt:  time.Now().Add(-time.Hour),
 		ExpiresAt: time.Now().Add(-time.Minute * 30),
 	})
@@ -134,7 +163,7 @@ func ExampleSigner_Require() {
 		fmt.Fprintln(w, "hello,", token.Subject())
 	}))
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", Scope: "read"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read"})
 	if err != nil {
 		panic(err)
 	}
@@ -159,31 +188,21 @@ func ExampleSigner_JWKS() {
 	mux.Handle(fleetkey.DiscoveryPath, signer.Discovery(map[string]any{
 		"token_endpoint": "https://op.example.com/token",
 	}))
-	server := httptest.NewServer(mux)
-	defer server.Close()
-
-	answer, err := http.Get(server.URL + fleetkey.JWKSPath)
-	if err != nil {
-		panic(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		panic(err)
-	}
-	fmt.Println(answer.Status, answer.Header.Get("Cache-Control"))
-	fmt.Println(strings.Contains(string(text), signer.SigningKey().KeyID))
+	w := httptest.NewRecorder()
+	mux.ServeHTTP(w, httptest.NewRequest("GET", fleetkey.JWKSPath, nil))
+	fmt.Println(w.Code, w.Header().Get("Cache-Control"))
+	fmt.Println(strings.Contains(w.Body.String(), signer.SigningKey().KeyID))
 	// Output:
-	// 200 OK public, max-age=900
+	// 200 public, max-age=900
 	// true
 }
 
-// Code that parses with golang-jwt goes on doing so.
+// Code that parses with golang-jwt continues to do so.
 func ExampleSigner_Keyfunc() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
 		panic(err)
 	}

@@ -38,8 +38,6 @@ func TestFileStore_F6_NotAFile(t *testing.T) {
 			t.Cleanup(func() { os.RemoveAll(dir) })
 			path := filepath.Join(dir, "keys.pem")
 			require.NoError(t, create(path))
-			before, err := os.Lstat(path)
-			require.NoError(t, err)
 			s := fleetkey.NewFileStore(path)
 			_, _, errLoad := s.Load(t.Context())
 			_, errSave := s.Save(t.Context(), []byte("new"), "")
@@ -49,19 +47,17 @@ func TestFileStore_F6_NotAFile(t *testing.T) {
 					require.ErrorContains(t, err, "not a regular file")
 				}
 			}
-			after, err := os.Lstat(path)
-			require.NoError(t, err)
-			require.True(t, os.SameFile(before, after))
 			entries, err := os.ReadDir(dir)
 			require.NoError(t, err)
 			require.Len(t, entries, 1, "nothing may be put beside it")
+			require.False(t, entries[0].Type().IsRegular(), "or in its place")
 		})
 	}
 	require.NoFileExists(t, "/dev/zero.lock")
 }
 
 func TestFileStore_F7_ModeOfOthers(t *testing.T) {
-	for _, mode := range []fs.FileMode{0o644, 0o640, 0o604, 0o620, 0o602, 0o611} {
+	for _, mode := range []fs.FileMode{0o640, 0o604, 0o620, 0o602, 0o611} {
 		t.Run(fmt.Sprintf("%04o", mode), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "the server's keys.pem")
 			s, v := stored(t, path, "one")
@@ -150,13 +146,11 @@ func TestFileStore_F8_LinksAreFollowed(t *testing.T) {
 			require.FileExists(t, target+".lock", "both paths must share one lock")
 		})
 	}
-	t.Run("first Save below one", func(t *testing.T) {
-		dir := t.TempDir()
-		require.NoError(t, os.Mkdir(filepath.Join(dir, "real"), 0o700))
-		link(t, dir, "data -> real")
-		stored(t, filepath.Join(dir, "data", "new", "keys.pem"), "one")
-		requireContent(t, filepath.Join(dir, "real", "new", "keys.pem"), "one")
-	})
+	dir := t.TempDir() // a first Save below a link
+	link(t, dir, "data -> real")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "real"), 0o700))
+	stored(t, filepath.Join(dir, "data", "new", "keys.pem"), "one")
+	requireContent(t, filepath.Join(dir, "real", "new", "keys.pem"), "one")
 }
 
 func TestFileStore_F8_DanglingIsNotAbsent(t *testing.T) {

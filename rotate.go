@@ -29,7 +29,7 @@ import (
 // unavailable; every other error is returned at once.
 func (s *Signer) Rotate(ctx context.Context) error {
 	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-		return set.Rotate(now, p)
+		return set.Without(s.revoked).Rotate(now, p)
 	})
 }
 
@@ -47,13 +47,13 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	if known := s.verifier.current.Load().ByName(kid); known != nil {
 		id = jws.Thumbprint(known.Public)
 	} else if err := keyset.CheckThumbprint(kid); err != nil {
-		return fmt.Errorf("fleetkey: revoke: %w: no key has the kid %s, and it %w", ErrUnknownKey, jws.Quote(kid), err)
+		return fmt.Errorf("fleetkey: revoke: %w: no key has this kid, and %w", ErrUnknownKey, err)
 	}
 	return s.change(ctx, "revoke "+id, func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
 		if set.IsRevoked(id) {
 			return nil, nil
 		}
-		return set.Revoke(now, p, id)
+		return set.Revoke(now, p, append(slices.Clone(s.revoked), id)...)
 	})
 }
 
@@ -70,7 +70,7 @@ func (s *Signer) RevokeAll(ctx context.Context) error {
 		if !slices.ContainsFunc(ids, func(id string) bool { return !set.IsRevoked(id) }) {
 			return nil, nil
 		}
-		return set.Revoke(now, p, ids...)
+		return set.Revoke(now, p, append(slices.Clone(s.revoked), ids...)...)
 	})
 }
 
@@ -96,22 +96,23 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 		return err
 	}
 	defer s.verifier.refresh.Unlock()
-	if err := s.readStore(ctx); err != nil {
-		return err
-	}
-	next, err := f(s.read.set, s.verifier.clock.Now(), p)
-	if err == nil && next == nil {
-		return s.take(s.read)
-	}
+	r, err := s.readStore(ctx)
 	if err != nil {
 		return err
 	}
-	return s.replace(ctx, next, what)
+	next, err := f(r.set, s.verifier.clock.Now(), p)
+	if err != nil {
+		return err
+	}
+	if next == nil {
+		return s.take(r)
+	}
+	return s.replace(ctx, r, next, what)
 }
 
 // replace saves a set over the one that was read, and takes it over, if it is one that
 // every instance will be able to read.
-func (s *Signer) replace(ctx context.Context, next *keyset.Set, why string) error {
+func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, why string) error {
 	bundle, err := next.Encode()
 	if err != nil {
 		return err
@@ -119,14 +120,13 @@ func (s *Signer) replace(ctx context.Context, next *keyset.Set, why string) erro
 	if next, err = keyset.Parse(bundle); err != nil {
 		return fmt.Errorf("refused, since no instance could read the set: %w", err)
 	}
-	version, err := s.save(ctx, bundle, s.read.version)
+	version, err := s.save(ctx, bundle, read.version)
 	if err != nil {
 		return err
 	}
-	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", s.read.version, "version", version)
-	s.read = reading{next, version}
+	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", read.version, "version", version)
 	s.learn(next.Revoked)
-	return s.take(s.read)
+	return s.take(reading{next, version})
 }
 
 // maintain does what the rotation policy calls for now, and writes back revocations that
@@ -146,7 +146,7 @@ func (s *Signer) maintain(ctx context.Context) {
 	}
 	next, why, err := s.due(lost)
 	if err == nil && next != nil {
-		err = s.replace(ctx, next, why)
+		err = s.replace(ctx, s.read, next, why)
 	}
 	if errors.Is(err, ErrConflict) { // another instance has done it
 		err = s.load(ctx)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/tailscale/hujson"
@@ -140,17 +141,16 @@ func TestOpenStoreFile(t *testing.T) {
 			if !filepath.IsAbs(want) {
 				want = filepath.Join(dir, want)
 			}
-			elsewhere := t.TempDir()
-			for _, from := range []string{dir, elsewhere} { // the same from any directory
-				t.Chdir(from)
-				rel, err := filepath.Rel(from, file)
+			t.Chdir(t.TempDir()) // the same from any directory
+			from, err := os.Getwd()
+			require.NoError(t, err)
+			rel, err := filepath.Rel(from, file)
+			require.NoError(t, err)
+			for _, file := range []string{file, rel} {
+				store, err := OpenStore(t.Context(), file)
 				require.NoError(t, err)
-				for _, file := range []string{file, rel} {
-					store, err := OpenStore(t.Context(), file)
-					require.NoError(t, err)
-					require.IsType(t, &FileStore{}, store)
-					assert.Equal(t, "file "+want, store.(*FileStore).String())
-				}
+				require.IsType(t, &FileStore{}, store)
+				assert.Equal(t, "file "+want, store.(*FileStore).String())
 			}
 		})
 	}
@@ -187,18 +187,14 @@ func TestOpenStoreRefuses(t *testing.T) {
 		"empty section":         {text: awsSection(""), want: []string{":1:", "SecretName is missing"}},
 		"no name":               {text: awsSection("\n\n\"Region\": \"eu-west-1\""), want: []string{":3:", "SecretName is missing"}},
 		"empty name":            {text: awsSection("\n\"SecretName\": \"\""), want: []string{":2:", "SecretName is empty"}},
-		"blank name":            {text: awsSection(`"SecretName": " \t"`), want: []string{"SecretName is empty"}},
 		"null name":             {text: awsSection(`"SecretName": null`), want: []string{"SecretName is not a string"}},
 		"number":                {text: awsSection(`"SecretName": 42`), want: []string{"SecretName is not a string"}},
-		"boolean":               {text: awsSection(`"SecretName": true`), want: []string{"SecretName is not a string"}},
 		"array":                 {text: awsSection(`"SecretName": ["a"]`), want: []string{"SecretName is not a string"}},
 		"object":                {text: awsSection(`"SecretName": {"a": "b"}`), want: []string{"unknown setting", "SecretName:a"}},
 		"empty object":          {text: awsSection(`"SecretName": {}`), want: []string{"SecretName is not a string"}},
-		"empty region":          {text: awsSection(`"SecretName": "a", "Region": ""`), want: []string{"Region is empty"}},
 		"empty path":            {text: `{"OpenIDServerSigningSettings": {"File": {"Path": ""}}}`, want: []string{"Path is empty"}},
 		"section with a value":  {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": "` + secret + `"}}`, want: []string{"is a section"}},
 		"misspelt section":      {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretsManager\": {\"SecretName\": \"" + secret + "\"}}}", want: []string{":2:", "unknown setting", "AwsSecretsManager", "AwsSecretManager:SecretName"}},
-		"misspelt name":         {text: awsSection(`"Name": "` + secret + `"`), want: []string{"unknown setting"}},
 		"letter that folds":     {text: `{"OpenIDServerSigningSettings": {"Awſ` + `SecretManager": {"SecretName": "a"}}}`, want: []string{"unknown setting"}},
 		"misspelt environment":  {text: `{}`, env: map[string]string{"OpenIDServerSigningSettings__AwsSecretManager__Name": secret}, want: []string{"environment variable OpenIDServerSigningSettings__AwsSecretManager__Name", "unknown setting"}},
 		"empty environment":     {text: awsSection(`"SecretName": "a"`), env: map[string]string{envSecretName: ""}, want: []string{"environment variable " + envSecretName, "is empty"}},
@@ -238,10 +234,8 @@ func TestOpenStoreRefuses(t *testing.T) {
 	t.Run("no file", func(t *testing.T) {
 		_, err := OpenStore(t.Context(), filepath.Join(t.TempDir(), "appsettings.json"))
 		require.ErrorIs(t, err, fs.ErrNotExist)
-	})
-	t.Run("a directory", func(t *testing.T) {
-		_, err := OpenStore(t.Context(), t.TempDir())
-		require.Error(t, err)
+		_, err = OpenStore(t.Context(), t.TempDir())
+		require.Error(t, err, "a directory")
 	})
 	t.Run("nothing at all", func(t *testing.T) {
 		_, err := OpenStore(t.Context(), "")
@@ -255,14 +249,7 @@ func TestOpenStoreRefuses(t *testing.T) {
 	})
 }
 
-// On Windows the names of two variables cannot differ by case alone.
-func TestEnvironSettingsTwice(t *testing.T) {
-	_, err := appsettings.Environ(settingsSection, []string{envSecretName + "=a", strings.ToLower(envSecretName) + "=hunter2"})
-	require.ErrorContains(t, err, "given twice")
-	assert.NotContains(t, err.Error(), "hunter2")
-}
-
-// FuzzSettings compares the reader with encoding/json, token by token.
+// FuzzSettings compares the reader with another one.
 func FuzzSettings(f *testing.F) {
 	for _, seed := range []string{
 		`{}`,
@@ -279,7 +266,14 @@ func FuzzSettings(f *testing.F) {
 			require.True(t, strings.HasPrefix(err.Error(), "appsettings.json:"), err)
 			return
 		}
-		require.Equal(t, settingsByEncodingJSON(t, text), valuesOf(set))
+		plain, err := hujson.Standardize(bytes.TrimPrefix(bytes.Clone(text), []byte("\ufeff")))
+		require.NoError(t, err)
+		var document map[string]any
+		if jsonv2.Unmarshal(plain, &document) == nil { // so no name is there twice
+			values := map[string]string{}
+			flatten(values, "", document)
+			require.Equal(t, values, valuesOf(set))
+		}
 		if bom := []byte("\ufeff"); !bytes.HasPrefix(text, bom) {
 			again, err := appsettings.Parse(settingsSection, "appsettings.json", append(bom, text...))
 			require.NoError(t, err)
@@ -311,10 +305,14 @@ func FuzzEnviron(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, valuesOf(inFile), valuesOf(set))
 		require.Equal(t, checkSettings(inFile) == nil, checkSettings(set) == nil)
-		_, err = appsettings.Environ(settingsSection, []string{name + "=" + value, strings.ToUpper(name) + "=x"})
+		_, err = appsettings.Environ(settingsSection, []string{name + "=" + value, strings.ToUpper(name) + "=hunter2"})
 		lower := strings.ToLower // and not EqualFold, as for check
 		twice := len(set) > 0 && lower(strings.ToUpper(path)) == lower(path)
 		require.Equal(t, twice, err != nil)
+		if twice {
+			require.ErrorContains(t, err, "given twice")
+			require.NotContains(t, err.Error(), "hunter2")
+		}
 	})
 }
 
@@ -328,32 +326,16 @@ func valuesOf(set appsettings.Settings) map[string]string {
 	return values
 }
 
-// settingsByEncodingJSON finds the string values of the section another way.
-func settingsByEncodingJSON(t *testing.T, text []byte) map[string]string {
-	plain, err := hujson.Standardize(bytes.TrimPrefix(bytes.Clone(text), []byte("\ufeff")))
-	require.NoError(t, err)
-	values := map[string]string{}
-	var walk func(path []string, raw json.RawMessage)
-	walk = func(path []string, raw json.RawMessage) {
-		key := strings.ToLower(strings.Join(path, ":"))
-		d := json.NewDecoder(bytes.NewReader(raw))
-		token, err := d.Token()
-		require.NoError(t, err)
-		switch token := token.(type) {
-		case string:
-			if strings.HasPrefix(key+":", "openidserversigningsettings:") {
-				values[key] = token
-			}
-		case json.Delim:
-			for token == '{' && d.More() {
-				name, err := d.Token()
-				require.NoError(t, err)
-				var member json.RawMessage
-				require.NoError(t, d.Decode(&member))
-				walk(append(path[:len(path):len(path)], name.(string)), member)
-			}
+// flatten adds the strings of the section, each under its path.
+func flatten(values map[string]string, path string, node any) {
+	switch node := node.(type) {
+	case string:
+		if strings.HasPrefix(path+":", "openidserversigningsettings:") {
+			values[path] = node
+		}
+	case map[string]any:
+		for name, child := range node {
+			flatten(values, strings.TrimPrefix(path+":"+strings.ToLower(name), ":"), child)
 		}
 	}
-	walk(nil, plain)
-	return values
 }

@@ -77,6 +77,9 @@ func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 		return nil, errors.New("the store is nil: use NewFileStore, NewAWSStore or OpenStore")
 	}
 	cfg, err := cfg.withDefaults()
+	if err == nil {
+		err = cfg.checkBounds()
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -158,8 +161,7 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	switch {
 	case saveErr == nil && errors.Is(err, ErrNotExist):
 		s.cfg.Logger.Info("created the first signing key", "store", storeName(s.store), "kid", (*first).Keys[0].ID, "version", version)
-		s.read = reading{*first, version}
-		return s.take(s.read)
+		return s.take(reading{*first, version})
 	case saveErr == nil || errors.Is(saveErr, ErrConflict):
 		return s.loadWinner(ctx)
 	case errors.Is(saveErr, ErrAccessDenied):
@@ -184,42 +186,40 @@ func (s *Signer) loadWinner(ctx context.Context) error {
 	}
 }
 
-// load reads the store and takes over what it holds.
+// load reads the store and takes over what it holds. It ignores a version that this
+// instance has just moved on from: a replica of the store has not heard of the newest yet.
 func (s *Signer) load(ctx context.Context) error {
-	before := s.read.version
-	if err := s.readStore(ctx); err != nil {
+	r, err := s.readStore(ctx)
+	if err != nil {
 		return err
 	}
 	if old := s.verifier.current.Load(); old != nil {
 		now := s.verifier.moment()
-		if old.IsStale(string(s.read.version), now.Monotonic) {
-			return nil
-		}
-		if s.read.version == before && old.Version == string(before) && !old.Outdated(now.Wall) {
+		unchanged := old.Version == string(r.version) && !old.Outdated(now.Wall)
+		if unchanged || old.IsStale(string(r.version), now.Monotonic) {
 			return nil
 		}
 	}
-	return s.take(s.read)
+	return s.take(r)
 }
 
-// readStore reads the store into s.read, and learns what was revoked.
-func (s *Signer) readStore(ctx context.Context) error {
+// readStore returns what the store holds, and learns what was revoked.
+func (s *Signer) readStore(ctx context.Context) (reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	bundle, version, err := s.store.Load(ctx)
 	if err != nil {
-		return timedOut(ctx, err)
+		return reading{}, timedOut(ctx, err)
 	}
 	if version == s.read.version {
-		return nil
+		return s.read, nil
 	}
 	set, err := keyset.Parse(bundle)
 	if err != nil {
-		return fmt.Errorf("version %s in %s is not a key bundle: %w", version, storeName(s.store), err)
+		return reading{}, fmt.Errorf("version %s in %s is not a key bundle: %w", version, storeName(s.store), err)
 	}
-	s.read = reading{set, version}
 	s.learn(set.Revoked)
-	return nil
+	return reading{set, version}, nil
 }
 
 // learn remembers revocations. They outlive the set that named them.
@@ -231,6 +231,7 @@ func (s *Signer) learn(revoked []string) {
 // that can sign refuses a set that cannot, unless that set says in so many words that the
 // key which signs now has to stop. The revocations of a refused set hold all the same.
 func (s *Signer) take(r reading) error {
+	s.read = r
 	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
 	if old := s.verifier.current.Load(); old != nil {
 		kept := old.Set.Without(s.revoked)

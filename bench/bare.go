@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -12,6 +13,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/http"
+	"time"
 )
 
 var errBare = errors.New("the signature does not verify")
@@ -19,7 +22,7 @@ var errBare = errors.New("the signature does not verify")
 // openBare is what no library can do without: the hash and the signature of
 // text that lies ready, in the form that Go's crypto packages have it. It knows
 // the fixture's tokens and one with a wrong signature, by their ends.
-func openBare(_ context.Context, f *fixture) (contender, error) {
+func openBare(_ context.Context, f *fixture) contender {
 	type ready struct{ text, signature []byte }
 	const end = 16 // characters of a token that are its own
 	known := map[string]ready{}
@@ -30,55 +33,50 @@ func openBare(_ context.Context, f *fixture) (contender, error) {
 		}
 		known[token[len(token)-end:]] = ready{[]byte(text), signature}
 	}
-	verify, sign := bareVerify(f.private.Public()), bareSign(f.private)
-	text := known[f.tokens[0][len(f.tokens[0])-end:]].text
+	public, text := f.private.Public(), known[f.tokens[0][len(f.tokens[0])-end:]].text
 	return contender{
 		issue: func() (string, error) {
-			_, err := sign(text)
+			_, err := bareSign(f.private, text)
 			return "", err
 		},
 		verify: func(token string) (string, error) {
 			r := known[token[len(token)-end:]]
-			if !verify(r.text, r.signature) {
+			if !bareVerify(public, r.text, r.signature) {
 				return "", errBare
 			}
 			return subject, nil
 		},
-	}, nil
+		jwks: func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.jwks))
+		},
+	}
 }
 
-func bareVerify(public crypto.PublicKey) func(text, signature []byte) bool {
+func bareVerify(public crypto.PublicKey, text, signature []byte) bool {
 	switch public := public.(type) {
 	case *rsa.PublicKey:
-		return func(text, signature []byte) bool {
-			digest := sha256.Sum256(text)
-			return rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature) == nil
-		}
+		digest := sha256.Sum256(text)
+		return rsa.VerifyPKCS1v15(public, crypto.SHA256, digest[:], signature) == nil
 	case *ecdsa.PublicKey:
-		return func(text, signature []byte) bool {
-			digest := sha256.Sum256(text)
-			return ecdsa.VerifyASN1(public, digest[:], signature)
-		}
+		digest := sha256.Sum256(text)
+		return ecdsa.VerifyASN1(public, digest[:], signature)
 	case ed25519.PublicKey:
-		return func(text, signature []byte) bool { return ed25519.Verify(public, text, signature) }
+		return ed25519.Verify(public, text, signature)
 	}
 	panic(fmt.Sprintf("no bare verification for %T", public))
 }
 
-func bareSign(private crypto.Signer) func(text []byte) ([]byte, error) {
+func bareSign(private crypto.Signer, text []byte) ([]byte, error) {
 	switch private := private.(type) {
 	case *rsa.PrivateKey:
-		return func(text []byte) ([]byte, error) {
-			digest := sha256.Sum256(text)
-			return rsa.SignPKCS1v15(rand.Reader, private, crypto.SHA256, digest[:])
-		}
+		digest := sha256.Sum256(text)
+		return rsa.SignPKCS1v15(rand.Reader, private, crypto.SHA256, digest[:])
 	case *ecdsa.PrivateKey:
-		return func(text []byte) ([]byte, error) {
-			digest := sha256.Sum256(text)
-			return ecdsa.SignASN1(rand.Reader, private, digest[:])
-		}
+		digest := sha256.Sum256(text)
+		return ecdsa.SignASN1(rand.Reader, private, digest[:])
 	case ed25519.PrivateKey:
-		return func(text []byte) ([]byte, error) { return ed25519.Sign(private, text), nil }
+		return ed25519.Sign(private, text), nil
 	}
 	panic(fmt.Sprintf("no bare signature for %T", private))
 }
@@ -87,7 +85,5 @@ func bareSign(private crypto.Signer) func(text []byte) ([]byte, error) {
 // crypto/ecdsa reads.
 func asn1Signature(jws []byte) []byte {
 	half := len(jws) / 2
-	der, err := asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(jws[:half]), new(big.Int).SetBytes(jws[half:])})
-	must(err)
-	return der
+	return must(asn1.Marshal(struct{ R, S *big.Int }{new(big.Int).SetBytes(jws[:half]), new(big.Int).SetBytes(jws[half:])}))
 }

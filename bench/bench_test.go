@@ -1,22 +1,19 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
 // TestQuick keeps the command alive: every section runs, and with it the check
-// that each contender takes the good tokens and none of the bad.
+// that each contender accepts the good tokens and refuses the bad.
 func TestQuick(t *testing.T) {
-	name := filepath.Join(t.TempDir(), "RESULTS.md")
-	require.NoError(t, write(quick, name, ""))
-	page, err := os.ReadFile(name)
-	require.NoError(t, err)
-	for _, heading := range []string{"## RS256", "## ES256", "## EdDSA", "against its goals", "## Unknown kid", "## Under load", "## Time to start"} {
-		require.Contains(t, string(page), heading)
+	var page bytes.Buffer
+	run(quick, &page)
+	for _, heading := range []string{"## RS256", "## ES256", "## EdDSA", "make a contender look for keys: fleetkey 1 times", "## Under load",
+		"## Time to start", "## Memory of the cache"} {
+		require.Contains(t, page.String(), heading)
 	}
-	require.NoFileExists(t, name+".part")
 }

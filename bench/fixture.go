@@ -30,7 +30,7 @@ const (
 	clockSkew = time.Minute
 	tokenType = "at+jwt"
 
-	tokensInUse = 100 // that verifying goes through
+	tokensInUse = 100 // that are verified in turn
 )
 
 var algorithms = []string{"RS256", "ES256", "EdDSA"}
@@ -44,19 +44,15 @@ type fixture struct {
 	private   crypto.Signer
 	jwks      []byte
 	jwksURL   string
-	fetches   atomic.Int64 // of jwksURL
-	tokens    []string     // good ones
-	refused   []hostileToken
+	fetches   atomic.Int64
+	tokens    []string       // good ones
+	refused   []hostileToken // signed by the right key, and to be refused all the same
 }
 
-// newFixture makes a key, the way that fleetkey does at its first start.
-func newFixture(ctx context.Context, algorithm string) (*fixture, func(), error) {
+// newFixture makes a key as fleetkey does at its first start. It ends with ctx.
+func newFixture(ctx context.Context, algorithm string) *fixture {
 	f := &fixture{algorithm: algorithm, store: fleetkeytest.NewStore()}
-	cfg := config(algorithm)
-	signer, err := fleetkey.NewSigner(ctx, f.store, cfg)
-	if err != nil {
-		return nil, nil, err
-	}
+	signer := must(fleetkey.NewSigner(ctx, f.store, config(algorithm)))
 	defer signer.Close()
 	key := signer.SigningKey()
 	f.keyID, f.private = key.KeyID, key.Signer
@@ -69,16 +65,17 @@ func newFixture(ctx context.Context, algorithm string) (*fixture, func(), error)
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(f.jwks)
 	}))
+	context.AfterFunc(ctx, server.Close)
 	f.jwksURL = server.URL
 	for range tokensInUse {
-		token, err := signer.Issue(ctx, claims())
-		if err != nil {
-			return nil, nil, err
-		}
-		f.tokens = append(f.tokens, token)
+		f.tokens = append(f.tokens, must(signer.Issue(ctx, claims())))
 	}
-	return f, server.Close, f.makeRefused(ctx, signer)
+	f.makeRefused(ctx, signer)
+	return f
 }
+
+// fetched counts the requests to jwksURL.
+func (f *fixture) fetched() int { return int(f.fetches.Load()) }
 
 // config is fleetkey's as a server would have it.
 func config(algorithm string) fleetkey.Config {
@@ -93,16 +90,14 @@ func claims() fleetkey.Claims {
 // signed returns what a token's signature covers, and the signature.
 func signed(token string) (text string, signature []byte) {
 	dot := strings.LastIndexByte(token, '.')
-	signature, err := base64.RawURLEncoding.DecodeString(token[dot+1:])
-	must(err)
-	return token[:dot], signature
+	return token[:dot], must(base64.RawURLEncoding.DecodeString(token[dot+1:]))
 }
 
-// A hostileToken is one that nobody may take.
+// A hostileToken must be refused.
 type hostileToken struct{ name, token string }
 
-// hostile are tokens that anybody can make up. The first has a wrong signature
-// and is else in order.
+// hostile returns tokens that anybody can make up. The first is in order except
+// for its signature.
 func hostile(f *fixture) []hostileToken {
 	return []hostileToken{
 		{"wrong signature", wrongSignature(f.tokens[0])},
@@ -112,9 +107,7 @@ func hostile(f *fixture) []hostileToken {
 	}
 }
 
-// makeRefused has the right key sign tokens that a verifier has to refuse all
-// the same.
-func (f *fixture) makeRefused(ctx context.Context, signer *fleetkey.Signer) error {
+func (f *fixture) makeRefused(ctx context.Context, signer *fleetkey.Signer) {
 	now := time.Now()
 	for name, change := range map[string]map[string]any{
 		"expired":        {"iat": now.Add(-2 * time.Hour).Unix(), "exp": now.Add(-time.Hour).Unix()},
@@ -125,13 +118,8 @@ func (f *fixture) makeRefused(ctx context.Context, signer *fleetkey.Signer) erro
 		all := map[string]any{"iss": issuer, "sub": subject, "aud": audience, "iat": now.Unix(), "exp": now.Add(tokenTTL).Unix()}
 		maps.Copy(all, change)
 		maps.DeleteFunc(all, func(_ string, v any) bool { return v == nil })
-		token, err := signer.Sign(ctx, tokenType, all)
-		if err != nil {
-			return err
-		}
-		f.refused = append(f.refused, hostileToken{name, token})
+		f.refused = append(f.refused, hostileToken{name, must(signer.Sign(ctx, tokenType, all))})
 	}
-	return nil
 }
 
 // withHeader returns a token under another header.
@@ -147,14 +135,11 @@ func wrongSignature(token string) string {
 	return text + "." + base64.RawURLEncoding.EncodeToString(signature)
 }
 
-// unknownKey returns a token that names a made-up key.
-func (f *fixture) unknownKey(token string) string {
-	return withHeader(token, fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":%q}`, f.algorithm, rand.Text(), tokenType))
-}
-
-// must ends the program: a measurement that went wrong is worth nothing.
-func must(err error) {
-	if err != nil {
-		panic(err)
+// unknownKeys returns tokens that each name another made-up key.
+func (f *fixture) unknownKeys(n int) []string {
+	tokens := make([]string, n)
+	for i := range tokens {
+		tokens[i] = withHeader(f.tokens[0], fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":%q}`, f.algorithm, rand.Text(), tokenType))
 	}
+	return tokens
 }

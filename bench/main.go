@@ -1,20 +1,21 @@
-// Command bench measures fleetkey beside its peers and beside the bare call
-// into Go's crypto packages, in one process, and writes what it found as a page:
+// Command bench measures fleetkey beside other libraries and beside the bare call
+// into Go's crypto packages, in one process, and writes a page of results:
 //
-//	go run .              every section, into RESULTS.md (some minutes)
-//	go run . -only load   one section, to standard output alone
-//	go run . -quick       with short rounds, to see that it still works
+//	go run .          into RESULTS.md (some minutes)
+//	go run . -quick   a smoke test whose figures mean little, to standard output
 //
 // Only ratios taken in the same round are compared. Absolute times depend on
 // the machine and on who else uses it; the page gives them as side information.
+// A library is added to contenders in contender.go.
 package main
 
 import (
-	"errors"
+	"bytes"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"testing"
 	"time"
 )
 
@@ -22,81 +23,53 @@ import (
 type plan struct {
 	rounds int           // of which the median is taken
 	slice  time.Duration // that each contender runs for in a round
-	allocs int           // operations whose allocations are counted
 	starts int           // of a signer, for each store
-	load   loadPlan
+	tokens int           // in the cache whose memory is measured
+
+	loadRounds int
+	loadSlice  time.Duration // of a stream, quiet or flooded
 }
 
 var (
-	full  = plan{rounds: 41, slice: 20 * time.Millisecond, allocs: 200, starts: 21, load: fullLoad}
-	quick = plan{rounds: 3, slice: time.Millisecond, allocs: 10, starts: 3, load: quickLoad}
+	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, tokens: 10_000, loadRounds: 9, loadSlice: 400 * time.Millisecond}
+	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, tokens: 100, loadRounds: 2, loadSlice: 20 * time.Millisecond}
 )
 
-// sections are what can be measured, in the order of the page.
-var sections = []struct {
-	name    string
-	measure func(plan, *page) error
-}{
-	{"peers", compare}, {"unknown", compareUnknownKeys}, {"load", measureLoad}, {"starts", measureStarts},
-}
+// sections are in the order of the page.
+var sections = []func(plan, io.Writer){compare, measureLoad, measureStarts, measureMemory}
 
 func main() {
-	isQuick := flag.Bool("quick", false, "short rounds: a smoke test, whose figures mean little")
-	output := flag.String("o", "RESULTS.md", "the `file` to write; - for none")
-	only := flag.String("only", "", "measure one `section`, and write no file: peers, unknown, load or starts")
+	isQuick := flag.Bool("quick", false, "a smoke test, whose figures mean little")
 	flag.Parse()
-	p := full
 	if *isQuick {
-		p = quick
+		run(quick, os.Stdout)
+		return
 	}
-	if *only != "" {
-		*output = "-"
-	}
-	if err := write(p, *output, *only); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	var results bytes.Buffer
+	run(full, io.MultiWriter(os.Stdout, &results))
+	check(os.WriteFile("RESULTS.md", results.Bytes(), 0o644))
 }
 
-// write measures, and writes the page to standard output and a file.
-func write(p plan, name, only string) (err error) {
-	out := io.Writer(os.Stdout)
-	if name != "-" {
-		// What stood there stays until the new page is whole.
-		f, err := os.Create(name + ".part")
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, f.Close()) }()
-		out = io.MultiWriter(os.Stdout, f)
-	}
-	if err := run(p, &page{Writer: out}, only); err != nil {
-		return err
-	}
-	if name == "-" {
-		return nil
-	}
-	return os.Rename(name+".part", name)
-}
-
-// run measures every section in turn, or one.
-func run(p plan, out *page, only string) error {
+func run(p plan, out io.Writer) {
 	began := time.Now()
+	testing.Init() // for testing.Benchmark
+	check(flag.Set("test.benchtime", p.slice.String()))
 	fmt.Fprint(out, intro(p))
-	known := only == ""
-	for _, section := range sections {
-		if only != "" && section.name != only {
-			continue
-		}
-		known = true
-		if err := section.measure(p, out); err != nil {
-			return err
-		}
+	for _, measure := range sections {
+		measure(p, out)
 	}
-	if !known {
-		return fmt.Errorf("there is no section %q", only)
-	}
-	out.writeGoals()
 	fmt.Fprintf(out, "\nMeasured in %v.\n", time.Since(began).Round(time.Second))
-	return nil
+}
+
+// check ends the program: a measurement that went wrong is worth nothing.
+func check(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// must returns the result of a call that cannot fail in a measurement.
+func must[T any](value T, err error) T {
+	check(err)
+	return value
 }

@@ -5,7 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
@@ -19,14 +19,18 @@ import (
 	jwxjwt "github.com/lestrrat-go/jwx/v3/jwt"
 )
 
-// golangJWTClaims are the fixture's claims as a user of golang-jwt has them.
-type golangJWTClaims struct {
-	jwt.RegisteredClaims
+// scopedClaims are the fixture's claims that the libraries have no field for.
+type scopedClaims struct {
 	ClientID string `json:"client_id"`
 	Scope    string `json:"scope"`
 }
 
-func openGolangJWT(_ context.Context, f *fixture) (contender, error) {
+type golangJWTClaims struct {
+	jwt.RegisteredClaims
+	scopedClaims
+}
+
+func openGolangJWT(_ context.Context, f *fixture) contender {
 	method := jwt.GetSigningMethod(f.algorithm)
 	keys := map[string]any{f.keyID: f.private.Public()}
 	c := verifyWithGolangJWT(f, func(t *jwt.Token) (any, error) {
@@ -42,21 +46,21 @@ func openGolangJWT(_ context.Context, f *fixture) (contender, error) {
 		t := jwt.NewWithClaims(method, golangJWTClaims{
 			RegisteredClaims: jwt.RegisteredClaims{Issuer: issuer, Subject: subject, Audience: jwt.ClaimStrings{audience}, ID: rand.Text(),
 				IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(tokenTTL))},
-			ClientID: clientID, Scope: scope,
+			scopedClaims: scopedClaims{clientID, scope},
 		})
 		t.Header["typ"], t.Header["kid"] = tokenType, f.keyID
 		return t.SignedString(f.private)
 	}
-	return c, nil
+	return c
 }
 
-// openKeyfunc verifies only: keyfunc brings golang-jwt the keys of a URL.
-func openKeyfunc(ctx context.Context, f *fixture) (contender, error) {
-	k, err := keyfunc.NewDefaultCtx(ctx, []string{f.jwksURL})
-	if err != nil {
-		return contender{}, err
-	}
-	return verifyWithGolangJWT(f, k.Keyfunc), nil
+// openKeyfunc only verifies: keyfunc gives golang-jwt the keys of a URL.
+func openKeyfunc(ctx context.Context, f *fixture) contender {
+	k := must(keyfunc.NewDefaultCtx(ctx, []string{f.jwksURL}))
+	c := verifyWithGolangJWT(f, k.Keyfunc)
+	c.asked = f.fetched
+	c.jwks = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(must(k.Storage().JSONPublic(ctx))) }
+	return c
 }
 
 func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
@@ -75,33 +79,24 @@ func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
 	}}
 }
 
-// scopedClaims are the claims that go-jose has no field for.
-type scopedClaims struct {
-	ClientID string `json:"client_id"`
-	Scope    string `json:"scope"`
+type joseClaims struct {
+	josejwt.Claims
+	scopedClaims
 }
 
-func openGoJOSE(_ context.Context, f *fixture) (contender, error) {
+func openGoJOSE(_ context.Context, f *fixture) contender {
 	algorithm := jose.SignatureAlgorithm(f.algorithm)
 	var keys jose.JSONWebKeySet
-	if err := json.Unmarshal(f.jwks, &keys); err != nil {
-		return contender{}, err
-	}
-	signer, err := jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: f.private, KeyID: f.keyID}},
-		(&jose.SignerOptions{}).WithType(tokenType))
-	if err != nil {
-		return contender{}, err
-	}
+	check(json.Unmarshal(f.jwks, &keys))
+	signer := must(jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: f.private, KeyID: f.keyID}},
+		(&jose.SignerOptions{}).WithType(tokenType)))
 	return contender{
 		issue: func() (string, error) {
 			now := time.Now()
-			return josejwt.Signed(signer).Claims(struct {
-				josejwt.Claims
-				scopedClaims
-			}{
+			return josejwt.Signed(signer).Claims(joseClaims{
 				josejwt.Claims{Issuer: issuer, Subject: subject, Audience: josejwt.Audience{audience}, ID: rand.Text(),
 					IssuedAt: josejwt.NewNumericDate(now), Expiry: josejwt.NewNumericDate(now.Add(tokenTTL))},
-				scopedClaims{ClientID: clientID, Scope: scope},
+				scopedClaims{clientID, scope},
 			}).Serialize()
 		},
 		verify: func(token string) (string, error) {
@@ -112,10 +107,7 @@ func openGoJOSE(_ context.Context, f *fixture) (contender, error) {
 			if typ, _ := t.Headers[0].ExtraHeaders[jose.HeaderType].(string); typ != tokenType {
 				return "", errors.New("wrong typ")
 			}
-			var c struct {
-				josejwt.Claims
-				scopedClaims
-			}
+			var c joseClaims
 			if err := t.Claims(keys, &c); err != nil {
 				return "", err
 			}
@@ -125,29 +117,18 @@ func openGoJOSE(_ context.Context, f *fixture) (contender, error) {
 			expected := josejwt.Expected{Issuer: issuer, AnyAudience: josejwt.Audience{audience}, Time: time.Now()}
 			return c.Subject, c.ValidateWithLeeway(expected, clockSkew)
 		},
-	}, nil
+		jwks: func(w http.ResponseWriter, _ *http.Request) { check(json.NewEncoder(w).Encode(keys)) },
+	}
 }
 
-func openJWX(_ context.Context, f *fixture) (contender, error) {
+func openJWX(_ context.Context, f *fixture) contender {
 	algorithm, ok := jwa.LookupSignatureAlgorithm(f.algorithm)
 	if !ok {
-		return contender{}, fmt.Errorf("no algorithm %s", f.algorithm)
+		panic("jwx does not know " + f.algorithm)
 	}
-	keys, err := jwk.Parse(f.jwks)
-	if err != nil {
-		return contender{}, err
-	}
-	private, err := jwk.Import(f.private)
-	if err != nil {
-		return contender{}, err
-	}
-	if err := private.Set(jwk.KeyIDKey, f.keyID); err != nil {
-		return contender{}, err
-	}
-	header := jws.NewHeaders()
-	if err := header.Set(jws.TypeKey, tokenType); err != nil {
-		return contender{}, err
-	}
+	keys, private, header := must(jwk.Parse(f.jwks)), must(jwk.Import(f.private)), jws.NewHeaders()
+	check(private.Set(jwk.KeyIDKey, f.keyID))
+	check(header.Set(jws.TypeKey, tokenType))
 	return contender{
 		issue: func() (string, error) {
 			now := time.Now()
@@ -168,14 +149,15 @@ func openJWX(_ context.Context, f *fixture) (contender, error) {
 			sub, _ := t.Subject()
 			return sub, nil
 		},
-	}, nil
+		jwks: func(w http.ResponseWriter, _ *http.Request) { check(json.NewEncoder(w).Encode(keys)) },
+	}
 }
 
-// openGoOIDC verifies only. It has no check of typ.
-func openGoOIDC(ctx context.Context, f *fixture) (contender, error) {
+// openGoOIDC only verifies. It does not check typ.
+func openGoOIDC(ctx context.Context, f *fixture) contender {
 	verifier := oidc.NewVerifier(issuer, oidc.NewRemoteKeySet(ctx, f.jwksURL),
 		&oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{f.algorithm}})
-	return contender{verify: func(token string) (string, error) {
+	return contender{asked: f.fetched, verify: func(token string) (string, error) {
 		t, err := verifier.Verify(ctx, token)
 		if err != nil {
 			return "", err
@@ -185,5 +167,5 @@ func openGoOIDC(ctx context.Context, f *fixture) (contender, error) {
 			return "", err
 		}
 		return t.Subject, nil
-	}}, nil
+	}}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -14,20 +15,16 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// A storeKind is one place for keys; open gives a store that is empty the first
-// time that a name is used.
+// A storeKind is a place for keys. The first time a name is used, open returns an
+// empty store.
 type storeKind struct {
 	name string
-	open func(ctx context.Context, name string) (fleetkey.KeyStore, error)
+	open func(name string) fleetkey.KeyStore
 }
 
-// measureStarts times NewSigner until it can issue, the store's own start
-// included.
-func measureStarts(p plan, out *page) error {
-	dir, err := os.MkdirTemp("", "fleetkey-bench")
-	if err != nil {
-		return err
-	}
+// measureStarts times NewSigner until it can issue, including the store's own start.
+func measureStarts(p plan, out io.Writer) {
+	dir := must(os.MkdirTemp("", "fleetkey-bench"))
 	defer os.RemoveAll(dir)
 	aws := httptest.NewServer(awsfake.New())
 	defer aws.Close()
@@ -36,70 +33,53 @@ func measureStarts(p plan, out *page) error {
 		"AWS_SECRET_ACCESS_KEY": "fake", "AWS_SESSION_TOKEN": "", "AWS_PROFILE": "", "AWS_EC2_METADATA_DISABLED": "true",
 		"AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "",
 	} {
-		if err := os.Setenv(name, value); err != nil {
-			return err
-		}
+		check(os.Setenv(name, value))
 	}
 	cells := map[string]*fleetkeytest.Store{}
-	kinds := []storeKind{
-		{"in memory", func(_ context.Context, name string) (fleetkey.KeyStore, error) {
+	fmt.Fprintf(out, `
+## Time to start
+
+From opening the store to the first token, median of %d. The first start makes the key; making an RSA key takes
+as long as chance will have it.
+
+| store | first, ES256 | later, ES256 | first, RS256 | later, RS256 |
+|---|---|---|---|---|
+`, p.starts)
+	for _, kind := range []storeKind{
+		{"in memory", func(name string) fleetkey.KeyStore {
 			if cells[name] == nil {
 				cells[name] = fleetkeytest.NewStore()
 			}
-			return cells[name].Open(), nil
+			return cells[name].Open()
 		}},
-		{"file", func(_ context.Context, name string) (fleetkey.KeyStore, error) {
-			return fleetkey.NewFileStore(filepath.Join(dir, name, "keys.pem")), nil
+		{"file", func(name string) fleetkey.KeyStore {
+			return fleetkey.NewFileStore(filepath.Join(dir, name, "keys.pem"))
 		}},
-		{"Secrets Manager, simulated on the loopback interface, without TLS", func(ctx context.Context, name string) (fleetkey.KeyStore, error) {
-			return fleetkey.NewAWSStore(ctx, "bench/"+name)
+		{"Secrets Manager, simulated on the loopback interface, without TLS", func(name string) fleetkey.KeyStore {
+			return must(fleetkey.NewAWSStore(context.Background(), "bench/"+name))
 		}},
-	}
-	fmt.Fprintf(out, "\n## Time to start\n\nFrom opening the store to the first token, median of %d. The first start makes the key; making an RSA key takes\n"+
-		"as long as chance will have it.\n\n| store | first, ES256 | later, ES256 | first, RS256 | later, RS256 |\n|---|---|---|---|---|\n", p.starts)
-	for _, kind := range kinds {
+	} {
 		fmt.Fprintf(out, "| %s", kind.name)
 		for _, algorithm := range []string{"ES256", "RS256"} {
-			first, later, err := kind.times(p, algorithm)
-			if err != nil {
-				return fmt.Errorf("%s: %w", kind.name, err)
+			var first, later []float64
+			for i := range p.starts {
+				name := algorithm + strconv.Itoa(i)
+				first = append(first, kind.start(algorithm, name))
+				later = append(later, kind.start(algorithm, name))
 			}
-			fmt.Fprintf(out, " | %s ms | %s ms", figure(first), figure(later))
+			fmt.Fprintf(out, " | %s ms | %s ms", figure(median(first)), figure(median(later)))
 		}
 		fmt.Fprintln(out, " |")
 	}
-	return nil
 }
 
-// times returns the milliseconds that a first start and a later one take.
-func (k storeKind) times(p plan, algorithm string) (first, later float64, err error) {
-	var firsts, laters []float64
-	for i := range p.starts {
-		name := algorithm + strconv.Itoa(i)
-		for _, into := range []*[]float64{&firsts, &laters} {
-			took, err := k.start(algorithm, name)
-			if err != nil {
-				return 0, 0, err
-			}
-			*into = append(*into, float64(took)/float64(time.Millisecond))
-		}
-	}
-	return median(firsts), median(laters), nil
-}
-
-func (k storeKind) start(algorithm, name string) (time.Duration, error) {
+// start returns the milliseconds that one start takes.
+func (k storeKind) start(algorithm, name string) float64 {
 	ctx := context.Background()
 	began := time.Now()
-	store, err := k.open(ctx, name)
-	if err != nil {
-		return 0, err
-	}
-	signer, err := fleetkey.NewSigner(ctx, store, config(algorithm))
-	if err != nil {
-		return 0, err
-	}
-	_, err = signer.Issue(ctx, claims())
+	signer := must(fleetkey.NewSigner(ctx, k.open(name), config(algorithm)))
+	must(signer.Issue(ctx, claims()))
 	took := time.Since(began)
 	_ = signer.Close()
-	return took, err
+	return float64(took) / float64(time.Millisecond)
 }

@@ -1,7 +1,7 @@
 package fleetkeytest_test
 
 import (
-	"log/slog"
+	"fmt"
 	"os/exec"
 	"strings"
 	"testing"
@@ -19,28 +19,21 @@ import (
 var algorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 
 // A token of one signer verifies on another, in real time and in a bubble,
-// whose clock starts at the year 2000.
+// whose clock starts at the year 2000. Each algorithm has another key.
 func TestNewSigner(t *testing.T) {
-	for _, alg := range append(algorithms, "") {
+	kids := map[string]string{}
+	for _, alg := range algorithms {
 		check := func(t *testing.T) {
-			cfg := fleetkey.Config{Algorithm: alg}
-			issuer, verifier := fleetkeytest.NewSigner(t, cfg), fleetkeytest.NewSigner(t, cfg)
-			token, err := issuer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "app"})
-			require.NoError(t, err)
-			verified, err := verifier.Verify(t.Context(), token)
-			require.NoError(t, err)
-			assert.Equal(t, "alice", verified.Subject())
-			assert.Equal(t, "https://issuer.example", verified.Issuer())
+			issuer := fleetkeytest.NewSigner(t, fleetkey.Config{Algorithm: alg})
+			verifier := fleetkeytest.NewSigner(t, fleetkey.Config{Algorithm: alg})
+			testkit.Accepts(t, testkit.Issue(t, issuer), verifier)
 			key := issuer.SigningKey()
-			assert.Equal(t, key.KeyID, verified.KeyID())
-			if alg != "" {
-				assert.Equal(t, alg, key.Algorithm)
-			} else {
-				assert.Equal(t, "RS256", key.Algorithm)
-			}
+			assert.Equal(t, alg, key.Algorithm)
 			assert.Contains(t, key.Certificate.Subject.CommonName, "PUBLIC TEST KEY")
 			assert.False(t, time.Unix(0, 0).Before(key.Certificate.NotBefore))
 			assert.False(t, key.Certificate.NotAfter.Before(time.Date(2120, 1, 1, 0, 0, 0, 0, time.UTC)))
+			assert.Contains(t, []string{"", alg}, kids[key.KeyID], "the key of another algorithm")
+			kids[key.KeyID] = alg
 		}
 		t.Run("real time "+alg, check)
 		t.Run("bubble "+alg, func(t *testing.T) {
@@ -53,24 +46,15 @@ func TestNewSigner(t *testing.T) {
 	}
 }
 
-// Each algorithm has a key of its own.
-func TestNewSignerKeysDiffer(t *testing.T) {
-	kids := map[string]string{}
-	for _, alg := range algorithms {
-		kid := fleetkeytest.NewSigner(t, fleetkey.Config{Algorithm: alg}).SigningKey().KeyID
-		assert.Empty(t, kids[kid], "%s has the key of another algorithm", alg)
-		kids[kid] = alg
-	}
-}
-
-func TestNewSignerKeepsConfig(t *testing.T) {
+func TestNewSignerConfig(t *testing.T) {
+	zero := fleetkeytest.NewSigner(t, fleetkey.Config{})
+	assert.Equal(t, "RS256", zero.SigningKey().Algorithm)
 	s := fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: "https://mine.example", TokenTTL: time.Minute})
-	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "app"})
-	require.NoError(t, err)
-	verified, err := s.Verify(t.Context(), token)
-	require.NoError(t, err)
-	assert.Equal(t, "https://mine.example", verified.Issuer())
-	assert.Equal(t, time.Minute, verified.ExpiresAt().Sub(verified.IssuedAt()))
+	for signer, want := range map[*fleetkey.Signer]string{zero: "https://issuer.example 1h0m0s", s: "https://mine.example 1m0s"} {
+		token, err := signer.Verify(t.Context(), testkit.Issue(t, signer))
+		require.NoError(t, err)
+		assert.Equal(t, want, fmt.Sprint(token.Issuer(), " ", token.ExpiresAt().Sub(token.IssuedAt())))
+	}
 }
 
 // A recorder is a test that only records that it has failed.
@@ -105,16 +89,4 @@ func TestTestKeysStayHere(t *testing.T) {
 	}
 	assert.NotContains(t, strings.Fields(string(out)), "github.com/fleetkey/fleetkey/fleetkeytest")
 	assert.NotContains(t, strings.Fields(string(out)), "testing")
-}
-
-func BenchmarkNewSigner(b *testing.B) {
-	for _, alg := range algorithms {
-		b.Run(alg, func(b *testing.B) {
-			for b.Loop() {
-				if err := fleetkeytest.NewSigner(b, fleetkey.Config{Algorithm: alg, Logger: slog.New(slog.DiscardHandler)}).Close(); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

@@ -3,6 +3,5 @@
 // of the RFCs. It is a module so that users of the library do not get the 109 MB of
 // vectors, which the go.mod of the root would otherwise require.
 //
-// The tokens that fleetkey's authors thought of are in verify_hostile_test.go of the
-// root.
+// The tokens that fleetkey's authors thought of are in the tests of internal/jws.
 package hostile

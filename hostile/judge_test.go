@@ -1,89 +1,20 @@
 package hostile
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
-	"errors"
-	"fmt"
-	"log/slog"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/fleetkeytest"
-	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file brings a vector before fleetkey: its JSON Web Key becomes a
-// verify-only certificate in a bundle, as an operator would bring another
-// system's key along, and a Signer on that bundle verifies its JWS.
-
-// signatureAccepted tells from Verify's error whether the signature passed. The
-// payload of a vector is no set of claims, so Verify refuses every one of them;
-// but it reads the payload only once the signature is good (RFC 8725 section
-// 3.10 has the reason), so an error about the payload means that it was.
-//
-// The sentinels tell all but one case apart: ErrMalformed stands for a malformed
-// header and for a malformed payload. There the text decides, which
-// TestSignatureAccepted pins.
-func signatureAccepted(err error) bool {
-	switch {
-	case err == nil, errors.Is(err, fleetkey.ErrInvalidClaims): // and all about single claims, which match it
-		return true
-	case errors.Is(err, fleetkey.ErrMalformed):
-		return strings.Contains(err.Error(), ": the payload is not ")
-	}
-	return false
-}
-
-// TestSignatureAccepted: the judge is right about tokens of which the answer is
-// known, for every algorithm, and whatever the payload.
-func TestSignatureAccepted(t *testing.T) {
-	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
-		s := fleetkeytest.NewSigner(t, fleetkey.Config{Algorithm: alg})
-		k := s.SigningKey()
-		header := fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"at+jwt"}`, k.Algorithm, k.KeyID)
-		for _, payload := range []string{"foo", "\x00", "{}", `{"iss":"joe","exp":1300819380}`, `[]`, `{"iss":1}`} {
-			signed := b64(header) + "." + b64(payload)
-			signature, err := jwt.GetSigningMethod(alg).Sign(signed, k.Signer)
-			require.NoError(t, err)
-			_, err = s.Verify(t.Context(), signed+"."+b64(string(signature)))
-			require.Error(t, err)
-			require.True(t, signatureAccepted(err), "%s %q: %v", alg, payload, err)
-
-			signature[len(signature)/2] ^= 1
-			_, err = s.Verify(t.Context(), signed+"."+b64(string(signature)))
-			require.ErrorIs(t, err, fleetkey.ErrBadSignature)
-			require.False(t, signatureAccepted(err), "%s %q: %v", alg, payload, err)
-		}
-		for _, bad := range []string{"", "..", "foo", b64("{}") + "." + b64("foo") + "." + b64("x"), b64(header) + "." + b64("foo") + ".!"} {
-			_, err := s.Verify(t.Context(), bad)
-			require.False(t, signatureAccepted(err), "%s %q: %v", alg, bad, err)
-		}
-	}
-}
-
-// All certificates live from begin to end, and it is now.
-var (
-	begin = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
-	now   = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
-	end   = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
-)
-
-func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
+// This file brings a vector before the code that reads tokens and trusts keys. It goes
+// as far as the signature: the payload of a vector is no set of claims.
 
 // A jwk is a JSON Web Key (RFC 7517 section 4) as a vector has it.
 type jwk struct {
@@ -93,8 +24,7 @@ type jwk struct {
 	Operations []string `json:"key_ops"`
 	KeyID      string   `json:"kid"`
 
-	raw     json.RawMessage
-	private json.RawMessage // the same with the private half; nil: not known
+	raw json.RawMessage
 }
 
 func (k *jwk) UnmarshalJSON(data []byte) error {
@@ -110,125 +40,49 @@ func parseJWK(t *testing.T, text string) jwk {
 	return k
 }
 
-// errNoCertificate says that what a JSON Web Key says of itself cannot be said by
-// a certificate, so that nobody can bring it to fleetkey. That goes for an alg
-// that fleetkey lacks: an RSA key in a bundle signs RS256 or PS256, and a vector
-// in which a PS512 key has signed so is only wrong because of that key's alg.
-var errNoCertificate = errors.New("no certificate says so")
+// forSignatures reports what use and key_ops say (RFC 7517 sections 4.2 and 4.3). In a
+// bundle the certificate says it; TestKeyUsage is about that.
+func (k *jwk) forSignatures() bool {
+	if k.Use == "" && k.Operations == nil {
+		return true
+	}
+	return k.Use == "sig" || slices.Contains(k.Operations, "verify") || slices.Contains(k.Operations, "sign")
+}
 
-// certificate makes a verify-only certificate of a key, in PEM and under its kid.
-func (k *jwk) certificate(t *testing.T) (string, error) {
+// trusting returns the view of a fleet that trusts keys. A key that is not what it says
+// is not among them; of one that is too weak to be trusted, the error tells.
+func trusting(t *testing.T, keys ...jwk) (*trust.View, error) {
 	t.Helper()
-	if k.Type == "oct" {
-		return "", fmt.Errorf("%w: a shared secret", errNoCertificate)
-	}
-	var key jose.JSONWebKey
-	if err := json.Unmarshal(k.raw, &key); err != nil {
-		return "", fmt.Errorf("%w: no such key: %w", errNoCertificate, err)
-	}
-	switch k.Algorithm {
-	case "", "RS256", "PS256", "ES256", "ES384", "EdDSA":
-	default:
-		return "", fmt.Errorf("%w: alg %s", errNoCertificate, k.Algorithm)
-	}
-	ca, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "vector"}, KeyUsage: k.keyUsage(),
-		NotBefore: begin, NotAfter: end}
-	issuer := &x509.Certificate{Subject: pkix.Name{CommonName: "throw-away authority"}}
-	var signer crypto.Signer = ca
-	if k.Algorithm == "PS256" { // a certificate says so by its own signature
-		var private jose.JSONWebKey
-		require.NoError(t, json.Unmarshal(k.private, &private))
-		issuer, signer = template, private.Key.(crypto.Signer)
-		template.SignatureAlgorithm = x509.SHA256WithRSAPSS
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public().Key, signer)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", errNoCertificate, err)
-	}
-	return inPEM(der, k.KeyID), nil
-}
-
-// keyUsage says what use and key_ops say (RFC 7517 sections 4.2 and 4.3, RFC
-// 5280 section 4.2.1.3). None: nothing is said.
-func (k *jwk) keyUsage() x509.KeyUsage {
-	forSignatures := k.Use == "sig" || slices.Contains(k.Operations, "verify") || slices.Contains(k.Operations, "sign")
-	switch {
-	case k.Use == "" && k.Operations == nil:
-		return 0
-	case forSignatures:
-		return x509.KeyUsageDigitalSignature
-	case k.Type == "EC":
-		return x509.KeyUsageKeyAgreement
-	}
-	return x509.KeyUsageKeyEncipherment
-}
-
-func inPEM(der []byte, kid string) string {
-	block := &pem.Block{Type: "CERTIFICATE", Bytes: der}
-	if kid != "" {
-		block.Headers = map[string]string{"Kid": kid}
-	}
-	return string(pem.EncodeToMemory(block))
-}
-
-// standIn is the certificate of a fresh key under a kid. It takes the place of a
-// key that has no certificate, so that a token does not fail for its kid alone.
-func standIn(t *testing.T, kid string) string {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	point, err := private.PublicKey.Bytes()
-	require.NoError(t, err)
-	text := fmt.Sprintf(`{"kty":"EC","crv":"P-256","x":%q,"y":%q,"kid":%q}`, b64(string(point[1:33])), b64(string(point[33:])), kid)
-	k := parseJWK(t, text)
-	certificate, err := k.certificate(t)
-	require.NoError(t, err)
-	return certificate
-}
-
-// signerWith starts a Signer on a bundle of the keys' certificates. A key that
-// has none is replaced by a stand-in. The error is NewSigner's, which may refuse
-// a key.
-func signerWith(t *testing.T, keys ...jwk) (*fleetkey.Signer, error) {
-	t.Helper()
-	var bundle strings.Builder
+	var trusted []trust.PublicKey
 	for _, k := range keys {
-		certificate, err := k.certificate(t)
-		if errors.Is(err, errNoCertificate) {
-			certificate, err = standIn(t, k.KeyID), nil
+		var key jose.JSONWebKey
+		if k.Type == "oct" || !k.forSignatures() || json.Unmarshal(k.raw, &key) != nil {
+			continue
 		}
-		require.NoError(t, err)
-		bundle.WriteString(certificate)
+		alg, err := jws.AlgorithmOf(key.Public().Key, k.Algorithm == "PS256")
+		if err != nil {
+			return nil, err
+		}
+		if k.Algorithm == "" || k.Algorithm == alg.Name {
+			kid := k.KeyID
+			if kid == "" {
+				kid = jws.Thumbprint(key.Public().Key)
+			}
+			trusted = append(trusted, trust.PublicKey{ID: kid, Alg: alg, Key: key.Public().Key, Former: true})
+		}
 	}
-	return newSigner(t, bundle.String())
+	return trust.FromKeys(trusted, "", trust.Moment{Wall: jwstest.Noon})
 }
 
-// signerOf starts a Signer whose key is a private one.
-func signerOf(t *testing.T, private crypto.Signer) *fleetkey.Signer {
-	t.Helper()
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "vector"}, NotBefore: begin, NotAfter: end}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	require.NoError(t, err)
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(private)
-	require.NoError(t, err)
-	s, err := newSigner(t, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))+inPEM(der, ""))
-	require.NoError(t, err)
-	return s
-}
-
-func newSigner(t *testing.T, bundle string) (*fleetkey.Signer, error) {
-	t.Helper()
-	store := fleetkeytest.NewStore()
-	store.Set([]byte(bundle))
-	ctx := clock.With(t.Context(), clock.Wall(func() time.Time { return now }))
-	s, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
-		Issuer: "https://issuer.example",
-		Logger: slog.New(slog.DiscardHandler),
-	})
-	if err == nil {
-		t.Cleanup(func() { require.NoError(t, s.Close()) })
+// verify returns nil if the signature is good.
+func verify(v *trust.View, token string) error {
+	parts, err := jws.Split(token)
+	if err != nil {
+		return err
 	}
-	return s, err
+	k, err := v.KeyFor(parts.Header, jwstest.Noon)
+	if err != nil {
+		return err
+	}
+	return parts.Verify(k.Alg, k.Public)
 }

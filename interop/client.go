@@ -1,38 +1,28 @@
 package main
 
-import (
-	"context"
-	"fmt"
-	"slices"
-)
+import "slices"
 
-// A client is a library that checks tokens, written by others and used as its
+// A client is a library that verifies tokens, written by others and used as its
 // own documentation says.
-type client interface {
-	// about says what the client is.
-	about() about
-	// verify shows a token to one of the client's verifiers, and returns the
-	// sub claim that the client found. An error is the client's own.
-	verify(ctx context.Context, r request) (subject string, err error)
-	close()
-}
-
-// about is what the table says of a client.
-type about struct {
+type client struct {
 	name, version, language string
-	// lacks names the algorithms that the client does not know, so that the
-	// table can say so. That it really refuses them is checked.
+	// lacks names the algorithms that the client does not know. It must refuse them.
 	lacks []string
+	// verify shows a token to one of the client's verifiers. An error means that the
+	// client does not work; a refusal of the token is part of the answer.
+	verify func(request) (answer, error)
+	broken error // if not nil, the client is not asked any more
+	rows   []*row
 }
 
-func (a about) supports(algorithm string) bool { return !slices.Contains(a.lacks, algorithm) }
+func (c *client) supports(algorithm string) bool { return !slices.Contains(c.lacks, algorithm) }
 
-// A request is a token to be checked. It is also the line of JSON that a
-// client's process gets.
+// A request is a token to be verified. It is also the line of JSON that a client's
+// process reads.
 type request struct {
-	// Verifier names the verifier; one is made when its name comes first. Each
+	// Verifier names the verifier, which is made when its name first comes. Each
 	// finds the issuer's keys by itself, through discovery, and caches them as
-	// the library pleases.
+	// the library does by default.
 	Verifier  string `json:"verifier"`
 	Issuer    string `json:"issuer"`
 	Audience  string `json:"audience"`
@@ -40,45 +30,38 @@ type request struct {
 	Token     string `json:"token"`
 }
 
-// An answer is the line of JSON that comes back.
-type answer struct {
-	Subject string `json:"subject"`
-	Error   string `json:"error"`
+// An answer is the line of JSON that comes back: the token's sub claim, or why the
+// client refuses the token.
+type answer struct{ Subject, Error string }
+
+// goLibraries run in this process.
+var goLibraries = []struct {
+	name, module string
+	create       create
+}{
+	{"MicahParks/keyfunc", "github.com/MicahParks/keyfunc/v3", newKeyfunc},
+	{"coreos/go-oidc", "github.com/coreos/go-oidc/v3", newGoOIDC},
+	{"lestrrat-go/jwx", "github.com/lestrrat-go/jwx/v3", newJWX},
 }
 
-// A checker checks one token, and returns its sub claim.
-type checker func(ctx context.Context, token string) (subject string, err error)
-
-// A goClient is a client that runs in this process.
-type goClient struct {
-	what about
-	// create makes a verifier. Its background work ends with ctx.
-	create    func(ctx context.Context, r request) (checker, error)
-	checkers  map[string]checker
-	lifetime  context.Context
-	endOfLife context.CancelFunc
+// processes are clients in other languages. Each runs in the folder of its language.
+var processes = []struct {
+	name, language string
+	lacks          []string
+	command        []string
+}{
+	{"aws-jwt-verify", "Node", []string{"PS256"}, []string{"node", "aws-jwt-verify.mjs"}},
+	{"jose", "Node", nil, []string{"node", "jose.mjs"}},
+	{"PyJWT", "Python", nil, []string{".venv/bin/python", "client.py"}},
+	{"nimbus-jose-jwt", "Java", nil, []string{"java", "-cp", "target/classes:target/dependency/*", "Client"}},
 }
 
-func newGoClient(ctx context.Context, a about, create func(ctx context.Context, r request) (checker, error)) *goClient {
-	a.language = "Go"
-	c := &goClient{what: a, create: create, checkers: make(map[string]checker)}
-	c.lifetime, c.endOfLife = context.WithCancel(ctx)
-	return c
-}
-
-func (c *goClient) about() about { return c.what }
-
-func (c *goClient) close() { c.endOfLife() }
-
-func (c *goClient) verify(ctx context.Context, r request) (string, error) {
-	id := r.Issuer + " " + r.Verifier
-	check := c.checkers[id]
-	if check == nil {
-		var err error
-		if check, err = c.create(c.lifetime, r); err != nil {
-			return "", fmt.Errorf("cannot make a verifier: %w", err)
-		}
-		c.checkers[id] = check
-	}
-	return check(ctx, r.Token)
+// installs are the commands that install the libraries of a language.
+var installs = map[string][][]string{
+	"Node": {{"npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"}},
+	"Python": {
+		{"python3", "-m", "venv", ".venv"},
+		{".venv/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"},
+	},
+	"Java": {{"mvn", "--quiet", "--batch-mode", "compiler:compile", "dependency:copy-dependencies"}},
 }

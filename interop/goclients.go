@@ -2,14 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
 	"github.com/coreos/go-oidc/v3/oidc"
@@ -17,64 +12,63 @@ import (
 	"github.com/lestrrat-go/httprc/v3"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 	"github.com/lestrrat-go/jwx/v3/jwt"
-
-	"github.com/fleetkey/fleetkey"
 )
 
-// goClients returns the clients that are Go libraries. They trust the authority.
-func goClients(ctx context.Context, authority []byte) ([]client, error) {
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(authority) {
-		return nil, errors.New("the authority is not a certificate in PEM")
-	}
-	browser := &http.Client{
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}},
-		Timeout:   clientTimeout,
-	}
-	var clients []client
-	for _, c := range []struct {
-		name, module string
-		create       func(ctx context.Context, browser *http.Client, r request) (checker, error)
-	}{
-		{"coreos/go-oidc", "github.com/coreos/go-oidc/v3", newGoOIDC},
-		{"MicahParks/keyfunc", "github.com/MicahParks/keyfunc/v3", newKeyfunc},
-		{"lestrrat-go/jwx", "github.com/lestrrat-go/jwx/v3", newJWX},
-	} {
-		version, err := moduleVersion(c.module)
-		if err != nil {
-			return nil, err
+// A create makes a verifier, which ends with ctx.
+type create func(ctx context.Context, browser *http.Client, r request) (verifier, error)
+
+// A verifier returns the sub claim of a token that it accepts.
+type verifier func(token string) (subject string, err error)
+
+// startGoLibraries returns clients that trust the server's certificate.
+func startGoLibraries(ctx context.Context, browser *http.Client) []*client {
+	browser.Timeout = clientTimeout
+	var clients []*client
+	for _, l := range goLibraries {
+		verifiers := make(map[string]verifier)
+		verify := func(r request) (answer, error) {
+			id := r.Issuer + " " + r.Verifier
+			if verifiers[id] == nil {
+				made, err := l.create(ctx, browser, r)
+				if err != nil {
+					return answer{}, fmt.Errorf("cannot make a verifier: %w", err)
+				}
+				verifiers[id] = made
+			}
+			subject, err := verifiers[id](r.Token)
+			a := answer{Subject: subject}
+			if err != nil {
+				a.Error = err.Error()
+			}
+			return a, nil
 		}
-		clients = append(clients, newGoClient(ctx, about{name: c.name, version: version}, func(ctx context.Context, r request) (checker, error) {
-			return c.create(ctx, browser, r)
-		}))
+		clients = append(clients, &client{name: l.name, version: moduleVersion(l.module), language: "Go", verify: verify})
 	}
-	return clients, nil
+	return clients
 }
 
 // moduleVersion returns the version of a module that this program is built with.
-func moduleVersion(path string) (string, error) {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "", errors.New("the program does not know its modules")
-	}
-	for _, m := range info.Deps {
-		if m.Path == path {
-			return m.Version[1:], nil
+func moduleVersion(path string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			if m.Path == path {
+				return m.Version[1:]
+			}
 		}
 	}
-	return "", fmt.Errorf("the program is not built with module %s", path)
+	panic("the program is not built with module " + path)
 }
 
-// newGoOIDC uses go-oidc, which is for ID tokens and calls the audience a
-// client's ID.
-func newGoOIDC(ctx context.Context, browser *http.Client, r request) (checker, error) {
+// newGoOIDC uses go-oidc, which is for ID tokens and calls the audience the
+// client ID.
+func newGoOIDC(ctx context.Context, browser *http.Client, r request) (verifier, error) {
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, browser), r.Issuer)
 	if err != nil {
 		return nil, err
 	}
-	verifier := provider.Verifier(&oidc.Config{ClientID: r.Audience, SupportedSigningAlgs: []string{r.Algorithm}})
-	return func(ctx context.Context, token string) (string, error) {
-		t, err := verifier.Verify(ctx, token)
+	tokens := provider.Verifier(&oidc.Config{ClientID: r.Audience, SupportedSigningAlgs: []string{r.Algorithm}})
+	return func(token string) (string, error) {
+		t, err := tokens.Verify(ctx, token)
 		if err != nil {
 			return "", err
 		}
@@ -82,8 +76,8 @@ func newGoOIDC(ctx context.Context, browser *http.Client, r request) (checker, e
 	}, nil
 }
 
-// newKeyfunc uses keyfunc, which brings golang-jwt the keys of a JWKS.
-func newKeyfunc(ctx context.Context, browser *http.Client, r request) (checker, error) {
+// newKeyfunc uses keyfunc, which gives golang-jwt the keys of a JWKS.
+func newKeyfunc(ctx context.Context, browser *http.Client, r request) (verifier, error) {
 	jwksURI, err := discover(ctx, browser, r.Issuer)
 	if err != nil {
 		return nil, err
@@ -94,7 +88,7 @@ func newKeyfunc(ctx context.Context, browser *http.Client, r request) (checker, 
 	}
 	parser := gojwt.NewParser(gojwt.WithValidMethods([]string{r.Algorithm}), gojwt.WithIssuer(r.Issuer),
 		gojwt.WithAudience(r.Audience), gojwt.WithExpirationRequired())
-	return func(ctx context.Context, token string) (string, error) {
+	return func(token string) (string, error) {
 		t, err := parser.Parse(token, keys.KeyfuncCtx(ctx))
 		if err != nil {
 			return "", err
@@ -105,7 +99,7 @@ func newKeyfunc(ctx context.Context, browser *http.Client, r request) (checker, 
 
 // newJWX uses jwx with its cache of key sets, which fetches by the clock alone.
 // It takes the algorithm from the key in the set.
-func newJWX(ctx context.Context, browser *http.Client, r request) (checker, error) {
+func newJWX(ctx context.Context, browser *http.Client, r request) (verifier, error) {
 	jwksURI, err := discover(ctx, browser, r.Issuer)
 	if err != nil {
 		return nil, err
@@ -123,7 +117,7 @@ func newJWX(ctx context.Context, browser *http.Client, r request) (checker, erro
 	if err != nil {
 		return nil, err
 	}
-	return func(_ context.Context, token string) (string, error) {
+	return func(token string) (string, error) {
 		t, err := jwt.ParseString(token, jwt.WithKeySet(keys), jwt.WithIssuer(r.Issuer), jwt.WithAudience(r.Audience),
 			jwt.WithRequiredClaim(jwt.ExpirationKey))
 		if err != nil {
@@ -134,25 +128,16 @@ func newJWX(ctx context.Context, browser *http.Client, r request) (checker, erro
 	}, nil
 }
 
-// discover returns the jwks_uri of an issuer, for libraries that know of JWKS
-// but not of discovery.
+// discover returns the jwks_uri of an issuer, for libraries that know JWKS
+// but not discovery.
 func discover(ctx context.Context, browser *http.Client, issuer string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, issuer+fleetkey.DiscoveryPath, nil)
+	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, browser), issuer)
 	if err != nil {
 		return "", err
 	}
-	resp, err := browser.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
 	var metadata struct {
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&metadata); err != nil {
-		return "", fmt.Errorf("discovery of %s: status %d: %w", issuer, resp.StatusCode, err)
-	}
-	return metadata.JWKSURI, nil
+	err = provider.Claims(&metadata)
+	return metadata.JWKSURI, err
 }

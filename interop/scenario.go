@@ -3,17 +3,14 @@ package main
 import (
 	"context"
 	"encoding/base64"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
 	"time"
-)
 
-// This file is the story that every client is taken through, once for each
-// algorithm: a key is replaced, and later its successor is stolen.
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
 
 // algorithms are all that fleetkey signs with.
 var algorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
@@ -33,7 +30,7 @@ const (
 	phases // their number
 )
 
-// title and meaning of the phases, as the table shows them.
+// titles has the title and the meaning of the phases, as the table shows them.
 var titles = [phases][2]string{
 	before:          {"before", "one key, which signs"},
 	announced:       {"announced", "the successor is in the JWKS and does not sign yet; a verifier from before and a new one"},
@@ -45,7 +42,7 @@ var titles = [phases][2]string{
 	replaced:        {"fresh key, old cache", "a token of that fresh key, shown to a verifier that fetched the JWKS some seconds ago and does not know it: whether the library's default configuration looks again at once. Either is right; one that waits refuses good tokens for a while after `Revoke`"},
 }
 
-// A want is how a check should end.
+// A want is the right end of a check.
 type want int
 
 const (
@@ -63,41 +60,10 @@ type outcome struct {
 	failed   string // what went other than it should; "": nothing
 }
 
-// row is a line of the table.
+// A row is a line of the table.
 type row struct {
-	about
 	algorithm string
 	outcomes  [phases]outcome
-	notRun    string // why the client could not be started
-}
-
-// A stage is what a scenario needs: clients, a fleet, and where the outcomes go.
-type stage struct {
-	*fleet
-	algorithm string
-	clients   []client
-	rows      []*row // of the clients
-	err       error  // the first of the fleet's
-}
-
-// play takes all clients through the story with one algorithm. An error is the
-// server's; what clients do wrong is in the rows.
-func play(ctx context.Context, url string, mux *http.ServeMux, algorithm string, clients []client) (rows []*row, err error) {
-	path := "/" + algorithm
-	f, err := newFleet(ctx, url+path, algorithm)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, f.close()) }()
-	f.serve(mux, path)
-	s := &stage{fleet: f, algorithm: algorithm, clients: clients}
-	for _, c := range clients {
-		s.rows = append(s.rows, &row{about: c.about(), algorithm: algorithm})
-	}
-	if err := s.rotation(ctx); err != nil {
-		return nil, fmt.Errorf("%s: %w", algorithm, err)
-	}
-	return s.rows, nil
 }
 
 // The verifiers, by when they are made.
@@ -109,148 +75,108 @@ const (
 	last  = "made when revoked"
 )
 
-func (s *stage) rotation(ctx context.Context) error {
-	oldToken, oldKey := s.token(ctx)
-	s.check(ctx, before, early, oldToken, accept)
-
-	s.do(s.rotate(ctx))
-	announcedKeys := s.kids()
-	oldToken, kid := s.token(ctx)
-	s.expect(kid == oldKey && len(announcedKeys) == 2, "the successor has to be announced and not sign")
-	s.check(ctx, announced, early, oldToken, accept)
-	s.check(ctx, announced, late, oldToken, accept)
-
-	s.do(s.advance(ctx, 24*time.Hour+2*time.Second)) // Rotation.Announce
-	newToken, newKey := s.token(ctx)
-	s.expect(newKey != oldKey && slices.Contains(announcedKeys, newKey), "the successor has to sign")
-	s.unreachable.Store(true)
-	s.check(ctx, activated, late, newToken, accept)
-	s.check(ctx, activated, late, oldToken, accept)
-	s.unreachable.Store(false)
-	s.check(ctx, activated, mid, newToken, accept)
-	s.check(ctx, activated, mid, oldToken, accept)
-
-	s.do(s.advance(ctx, 24*time.Hour)) // Rotation.Retain
-	newToken, _ = s.token(ctx)
-	s.expect(slices.Equal(s.kids(), []string{newKey}), "the old key has to leave the JWKS")
-	s.check(ctx, retired, late, newToken, accept)
-	s.check(ctx, retired, after, newToken, accept)
-	s.check(ctx, brokenSignature, after, breakSignature(newToken), refuse)
-	s.check(ctx, keyGone, after, oldToken, refuse)
-
-	s.do(s.revoke(ctx, newKey))
-	freshToken, freshKey := s.token(ctx)
-	s.expect(freshKey != newKey && slices.Equal(s.kids(), []string{freshKey}), "a fresh key has to stand in for the revoked one")
-	s.check(ctx, revoked, last, freshToken, accept)
-	s.check(ctx, revoked, last, newToken, refuse)
-	s.check(ctx, replaced, late, freshToken, either)
-	return s.err
-}
-
-func (s *stage) do(err error) {
-	if s.err == nil {
-		s.err = err
+// play takes all clients through the story with one algorithm: a key is replaced, and
+// later its successor is stolen. What clients do wrong is in their rows.
+func play(ctx context.Context, url string, mux *http.ServeMux, algorithm string, clients []*client) {
+	f := newFleet(ctx, url, "/"+algorithm, algorithm, mux)
+	defer f.close()
+	for _, c := range clients {
+		c.rows = append(c.rows, &row{algorithm: algorithm})
 	}
+	show := func(p phase, token string, w want, verifiers ...string) {
+		for _, v := range verifiers {
+			for _, c := range clients {
+				c.show(p, request{Verifier: v, Issuer: f.issuer, Audience: audience, Algorithm: algorithm, Token: token}, w)
+			}
+		}
+	}
+	oldToken, oldKey := f.issue(ctx)
+	show(before, oldToken, accept, early)
+
+	check(f.issuing.Rotate(ctx))
+	f.refresh(ctx)
+	announcedKeys := f.published()
+	oldToken, kid := f.issue(ctx)
+	expect(kid == oldKey && len(announcedKeys) == 2, "the successor has to be announced and not sign")
+	show(announced, oldToken, accept, early, late)
+
+	f.advance(ctx, 24*time.Hour+2*time.Second) // Rotation.Announce
+	newToken, newKey := f.issue(ctx)
+	expect(newKey != oldKey && slices.Contains(announcedKeys, newKey), "the successor has to sign")
+	f.unreachable.Store(true)
+	show(activated, newToken, accept, late)
+	show(activated, oldToken, accept, late)
+	f.unreachable.Store(false)
+	show(activated, newToken, accept, mid)
+	show(activated, oldToken, accept, mid)
+
+	f.advance(ctx, 24*time.Hour) // Rotation.Retain
+	newToken, _ = f.issue(ctx)
+	expect(slices.Equal(f.published(), []string{newKey}), "the old key has to leave the JWKS")
+	show(retired, newToken, accept, late, after)
+	show(brokenSignature, breakSignature(newToken), refuse, after)
+	show(keyGone, oldToken, refuse, after)
+
+	check(f.issuing.Revoke(ctx, newKey))
+	f.refresh(ctx)
+	freshToken, freshKey := f.issue(ctx)
+	expect(freshKey != newKey && slices.Equal(f.published(), []string{freshKey}), "a fresh key has to stand in for the revoked one")
+	show(revoked, freshToken, accept, last)
+	show(revoked, newToken, refuse, last)
+	show(replaced, freshToken, either, late)
 }
 
-// expect guards the test itself: without these the table would mean nothing.
-func (s *stage) expect(ok bool, what string) {
+// expect guards the test itself: without it the table would mean nothing.
+func expect(ok bool, what string) {
 	if !ok {
-		s.do(errors.New(what))
+		panic(what)
 	}
 }
 
-func (s *stage) token(ctx context.Context) (token, kid string) {
-	token, kid, err := s.issue(ctx)
-	s.do(err)
-	return token, kid
-}
-
-func (s *stage) kids() []string {
-	kids, err := s.published()
-	s.do(err)
-	return kids
-}
-
-// check shows a token to a verifier of every client, and notes the outcome. A
-// client that lacks the algorithm is asked in the first phase only, and has to
-// refuse.
-func (s *stage) check(ctx context.Context, p phase, verifier, token string, w want) {
-	if s.err != nil {
+// show shows a token to a verifier of the client, and notes the outcome. A client
+// that lacks the algorithm is asked in the first phase only, and has to refuse.
+func (c *client) show(p phase, r request, w want) {
+	supported := c.supports(r.Algorithm)
+	if c.broken != nil || !supported && p != before {
 		return
 	}
-	for i, c := range s.clients {
-		supported := c.about().supports(s.algorithm)
-		if !supported && p != before {
-			continue
-		}
-		o := &s.rows[i].outcomes[p]
-		ctx, cancel := context.WithTimeout(ctx, clientTimeout)
-		got, err := c.verify(ctx, request{Verifier: verifier, Issuer: s.issuer, Audience: audience, Algorithm: s.algorithm, Token: token})
-		cancel()
-		var broken brokenError
-		if errors.As(err, &broken) {
-			o.ran, o.failed = true, err.Error()
-			continue
-		}
-		o.note(got, s.anonymous(err, token), w, supported, verifier)
+	a, err := c.verify(r)
+	if err != nil {
+		c.broken = err
+		return
 	}
-}
-
-func (o *outcome) note(got, words string, w want, supported bool, verifier string) {
-	fail := func(what string) {
-		if o.failed == "" {
-			o.failed = fmt.Sprintf("verifier %s: %s", verifier, what)
-		}
+	o := &c.rows[len(c.rows)-1].outcomes[p]
+	o.ran, o.accepted = true, a.Error == ""
+	if !o.accepted {
+		o.words = anonymous(a.Error, r)
 	}
-	o.ran, o.accepted = true, words == ""
-	if words != "" {
-		o.words = words
-	}
+	var failed string
 	switch {
-	case words == "" && got != subject:
-		fail(fmt.Sprintf("accepted, but with sub %q", got))
+	case o.accepted && a.Subject != subject:
+		failed = fmt.Sprintf("accepted, but with sub %q", a.Subject)
 	case !supported && o.accepted:
-		fail("accepted, although listed as not supported")
+		failed = "accepted, although listed as not supported"
 	case supported && w == accept && !o.accepted:
-		fail("refused: " + words)
+		failed = "refused: " + o.words
 	case w == refuse && o.accepted:
-		fail("accepted")
+		failed = "accepted"
+	}
+	if failed != "" && o.failed == "" {
+		o.failed = fmt.Sprintf("verifier %s: %s", r.Verifier, failed)
 	}
 }
 
-// anonymous returns an error's words, on one line and without what differs from
-// run to run: the token, its kid and the server's port.
-func (s *stage) anonymous(err error, token string) string {
-	if err == nil {
-		return ""
-	}
-	words := strings.ReplaceAll(err.Error(), token, "TOKEN")
-	words = strings.ReplaceAll(words, s.issuer, "ISSUER")
-	if kid := keyID(token); kid != "" {
-		words = strings.ReplaceAll(words, kid, "KID")
-	}
+// anonymous returns words on one line and without what differs from run to run: the
+// token, its kid and the server's port.
+func anonymous(words string, r request) string {
+	words = strings.NewReplacer(r.Token, "TOKEN", r.Issuer, "ISSUER", testkit.KeyID(r.Token), "KID").Replace(words)
 	return strings.Join(strings.Fields(words), " ")
-}
-
-// keyID returns the kid in a token's header, or "".
-func keyID(token string) string {
-	header, _, _ := strings.Cut(token, ".")
-	var h struct{ Kid string }
-	data, err := base64.RawURLEncoding.DecodeString(header)
-	if err != nil || json.Unmarshal(data, &h) != nil {
-		return ""
-	}
-	return h.Kid
 }
 
 // breakSignature changes one bit in the middle of a token's signature.
 func breakSignature(token string) string {
 	dot := strings.LastIndexByte(token, '.') + 1
-	signature, err := base64.RawURLEncoding.DecodeString(token[dot:])
-	if err != nil {
-		panic(err) // fleetkey's own
-	}
+	signature := must(base64.RawURLEncoding.DecodeString(token[dot:]))
 	signature[len(signature)/2] ^= 1
 	return token[:dot] + base64.RawURLEncoding.EncodeToString(signature)
 }

@@ -1,6 +1,6 @@
 // Package otelfleetkey exports what a fleetkey signer does as OpenTelemetry
 // metrics. It uses the metrics API alone: without a provider it does nothing,
-// and which exporter follows is the program's choice. It is a module of its own,
+// and which exporter follows is the program's choice. It is a separate module,
 // so that programs without OpenTelemetry do not get it.
 package otelfleetkey
 
@@ -32,7 +32,7 @@ const Outcome = attribute.Key("fleetkey.outcome")
 //	fleetkey.verified.tokens        counter  {token}  tokens verified, by Outcome ("accepted", "expired", ...)
 //	fleetkey.cache.hits             counter  {token}  of the accepted, those that cost no cryptography
 //	fleetkey.store.loads            counter  {load}   loads after the first, by Outcome ("ok", "error")
-//	fleetkey.store.last_load.age    gauge    s        since the store was last read with success
+//	fleetkey.store.last_load.age    gauge    s        since the store was last read successfully
 //	fleetkey.signing_key.age        gauge    s        since the signing key began to sign
 //	fleetkey.signing_key.remaining  gauge    s        until its certificate ends
 //	fleetkey.rotation.overdue       gauge    s        since the next key should have been announced; 0: it is not due, or rotation is off
@@ -52,7 +52,7 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 	verified := m.counter("fleetkey.verified.tokens", "{token}", "Tokens verified, by outcome.")
 	hits := m.counter("fleetkey.cache.hits", "{token}", "Tokens accepted because they were verified before.")
 	loads := m.counter("fleetkey.store.loads", "{load}", "Loads of the key store after the first, by outcome.")
-	lastLoad := m.gauge("fleetkey.store.last_load.age", "s", "Time since the key store was last read with success.")
+	lastLoad := m.gauge("fleetkey.store.last_load.age", "s", "Time since the key store was last read successfully.")
 	age := m.gauge("fleetkey.signing_key.age", "s", "Time since the signing key began to sign.")
 	remaining := m.gauge("fleetkey.signing_key.remaining", "s", "Time until the signing key's certificate ends.")
 	overdue := m.gauge("fleetkey.rotation.overdue", "s", "Time since the next key should have been announced.")
@@ -79,7 +79,11 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 				o.ObserveFloat64(remaining, k.NotAfter.Sub(status.Time).Seconds(), set)
 			}
 		}
-		o.ObserveFloat64(overdue, late(status).Seconds(), set)
+		var late time.Duration
+		if !status.RotationDue.IsZero() {
+			late = max(0, status.Time.Sub(status.RotationDue))
+		}
+		o.ObserveFloat64(overdue, late.Seconds(), set)
 		able := 0.0
 		if status.Err == nil {
 			able = 1
@@ -87,14 +91,6 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 		o.ObserveFloat64(healthy, able, set)
 		return nil
 	}, m.made...)
-}
-
-// late returns how long ago the next key should have been announced.
-func late(s fleetkey.Status) time.Duration {
-	if s.RotationDue.IsZero() {
-		return 0
-	}
-	return max(0, s.Time.Sub(s.RotationDue))
 }
 
 // A maker makes instruments and keeps the first error.

@@ -1,6 +1,9 @@
 package otelfleetkey_test
 
 import (
+	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,28 +17,40 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/clock"
 	"github.com/fleetkey/fleetkey/otelfleetkey"
+	"github.com/fleetkey/fleetkey/tests/secrets"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// collect returns every point by metric name and outcome.
+func register(t *testing.T, s *fleetkey.Signer) sdk.Reader {
+	t.Helper()
+	reader := sdk.NewManualReader()
+	_, err := otelfleetkey.Register(sdk.NewMeterProvider(sdk.WithReader(reader)), s)
+	require.NoError(t, err)
+	return reader
+}
+
+// collect returns every point by the name of its metric and its attributes.
 func collect(t *testing.T, reader sdk.Reader) map[string]float64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
 	require.NoError(t, reader.Collect(t.Context(), &all))
 	points := map[string]float64{}
+	key := func(name string, attrs attribute.Set) string {
+		return strings.TrimSpace(name + " " + attrs.Encoded(attribute.DefaultEncoder()))
+	}
 	for _, scope := range all.ScopeMetrics {
 		require.Equal(t, otelfleetkey.Name, scope.Scope.Name)
-		require.Equal(t, otelfleetkey.Name, scope.Scope.Name)
 		for _, m := range scope.Metrics {
+			require.NotEqual(t, "1", m.Unit, "Prometheus calls that a ratio")
 			switch data := m.Data.(type) {
 			case metricdata.Sum[int64]:
 				require.True(t, data.IsMonotonic)
 				for _, p := range data.DataPoints {
-					outcome, _ := p.Attributes.Value(otelfleetkey.Outcome)
-					points[m.Name+" "+outcome.AsString()] = float64(p.Value)
+					points[key(m.Name, p.Attributes)] = float64(p.Value)
 				}
 			case metricdata.Gauge[float64]:
 				for _, p := range data.DataPoints {
-					points[m.Name] = p.Value
+					points[key(m.Name, p.Attributes)] = p.Value
 				}
 			}
 		}
@@ -49,25 +64,21 @@ func TestRegister(t *testing.T) {
 	registration, err := otelfleetkey.Register(sdk.NewMeterProvider(sdk.WithReader(reader)), s)
 	require.NoError(t, err)
 
-	token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
-	require.NoError(t, err)
-	for range 3 {
-		_, err = s.Verify(t.Context(), token)
-		require.NoError(t, err)
-	}
+	token := testkit.Issue(t, s)
+	testkit.Accepts(t, token, s, s, s)
 	_, err = s.Verify(t.Context(), "junk")
 	require.Error(t, err)
 	require.NoError(t, s.Refresh(t.Context()))
 
 	points := collect(t, reader)
 	require.Len(t, points, 1+12+1+2+5, "12 outcomes of Verify, 2 of a load")
-	require.Equal(t, 1.0, points["fleetkey.issued.tokens "])
-	require.Equal(t, 3.0, points["fleetkey.verified.tokens accepted"])
-	require.Equal(t, 1.0, points["fleetkey.verified.tokens malformed"])
-	require.Contains(t, points, "fleetkey.verified.tokens expired", "a series exists before its first token")
-	require.Equal(t, 2.0, points["fleetkey.cache.hits "])
-	require.Equal(t, 1.0, points["fleetkey.store.loads ok"])
-	require.Equal(t, 0.0, points["fleetkey.store.loads error"])
+	require.Equal(t, 1.0, points["fleetkey.issued.tokens"])
+	require.Equal(t, 3.0, points["fleetkey.verified.tokens fleetkey.outcome=accepted"])
+	require.Equal(t, 1.0, points["fleetkey.verified.tokens fleetkey.outcome=malformed"])
+	require.Contains(t, points, "fleetkey.verified.tokens fleetkey.outcome=expired", "a series exists before its first token")
+	require.Equal(t, 2.0, points["fleetkey.cache.hits"])
+	require.Equal(t, 1.0, points["fleetkey.store.loads fleetkey.outcome=ok"])
+	require.Equal(t, 0.0, points["fleetkey.store.loads fleetkey.outcome=error"])
 	require.Less(t, points["fleetkey.store.last_load.age"], 60.0)
 	require.Positive(t, points["fleetkey.signing_key.age"])
 	require.Positive(t, points["fleetkey.signing_key.remaining"])
@@ -76,10 +87,8 @@ func TestRegister(t *testing.T) {
 
 	require.NoError(t, registration.Unregister())
 	require.Empty(t, collect(t, reader))
-}
 
-func TestWithoutAProvider(t *testing.T) {
-	registration, err := otelfleetkey.Register(nil, fleetkeytest.NewSigner(t, fleetkey.Config{}))
+	registration, err = otelfleetkey.Register(nil, s) // without a provider
 	require.NoError(t, err)
 	require.NoError(t, registration.Unregister())
 }
@@ -91,21 +100,14 @@ func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const ahead, every, announce = 300 * 24 * time.Hour, 90 * 24 * time.Hour, 24 * time.Hour
 		store := fleetkeytest.NewStore()
-		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
-			if c.Op == fleetkeytest.OpSave && c.N > 1 {
-				f.Err = fleetkey.ErrUnavailable
-			}
-			return f
-		})
 		cfg := fleetkey.Config{Issuer: "https://issuer.example", Algorithm: "ES256", RefreshEvery: 12 * time.Hour,
 			Rotation: fleetkey.Rotation{Every: every, Announce: announce + 24*time.Hour}}
 		wall := clock.Wall(func() time.Time { return time.Now().Add(ahead) })
 		s, err := fleetkey.NewSigner(clock.With(t.Context(), wall), store, cfg)
 		require.NoError(t, err)
 		defer s.Close()
-		reader := sdk.NewManualReader()
-		_, err = otelfleetkey.Register(sdk.NewMeterProvider(sdk.WithReader(reader)), s)
-		require.NoError(t, err)
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpSave))
+		reader := register(t, s)
 		key := s.Status().Keys[0]
 		due := s.Status().RotationDue
 		require.NotZero(t, due)
@@ -132,29 +134,51 @@ func TestOverdue(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	reader := sdk.NewManualReader()
 	provider := sdk.NewMeterProvider(sdk.WithReader(reader))
-	for i, issuer := range []string{"https://a.example", "https://b.example"} {
-		s := fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: issuer})
-		_, err := otelfleetkey.Register(provider, s, attribute.String("issuer", issuer))
+	for i, name := range []string{"a", "b"} {
+		s := fleetkeytest.NewSigner(t, fleetkey.Config{})
+		_, err := otelfleetkey.Register(provider, s, attribute.String("name", name))
 		require.NoError(t, err)
 		for range i + 1 {
-			_, err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
-			require.NoError(t, err)
+			testkit.Issue(t, s)
 		}
 	}
-	var all metricdata.ResourceMetrics
-	require.NoError(t, reader.Collect(t.Context(), &all))
-	require.Len(t, all.ScopeMetrics, 1)
-	issued := map[string]int64{}
-	for _, m := range all.ScopeMetrics[0].Metrics {
-		if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "fleetkey.issued.tokens" {
-			for _, p := range sum.DataPoints {
-				issuer, _ := p.Attributes.Value("issuer")
-				issued[issuer.AsString()] = p.Value
-			}
-		}
-		if m.Name == "fleetkey.healthy" {
-			require.Empty(t, m.Unit, "with unit 1 Prometheus calls it a ratio")
-		}
+	points := collect(t, reader)
+	require.Equal(t, 1.0, points["fleetkey.issued.tokens name=a"])
+	require.Equal(t, 2.0, points["fleetkey.issued.tokens name=b"])
+}
+
+// TestSecretsStaySecret: telemetry goes to third parties. It has no key, no token and
+// nothing that a request or a store said.
+func TestSecretsStaySecret(t *testing.T) {
+	store, hidden := fleetkeytest.NewStore(), secrets.NewDetector()
+	s := testkit.Start(t, store, testkit.Config())
+	reader := register(t, s)
+	check := func() {
+		t.Helper()
+		bundle, _ := store.Content()
+		hidden.HideBundle(bundle)
+		var all metricdata.ResourceMetrics
+		require.NoError(t, reader.Collect(t.Context(), &all))
+		encoded, err := json.Marshal(all)
+		require.NoError(t, err)
+		require.Contains(t, string(encoded), "fleetkey.verified.tokens")
+		require.Empty(t, hidden.Find(string(encoded)))
 	}
-	require.Equal(t, map[string]int64{"https://a.example": 1, "https://b.example": 2}, issued)
+	check()
+	token := testkit.Issue(t, s)
+	testkit.Accepts(t, token, s)
+	const said = "what a request or a store may say"
+	hidden.Hide("a token", token)
+	hidden.Hide("what somebody said", said)
+	for _, bad := range []string{token + "x", strings.Replace(token, ".", "", 1), said, said + "." + said + "." + said} {
+		_, err := s.Verify(t.Context(), bad)
+		require.Error(t, err)
+	}
+	require.NoError(t, s.Rotate(t.Context()))
+	check()
+	require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
+	check()
+	store.SetHook(testkit.Fail(fmt.Errorf("%w: %s", fleetkey.ErrUnavailable, said), fleetkeytest.OpLoad))
+	require.Error(t, s.Refresh(t.Context()))
+	check()
 }

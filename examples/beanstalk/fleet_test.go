@@ -1,20 +1,17 @@
 package main
 
 import (
-	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,244 +19,186 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/internal/moto"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// TestBundle deploys the source bundle as far as that can be done on one machine:
-// three processes whose region and credentials come from an instance metadata
-// service, and their key from Secrets Manager (moto).
-func TestBundle(t *testing.T) {
-	aws, err := url.Parse(moto.URL(t))
-	require.NoError(t, err)
-	dir, command := unpackBundle(t)
-	t.Run("BehindHAProxy", func(t *testing.T) { testBehindHAProxy(t, startAWS(t, aws), dir, command) })
-	t.Run("MoveFromLocalKeys", func(t *testing.T) { testMoveFromLocalKeys(t, startAWS(t, aws), dir, command) })
-}
+const issuer = "https://id.example.com"
 
-// A token has to work at every instance behind a real HAProxy, and go on working
-// while one of them dies and comes back.
-func testBehindHAProxy(t *testing.T, aws *awsRecorder, dir string, command []string) {
-	imds, options := startMetadata(t), readProperties(t, dir)
-	c := client{secret: rand.Text(), issuer: "https://id.example.com"}
-	var instances []*instance
-	for n := range 3 {
-		i := &instance{name: fmt.Sprintf("i%d", n+1), port: freePort(t), dir: dir, command: command}
-		i.log = filepath.Join(t.TempDir(), "web.stdout.log")
-		i.env = properties(options["aws:elasticbeanstalk:application:environment"], map[string]string{
-			"PORT": i.port, "ISSUER": c.issuer, "CLIENT_SECRET_SHA256": hash(c.secret), "HOME": t.TempDir(),
-			"OpenIDServerSigningSettings__AwsSecretManager__SecretName": aws.secret,
-			"AWS_EC2_METADATA_SERVICE_ENDPOINT":                         imds.url,
-			"AWS_ENDPOINT_URL_SECRETS_MANAGER":                          aws.url,
-		})
-		instances = append(instances, i)
-	}
-	health := options["aws:elasticbeanstalk:environment:process:default"]["HealthCheckPath"]
-	b := startHAProxy(t, health, instances)
-	c.base = b.url
-	for _, i := range instances {
+// TestBundle deploys the source bundle as far as one machine can: three processes
+// whose region and credentials come from an instance metadata service. They move from
+// local keys to a shared one, as in docs/operations.md. Then a token has to
+// work at every instance behind a real HAProxy while one of them dies and comes back.
+func TestBundle(t *testing.T) {
+	dir, command := unpackBundle(t)
+	options := readOptions(t, dir)
+	secret := rand.Text()
+	fleet, tokens := startWithOwnKeys(t, dir, command, secret)
+
+	aws, metadata := startAWS(t), startMetadata(t)
+	const name = "OpenIDServerSigningSettings__AwsSecretManager__SecretName"
+	for _, i := range fleet {
+		i.dir, i.env = dir, append(i.env, name+"="+options[name], "ADOPT_FILE="+i.keys,
+			"AWS_EC2_METADATA_SERVICE_ENDPOINT="+metadata, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+aws)
 		i.start(t)
 	}
-	for _, i := range instances {
-		b.await(t, i, "UP")
+	kid := fleet[0].awaitKey(t)
+	for _, i := range fleet {
+		assert.Equal(t, kid, i.awaitKey(t), "%s has another key", i.name)
+		tokens = append(tokens, client{i.url(), secret}.token(t))
 	}
 
-	kid := signingKID(t, instances[0].url()+health)
-	for _, i := range instances[1:] {
-		require.Equal(t, kid, signingKID(t, i.url()+health), "%s has another key", i.name)
+	c := client{startHAProxy(t, options["HealthCheckPath"], fleet), secret}
+	require.Len(t, c.use(t, 10, tokens...), len(fleet), "not all instances answer")
+	for path, status := range map[string]int{
+		fleetkey.DiscoveryPath:     http.StatusOK,
+		fleetkey.JWKSPath:          http.StatusOK,
+		options["HealthCheckPath"]: http.StatusNotFound, // for the load balancer alone
+	} {
+		c.call(t, http.MethodGet, path, "", status, func(*http.Request) {})
 	}
-	token := c.token(t)
-	require.Len(t, c.use(t, token, kid, 30), 3, "round robin did not reach all instances")
-	require.Equal(t, http.StatusNotFound, c.get(t, health, "").StatusCode, "clients can see the health answer")
-	require.Equal(t, []string{kid}, c.keys(t))
 
-	lost := instances[1]
-	lost.kill(t)
-	c.use(t, token, kid, 10) // HAProxy may not have noticed yet
-	b.await(t, lost, "DOWN")
-	require.NotContains(t, c.use(t, token, kid, 20), lost.name)
-	during := c.token(t)
-
+	lost := fleet[1]
+	require.NoError(t, lost.cmd.Process.Kill()) // as a crash would
+	_ = lost.cmd.Wait()
+	eventually(t, func() bool { return !c.use(t, 3, tokens...)[lost.name] }, "HAProxy still asks the lost instance")
+	tokens = append(tokens, c.token(t))
 	lost.start(t)
-	b.await(t, lost, "UP")
-	require.Equal(t, kid, signingKID(t, lost.url()+health), "the restarted instance has another key")
-	for _, token := range []string{token, during, c.token(t), c.token(t), c.token(t)} {
-		require.Len(t, c.use(t, token, kid, 9), 3)
-	}
-	for _, i := range instances {
+	assert.Equal(t, kid, lost.awaitKey(t), "the restarted instance has another key")
+	eventually(t, func() bool { return c.use(t, 3, tokens...)[lost.name] }, "HAProxy does not ask the restarted instance")
+	for _, i := range fleet {
 		i.terminate(t)
-		assert.NotContains(t, i.logged(t), "PRIVATE KEY")
-	}
-	aws.check(t)
-	const starts = 4
-	for what, n := range map[string]int64{"session tokens": imds.tokens.Load(), "credentials": imds.credentials.Load(), "regions": imds.regions.Load()} {
-		assert.GreaterOrEqual(t, n, int64(starts), "%s taken from the instance metadata", what)
+		log, err := os.ReadFile(i.log)
+		require.NoError(t, err)
+		assert.NotContains(t, string(log), "PRIVATE KEY")
 	}
 }
 
-// properties returns the environment of a process: those of the bundle's
-// configuration, and what the environment itself would set, which wins.
-func properties(bundle, environment map[string]string) []string {
-	var env []string
-	for name, value := range bundle {
-		if _, wins := environment[name]; !wins {
-			env = append(env, name+"="+value)
-		}
+// startWithOwnKeys runs three instances of a version that has its keys in files, and
+// returns them with a token of each.
+func startWithOwnKeys(t *testing.T, dir string, command []string, secret string) (fleet []*instance, tokens []string) {
+	before := t.TempDir()
+	require.NoError(t, os.Symlink(filepath.Join(dir, "bin"), filepath.Join(before, "bin")))
+	for _, name := range []string{"i1", "i2", "i3"} {
+		i := &instance{name: name, dir: before, command: command, port: freePort(t)}
+		i.log, i.keys = filepath.Join(t.TempDir(), "web.stdout.log"), filepath.Join(t.TempDir(), "keys.pem")
+		i.env = []string{"PORT=" + i.port, "ISSUER=" + issuer, "CLIENT_SECRET_SHA256=" + hash(secret), "HOME=" + t.TempDir()}
+		settings := fmt.Sprintf(`{"OpenIDServerSigningSettings": {"File": {"Path": %q}}}`, i.keys)
+		require.NoError(t, os.WriteFile(filepath.Join(before, "appsettings.json"), []byte(settings), 0o600))
+		i.start(t)
+		i.awaitKey(t)
+		tokens = append(tokens, client{i.url(), secret}.token(t))
+		i.terminate(t)
+		fleet = append(fleet, i)
 	}
-	for name, value := range environment {
-		env = append(env, name+"="+value)
-	}
-	return env
+	return fleet, tokens
 }
 
-func hash(secret string) string {
-	sum := sha256.Sum256([]byte(secret))
-	return hex.EncodeToString(sum[:])
-}
+func hash(secret string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(secret))) }
 
-// awsRecorder stands before moto and looks at what the servers ask of AWS.
-type awsRecorder struct {
-	url, secret string
-	mu          sync.Mutex
-	created     int
-	wrong       []string
-}
+// A client gets tokens and uses them, at an instance or through the balancer.
+type client struct{ base, secret string }
 
-func startAWS(t *testing.T, target *url.URL) *awsRecorder {
-	a := &awsRecorder{secret: "indicium/openid-server-test-" + strings.ToLower(rand.Text())}
-	proxy := &httputil.ReverseProxy{
-		Rewrite:        func(r *httputil.ProxyRequest) { r.SetURL(target); r.Out.Host = r.In.Host },
-		ModifyResponse: a.record,
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		a.look(r, body, err)
-		r.Body = io.NopCloser(bytes.NewReader(body))
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(server.Close)
-	a.url = server.URL
-	return a
-}
-
-func (a *awsRecorder) look(r *http.Request, body []byte, err error) {
-	var in struct{ SecretId, Name string }
-	if err == nil {
-		err = json.Unmarshal(body, &in)
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil || in.SecretId+in.Name != a.secret || !signedByMetadata(r) {
-		a.wrong = append(a.wrong, fmt.Sprintf("%s of %q, signed as %q: %v",
-			r.Header.Get("X-Amz-Target"), in.SecretId+in.Name, r.Header.Get("Authorization"), err))
-	}
-}
-
-func (a *awsRecorder) record(r *http.Response) error {
-	if r.Request.Header.Get("X-Amz-Target") == "secretsmanager.CreateSecret" && r.StatusCode == http.StatusOK {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		a.created++
-	}
-	return nil
-}
-
-func (a *awsRecorder) check(t *testing.T) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	assert.Equal(t, 1, a.created, "secrets created")
-	assert.Empty(t, a.wrong, "requests to AWS that are not for the secret of the property, or not signed with what the instance metadata gave")
-}
-
-// A client gets tokens and uses them, all through the balancer.
-type client struct{ base, secret, issuer string }
+// served is the header in which HAProxy says which instance has answered.
+const served = "X-Served-By"
 
 var httpClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 15 * time.Second}
 
 func (c client) token(t *testing.T) string {
 	t.Helper()
-	form := strings.NewReader(url.Values{"grant_type": {"client_credentials"}, "scope": {scope}}.Encode())
-	r, err := http.NewRequest(http.MethodPost, c.base+tokenPath, form)
-	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth("demo", c.secret)
+	_, body := c.call(t, http.MethodPost, tokenPath, "grant_type=client_credentials", http.StatusOK, func(r *http.Request) {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth("demo", c.secret)
+	})
 	var answer struct {
 		Token string `json:"access_token"`
 	}
-	decode(t, do(t, r), &answer)
-	require.NotEmpty(t, answer.Token)
+	require.NoError(t, json.Unmarshal(body, &answer))
 	return answer.Token
 }
 
-// use calls the API n times with a token, and returns how often each instance
-// has answered. Every call has to succeed.
-func (c client) use(t *testing.T, token, kid string, n int) map[string]int {
+// use calls the API n times with each token, and returns which instances have
+// answered. Every call has to succeed.
+func (c client) use(t *testing.T, n int, tokens ...string) map[string]bool {
 	t.Helper()
-	by := map[string]int{}
+	by := map[string]bool{}
 	for range n {
-		resp := c.get(t, helloPath, token)
-		require.Equal(t, http.StatusOK, resp.StatusCode, "%s refuses the token: %s", resp.Header.Get(served), resp.Header.Get("WWW-Authenticate"))
-		by[resp.Header.Get(served)]++
-		var answer struct{ Message, KID string }
-		decode(t, resp, &answer)
-		require.Equal(t, "hello, demo "+kid, answer.Message+" "+answer.KID)
+		for _, token := range tokens {
+			resp, _ := c.call(t, http.MethodGet, helloPath, "", http.StatusOK, func(r *http.Request) {
+				r.Header.Set("Authorization", "Bearer "+token)
+			})
+			by[resp.Header.Get(served)] = true
+		}
 	}
 	return by
 }
 
-// keys returns the kids of the key set that discovery leads to.
-func (c client) keys(t *testing.T) []string {
-	var provider struct {
-		Issuer string
-		JWKS   string `json:"jwks_uri"`
-	}
-	decode(t, c.get(t, fleetkey.DiscoveryPath, ""), &provider)
-	require.Equal(t, c.issuer, provider.Issuer)
-	var set struct {
-		Keys []struct{ KID string }
-	}
-	decode(t, c.get(t, strings.TrimPrefix(provider.JWKS, c.issuer), ""), &set)
-	var kids []string
-	for _, k := range set.Keys {
-		kids = append(kids, k.KID)
-	}
-	return kids
-}
-
-func (c client) get(t *testing.T, path, token string) *http.Response {
+// call requires a status and returns the answer and its body.
+func (c client) call(t *testing.T, method, path, body string, status int, change func(*http.Request)) (*http.Response, []byte) {
 	t.Helper()
-	r, err := http.NewRequest(http.MethodGet, c.base+path, nil)
+	r, err := http.NewRequest(method, c.base+path, strings.NewReader(body))
 	require.NoError(t, err)
-	if token != "" {
-		r.Header.Set("Authorization", "Bearer "+token)
-	}
-	return do(t, r)
-}
-
-func do(t *testing.T, r *http.Request) *http.Response {
-	t.Helper()
+	change(r)
 	resp, err := httpClient.Do(r)
 	require.NoError(t, err)
-	t.Cleanup(func() { resp.Body.Close() })
-	return resp
-}
-
-func decode(t *testing.T, resp *http.Response, v any) {
-	t.Helper()
-	require.Equal(t, http.StatusOK, resp.StatusCode)
-	require.NoError(t, json.NewDecoder(resp.Body).Decode(v))
-}
-
-// signingKID asks an instance itself, as the load balancer does.
-func signingKID(t *testing.T, health string) string {
-	t.Helper()
-	r, err := http.NewRequest(http.MethodGet, health, nil)
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
-	var answer struct {
-		Status string
-		KID    string `json:"signing_kid"`
+	require.Equal(t, status, resp.StatusCode, "%s: %s %v", path, answer, resp.Header)
+	return resp, answer
+}
+
+// HAProxy does what Elastic Beanstalk's load balancer does: it asks each instance for
+// its health, sends requests to the healthy ones in turn, and puts X-Forwarded-Proto
+// on them.
+const haproxyConfig = `
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 10s
+  timeout server 10s
+  timeout check 3s
+  retries 3
+  option redispatch 1
+  option http-server-close
+  http-reuse never
+
+frontend clients
+  bind fd@3
+  http-request set-header X-Forwarded-Proto http
+  http-response set-header ` + served + ` %%s
+  default_backend fleet
+
+backend fleet
+  balance roundrobin
+  option httpchk GET %s
+  http-check expect status 200
+  default-server check inter 200ms fall 2 rise 2
+`
+
+// startHAProxy starts HAProxy in front of the fleet and returns its URL. The listener
+// is made here and handed over, so that no other process can be on its port.
+func startHAProxy(t *testing.T, healthPath string, fleet []*instance) (base string) {
+	program, err := exec.LookPath("haproxy")
+	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/haproxy") // where only root looks
 	}
-	decode(t, do(t, r), &answer)
-	require.Equal(t, "ok", answer.Status)
-	require.NotEmpty(t, answer.KID)
-	return answer.KID
+	if err != nil {
+		testkit.Missing(t, "HAProxy", "apt-get install haproxy")
+	}
+	config := fmt.Sprintf(haproxyConfig, healthPath)
+	for _, i := range fleet {
+		config += fmt.Sprintf("  server %s 127.0.0.1:%s\n", i.name, i.port)
+	}
+	file := filepath.Join(t.TempDir(), "haproxy.cfg")
+	require.NoError(t, os.WriteFile(file, []byte(config), 0o600))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	socket, err := l.(*net.TCPListener).File()
+	require.NoError(t, err)
+	defer socket.Close()
+	cmd := exec.Command(program, "-db", "-f", file)
+	cmd.ExtraFiles = []*os.File{socket}
+	startProcess(t, cmd, file+".log")
+	return "http://" + l.Addr().String()
 }

@@ -2,34 +2,27 @@ package main
 
 import (
 	"archive/zip"
-	"io"
+	"encoding/json"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
-
-// An instance is a process of the program that stands in the source bundle,
-// started as Elastic Beanstalk starts it: the Procfile's command, in the
-// directory of the unpacked bundle, with the environment properties and nothing
-// else in its environment.
-type instance struct {
-	name, port string
-	dir        string
-	command    []string
-	env        []string
-	log        string // file
-	cmd        *exec.Cmd
-}
 
 // unpackBundle makes the bundle as "make" does, but for this machine, unpacks
 // it, and returns the directory and the command of the Procfile.
@@ -45,9 +38,7 @@ func unpackBundle(t *testing.T) (dir string, command []string) {
 	archive, err := zip.OpenReader(bundle)
 	require.NoError(t, err)
 	defer archive.Close()
-	for _, f := range archive.File {
-		unpack(t, f, filepath.Join(dir, filepath.FromSlash(f.Name)))
-	}
+	require.NoError(t, os.CopyFS(dir, archive))
 	procfile, err := os.ReadFile(filepath.Join(dir, "Procfile"))
 	require.NoError(t, err)
 	web, ok := strings.CutPrefix(string(procfile), "web: ")
@@ -55,49 +46,30 @@ func unpackBundle(t *testing.T) (dir string, command []string) {
 	return dir, strings.Fields(web)
 }
 
-func unpack(t *testing.T, f *zip.File, path string) {
-	if f.FileInfo().IsDir() {
-		require.NoError(t, os.MkdirAll(path, 0o755))
-		return
-	}
-	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	in, err := f.Open()
-	require.NoError(t, err)
-	defer in.Close()
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, f.Mode())
-	require.NoError(t, err)
-	_, err = io.Copy(out, in)
-	require.NoError(t, err)
-	require.NoError(t, out.Close())
-}
-
-// readProperties returns the options of .ebextensions/fleet.config by namespace.
-// It knows as much YAML as that file needs.
-func readProperties(t *testing.T, dir string) map[string]map[string]string {
+// readOptions returns the options of .ebextensions/fleet.config, of all namespaces.
+func readOptions(t *testing.T, dir string) map[string]string {
 	text, err := os.ReadFile(filepath.Join(dir, ".ebextensions", "fleet.config"))
 	require.NoError(t, err)
-	options := map[string]map[string]string{}
-	namespace := ""
-	for line := range strings.Lines(string(text)) {
-		line = strings.TrimRight(line, "\n")
-		option, indented := strings.CutPrefix(line, "    ")
-		name, isNamespace := strings.CutPrefix(line, "  ")
-		switch {
-		case strings.HasPrefix(strings.TrimSpace(line), "#"):
-		case indented:
-			key, value, ok := strings.Cut(option, ": ")
-			require.True(t, ok, line)
-			options[namespace][key] = strings.Trim(value, `"`)
-		case isNamespace:
-			namespace = strings.TrimSuffix(name, ":")
-			options[namespace] = map[string]string{}
-		}
+	options := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^    (\w+): "?([^"\n]+)`).FindAllStringSubmatch(string(text), -1) {
+		options[m[1]] = m[2]
 	}
 	return options
 }
 
-func (i *instance) addr() string { return net.JoinHostPort("127.0.0.1", i.port) }
-func (i *instance) url() string  { return "http://" + i.addr() }
+// An instance is a process of the program in the source bundle, started as Elastic
+// Beanstalk starts it: the Procfile's command, in the directory of the unpacked
+// bundle, with the environment properties and nothing else in its environment.
+type instance struct {
+	name, port string
+	dir        string
+	command    []string
+	env        []string
+	log, keys  string // files
+	cmd        *exec.Cmd
+}
+
+func (i *instance) url() string { return "http://127.0.0.1:" + i.port }
 
 func (i *instance) start(t *testing.T) {
 	i.cmd = exec.Command(filepath.Join(i.dir, i.command[0]), i.command[1:]...)
@@ -105,25 +77,33 @@ func (i *instance) start(t *testing.T) {
 	startProcess(t, i.cmd, i.log)
 }
 
-// kill ends the process as a crash would.
-func (i *instance) kill(t *testing.T) {
-	require.NoError(t, i.cmd.Process.Kill())
-	_ = i.cmd.Wait()
+// awaitKey waits until the instance serves, and returns its signing key's ID. It asks
+// for that as the load balancer does.
+func (i *instance) awaitKey(t *testing.T) string {
+	t.Helper()
+	var health struct {
+		KID string `json:"signing_kid"`
+	}
+	eventually(t, func() bool {
+		resp, err := httpClient.Get(i.url() + healthPath)
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK && json.NewDecoder(resp.Body).Decode(&health) == nil
+	}, i.name+" does not serve")
+	require.NotEmpty(t, health.KID)
+	return health.KID
 }
 
 // terminate ends it as Elastic Beanstalk does before a new version.
 func (i *instance) terminate(t *testing.T) {
 	require.NoError(t, i.cmd.Process.Signal(syscall.SIGTERM))
-	assert.NoError(t, i.cmd.Wait(), "%s, after SIGTERM:\n%s", i.name, i.logged(t))
+	assert.NoError(t, i.cmd.Wait(), "%s, after SIGTERM", i.name)
 }
 
-func (i *instance) logged(t *testing.T) string {
-	text, err := os.ReadFile(i.log)
-	require.NoError(t, err)
-	return string(text)
-}
-
-// startProcess starts a command that ends with the test, if not before.
+// startProcess starts a command that ends with the test, if not before. A test that
+// fails shows its log.
 func startProcess(t *testing.T, cmd *exec.Cmd, log string) {
 	file, err := os.OpenFile(log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	require.NoError(t, err)
@@ -135,7 +115,20 @@ func startProcess(t *testing.T, cmd *exec.Cmd, log string) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
+		if text, _ := os.ReadFile(log); t.Failed() {
+			t.Logf("%s:\n%s", log, text)
+		}
 	})
+}
+
+// eventually polls for something that processes bring about.
+func eventually(t *testing.T, done func() bool, otherwise string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(otherwise)
+		}
+	}
 }
 
 // freePort returns a port that nobody listens on.
@@ -143,7 +136,55 @@ func freePort(t *testing.T) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	require.NoError(t, err)
-	return port
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// Nothing but the instance metadata hands these out, so requests to AWS that bear
+// them show where the servers have them from.
+const (
+	accessKey    = "ASIAFROMTHEMETADATA1"
+	sessionToken = "session-token-from-the-metadata"
+)
+
+// startMetadata serves what the instance metadata service does in version 2 (EC2 User
+// Guide, "Use IMDSv2"): whoever asks must first fetch a session token by PUT.
+func startMetadata(t *testing.T) (url string) {
+	const session, ttl = "an-imdsv2-session", "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
+	now := time.Now().UTC()
+	answers := map[string]string{
+		"/latest/meta-data/iam/security-credentials/": "fleetkey-openid-server",
+		"/latest/meta-data/iam/security-credentials/fleetkey-openid-server": `{"Code":"Success","Type":"AWS-HMAC",
+			"AccessKeyId":"` + accessKey + `","SecretAccessKey":"a-secret-key","Token":"` + sessionToken + `",
+			"LastUpdated":"` + now.Format(time.RFC3339) + `","Expiration":"` + now.Add(6*time.Hour).Format(time.RFC3339) + `"}`,
+		"/latest/dynamic/instance-identity/document": `{"region":"` + awsfake.Region + `"}`,
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		answer, known := answers[r.URL.Path]
+		switch {
+		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token" && r.Header.Get(ttl) != "":
+			w.Header().Set(ttl, r.Header.Get(ttl))
+			answer = session
+		case r.Header.Get("X-Aws-Ec2-Metadata-Token") != session:
+			w.WriteHeader(http.StatusUnauthorized)
+		case !known:
+			w.WriteHeader(http.StatusNotFound)
+		}
+		_, _ = w.Write([]byte(answer))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// startAWS starts a Secrets Manager that fails the test if a request is not signed
+// with the instance metadata's credentials. It checks the region itself.
+func startAWS(t *testing.T) (url string) {
+	fake := awsfake.New()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		signature := r.Header.Get("Authorization")
+		assert.Contains(t, signature, "Credential="+accessKey+"/")
+		assert.Equal(t, sessionToken, r.Header.Get("X-Amz-Security-Token"))
+		fake.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }

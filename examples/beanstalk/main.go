@@ -4,10 +4,10 @@
 // from the instance that it runs on, so nothing of that is configured.
 //
 // It has no flags. Elastic Beanstalk hands everything over as environment
-// properties, see environment; where the key is, appsettings.json says, or the
-// property OpenIDServerSigningSettings__AwsSecretManager__SecretName.
+// properties, see readEnvironment. Where the key is stands in appsettings.json or in
+// the property OpenIDServerSigningSettings__AwsSecretManager__SecretName.
 //
-// README.md tells how to deploy it. What it serves is in server.go.
+// README.md describes how to deploy it. What it serves is in server.go.
 package main
 
 import (
@@ -72,23 +72,16 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute, // longer than nginx's 60 s
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(l) }()
-	select {
-	case err := <-ended:
+	stopped := make(chan error, 1)
+	context.AfterFunc(ctx, func() {
+		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		stopped <- server.Shutdown(grace)
+	})
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
-	case <-ctx.Done():
 	}
-	grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	err := server.Shutdown(grace)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = server.Close()
-	}
-	if serveErr := <-ended; !errors.Is(serveErr, http.ErrServerClosed) {
-		err = errors.Join(err, serveErr)
-	}
-	return err
+	return <-stopped
 }
 
 // An environment is what the environment properties say.
@@ -113,10 +106,11 @@ func readEnvironment(getenv func(string) string) (environment, error) {
 		config:   fleetkey.Config{Issuer: getenv("ISSUER"), TokenTTL: tokenTTL},
 	}
 	hash, err := hex.DecodeString(getenv("CLIENT_SECRET_SHA256"))
-	if err != nil || copy(env.secretHash[:], hash) != sha256.Size || len(hash) != sha256.Size {
+	if err != nil || len(hash) != sha256.Size {
 		return env, errors.New("property CLIENT_SECRET_SHA256 is not the hexadecimal SHA-256 of a secret: " +
 			"make one by: openssl rand -hex 32 | tr -d '\\n' | tee secret.txt | sha256sum")
 	}
+	copy(env.secretHash[:], hash)
 	if every := getenv("ROTATE_EVERY"); every != "" {
 		if env.config.Rotation.Every, err = time.ParseDuration(every); err != nil {
 			return env, fmt.Errorf("property ROTATE_EVERY: %w", err)

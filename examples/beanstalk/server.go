@@ -13,8 +13,6 @@ import (
 
 // This file is what an instance serves: a token endpoint, one protected API,
 // what clients need to check tokens, and the load balancer's health check.
-// ../openid-server has a token endpoint with more clients, scopes and ways to
-// authenticate.
 
 const (
 	tokenPath  = "/connect/token"
@@ -49,8 +47,8 @@ func newHandler(signer *fleetkey.Signer, env environment) http.Handler {
 
 // notForClients hides a handler from everyone but the load balancer. The health
 // answer names the store and its errors. A load balancer puts
-// X-Forwarded-Proto, whatever the client sent, on each request that it passes
-// on (Application Load Balancers User Guide, HTTP headers), and not on those
+// X-Forwarded-Proto on each request that it passes on, even if the client sent
+// one (Application Load Balancers User Guide, HTTP headers), and not on those
 // that it makes itself.
 func notForClients(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +99,5 @@ func hello(w http.ResponseWriter, r *http.Request) {
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		slog.Debug("the client went away", "err", err)
-	}
+	_ = json.NewEncoder(w).Encode(v) // fails if the client is gone
 }

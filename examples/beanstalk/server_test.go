@@ -14,14 +14,16 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-func TestReadEnvironment(t *testing.T) {
-	read := func(properties ...string) (environment, error) {
-		set := map[string]string{"ISSUER": "https://id.example.com", "CLIENT_SECRET_SHA256": hash("s")}
-		for i := 0; i < len(properties); i += 2 {
-			set[properties[i]] = properties[i+1]
-		}
-		return readEnvironment(func(name string) string { return set[name] })
+// read returns the environment of some properties, besides those that are required.
+func read(properties ...string) (environment, error) {
+	set := map[string]string{"ISSUER": issuer, "CLIENT_SECRET_SHA256": hash("s")}
+	for i := 0; i < len(properties); i += 2 {
+		set[properties[i]] = properties[i+1]
 	}
+	return readEnvironment(func(name string) string { return set[name] })
+}
+
+func TestReadEnvironment(t *testing.T) {
 	env, err := read()
 	require.NoError(t, err)
 	assert.Equal(t, []any{"5000", "demo", time.Duration(0), nil}, []any{env.port, env.clientID, env.config.Rotation.Every, env.config.Adopt})
@@ -39,9 +41,7 @@ func TestReadEnvironment(t *testing.T) {
 }
 
 func TestTokenEndpoint(t *testing.T) {
-	env, err := readEnvironment(func(name string) string {
-		return map[string]string{"ISSUER": "https://id.example.com", "CLIENT_SECRET_SHA256": hash("s")}[name]
-	})
+	env, err := read()
 	require.NoError(t, err)
 	h := newHandler(fleetkeytest.NewSigner(t, env.config), env)
 	const grant = "client_credentials"

@@ -1,84 +1,86 @@
 package main
 
 import (
-	"context"
-	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ory/fosite/token/jwt"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/oauth2"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-func start(t *testing.T, stores ...fleetkey.KeyStore) *fleet {
-	t.Helper()
-	f, err := startFleet(t.Context(), stores...)
+func start(t *testing.T, store fleetkey.KeyStore) *server {
+	s, err := newServer(t.Context(), store)
 	require.NoError(t, err)
-	t.Cleanup(func() { assert.NoError(t, f.close()) })
-	return f
+	t.Cleanup(func() { assert.NoError(t, s.signer.Close()) })
+	return s
 }
 
-func fileStore(dir string) fleetkey.KeyStore {
-	return fleetkey.NewFileStore(filepath.Join(dir, "keys.pem"))
+func mustIssue(t *testing.T, s *server) *oauth2.Token {
+	token, err := issue(t.Context(), s)
+	require.NoError(t, err)
+	return token
 }
 
-// TestFleet gets tokens by the client credentials grant, and shows what each
-// instance issues to the other, before, in and after a rotation.
-func TestFleet(t *testing.T) {
-	dir := t.TempDir()
-	f := start(t, fileStore(dir), fileStore(dir))
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
-	defer cancel()
-
-	old, err := f.token(ctx, 0)
-	require.NoError(t, err)
-	require.NoError(t, f.check(ctx, 1, old))
-	oldKey := f.instances[0].signer.SigningKey().KeyID
-
-	require.NoError(t, f.rotate(ctx))
-	for i, instance := range f.instances {
-		assert.NotEqual(t, oldKey, instance.signer.SigningKey().KeyID, "instance %d", i)
-		assert.NoError(t, f.check(ctx, i, old), "instance %d", i)
-	}
-	fresh, err := f.token(ctx, 1)
-	require.NoError(t, err)
-	require.NoError(t, f.check(ctx, 0, fresh))
-
-	require.NoError(t, f.instances[0].signer.Revoke(ctx, oldKey))
-	require.NoError(t, f.instances[1].signer.Refresh(ctx))
-	_, err = f.call(ctx, 1, old)
-	require.ErrorContains(t, err, "status 401")
-	answer, err := f.introspect(ctx, 1, old)
+// refuses requires that a server takes a token neither at its API nor at introspection.
+func refuses(t *testing.T, s *server, token *oauth2.Token) {
+	require.ErrorContains(t, check(t.Context(), s, token), "401")
+	answer, err := introspect(t.Context(), s, token)
 	require.NoError(t, err)
 	require.Equal(t, map[string]any{"active": false}, answer)
-	require.NoError(t, f.check(ctx, 1, fresh))
+}
+
+func TestDemonstration(t *testing.T) {
+	var out strings.Builder
+	require.NoError(t, demonstrate(t.Context(), &out))
+	assert.Regexp(t, `^Instance 1 issues a token, signed with key .{43}\.\nInstance 2 accepts it\.\n$`, out.String())
+}
+
+// TestRotation shows what each instance issues to the other before and after a
+// rotation, and takes the old key away.
+func TestRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		a, b := start(t, store), start(t, store)
+		oldKey := a.signer.SigningKey().KeyID
+		require.NoError(t, a.signer.Rotate(t.Context()))
+		var old *oauth2.Token
+		for a.signer.SigningKey().KeyID == oldKey { // for a day
+			old = mustIssue(t, a)
+			time.Sleep(5 * time.Minute)
+		}
+		require.NoError(t, check(t.Context(), b, old))
+		fresh := mustIssue(t, b)
+		require.NoError(t, check(t.Context(), a, fresh))
+
+		require.NoError(t, a.signer.Revoke(t.Context(), oldKey))
+		require.NoError(t, b.signer.Refresh(t.Context()))
+		refuses(t, b, old)
+		require.NoError(t, check(t.Context(), b, fresh))
+	})
 }
 
 // TestKeysOfTheirOwn is what happens without a shared key.
 func TestKeysOfTheirOwn(t *testing.T) {
-	f := start(t, fileStore(t.TempDir()), fileStore(t.TempDir()))
-	token, err := f.token(t.Context(), 0)
-	require.NoError(t, err)
-	require.NoError(t, f.check(t.Context(), 0, token))
-	_, err = f.call(t.Context(), 1, token)
-	require.ErrorContains(t, err, "status 401")
-	answer, err := f.introspect(t.Context(), 1, token)
-	require.NoError(t, err)
-	require.Equal(t, map[string]any{"active": false}, answer)
+	a, b := start(t, fleetkeytest.NewStore()), start(t, fleetkeytest.NewStore())
+	token := mustIssue(t, a)
+	require.NoError(t, check(t.Context(), a, token))
+	refuses(t, b, token)
 }
 
 // TestTokenSigner checks what the flow above does not reach.
 func TestTokenSigner(t *testing.T) {
-	f := start(t, fileStore(t.TempDir()))
-	access := &tokenSigner{keys: f.instances[0].signer, typ: "at+jwt"}
-	id := &tokenSigner{keys: f.instances[0].signer, typ: "JWT"}
+	signer := fleetkeytest.NewSigner(t, fleetkey.Config{})
+	access, id := &tokenSigner{keys: signer, typ: "at+jwt"}, &tokenSigner{keys: signer, typ: "JWT"}
 	claims := jwt.MapClaims{"sub": "alice", "exp": time.Now().Add(time.Minute).Unix()}
 	token, signature, err := id.Generate(t.Context(), claims, &jwt.Headers{})
 	require.NoError(t, err)
-
 	got, err := id.Validate(t.Context(), token)
 	require.NoError(t, err)
 	assert.Equal(t, signature, got)

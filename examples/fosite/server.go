@@ -3,12 +3,11 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"time"
 
 	"github.com/ory/fosite"
@@ -16,6 +15,7 @@ import (
 	"github.com/ory/fosite/handler/oauth2"
 	"github.com/ory/fosite/storage"
 	"github.com/ory/fosite/token/jwt"
+	oauth2client "golang.org/x/oauth2"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -29,59 +29,61 @@ const (
 	tokenTTL = 10 * time.Minute
 )
 
-// An instance is a server with its signer, on a port of its own. Instances have
-// nothing in common but the key store and their configuration.
-type instance struct {
-	url    string
+// clientSecret and globalSecret are the same in all instances, and in a real server
+// part of the configuration. fosite needs globalSecret for opaque tokens, which this
+// server has none of.
+var clientSecret, globalSecret = rand.Text(), []byte(rand.Text() + rand.Text())[:32]
+
+// A server is one instance.
+type server struct {
 	signer *fleetkey.Signer
-	server *http.Server
+	fosite fosite.OAuth2Provider
+	http.Handler
 }
 
-func startInstance(ctx context.Context, store fleetkey.KeyStore, secret string) (*instance, error) {
-	signer, err := fleetkey.NewSigner(ctx, store, quick(issuer))
+func newServer(ctx context.Context, store fleetkey.KeyStore) (*server, error) {
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: issuer, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return nil, err
 	}
-	provider, err := newProvider(ctx, signer, secret)
+	provider, err := newProvider(ctx, signer)
 	if err != nil {
 		return nil, errors.Join(err, signer.Close())
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, errors.Join(err, signer.Close())
-	}
-	server := &http.Server{Handler: handler(provider, signer), ReadHeaderTimeout: 10 * time.Second}
-	go func() { _ = server.Serve(l) }() // until close
-	return &instance{url: "http://" + l.Addr().String(), signer: signer, server: server}, nil
+	mux := http.NewServeMux()
+	s := &server{signer, provider, mux}
+	mux.HandleFunc("POST /token", s.issueToken)
+	mux.HandleFunc("POST /introspect", s.introspect)
+	mux.Handle("GET "+fleetkey.JWKSPath, signer.JWKS())
+	mux.Handle("GET /hello", signer.Require(scope)(http.HandlerFunc(hello))) // an API that takes the tokens
+	return s, nil
 }
 
-func (i *instance) close() error { return errors.Join(i.server.Close(), i.signer.Close()) }
+// reach returns a context in which clients of golang.org/x/oauth2 reach this instance,
+// without a network.
+func (s *server) reach(ctx context.Context) context.Context {
+	return context.WithValue(ctx, oauth2client.HTTPClient, &http.Client{Transport: s})
+}
 
-// quick lets a rotation take seconds instead of a day, to be watched. Leave all
-// but the Issuer and the Logger to fleetkey's defaults.
-func quick(issuer string) fleetkey.Config {
-	return fleetkey.Config{
-		Issuer:       issuer,
-		Logger:       slog.New(slog.DiscardHandler),
-		RefreshEvery: time.Second,
-		JWKSMaxAge:   time.Second,
-		ClockSkew:    100 * time.Millisecond,
-		Rotation:     fleetkey.Rotation{Announce: 4 * time.Second},
-	}
+// RoundTrip answers a client's request.
+func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	s.ServeHTTP(w, r)
+	return w.Result(), nil
 }
 
 // newProvider puts fosite together, for the client credentials grant and for
 // introspection. Access tokens are JWTs as in RFC 9068, which fleetkey's own
 // Verify accepts.
-func newProvider(ctx context.Context, signer *fleetkey.Signer, secret string) (fosite.OAuth2Provider, error) {
+func newProvider(ctx context.Context, signer *fleetkey.Signer) (fosite.OAuth2Provider, error) {
 	config := &fosite.Config{
 		AccessTokenIssuer:   issuer,
 		AccessTokenLifespan: tokenTTL,
-		JWTScopeClaimKey:    jwt.JWTScopeFieldString,                // one string, as RFC 9068 has it
-		HashCost:            4,                                      // the secret is random
-		GlobalSecret:        []byte(rand.Text() + rand.Text())[:32], // for opaque tokens, which this server has none of
+		JWTScopeClaimKey:    jwt.JWTScopeFieldString, // one string, as RFC 9068 has it
+		HashCost:            4,                       // the secret is random
+		GlobalSecret:        globalSecret,
 	}
-	hash, err := (&fosite.BCrypt{Config: config}).Hash(ctx, []byte(secret))
+	hash, err := (&fosite.BCrypt{Config: config}).Hash(ctx, []byte(clientSecret))
 	if err != nil {
 		return nil, fmt.Errorf("hash the client's secret: %w", err)
 	}
@@ -98,33 +100,26 @@ func newProvider(ctx context.Context, signer *fleetkey.Signer, secret string) (f
 		compose.OAuth2ClientCredentialsGrantFactory, compose.OAuth2StatelessJWTIntrospectionFactory), nil
 }
 
-// handler serves the endpoints, and an API that takes the tokens.
-func handler(provider fosite.OAuth2Provider, signer *fleetkey.Signer) http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /token", func(w http.ResponseWriter, r *http.Request) { issueToken(w, r, provider) })
-	mux.HandleFunc("POST /introspect", func(w http.ResponseWriter, r *http.Request) {
-		response, err := provider.NewIntrospectionRequest(r.Context(), r, &oauth2.JWTSession{})
-		if err != nil {
-			provider.WriteIntrospectionError(r.Context(), w, err)
-			return
-		}
-		provider.WriteIntrospectionResponse(r.Context(), w, response)
-	})
-	mux.Handle("GET "+fleetkey.JWKSPath, signer.JWKS())
-	mux.Handle("GET /hello", signer.Require(scope)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, _ := fleetkey.FromContext(r.Context())
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(map[string]string{"hello": token.ClientID()})
-	})))
-	return mux
+func (s *server) introspect(w http.ResponseWriter, r *http.Request) {
+	response, err := s.fosite.NewIntrospectionRequest(r.Context(), r, &oauth2.JWTSession{})
+	if err != nil {
+		s.fosite.WriteIntrospectionError(r.Context(), w, err)
+		return
+	}
+	s.fosite.WriteIntrospectionResponse(r.Context(), w, response)
 }
 
-func issueToken(w http.ResponseWriter, r *http.Request, provider fosite.OAuth2Provider) {
+func hello(w http.ResponseWriter, r *http.Request) {
+	token, _ := fleetkey.FromContext(r.Context())
+	fmt.Fprintf(w, "hello, %s\n", token.ClientID())
+}
+
+func (s *server) issueToken(w http.ResponseWriter, r *http.Request) {
 	ctx := r.Context()
 	session := &oauth2.JWTSession{}
-	request, err := provider.NewAccessRequest(ctx, r, session)
+	request, err := s.fosite.NewAccessRequest(ctx, r, session)
 	if err != nil {
-		provider.WriteAccessError(ctx, w, request, err)
+		s.fosite.WriteAccessError(ctx, w, request, err)
 		return
 	}
 	id := request.GetClient().GetID()
@@ -133,10 +128,10 @@ func issueToken(w http.ResponseWriter, r *http.Request, provider fosite.OAuth2Pr
 		request.GrantScope(s)
 	}
 	request.GrantAudience(issuer)
-	response, err := provider.NewAccessResponse(ctx, request)
+	response, err := s.fosite.NewAccessResponse(ctx, request)
 	if err != nil {
-		provider.WriteAccessError(ctx, w, request, err)
+		s.fosite.WriteAccessError(ctx, w, request, err)
 		return
 	}
-	provider.WriteAccessResponse(ctx, w, request, response)
+	s.fosite.WriteAccessResponse(ctx, w, request, response)
 }

@@ -9,159 +9,117 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file is the demonstration: a client gets a token at one instance and
-// uses it at the others, over HTTP as any client would. It prints what happened
-// and stops at the first thing that is not as it should be.
+// This file is the demonstration: a client gets a token at one instance and uses
+// it at the others, over HTTP as any client would. It stops at the first answer
+// that is wrong.
 
-// A demo is a client of the fleet that tells what it does.
+// A demo is a client of the fleet that prints what it does.
 type demo struct {
-	out              io.Writer
-	clientID, secret string
+	out        io.Writer
+	id, secret string
 }
 
 // run shows that all instances accept a token of one, and that none accepts a
-// token of a server with another key, which it keeps in the file strangerKey.
-func (d demo) run(ctx context.Context, f *fleet, strangerKey string) error {
-	d.introduce(f)
+// token of a stranger: a server that is the same in everything but its store.
+// That is how a fleet fails whose instances do not share a key.
+func (d demo) run(ctx context.Context, f *fleet, strangersStore fleetkey.KeyStore) (err error) {
+	d.printf("%d OpenID servers share one signing key, in %s.\n", fleetSize, f.instances[0].signer.Status().Store)
+	d.printf("  proxy       %s\n", f.issuer)
+	for _, i := range f.instances {
+		d.printf("  instance %s  %s  key %s\n", i.name, i.url, i.kid())
+	}
 
 	first := f.instances[0]
 	token, err := d.token(ctx, first.url)
 	if err != nil {
-		return fmt.Errorf("instance %s: %w", first.name, err)
+		return err
 	}
 	d.printf("\nInstance %s issues a token, signed with key %s.\n", first.name, first.kid())
-	for _, i := range f.instances[1:] {
-		if err := d.accepted(ctx, i.url, token, first.kid(), "instance"); err != nil {
-			return fmt.Errorf("instance %s: %w", i.name, err)
+	for _, base := range []string{f.instances[1].url, f.instances[2].url, f.issuer, f.issuer, f.issuer} {
+		answer, body, err := d.hello(ctx, base, token)
+		switch {
+		case err != nil:
+			return err
+		case answer.StatusCode != http.StatusOK:
+			return fmt.Errorf("%s refused the token: %s", base, answer.Header.Get("WWW-Authenticate"))
+		case body.KeyID != first.kid():
+			return fmt.Errorf("%s verified the token with key %s", base, body.KeyID)
 		}
-	}
-	for range f.instances {
-		if err := d.accepted(ctx, f.proxy.url, token, first.kid(), "through the proxy, instance"); err != nil {
-			return fmt.Errorf("through the proxy: %w", err)
+		through := "  instance"
+		if base == f.issuer {
+			through = "  through the proxy, instance"
 		}
+		d.printf("%s %s accepts it: %s, %s\n", through, answer.Header.Get(instanceHeader), answer.Status, body.Message)
 	}
-	return d.meetStranger(ctx, f, strangerKey)
-}
 
-func (d demo) introduce(f *fleet) {
-	d.printf("%d OpenID servers share one signing key, in %s.\n", len(f.instances), f.instances[0].signer.Status().Store)
-	d.printf("  proxy       %s\n", f.proxy.url)
-	for _, i := range f.instances {
-		d.printf("  instance %s  %s  key %s\n", i.name, i.url, i.kid())
-	}
-}
-
-// meetStranger starts a server that is the same in everything but its store.
-// That is how a fleet fails whose instances make keys of their own.
-func (d demo) meetStranger(ctx context.Context, f *fleet, key string) (err error) {
-	stranger, err := startInstance(ctx, "stranger", fleetkey.NewFileStore(key), f.issuer, f.clients)
+	stranger, err := startInstance(ctx, "stranger", strangersStore, f.issuer, f.client)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stranger.close()) }()
-	token, err := d.token(ctx, stranger.url)
-	if err != nil {
-		return fmt.Errorf("instance %s: %w", stranger.name, err)
-	}
-	d.printf("\nA server with a key of its own issues a token, signed with key %s.\n", stranger.kid())
-	for _, i := range f.instances {
-		a, err := d.hello(ctx, i.url, token)
-		if err == nil && a.code != http.StatusUnauthorized {
-			err = fmt.Errorf("answered a token of the stranger with status %d, not 401", a.code)
-		}
-		if err != nil {
-			return fmt.Errorf("instance %s: %w", i.name, err)
-		}
-		d.printf("  instance %s refuses it: %d %s\n", a.instance, a.code, a.challenge)
-	}
-	return nil
-}
-
-// accepted calls the API with a token and requires that it is let in, and that
-// the server knows the token by the same key.
-func (d demo) accepted(ctx context.Context, base, token, kid, where string) error {
-	a, err := d.hello(ctx, base, token)
-	switch {
-	case err != nil:
+	if token, err = d.token(ctx, stranger.url); err != nil {
 		return err
-	case a.code != http.StatusOK:
-		return fmt.Errorf("refused the token: %d %s", a.code, a.challenge)
-	case a.KeyID != kid:
-		return fmt.Errorf("verified the token with key %q, not %q", a.KeyID, kid)
 	}
-	d.printf("  %s %s accepts it: %d %s\n", where, a.instance, a.code, a.Message)
+	d.printf("\nA server with another key issues a token, signed with key %s.\n", stranger.kid())
+	for _, i := range f.instances {
+		answer, _, err := d.hello(ctx, i.url, token)
+		if err != nil {
+			return err
+		}
+		if answer.StatusCode != http.StatusUnauthorized {
+			return fmt.Errorf("instance %s answered a token of the stranger with %s", i.name, answer.Status)
+		}
+		d.printf("  instance %s refuses it: %s, %s\n", i.name, answer.Status, answer.Header.Get("WWW-Authenticate"))
+	}
 	return nil
 }
 
 // token asks a server for a token for its API.
 func (d demo) token(ctx context.Context, base string) (string, error) {
-	form := url.Values{"grant_type": {clientCredentials}, "scope": {scopeRead}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+tokenPath, strings.NewReader(form.Encode()))
+	form := url.Values{"grant_type": {clientCredentials}, "scope": {scope}}
+	var t tokenResponse
+	answer, err := call(ctx, http.MethodPost, base+tokenPath, form, func(r *http.Request) { r.SetBasicAuth(d.id, d.secret) }, &t)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("the token endpoint of %s answered %s", base, answer.Status)
+	}
+	return t.AccessToken, err
+}
+
+// hello calls the API with a token.
+func (d demo) hello(ctx context.Context, base, token string) (answer *http.Response, body greeting, err error) {
+	bearer := func(r *http.Request) { r.Header.Set("Authorization", "Bearer "+token) }
+	answer, err = call(ctx, http.MethodGet, base+helloPath, nil, bearer, &body)
+	return answer, body, err
+}
+
+// call sends a request and reads the JSON of a good answer into v.
+func call(ctx context.Context, method, to string, form url.Values, authorize func(*http.Request), v any) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, to, strings.NewReader(form.Encode()))
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.SetBasicAuth(url.QueryEscape(d.clientID), url.QueryEscape(d.secret))
-	var t tokenResponse
-	code, _, err := do(req, &t)
+	authorize(req)
+	answer, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if code != http.StatusOK || t.AccessToken == "" {
-		return "", fmt.Errorf("the token endpoint answered with status %d", code)
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusOK {
+		err = json.NewDecoder(answer.Body).Decode(v)
 	}
-	return t.AccessToken, nil
-}
-
-// An answer is what the API said. A refusal has a challenge and no greeting.
-type answer struct {
-	greeting
-	code      int
-	instance  string // that answered
-	challenge string
-}
-
-func (d demo) hello(ctx context.Context, base, token string) (answer, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+helloPath, nil)
-	if err != nil {
-		return answer{}, err
-	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	var a answer
-	code, header, err := do(req, &a.greeting)
-	if err != nil {
-		return answer{}, err
-	}
-	a.code, a.instance, a.challenge = code, header.Get(instanceHeader), header.Get("WWW-Authenticate")
-	return a, nil
-}
-
-// do sends a request and reads the JSON of a good answer into v. The client
-// takes no proxy from the environment, since all servers are near, and keeps no
-// connection that would delay their end.
-func do(req *http.Request, v any) (code int, header http.Header, err error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 20 * time.Second}
-	resp, err := client.Do(req)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode == http.StatusOK {
-		err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(v)
-	}
-	return resp.StatusCode, resp.Header, err
+	return answer, err
 }
 
 // printCommands prints commands that work as they stand, in any POSIX shell.
 func (d demo) printCommands(f *fleet) {
 	d.printf("\nServing until Ctrl-C. Try it from another shell:\n")
 	d.printf("  TOKEN=$(curl -s -u %s:%s -d grant_type=%s -d scope=%s %s%s | cut -d'\"' -f4)\n",
-		d.clientID, d.secret, clientCredentials, scopeRead, f.issuer, tokenPath)
+		d.id, d.secret, clientCredentials, scope, f.issuer, tokenPath)
 	d.printf("  curl -i -H \"Authorization: Bearer $TOKEN\" %s%s\n", f.issuer, helloPath)
 	d.printf("  curl %s%s\n", f.issuer, fleetkey.DiscoveryPath)
 	d.printf("  curl %s%s\n", f.issuer, fleetkey.JWKSPath)

@@ -5,14 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -26,216 +25,119 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// Tests of the program as a whole: the demonstration on every kind of store,
-// the fleet, and the command line.
-
 const anyPort = "127.0.0.1:0"
 
-func TestMain(m *testing.M) {
-	slog.SetLogLoggerLevel(slog.LevelWarn) // as main does
-	os.Exit(m.Run())
-}
+// story is what a demonstration prints that went well.
+var story = regexp.MustCompile(`^3 OpenID servers share one signing key, in (.*)\.
+  proxy       http://127\.0\.0\.1:\d+
+  instance 1  http://127\.0\.0\.1:\d+  key (.{43})
+  instance 2  http://127\.0\.0\.1:\d+  key (.{43})
+  instance 3  http://127\.0\.0\.1:\d+  key (.{43})
 
-// requireStory checks every line of a demonstration that went well.
-func requireStory(t *testing.T, output, store string) {
-	t.Helper()
-	const key = `[A-Za-z0-9_-]{43}`
-	refused := func(n int) string {
-		return fmt.Sprintf(`  instance %d refuses it: 401 Bearer error="invalid_token", error_description="[a-z ]+"`, n)
-	}
-	want := []string{
-		`3 OpenID servers share one signing key, in ` + store + `\.`,
-		`  proxy       http://127\.0\.0\.1:\d+`,
-		`  instance 1  http://127\.0\.0\.1:\d+  key (` + key + `)`,
-		`  instance 2  http://127\.0\.0\.1:\d+  key (` + key + `)`,
-		`  instance 3  http://127\.0\.0\.1:\d+  key (` + key + `)`,
-		``,
-		`Instance 1 issues a token, signed with key (` + key + `)\.`,
-		`  instance 2 accepts it: 200 hello, demo`,
-		`  instance 3 accepts it: 200 hello, demo`,
-		`  through the proxy, instance 1 accepts it: 200 hello, demo`,
-		`  through the proxy, instance 2 accepts it: 200 hello, demo`,
-		`  through the proxy, instance 3 accepts it: 200 hello, demo`,
-		``,
-		`A server with a key of its own issues a token, signed with key (` + key + `)\.`,
-		refused(1), refused(2), refused(3),
-	}
-	lines := strings.Split(strings.TrimSuffix(output, "\n"), "\n")
-	require.Len(t, lines, len(want), output)
-	var keys []string
-	for i, line := range lines {
-		m := regexp.MustCompile("^" + want[i] + "$").FindStringSubmatch(line)
-		require.NotNil(t, m, "line %d is %q, want %s", i+1, line, want[i])
-		keys = append(keys, m[1:]...)
-	}
-	require.Len(t, keys, 5)
-	require.Equal(t, []string{keys[0], keys[0], keys[0]}, keys[1:4], "the fleet has more than one key")
-	require.NotEqual(t, keys[0], keys[4], "the stranger has the fleet's key")
-}
+Instance 1 issues a token, signed with key (.{43})\.
+  instance 2 accepts it: 200 OK, hello, demo
+  instance 3 accepts it: 200 OK, hello, demo
+  through the proxy, instance 1 accepts it: 200 OK, hello, demo
+  through the proxy, instance 2 accepts it: 200 OK, hello, demo
+  through the proxy, instance 3 accepts it: 200 OK, hello, demo
+
+A server with another key issues a token, signed with key (.{43})\.
+  instance 1 refuses it: 401 Unauthorized, Bearer error="invalid_token", error_description="[a-z ]+"
+  instance 2 refuses it: 401 Unauthorized, Bearer error="invalid_token", error_description="[a-z ]+"
+  instance 3 refuses it: 401 Unauthorized, Bearer error="invalid_token", error_description="[a-z ]+"
+$`)
 
 func TestDemonstration(t *testing.T) {
 	aws := awsfake.Start(t)
 	aws.Setenv(t)
-	file := filepath.Join(t.TempDir(), "keys", "fleet.pem")
-	for _, c := range []struct {
-		name  string
-		args  []string
-		store string
-	}{
-		{"temporary file", nil, `file .*openid-server-\d+.keys\.pem`},
-		{"lasting file", []string{"-file", file}, `file ` + regexp.QuoteMeta(file)},
-		{"secret", []string{"-secret", "fleetkey/demo-keys"}, `AWS secret fleetkey/demo-keys in eu-west-1`},
-		{"settings, the same secret", []string{"-settings", "appsettings.json"}, `AWS secret fleetkey/demo-keys in eu-west-1`},
+	t.Setenv("TMPDIR", t.TempDir())
+	t.Setenv("TMP", os.Getenv("TMPDIR")) // on Windows
+	for _, c := range []struct{ settings, store string }{
+		{"", `^file .*openid-server-\d+.keys\.pem$`},
+		{"appsettings.json", `^AWS secret fleetkey/demo-keys in eu-west-1$`},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			temp := t.TempDir()
-			t.Setenv("TMPDIR", temp)
-			t.Setenv("TMP", temp) // on Windows
-			before := aws.Calls("GetSecretValue")
-			var stdout, stderr bytes.Buffer
-			code := run(t.Context(), append(c.args, "-once", "-addr", anyPort), &stdout, &stderr)
-			require.Zero(t, code, stderr.String())
-			requireStory(t, stdout.String(), c.store)
-			if strings.HasPrefix(c.store, "AWS") {
-				assert.GreaterOrEqual(t, aws.Calls("GetSecretValue")-before, fleetSize)
-			} else {
-				assert.Zero(t, aws.Calls(""))
-			}
-			left, err := os.ReadDir(temp)
-			require.NoError(t, err)
-			assert.Empty(t, left, "keys are left behind")
-		})
-	}
-	assert.FileExists(t, file)
-
-	t.Run("memory", func(t *testing.T) {
 		var out bytes.Buffer
-		require.NoError(t, start(t.Context(), options{addr: anyPort, once: true}, shared(fleetkeytest.NewStore()), t.TempDir(), &out))
-		requireStory(t, out.String(), `.*in-memory store`)
-	})
+		require.NoError(t, run(t.Context(), anyPort, c.settings, true, &out))
+		m := story.FindStringSubmatch(out.String())
+		require.NotNil(t, m, out.String())
+		assert.Regexp(t, c.store, m[1])
+		assert.Equal(t, []string{m[2], m[2], m[2]}, m[3:6], "the fleet has more than one key")
+		assert.NotEqual(t, m[2], m[6], "the stranger has the fleet's key")
+	}
+	assert.Equal(t, 1, aws.Versions("fleetkey/demo-keys"))
+	left, err := os.ReadDir(os.Getenv("TMPDIR"))
+	require.NoError(t, err)
+	assert.Empty(t, left, "keys are left behind")
 }
 
-// shared gives every instance its own way to one store.
-func shared(s *fleetkeytest.Store) openStore {
-	return func(context.Context) (fleetkey.KeyStore, error) { return s.Open(), nil }
-}
-
-// TestDemonstrationOfABrokenFleet gives every instance a store of its own, which
-// the demonstration has to find out.
-func TestDemonstrationOfABrokenFleet(t *testing.T) {
-	apart := func(context.Context) (fleetkey.KeyStore, error) { return fleetkeytest.NewStore(), nil }
-	err := start(t.Context(), options{addr: anyPort, once: true}, apart, t.TempDir(), io.Discard)
-	require.ErrorContains(t, err, "the demonstration failed: instance 2: refused the token: 401 Bearer")
-}
-
-func TestFleet(t *testing.T) {
+// TestDemonstrationFails : the demonstration notices instances that do not share a key.
+func TestDemonstrationFails(t *testing.T) {
 	l, err := net.Listen("tcp", anyPort)
 	require.NoError(t, err)
-	d := demo{out: io.Discard, clientID: "a client", secret: "with: & odd + letters %"}
-	f, err := startFleet(t.Context(), l, shared(fleetkeytest.NewStore()), map[string]client{
-		d.clientID: {sha256.Sum256([]byte(d.secret)), []string{scopeRead}},
-	})
+	apart := func() (fleetkey.KeyStore, error) { return fleetkeytest.NewStore(), nil }
+	f, err := startFleet(t.Context(), l, apart, client{"demo", sha256.Sum256([]byte("s"))})
 	require.NoError(t, err)
-	defer func() { require.NoError(t, f.close()) }()
-
-	t.Run("every instance accepts every token", func(t *testing.T) {
-		for _, from := range f.instances {
-			token, err := d.token(t.Context(), from.url)
-			require.NoError(t, err)
-			for _, at := range f.instances {
-				a, err := d.hello(t.Context(), at.url, token)
-				require.NoError(t, err)
-				want := answer{greeting{"hello, a client", from.kid()}, http.StatusOK, at.name, ""}
-				assert.Equal(t, want, a, "token of %s at %s", from.name, at.name)
-			}
-		}
-	})
-	t.Run("the proxy hides health", func(t *testing.T) {
-		for base, code := range map[string]int{f.instances[2].url: http.StatusOK, f.proxy.url: http.StatusNotFound} {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+healthPath, nil)
-			require.NoError(t, err)
-			got, _, err := do(req, new(any))
-			require.NoError(t, err)
-			assert.Equal(t, code, got, base)
-		}
-	})
+	defer f.close()
+	require.ErrorContains(t, demo{io.Discard, "demo", "s"}.run(t.Context(), f, fleetkeytest.NewStore()), "refused the token: Bearer")
 }
 
-// TestServesUntilInterrupted runs the printed commands as a user would.
-func TestServesUntilInterrupted(t *testing.T) {
+// TestServes runs the printed commands as a user would, and then interrupts.
+func TestServes(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		testkit.Missing(t, "curl", "apt-get install curl")
+	}
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	r, w := io.Pipe()
-	var stderr bytes.Buffer
-	ended := make(chan int, 1)
-	go func() {
-		ended <- run(ctx, []string{"-addr", anyPort}, w, &stderr)
-		w.Close()
-	}()
-	script, commands, proxy := "set -e\n", 0, ""
-	for lines := bufio.NewScanner(r); commands < 5 && lines.Scan(); {
-		if base, is := strings.CutPrefix(lines.Text(), "  proxy       http://"); is {
-			proxy = base
-		}
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, anyPort, "", false, w) }()
+	script := "set -e\n"
+	for lines := bufio.NewScanner(r); !strings.Contains(script, healthPath); {
+		require.True(t, lines.Scan())
 		command, is := strings.CutPrefix(lines.Text(), "  ")
-		if is && (commands > 0 || strings.HasPrefix(command, "TOKEN=")) {
+		if is && (strings.HasPrefix(command, "TOKEN=") || strings.HasPrefix(command, "curl ")) {
 			script += strings.Replace(command, "curl ", "curl --fail --silent --show-error ", 1) + "\n"
-			commands++
 		}
 	}
-	require.Equal(t, 5, commands, stderr.String())
-	rest := make(chan []byte, 1)
-	go func() {
-		b, _ := io.ReadAll(r)
-		rest <- b
-	}()
-	t.Run("printed commands", func(t *testing.T) {
-		if os.PathSeparator != '/' {
-			t.Skip("skipped: the commands are written for a POSIX shell")
-		}
-		if _, err := exec.LookPath("curl"); err != nil {
-			testkit.Missing(t, "curl", "apt-get install curl")
-		}
-		out, err := exec.CommandContext(ctx, "sh", "-c", script).CombinedOutput()
-		require.NoError(t, err, "%s\n%s", script, out)
-		for _, part := range []string{`"message":"hello, demo"`, `"token_endpoint":`, `"x5c":`, `{"status":"ok",`} {
-			assert.Contains(t, string(out), part)
-		}
-	})
-	idle, err := net.Dial("tcp", proxy) // as a browser does ahead of a request
+	out, err := exec.CommandContext(ctx, "sh", "-c", script).CombinedOutput()
+	require.NoError(t, err, "%s\n%s", script, out)
+	for _, part := range []string{`"message":"hello, demo"`, `"token_endpoint":`, `"x5c":`, `{"status":"ok",`} {
+		assert.Contains(t, string(out), part)
+	}
+	issuer := regexp.MustCompile(`http://[\d.:]+`).FindString(script)
+	hidden, err := http.Get(issuer + healthPath)
 	require.NoError(t, err)
-	defer idle.Close()
+	hidden.Body.Close()
+	assert.Equal(t, http.StatusNotFound, hidden.StatusCode, "the proxy shows health")
 	interrupt()
-	require.Zero(t, <-ended, stderr.String())
-	assert.Contains(t, string(<-rest), "Stopping.")
+	require.NoError(t, <-ended)
 }
 
-func TestCommandLine(t *testing.T) {
-	taken, err := net.Listen("tcp", anyPort)
-	require.NoError(t, err)
-	defer taken.Close()
-	garbage := filepath.Join(t.TempDir(), "garbage.pem")
-	require.NoError(t, os.WriteFile(garbage, []byte("no keys"), 0o600))
+func TestTokenEndpoint(t *testing.T) {
+	signer := fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: testkit.Issuer, TokenTTL: tokenTTL})
+	s := &server{issuer: testkit.Issuer, signer: signer, client: client{"app", sha256.Sum256([]byte("s"))}}
 	for _, c := range []struct {
-		name string
-		args []string
-		code int
-		says string
+		id, secret, grant, scope string
+		code                     int
+		says                     string
 	}{
-		{"help", []string{"-help"}, 0, "-addr host:port"},
-		{"unknown flag", []string{"-nope"}, 2, "-nope"},
-		{"argument", []string{"nope"}, 2, `unexpected argument "nope"`},
-		{"two stores", []string{"-file", "a", "-secret", "b"}, 2, "only one of -file, -secret and -settings"},
-		{"port taken", []string{"-addr", taken.Addr().String()}, 1, "choose another address with -addr"},
-		{"no settings file", []string{"-addr", anyPort, "-settings", garbage + ".json"}, 1, "garbage.pem.json"},
-		{"bad secret name", []string{"-addr", anyPort, "-secret", "openid-server"}, 1, "openid-server"},
-		{"garbage in the store", []string{"-addr", anyPort, "-file", garbage}, 1, "garbage.pem"},
+		{"app", "s", clientCredentials, scope, 200, `"expires_in":600,"scope":"api.read"`},
+		{"app", "s", clientCredentials, "", 200, `"scope":"api.read"`},
+		{"app", "x", clientCredentials, scope, 401, "invalid_client"},
+		{"app", "", clientCredentials, scope, 401, "invalid_client"},
+		{"other", "s", clientCredentials, scope, 401, "invalid_client"},
+		{"app", "s", "password", scope, 400, "unsupported_grant_type"},
+		{"app", "s", clientCredentials, "api.write", 400, "invalid_scope"},
+		{"app", "s", clientCredentials + strings.Repeat("x", maxBody), "", 400, "unsupported_grant_type"},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			var stdout, stderr bytes.Buffer
-			assert.Equal(t, c.code, run(t.Context(), c.args, &stdout, &stderr))
-			assert.Contains(t, stderr.String(), c.says)
-			assert.Empty(t, stdout.String())
-		})
+		form := url.Values{"grant_type": {c.grant}, "scope": {c.scope}}
+		r := httptest.NewRequest(http.MethodPost, tokenPath, strings.NewReader(form.Encode()))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r.SetBasicAuth(c.id, c.secret)
+		w := httptest.NewRecorder()
+		s.handler().ServeHTTP(w, r)
+		assert.Equal(t, c.code, w.Code, c)
+		assert.Contains(t, w.Body.String(), c.says)
+		assert.Equal(t, "no-store", w.Header().Get("Cache-Control"))
 	}
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"crypto/subtle"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -9,41 +11,54 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file is one OpenID server: what it serves and where. Nothing in it knows
-// that it is one of several; that the fleet shares a key is the signer's affair.
-// The token endpoint has a file of its own, token.go.
+// This file is one OpenID server. Nothing in it knows that it is one of several; only
+// the signer knows that the fleet shares a key.
 
 const (
 	tokenPath  = "/connect/token"
 	helloPath  = "/api/hello"
 	healthPath = "/healthz"
 
-	scopeRead  = "api.read"
-	scopeWrite = "api.write"
+	clientCredentials = "client_credentials"
+	scope             = "api.read"
+	tokenTTL          = 10 * time.Minute
+	maxBody           = 16 << 10 // bytes; a token request has some hundred
 
-	// instanceHeader tells who answered, so that one can watch the proxy at work.
+	// instanceHeader says who answered, so that one can watch the proxy at work.
 	instanceHeader = "X-Instance"
-
-	tokenTTL = 10 * time.Minute
-	maxBody  = 16 << 10 // bytes; a token request has some hundred
 )
 
 // A server is one OpenID server.
 type server struct {
-	name    string
-	issuer  string
-	signer  *fleetkey.Signer
-	clients map[string]client // by client_id
+	name   string
+	issuer string
+	signer *fleetkey.Signer
+	client client
 }
 
-// handler returns everything that the server serves.
+// A client is a program that may ask for tokens.
+type client struct {
+	id string
+	// secretHash is SHA-256 of the secret. That is enough for secrets made by a
+	// random generator; what people choose needs a slow hash, such as argon2id.
+	secretHash [sha256.Size]byte
+}
+
+// handler returns everything that the server serves. There is no authorization
+// endpoint, so the discovery document names no response type.
 func (s *server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+tokenPath, s.token)
-	mux.Handle("GET "+fleetkey.JWKSPath, s.signer.JWKS())
-	mux.Handle("GET "+fleetkey.DiscoveryPath, s.signer.Discovery(s.metadata()))
-	mux.Handle("GET "+helloPath, s.signer.Require(scopeRead)(http.HandlerFunc(s.hello)))
+	mux.Handle("GET "+helloPath, s.signer.Require(scope)(http.HandlerFunc(hello)))
 	mux.Handle("GET "+healthPath, s.signer.Health())
+	mux.Handle("GET "+fleetkey.JWKSPath, s.signer.JWKS())
+	mux.Handle("GET "+fleetkey.DiscoveryPath, s.signer.Discovery(map[string]any{
+		"token_endpoint":                        s.issuer + tokenPath,
+		"token_endpoint_auth_methods_supported": []string{"client_secret_basic"},
+		"grant_types_supported":                 []string{clientCredentials},
+		"response_types_supported":              []string{},
+		"scopes_supported":                      []string{scope},
+	}))
 	named := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(instanceHeader, s.name)
 		mux.ServeHTTP(w, r)
@@ -51,17 +66,41 @@ func (s *server) handler() http.Handler {
 	return http.MaxBytesHandler(named, maxBody)
 }
 
-// metadata is what the discovery document says besides what the signer fills in
-// (OpenID Connect Discovery 1.0 section 3). There is no authorization endpoint,
-// so no response type either.
-func (s *server) metadata() map[string]any {
-	return map[string]any{
-		"token_endpoint":                        s.issuer + tokenPath,
-		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
-		"grant_types_supported":                 []string{clientCredentials},
-		"response_types_supported":              []string{},
-		"scopes_supported":                      []string{scopeRead, scopeWrite},
+// A tokenResponse is the answer to a good token request (RFC 6749 section 5.1).
+type tokenResponse struct {
+	AccessToken string `json:"access_token"` // first, which makes it easy to cut out in a shell
+	TokenType   string `json:"token_type"`
+	ExpiresIn   int    `json:"expires_in"` // seconds
+	Scope       string `json:"scope"`
+}
+
+// token is the token endpoint: a client shows its secret and gets an access token for
+// itself (RFC 6749 section 4.4, the client credentials grant). The secret is in the
+// Authorization header, never in the URL, because URLs end up in logs.
+func (s *server) token(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	id, secret, _ := r.BasicAuth()
+	sum := sha256.Sum256([]byte(secret))
+	known := subtle.ConstantTimeCompare(sum[:], s.client.secretHash[:]) == 1 && id == s.client.id
+	switch {
+	case !known:
+		w.Header().Set("WWW-Authenticate", `Basic realm="token endpoint"`)
+		writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "invalid_client"})
+		return
+	case r.PostFormValue("grant_type") != clientCredentials:
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "unsupported_grant_type"})
+		return
+	case r.PostFormValue("scope") != "" && r.PostFormValue("scope") != scope:
+		writeJSON(w, http.StatusBadRequest, map[string]any{"error": "invalid_scope"})
+		return
 	}
+	token, err := s.signer.Issue(r.Context(), fleetkey.Claims{ClientID: id, Scope: scope})
+	if err != nil {
+		slog.Error("cannot issue a token", "instance", s.name, "err", err)
+		http.Error(w, "no token can be issued now", http.StatusServiceUnavailable)
+		return
+	}
+	writeJSON(w, http.StatusOK, tokenResponse{token, "Bearer", int(tokenTTL / time.Second), scope})
 }
 
 type greeting struct {
@@ -70,7 +109,7 @@ type greeting struct {
 }
 
 // hello is the protected API. Require has verified the token before.
-func (s *server) hello(w http.ResponseWriter, r *http.Request) {
+func hello(w http.ResponseWriter, r *http.Request) {
 	token, _ := fleetkey.FromContext(r.Context())
 	writeJSON(w, http.StatusOK, greeting{"hello, " + token.Subject(), token.KeyID()})
 }
@@ -78,7 +117,5 @@ func (s *server) hello(w http.ResponseWriter, r *http.Request) {
 func writeJSON(w http.ResponseWriter, code int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	if err := json.NewEncoder(w).Encode(v); err != nil {
-		slog.Debug("the client went away", "err", err)
-	}
+	_ = json.NewEncoder(w).Encode(v) // fails if the client is gone
 }

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -30,41 +29,32 @@ func main() {
 	}
 	keys := flag.String("keys", filepath.Join(dir, "fleetkey-prometheus", "keys.pem"), "key `file`, the same for all instances")
 	addr := flag.String("addr", "127.0.0.1:9464", "`host:port` to serve at")
-	every := flag.Duration("rotate-every", 90*24*time.Hour, "replace the key after this; 0: never")
 	flag.Parse()
-	if err := run(context.Background(), *keys, *addr, *every); err != nil {
-		log.Fatal(err)
-	}
-}
+	ctx := context.Background()
 
-func run(ctx context.Context, keys, addr string, every time.Duration) error {
-	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(keys), fleetkey.Config{
+	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(*keys), fleetkey.Config{
 		Issuer:   "https://prometheus.example",
-		Rotation: fleetkey.Rotation{Every: every},
+		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour},
 	})
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
 	routes, err := routes(signer)
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
 	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice"})
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, listener.Addr())
-	fmt.Printf("curl http://%s/metrics\n", listener.Addr())
-	server := &http.Server{Handler: routes, ReadHeaderTimeout: 5 * time.Second}
-	return server.Serve(listener)
+	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, *addr)
+	fmt.Printf("curl http://%s/metrics\n", *addr)
+	server := &http.Server{Addr: *addr, Handler: routes, ReadHeaderTimeout: 5 * time.Second}
+	log.Fatal(server.ListenAndServe())
 }
 
-// routes is what the server serves. In a server of your own /metrics belongs on
-// an address that only Prometheus can reach.
+// routes is what the server serves. In your server /metrics belongs on an
+// address that only Prometheus can reach.
 func routes(signer *fleetkey.Signer) (http.Handler, error) {
 	metrics, err := metrics(signer)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"log"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,13 +35,9 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", *addr)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, listener.Addr())
-	server := &http.Server{Handler: routes(signer), ReadHeaderTimeout: 5 * time.Second}
-	log.Fatal(server.Serve(listener))
+	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, *addr)
+	server := &http.Server{Addr: *addr, Handler: routes(signer), ReadHeaderTimeout: 5 * time.Second}
+	log.Fatal(server.ListenAndServe())
 }
 
 func routes(signer *fleetkey.Signer) http.Handler {

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // TestTwoApps gives two apps one key file: each takes the other's tokens, and
@@ -17,11 +18,7 @@ import (
 func TestTwoApps(t *testing.T) {
 	dir := t.TempDir()
 	open := func(file string) *fleetkey.Signer {
-		signer, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(filepath.Join(dir, file)),
-			fleetkey.Config{Issuer: "https://webapp.example", Algorithm: "ES256"})
-		require.NoError(t, err)
-		t.Cleanup(func() { assert.NoError(t, signer.Close()) })
-		return signer
+		return testkit.Start(t, fleetkey.NewFileStore(filepath.Join(dir, file)), testkit.Config())
 	}
 	a, b, other := open("keys.pem"), open("keys.pem"), open("other.pem")
 	for _, c := range []struct {

@@ -11,8 +11,6 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"github.com/zitadel/oidc/v3/pkg/oidc"
 	"github.com/zitadel/oidc/v3/pkg/op"
-
-	"github.com/fleetkey/fleetkey"
 )
 
 const (
@@ -25,17 +23,9 @@ const (
 	tokenTTL = 10 * time.Minute
 )
 
-// A database is what the instances share beside the key: logins under way. A
-// real one is a database.
-type database struct {
-	mu       sync.Mutex
-	requests map[string]*authRequest // by id
-	codes    map[string]string       // code to id
-}
-
-func newDatabase() *database {
-	return &database{requests: make(map[string]*authRequest), codes: make(map[string]string)}
-}
+// A database is what the instances share beside the key: logins under way, each an
+// authRequest by its ID and also by its code. A real one is a database.
+type database struct{ logins sync.Map }
 
 // storage is the op.Storage of one instance.
 type storage struct {
@@ -44,59 +34,52 @@ type storage struct {
 	*database
 }
 
-func newStorage(signer *fleetkey.Signer, db *database) *storage {
-	return &storage{keys: keys{signer}, database: db}
-}
-
 func (s *storage) Health(context.Context) error { return nil }
 
 func (s *storage) CreateAuthRequest(_ context.Context, r *oidc.AuthRequest, _ string) (op.AuthRequest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a := &authRequest{AuthRequest: r, id: rand.Text()}
-	s.requests[a.id] = a
+	a := authRequest{AuthRequest: r, id: rand.Text()}
+	s.logins.Store(a.id, a)
 	return a, nil
 }
 
 func (s *storage) AuthRequestByID(_ context.Context, id string) (op.AuthRequest, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a, ok := s.requests[id]
-	if !ok {
-		return nil, errors.New("no such login is under way")
+	return s.find(id)
+}
+
+func (s *storage) AuthRequestByCode(_ context.Context, code string) (op.AuthRequest, error) {
+	return s.find(code)
+}
+
+func (d *database) find(idOrCode string) (authRequest, error) {
+	if a, ok := d.logins.Load(idOrCode); ok {
+		return a.(authRequest), nil
 	}
-	found := *a
-	return &found, nil
-}
-
-func (s *storage) AuthRequestByCode(ctx context.Context, code string) (op.AuthRequest, error) {
-	s.mu.Lock()
-	id := s.codes[code]
-	s.mu.Unlock()
-	return s.AuthRequestByID(ctx, id)
-}
-
-func (s *storage) SaveAuthCode(_ context.Context, id, code string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.codes[code] = id
-	return nil
-}
-
-func (s *storage) DeleteAuthRequest(_ context.Context, id string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.requests, id)
-	return nil
+	return authRequest{}, errors.New("no such login is under way")
 }
 
 // login notes who has logged in.
-func (s *storage) login(id, subject string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if a, ok := s.requests[id]; ok {
+func (d *database) login(id, subject string) {
+	if a, err := d.find(id); err == nil {
 		a.subject, a.time = subject, time.Now()
+		d.logins.Store(id, a)
 	}
+}
+
+func (s *storage) SaveAuthCode(_ context.Context, id, code string) error {
+	a, err := s.find(id)
+	s.logins.Store(code, a)
+	return err
+}
+
+// DeleteAuthRequest ends a login when its code has been used.
+func (s *storage) DeleteAuthRequest(_ context.Context, id string) error {
+	s.logins.Range(func(key, a any) bool {
+		if a.(authRequest).id == id {
+			s.logins.Delete(key)
+		}
+		return true
+	})
+	return nil
 }
 
 func (s *storage) CreateAccessToken(context.Context, op.TokenRequest) (string, time.Time, error) {
@@ -119,14 +102,9 @@ func (s *storage) GetPrivateClaimsFromScopes(context.Context, string, string, []
 	return nil, nil
 }
 
-// SetUserinfoFromRequest fills in an ID token's claims about the user.
-func (s *storage) SetUserinfoFromRequest(_ context.Context, info *oidc.UserInfo, r op.IDTokenRequest, _ []string) error {
-	info.Subject = r.GetSubject()
-	return nil
-}
-
-// SetUserinfoFromScopes is what SetUserinfoFromRequest was before.
-func (s *storage) SetUserinfoFromScopes(context.Context, *oidc.UserInfo, string, string, []string) error {
+// SetUserinfoFromScopes fills in an ID token's claims about the user.
+func (s *storage) SetUserinfoFromScopes(_ context.Context, info *oidc.UserInfo, subject, _ string, _ []string) error {
+	info.Subject = subject
 	return nil
 }
 
@@ -137,21 +115,21 @@ type authRequest struct {
 	time        time.Time
 }
 
-func (a *authRequest) GetID() string                      { return a.id }
-func (a *authRequest) GetACR() string                     { return "" }
-func (a *authRequest) GetAMR() []string                   { return nil }
-func (a *authRequest) GetAudience() []string              { return []string{a.ClientID} }
-func (a *authRequest) GetAuthTime() time.Time             { return a.time }
-func (a *authRequest) GetClientID() string                { return a.ClientID }
-func (a *authRequest) GetNonce() string                   { return a.Nonce }
-func (a *authRequest) GetRedirectURI() string             { return a.RedirectURI }
-func (a *authRequest) GetScopes() []string                { return a.Scopes }
-func (a *authRequest) GetState() string                   { return a.State }
-func (a *authRequest) GetSubject() string                 { return a.subject }
-func (a *authRequest) Done() bool                         { return a.subject != "" }
-func (a *authRequest) GetResponseType() oidc.ResponseType { return a.ResponseType }
-func (a *authRequest) GetResponseMode() oidc.ResponseMode { return a.ResponseMode }
-func (a *authRequest) GetCodeChallenge() *oidc.CodeChallenge {
+func (a authRequest) GetID() string                      { return a.id }
+func (a authRequest) GetACR() string                     { return "" }
+func (a authRequest) GetAMR() []string                   { return nil }
+func (a authRequest) GetAudience() []string              { return []string{a.ClientID} }
+func (a authRequest) GetAuthTime() time.Time             { return a.time }
+func (a authRequest) GetClientID() string                { return a.ClientID }
+func (a authRequest) GetNonce() string                   { return a.Nonce }
+func (a authRequest) GetRedirectURI() string             { return a.RedirectURI }
+func (a authRequest) GetScopes() []string                { return a.Scopes }
+func (a authRequest) GetState() string                   { return a.State }
+func (a authRequest) GetSubject() string                 { return a.subject }
+func (a authRequest) Done() bool                         { return a.subject != "" }
+func (a authRequest) GetResponseType() oidc.ResponseType { return a.ResponseType }
+func (a authRequest) GetResponseMode() oidc.ResponseMode { return a.ResponseMode }
+func (a authRequest) GetCodeChallenge() *oidc.CodeChallenge {
 	return &oidc.CodeChallenge{Challenge: a.CodeChallenge, Method: a.CodeChallengeMethod}
 }
 

@@ -1,8 +1,8 @@
 // Package awsfake is an AWS Secrets Manager in this process, for tests. It speaks the
 // service's JSON 1.1 protocol, so the real SDK runs on top of it. It answers as AWS
 // documents it, where emulators are laxer: request tokens, staging labels, deletion,
-// names and sizes, version quota, error codes as JSON with HTTP status 400. Tests can
-// ask for faults, IAM policies and eventual consistency.
+// version quota, error codes as JSON with HTTP status 400. Tests can ask for faults, IAM
+// policies and eventual consistency.
 //
 //	aws := awsfake.Start(t)
 //	aws.Setenv(t)                             // the SDK now finds it
@@ -161,12 +161,10 @@ func (s *Server) count(action string) *Fault {
 func checkRequest(r *http.Request) *Error {
 	auth := r.Header.Get("Authorization")
 	switch {
-	case r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-amz-json-1.1":
-		return &Error{Code: "UnknownOperationException", Message: "not a JSON 1.1 call"}
 	case auth == "":
-		return &Error{Code: "MissingAuthenticationTokenException", Message: "Missing Authentication Token"}
+		return errorf("MissingAuthenticationTokenException", "Missing Authentication Token")
 	case !strings.Contains(auth, "/"+Region+"/secretsmanager/aws4_request"):
-		return &Error{Code: "InvalidSignatureException", Message: "Credential should be scoped to a valid region."}
+		return errorf("InvalidSignatureException", "Credential should be scoped to a valid region.")
 	}
 	return nil
 }
@@ -192,15 +190,17 @@ func (s *Server) do(action string, body []byte) any {
 	if err := json.Unmarshal(body, &in); err != nil {
 		return errorf("SerializationException", "%v", err)
 	}
-	if bad := in.check(); bad != nil {
-		return bad
+	for _, token := range []string{in.ClientRequestToken, in.MoveToVersionId, in.RemoveFromVersionId} {
+		if token != "" && (len(token) < 32 || len(token) > 64) {
+			return errorf("ValidationException", "1 validation error detected: %q must have 32 to 64 characters", token)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if denied := s.authorize(action, &in); denied != nil {
 		return denied
 	}
-	reply, refusal := op(s, &in)
+	reply, refusal := s.perform(action, op, &in)
 	if refusal != nil {
 		return refusal
 	}

@@ -1,6 +1,7 @@
 package awsfake
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"time"
@@ -19,7 +20,6 @@ type Fault struct {
 	Status int    // the status of Body, which may be empty
 
 	Hang    bool // no answer at all, and nothing done
-	Drop    bool // the connection drops, and nothing done
 	Lost    bool // the work is done, but the connection drops before the answer
 	Cut     bool // the right answer, broken off in the middle
 	Trickle bool // the right answer, at a byte a second
@@ -66,8 +66,6 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 	switch {
 	case f.Hang:
 		wait(r, nil)
-	case f.Drop:
-		panic(http.ErrAbortHandler)
 	case f.Error != nil:
 		writeReply(w, f.Error)
 		return true
@@ -116,11 +114,7 @@ func writeReply(w http.ResponseWriter, reply any) {
 	w.Header().Set("Content-Type", "application/x-amz-json-1.1")
 	w.Header().Set("X-Amzn-RequestId", "00000000-0000-4000-8000-000000000000")
 	if e, failed := reply.(*Error); failed {
-		status := e.Status
-		if status == 0 {
-			status = http.StatusBadRequest
-		}
-		w.WriteHeader(status)
+		w.WriteHeader(cmp.Or(e.Status, http.StatusBadRequest))
 	}
 	_, _ = w.Write(encode(reply))
 }

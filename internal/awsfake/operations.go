@@ -27,7 +27,11 @@ type reply struct {
 	VersionIdsToStages map[string][]string `json:",omitempty"`
 }
 
-var operations = map[string]func(*Server, *request) (*reply, *Error){
+// An operation works on the secret that the request names, which CreateSecret may find
+// absent.
+type operation func(s *Server, sec *secret, in *request) (*reply, *Error)
+
+var operations = map[string]operation{
 	"CreateSecret":             (*Server).createSecret,
 	"GetSecretValue":           (*Server).getSecretValue,
 	"PutSecretValue":           (*Server).putSecretValue,
@@ -37,47 +41,37 @@ var operations = map[string]func(*Server, *request) (*reply, *Error){
 	"RestoreSecret":            (*Server).restoreSecret,
 }
 
-func (in *request) hasValue() bool { return in.SecretString != nil || in.SecretBinary != nil }
-
-// check applies the limits of the API model.
-func (in *request) check() *Error {
-	size := len(in.SecretBinary)
-	if in.SecretString != nil {
-		size = len(*in.SecretString)
+// perform finds the secret and does what is asked, unless it is absent or about to be
+// deleted.
+func (s *Server) perform(action string, op operation, in *request) (*reply, *Error) {
+	sec := s.find(cmp.Or(in.SecretId, in.Name))
+	if action == "GetSecretValue" || action == "DescribeSecret" {
+		sec = s.read(in.SecretId)
 	}
-	if in.hasValue() && (size < 1 || size > maxValue) {
-		return errorf("ValidationException", "1 validation error detected: the secret value has %d bytes", size)
+	switch {
+	case sec == nil && action != "CreateSecret":
+		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
+	case sec != nil && sec.deleted && action != "DescribeSecret" && action != "RestoreSecret":
+		return nil, errorf("InvalidRequestException",
+			"You can't perform this operation on the secret because it was marked for deletion.")
 	}
-	for _, token := range []string{in.ClientRequestToken, in.MoveToVersionId, in.RemoveFromVersionId} {
-		if token != "" && (len(token) < 32 || len(token) > 64) {
-			return errorf("ValidationException", "1 validation error detected: %q must have 32 to 64 characters", token)
-		}
-	}
-	return nil
+	return op(s, sec, in)
 }
 
-func (s *Server) createSecret(in *request) (*reply, *Error) {
-	if !validName.MatchString(in.Name) {
-		return nil, errorf("ValidationException",
-			"Invalid name. Must be a valid name containing alphanumeric characters, or any of the following: -/_+=.@!")
-	}
-	if sec := s.present(in.Name); sec != nil {
-		if sec.deleted {
-			return nil, errorf("InvalidRequestException",
-				"You can't create this secret because a secret with this name is already scheduled for deletion.")
-		}
+func (s *Server) createSecret(sec *secret, in *request) (*reply, *Error) {
+	if sec != nil {
 		if v := sec.version(in.ClientRequestToken); v == nil || !v.same(in) {
 			return nil, errorf("ResourceExistsException", "The operation failed because the secret %s already exists.", in.Name)
 		}
 		return sec.reply(in.ClientRequestToken), nil
 	}
-	sec := &secret{name: in.Name, arn: arnPrefix + in.Name + "-" + newSuffix(), labels: map[string]string{}}
+	sec = &secret{name: in.Name, arn: arnPrefix + in.Name + "-" + newSuffix(), labels: map[string]string{}}
 	return s.addVersion(sec, in)
 }
 
 // addVersion stores the value, if there is one, under the labels asked for.
 func (s *Server) addVersion(sec *secret, in *request) (*reply, *Error) {
-	if !in.hasValue() {
+	if in.SecretString == nil && in.SecretBinary == nil {
 		s.write(sec)
 		return sec.reply(""), nil
 	}
@@ -99,23 +93,7 @@ func (sec *secret) reply(version string) *reply {
 	return &reply{ARN: sec.arn, Name: sec.name, VersionId: version}
 }
 
-// usable returns a secret as found, unless it is absent or about to be deleted.
-func usable(sec *secret) (*secret, *Error) {
-	if sec == nil {
-		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
-	}
-	if sec.deleted {
-		return nil, errorf("InvalidRequestException",
-			"You can't perform this operation on the secret because it was marked for deletion.")
-	}
-	return sec, nil
-}
-
-func (s *Server) getSecretValue(in *request) (*reply, *Error) {
-	sec, bad := usable(s.read(in.SecretId))
-	if bad != nil {
-		return nil, bad
-	}
+func (s *Server) getSecretValue(sec *secret, in *request) (*reply, *Error) {
 	v := sec.version(sec.labels[cmp.Or(in.VersionStage, current)])
 	if v == nil {
 		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret value for staging label: %s", in.VersionStage)
@@ -125,26 +103,19 @@ func (s *Server) getSecretValue(in *request) (*reply, *Error) {
 	return out, nil
 }
 
-func (s *Server) putSecretValue(in *request) (*reply, *Error) {
-	sec, bad := usable(s.find(in.SecretId))
-	if bad != nil {
-		return nil, bad
+func (s *Server) putSecretValue(sec *secret, in *request) (*reply, *Error) {
+	v := sec.version(in.ClientRequestToken)
+	switch {
+	case v == nil:
+		return s.addVersion(sec.copy(), in)
+	case !v.same(in):
+		return nil, errorf("ResourceExistsException", "You can't use ClientRequestToken %s because that value is already "+
+			"in use for a version of secret %s.", v.id, sec.arn)
 	}
-	if v := sec.version(in.ClientRequestToken); v != nil {
-		if !v.same(in) {
-			return nil, errorf("ResourceExistsException", "You can't use ClientRequestToken %s because that value is already "+
-				"in use for a version of secret %s.", v.id, sec.arn)
-		}
-		return sec.reply(v.id), nil
-	}
-	return s.addVersion(sec.copy(), in)
+	return sec.reply(v.id), nil
 }
 
-func (s *Server) updateSecretVersionStage(in *request) (*reply, *Error) {
-	sec, bad := usable(s.find(in.SecretId))
-	if bad != nil {
-		return nil, bad
-	}
+func (s *Server) updateSecretVersionStage(sec *secret, in *request) (*reply, *Error) {
 	holder := sec.labels[in.VersionStage]
 	switch {
 	case holder != "" && in.RemoveFromVersionId == "":
@@ -162,12 +133,7 @@ func (s *Server) updateSecretVersionStage(in *request) (*reply, *Error) {
 	return sec.reply(""), nil
 }
 
-// describeSecret also works on a secret that is scheduled for deletion.
-func (s *Server) describeSecret(in *request) (*reply, *Error) {
-	sec := s.read(in.SecretId)
-	if sec == nil {
-		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
-	}
+func (s *Server) describeSecret(sec *secret, _ *request) (*reply, *Error) {
 	out := sec.reply("")
 	out.VersionIdsToStages = map[string][]string{}
 	for label, id := range sec.labels {
@@ -178,11 +144,7 @@ func (s *Server) describeSecret(in *request) (*reply, *Error) {
 
 // deleteSecret has no end of the recovery window. Where AWS takes some seconds to
 // delete for good, it takes none.
-func (s *Server) deleteSecret(in *request) (*reply, *Error) {
-	sec, bad := usable(s.find(in.SecretId))
-	if bad != nil {
-		return nil, bad
-	}
+func (s *Server) deleteSecret(sec *secret, in *request) (*reply, *Error) {
 	if in.ForceDeleteWithoutRecovery {
 		s.secrets[sec.name] = append(s.secrets[sec.name], nil)
 		return sec.reply(""), nil
@@ -190,11 +152,7 @@ func (s *Server) deleteSecret(in *request) (*reply, *Error) {
 	return s.schedule(sec, true)
 }
 
-func (s *Server) restoreSecret(in *request) (*reply, *Error) {
-	sec := s.find(in.SecretId)
-	if sec == nil {
-		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret.")
-	}
+func (s *Server) restoreSecret(sec *secret, _ *request) (*reply, *Error) {
 	return s.schedule(sec, false)
 }
 

@@ -13,7 +13,6 @@ import (
 // What AWS documents in the API reference of Secrets Manager, and on its page
 // of quotas.
 const (
-	maxValue    = 65536
 	maxVersions = 100
 	keepVersion = 24 * time.Hour
 
@@ -26,10 +25,7 @@ const (
 	arnPrefix = "arn:aws:secretsmanager:" + Region + ":" + Account + ":secret:"
 )
 
-var (
-	validName = regexp.MustCompile(`^[A-Za-z0-9/_+=.@-]{1,512}$`)
-	arnEnding = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
-)
+var arnEnding = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
 
 // A secret is never changed once it is in a history; a write adds a new one.
 type secret struct {
@@ -107,10 +103,8 @@ func (sec *secret) copy() *secret {
 }
 
 func (sec *secret) version(id string) *version {
-	for i := range sec.versions {
-		if sec.versions[i].id == id {
-			return &sec.versions[i]
-		}
+	if i := slices.IndexFunc(sec.versions, func(v version) bool { return v.id == id }); i >= 0 {
+		return &sec.versions[i]
 	}
 	return nil
 }

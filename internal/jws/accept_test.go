@@ -11,45 +11,46 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 func TestGoodTokens(t *testing.T) {
 	p := newParty(t, "ES256")
 	twin := func(token string) string { // RFC 7515 does not forbid it, and no verifier refuses it
 		signature := signatureOf(token)
-		n := p.private.(*ecdsa.PrivateKey).Params().N
+		n := p.Private.(*ecdsa.PrivateKey).Params().N
 		s := new(big.Int).Sub(n, new(big.Int).SetBytes(signature[32:]))
 		s.FillBytes(signature[32:])
 		return withSignature(token, signature)
 	}
-	named := &party{private: p.private, alg: p.alg, kid: strings.Repeat("k", jws.MaxKeyID)}
+	named := &party{Forger: jwstest.Forger{Private: p.Private, Alg: p.Alg, KID: strings.Repeat("k", jws.MaxKeyID)}}
 	named.trusts(t, false)
 	for name, token := range map[string]string{
 		"plain":                      p.good(),
-		"typ with its prefix":        p.sign(p.header("typ", `"application/at+jwt"`), payload()),
-		"typ in capitals":            p.sign(p.header("typ", `"AT+JWT"`), payload()),
-		"typ, both":                  p.sign(p.header("typ", `"Application/At+Jwt"`), payload()),
-		"header in another order":    p.sign(changed(nil, "typ", `"at+jwt"`, "kid", `"`+p.kid+`"`, "alg", `"ES256"`), payload()),
-		"header with escapes":        p.sign(p.header("typ", `"\u0061t+jwt"`), payload()),
-		"header with spaces":         p.sign(" {\n"+strings.Trim(p.header(), "{}")+" }\t", payload()),
-		"kid of 128 bytes":           named.sign(named.header("typ", `"AT+JWT"`), payload()),
-		"payload with spaces":        p.sign(p.header(), "\r\n"+payload()+"\n"),
+		"typ with its prefix":        p.Forge(p.Header("typ", `"application/at+jwt"`), payload()),
+		"typ in capitals":            p.Forge(p.Header("typ", `"AT+JWT"`), payload()),
+		"typ, both":                  p.Forge(p.Header("typ", `"Application/At+Jwt"`), payload()),
+		"header in another order":    p.Forge(changed(nil, "typ", `"at+jwt"`, "kid", `"`+p.KID+`"`, "alg", `"ES256"`), payload()),
+		"header with escapes":        p.Forge(p.Header("typ", `"\u0061t+jwt"`), payload()),
+		"header with spaces":         p.Forge(" {\n"+strings.Trim(p.Header(), "{}")+" }\t", payload()),
+		"kid of 128 bytes":           named.Forge(named.Header("typ", `"AT+JWT"`), payload()),
+		"payload with spaces":        p.Forge(p.Header(), "\r\n"+payload()+"\n"),
 		"twin signature":             twin(p.good()),
-		"one of the audience":        p.sign(p.header(), payload("aud", `["urn:x","`+otherAPI+`"]`)),
-		"the same audience twice":    p.sign(p.header(), payload("aud", `["`+api+`","`+api+`"]`)),
-		"expired within the skew":    p.sign(p.header(), payload("iat", unix(-longest), "exp", unix(-skew+time.Second))),
-		"expired by a fraction less": p.sign(p.header(), payload("iat", unix(-longest+skew), "exp", unix(-skew)+".001")),
-		"issued ahead by two skews":  p.sign(p.header(), payload("iat", unix(2*skew))),
-		"nbf ahead by two skews":     p.sign(p.header(), payload("nbf", unix(2*skew))),
-		"nbf of 1970":                p.sign(p.header(), payload("nbf", "0")),
-		"times with a fraction":      p.sign(p.header(), payload("exp", unix(time.Minute)+".25", "iat", unix(0)+".75")),
-		"times with an exponent":     p.sign(p.header(), payload("exp", "17776386E2")),
-		"longest lifetime":           p.sign(p.header(), payload("exp", unix(longest))),
-		"unknown claims":             p.sign(p.header(), payload("x", `{"y":[null,1e999]}`, "", `""`)),
-		"scopes in an array":         p.sign(p.header(), payload("scope", `["read","write"]`)),
-		"no scopes in an array":      p.sign(p.header(), payload("scope", `[]`)),
-		"5000 brackets":              p.sign(p.header(), payload("x", strings.Repeat("[", 5000)+strings.Repeat("]", 5000))),
-		"claims of other names":      p.sign(p.header(), payload("Issuer", "1", "expiry", "2", "iss ", "3")),
+		"one of the audience":        p.Forge(p.Header(), payload("aud", `["urn:x","`+otherAPI+`"]`)),
+		"the same audience twice":    p.Forge(p.Header(), payload("aud", `["`+api+`","`+api+`"]`)),
+		"expired within the skew":    p.Forge(p.Header(), payload("iat", unix(-longest), "exp", unix(-skew+time.Second))),
+		"expired by a fraction less": p.Forge(p.Header(), payload("iat", unix(-longest+skew), "exp", unix(-skew)+".001")),
+		"issued ahead by two skews":  p.Forge(p.Header(), payload("iat", unix(2*skew))),
+		"nbf ahead by two skews":     p.Forge(p.Header(), payload("nbf", unix(2*skew))),
+		"nbf of 1970":                p.Forge(p.Header(), payload("nbf", "0")),
+		"times with a fraction":      p.Forge(p.Header(), payload("exp", unix(time.Minute)+".25", "iat", unix(0)+".75")),
+		"times with an exponent":     p.Forge(p.Header(), payload("exp", "17776386E2")),
+		"longest lifetime":           p.Forge(p.Header(), payload("exp", unix(longest))),
+		"unknown claims":             p.Forge(p.Header(), payload("x", `{"y":[null,1e999]}`, "", `""`)),
+		"scopes in an array":         p.Forge(p.Header(), payload("scope", `["read","write"]`)),
+		"no scopes in an array":      p.Forge(p.Header(), payload("scope", `[]`)),
+		"5000 brackets":              p.Forge(p.Header(), payload("x", strings.Repeat("[", 5000)+strings.Repeat("]", 5000))),
+		"claims of other names":      p.Forge(p.Header(), payload("Issuer", "1", "expiry", "2", "iss ", "3")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			by := p
@@ -73,24 +74,24 @@ func TestFormerRules(t *testing.T) {
 		token      string
 		want, ours error // by the former rules, and of a key of the fleet
 	}{
-		"x5t":                {p.sign(p.header("x5t", `"AAAA"`), payload()), nil, jws.ErrMalformed},
-		"x5t#S256":           {p.sign(p.header("x5t#S256", `"AAAA"`), payload()), nil, jws.ErrMalformed},
-		"typ JWT":            {p.sign(p.header("typ", `"JWT"`), payload()), nil, jws.ErrWrongType},
-		"typ jwt":            {p.sign(p.header("typ", `"jwt"`), payload()), nil, jws.ErrWrongType},
-		"no typ":             {p.sign(p.header("typ", ""), payload()), nil, jws.ErrWrongType},
-		"typ of logout":      {p.sign(p.header("typ", `"logout+jwt"`), payload()), jws.ErrWrongType, jws.ErrWrongType},
-		"no iat":             {p.sign(p.header(), payload("iat", "")), nil, jws.ErrMissingClaim},
-		"no sub":             {p.sign(p.header(), payload("sub", "")), nil, jws.ErrMissingClaim},
-		"a long life":        {p.sign(p.header(), payload("exp", unix(10*longest))), nil, jws.ErrInvalidClaims},
-		"a former issuer":    {p.sign(p.header(), payload("iss", `"https://old.example"`)), nil, jws.ErrWrongIssuer},
-		"another issuer":     {p.sign(p.header(), payload("iss", `"https://old.example/"`)), jws.ErrWrongIssuer, jws.ErrWrongIssuer},
-		"another audience":   {p.sign(p.header(), payload("aud", `"web-client"`)), jws.ErrWrongAudience, jws.ErrWrongAudience},
-		"expired":            {p.sign(p.header(), payload("exp", unix(-skew))), jws.ErrExpired, jws.ErrExpired},
-		"no exp":             {p.sign(p.header(), payload("exp", "")), jws.ErrMissingClaim, jws.ErrMissingClaim},
-		"no iss":             {p.sign(p.header(), payload("iss", "")), jws.ErrMissingClaim, jws.ErrMissingClaim},
-		"no aud":             {p.sign(p.header(), payload("aud", "")), jws.ErrMissingClaim, jws.ErrMissingClaim},
-		"issued ahead":       {p.sign(p.header(), payload("iat", unix(3*skew))), jws.ErrNotYetValid, jws.ErrNotYetValid},
-		"x5t that is a list": {p.sign(p.header("x5t", `[]`), payload()), jws.ErrMalformed, jws.ErrMalformed},
+		"x5t":                {p.Forge(p.Header("x5t", `"AAAA"`), payload()), nil, jws.ErrMalformed},
+		"x5t#S256":           {p.Forge(p.Header("x5t#S256", `"AAAA"`), payload()), nil, jws.ErrMalformed},
+		"typ JWT":            {p.Forge(p.Header("typ", `"JWT"`), payload()), nil, jws.ErrWrongType},
+		"typ jwt":            {p.Forge(p.Header("typ", `"jwt"`), payload()), nil, jws.ErrWrongType},
+		"no typ":             {p.Forge(p.Header("typ", ""), payload()), nil, jws.ErrWrongType},
+		"typ of logout":      {p.Forge(p.Header("typ", `"logout+jwt"`), payload()), jws.ErrWrongType, jws.ErrWrongType},
+		"no iat":             {p.Forge(p.Header(), payload("iat", "")), nil, jws.ErrMissingClaim},
+		"no sub":             {p.Forge(p.Header(), payload("sub", "")), nil, jws.ErrMissingClaim},
+		"a long life":        {p.Forge(p.Header(), payload("exp", unix(10*longest))), nil, jws.ErrInvalidClaims},
+		"a former issuer":    {p.Forge(p.Header(), payload("iss", `"https://old.example"`)), nil, jws.ErrWrongIssuer},
+		"another issuer":     {p.Forge(p.Header(), payload("iss", `"https://old.example/"`)), jws.ErrWrongIssuer, jws.ErrWrongIssuer},
+		"another audience":   {p.Forge(p.Header(), payload("aud", `"web-client"`)), jws.ErrWrongAudience, jws.ErrWrongAudience},
+		"expired":            {p.Forge(p.Header(), payload("exp", unix(-skew))), jws.ErrExpired, jws.ErrExpired},
+		"no exp":             {p.Forge(p.Header(), payload("exp", "")), jws.ErrMissingClaim, jws.ErrMissingClaim},
+		"no iss":             {p.Forge(p.Header(), payload("iss", "")), jws.ErrMissingClaim, jws.ErrMissingClaim},
+		"no aud":             {p.Forge(p.Header(), payload("aud", "")), jws.ErrMissingClaim, jws.ErrMissingClaim},
+		"issued ahead":       {p.Forge(p.Header(), payload("iat", unix(3*skew))), jws.ErrNotYetValid, jws.ErrNotYetValid},
+		"x5t that is a list": {p.Forge(p.Header("x5t", `[]`), payload()), jws.ErrMalformed, jws.ErrMalformed},
 	} {
 		_, err := former.verify(tc.token)
 		assert.ErrorIs(t, err, tc.want, name)
@@ -124,7 +125,7 @@ func TestReasons(t *testing.T) {
 		"claims are invalid: a claim is neither a string nor an array of strings":     {"aud", "1"},
 		"token is malformed: the payload is not a strict JSON object":                 {"x", "{"},
 	} {
-		_, err := p.verify(p.sign(p.header(), payload(changes...)))
+		_, err := p.verify(p.Forge(p.Header(), payload(changes...)))
 		assert.EqualError(t, err, text)
 	}
 }

@@ -21,17 +21,18 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 // TestSign has golang-jwt, which implements RFC 7518 on its own, verify what is signed.
 func TestSign(t *testing.T) {
 	for _, name := range allAlgorithms {
 		p := newParty(t, name)
-		alg, err := jws.AlgorithmOf(p.private.Public(), name == "PS256")
+		alg, err := jws.AlgorithmOf(p.Private.Public(), name == "PS256")
 		require.NoError(t, err)
 		require.Equal(t, name, alg.Name)
 		sign := func(size int) (string, error) {
-			return jws.Sign(alg, p.private, jws.EncodeHeader(alg, p.kid, "at+jwt"), []byte(payload("x", `"`+strings.Repeat("x", size)+`"`)))
+			return jws.Sign(alg, p.Private, jws.EncodeHeader(alg, p.KID, "at+jwt"), []byte(payload("x", `"`+strings.Repeat("x", size)+`"`)))
 		}
 		small, err := sign(0)
 		require.NoError(t, err)
@@ -45,7 +46,7 @@ func TestSign(t *testing.T) {
 		}
 		require.Len(t, large, jws.MaxTokenSize)
 		for _, token := range []string{small, large} {
-			_, err := parser(name).Parse(token, p.keyfunc)
+			_, err := jwstest.Strict(name, noon).Parse(token, p.keyfunc)
 			require.NoError(t, err, name)
 			_, err = p.verify(token)
 			require.NoError(t, err, name)
@@ -55,12 +56,12 @@ func TestSign(t *testing.T) {
 	es, ed := newParty(t, "ES256"), newParty(t, "EdDSA")
 	rs256, err := jws.AlgorithmNamed("RS256")
 	require.NoError(t, err)
-	_, err = jws.Sign(rs256, ed.private, "e30", nil)
+	_, err = jws.Sign(rs256, ed.Private, "e30", nil)
 	require.Error(t, err, "a key of another kind")
 	es256, err := jws.AlgorithmNamed("ES256")
 	require.NoError(t, err)
-	broken := *newParty(t, "ES384").private.(*ecdsa.PrivateKey)
-	broken.PublicKey = es.private.(*ecdsa.PrivateKey).PublicKey
+	broken := *newParty(t, "ES384").Private.(*ecdsa.PrivateKey)
+	broken.PublicKey = es.Private.(*ecdsa.PrivateKey).PublicKey
 	_, err = jws.Sign(es256, &broken, "e30", nil)
 	require.Error(t, err, "halves of two keys")
 }
@@ -76,7 +77,7 @@ func TestSigningMethodsAreHeld(t *testing.T) {
 		jwt.RegisterSigningMethod(method.Alg(), func() jwt.SigningMethod { return acceptsAll{method} })
 		defer jwt.RegisterSigningMethod(method.Alg(), func() jwt.SigningMethod { return method })
 		p := newParty(t, method.Alg())
-		good := signWith(method, p.private, p.header(), payload())
+		good := signWith(method, p.Private, p.Header(), payload())
 		_, err := p.verify(good)
 		require.NoError(t, err)
 		_, err = p.verify(withSignature(good, signatureOf(good)[1:]))
@@ -183,7 +184,7 @@ func TestLowOrderKeys(t *testing.T) {
 		assert.ErrorContains(t, err, "low order", "%x", key)
 		assert.True(t, forgeable(key), "%x is not of low order", key)
 	}
-	honest := newParty(t, "EdDSA").private.Public().(ed25519.PublicKey)
+	honest := newParty(t, "EdDSA").Private.Public().(ed25519.PublicKey)
 	assert.False(t, forgeable(honest))
 }
 
@@ -207,13 +208,13 @@ func TestJWKs(t *testing.T) {
 	assert.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
 
 	ed := newParty(t, "EdDSA")
-	body, other, err := jws.EncodeJWKS([]jose.JSONWebKey{jws.JWK(ed.private.Public(), ed.kid, jws.Algorithm{Name: "EdDSA"})})
+	body, other, err := jws.EncodeJWKS([]jose.JSONWebKey{jws.JWK(ed.Private.Public(), ed.KID, jws.Algorithm{Name: "EdDSA"})})
 	require.NoError(t, err)
 	assert.NotEqual(t, etag, other)
 	var set struct{ Keys []map[string]string }
 	require.NoError(t, json.Unmarshal(body, &set))
-	x := base64.RawURLEncoding.EncodeToString(ed.private.Public().(ed25519.PublicKey))
-	assert.Equal(t, []map[string]string{{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": ed.kid, "alg": "EdDSA", "use": "sig"}}, set.Keys)
+	x := base64.RawURLEncoding.EncodeToString(ed.Private.Public().(ed25519.PublicKey))
+	assert.Equal(t, []map[string]string{{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": ed.KID, "alg": "EdDSA", "use": "sig"}}, set.Keys)
 
 	_, _, err = jws.EncodeJWKS([]jose.JSONWebKey{{Key: "no key"}})
 	assert.ErrorContains(t, err, "encode the JSON Web Key Set: ")

@@ -19,11 +19,11 @@ import (
 func opened(t *testing.T, payload []byte) (c jws.Claims) {
 	t.Helper()
 	p := newParty(t, "EdDSA")
-	parts, err := jws.Split(p.sign(p.header(), string(payload)))
+	parts, err := jws.Split(p.Forge(p.Header(), string(payload)))
 	require.NoError(t, err)
-	alg, err := jws.AlgorithmNamed(p.alg)
+	alg, err := jws.AlgorithmNamed(p.Alg)
 	require.NoError(t, err)
-	require.NoError(t, parts.Verify(alg, p.private.Public()))
+	require.NoError(t, parts.Verify(alg, p.Private.Public()))
 	require.NoError(t, parts.Read(&c))
 	return c
 }

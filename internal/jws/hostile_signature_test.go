@@ -27,20 +27,20 @@ import (
 // publicKeyAsSecret signs with HMAC, and the public key in every form that it
 // can be had in for the secret (RFC 8725 section 2.1).
 func publicKeyAsSecret(t *testing.T, p *party) (rows []hostile) {
-	spki, err := x509.MarshalPKIXPublicKey(p.private.Public())
+	spki, err := x509.MarshalPKIXPublicKey(p.Private.Public())
 	require.NoError(t, err)
-	jwk, err := jose.JSONWebKey{Key: p.private.Public()}.MarshalJSON()
+	jwk, err := jose.JSONWebKey{Key: p.Private.Public()}.MarshalJSON()
 	require.NoError(t, err)
 	// The certificate is public, too: it is in the JWKS.
-	cert, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{}, &x509.Certificate{}, p.private.Public(), p.private)
+	cert, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{}, &x509.Certificate{}, p.Private.Public(), p.Private)
 	require.NoError(t, err)
 	secrets := map[string][]byte{
 		"SPKI DER": spki, "SPKI PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}),
 		"JWK": jwk, "certificate DER": cert, "certificate PEM": pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}),
-		"kid": []byte(p.kid), "nothing": {}, "x5c": []byte(base64.StdEncoding.EncodeToString(cert)),
+		"kid": []byte(p.KID), "nothing": {}, "x5c": []byte(base64.StdEncoding.EncodeToString(cert)),
 	}
 	secrets["SPKI PEM without the last line break"] = []byte(strings.TrimSpace(string(secrets["SPKI PEM"])))
-	switch public := p.private.Public().(type) {
+	switch public := p.Private.Public().(type) {
 	case *rsa.PublicKey:
 		secrets["PKCS#1 DER"] = x509.MarshalPKCS1PublicKey(public)
 		secrets["PKCS#1 PEM"] = pem.EncodeToMemory(&pem.Block{Type: "RSA PUBLIC KEY", Bytes: secrets["PKCS#1 DER"]})
@@ -54,10 +54,10 @@ func publicKeyAsSecret(t *testing.T, p *party) (rows []hostile) {
 	}
 	for name, secret := range secrets {
 		for _, method := range []jwt.SigningMethod{jwt.SigningMethodHS256, jwt.SigningMethodHS512} {
-			honest := signWith(method, secret, p.header("alg", `"`+method.Alg()+`"`), payload())
+			honest := signWith(method, secret, p.Header("alg", `"`+method.Alg()+`"`), payload())
 			rows = append(rows, hostile{method.Alg() + " with " + name, honest, jws.ErrWrongAlgorithm})
 		}
-		lying := signWith(jwt.SigningMethodHS256, secret, p.header(), payload())
+		lying := signWith(jwt.SigningMethodHS256, secret, p.Header(), payload())
 		rows = append(rows, hostile{"HMAC under the name of the key's algorithm with " + name, lying, jws.ErrBadSignature})
 	}
 	return rows
@@ -71,16 +71,24 @@ func otherKeys(p *party, parties []*party) (rows []hostile) {
 			continue
 		}
 		rows = append(rows,
-			hostile{"signed by " + other.alg, other.sign(p.header("alg", `"`+other.alg+`"`), payload()), jws.ErrWrongAlgorithm},
-			hostile{"signed by " + other.alg + ", who lies", other.sign(p.header(), payload()), jws.ErrBadSignature},
-			hostile{"of " + other.alg, other.good(), jws.ErrUnknownKey})
+			hostile{"signed by " + other.Alg, other.Forge(p.Header("alg", `"`+other.Alg+`"`), payload()), jws.ErrWrongAlgorithm},
+			hostile{"signed by " + other.Alg + ", who lies", other.Forge(p.Header(), payload()), jws.ErrBadSignature},
+			hostile{"of " + other.Alg, other.good(), jws.ErrUnknownKey})
+	}
+	return rows
+}
+
+// withSignatures puts signatures that are wrong on a token that is good.
+func withSignatures(good string, signatures map[string][]byte) (rows []hostile) {
+	for name, bad := range signatures {
+		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
 	}
 	return rows
 }
 
 // badSignatures are wrong under every algorithm.
 func badSignatures(p *party) []hostile {
-	good, other := p.good(), p.sign(p.header(), payload("sub", `"root"`))
+	good, other := p.good(), p.Forge(p.Header(), payload("sub", `"root"`))
 	signature, parts := signatureOf(good), strings.Split(good, ".")
 	size := len(signature)
 	flip := func(i int) []byte {
@@ -91,26 +99,23 @@ func badSignatures(p *party) []hostile {
 	rows := []hostile{
 		{"signature of another token", withSignature(good, signatureOf(other)), jws.ErrBadSignature},
 		{"another payload", parts[0] + "." + b64(payload("sub", `"root"`)) + "." + parts[2], jws.ErrBadSignature},
-		{"another spelling of the header", b64(p.header()+" ") + "." + parts[1] + "." + parts[2], jws.ErrBadSignature},
+		{"another spelling of the header", b64(p.Header()+" ") + "." + parts[1] + "." + parts[2], jws.ErrBadSignature},
 		{"another spelling of the payload", parts[0] + "." + b64(payload()+" ") + "." + parts[2], jws.ErrBadSignature},
-		{"expired and badly signed", withSignature(p.sign(p.header(), payload("exp", "1")), signature), jws.ErrBadSignature},
-		{"no JSON and badly signed", withSignature(p.sign(p.header(), "{"), signature), jws.ErrBadSignature},
+		{"expired and badly signed", withSignature(p.Forge(p.Header(), payload("exp", "1")), signature), jws.ErrBadSignature},
+		{"no JSON and badly signed", withSignature(p.Forge(p.Header(), "{"), signature), jws.ErrBadSignature},
 	}
 	// A payload that is not base64url is refused at once; one that is not canonical, only
 	// once the signature is right.
 	inPlace := func(payload string) string { return parts[0] + "." + payload + "." + parts[2] }
 	rows = append(rows, each("not canonical and badly signed", jws.ErrBadSignature, inPlace, "A", "Z", "a", "z", "0", "9", "-", "_")...)
 	rows = append(rows, each("no base64url and badly signed", jws.ErrMalformed, inPlace, "@", "[", "`", "{", "/", ":", ",", "^")...)
-	for name, bad := range map[string][]byte{
+	return append(rows, withSignatures(good, map[string][]byte{
 		"first bit": flip(0), "middle bit": flip(size / 2), "last bit": flip(size - 1),
 		"zero": make([]byte, size), "all ones": []byte(strings.Repeat("\xff", size)),
 		"one byte": signature[:1], "cut by one": signature[:size-1], "cut in half": signature[:size/2], "first byte cut": signature[1:],
 		"extended by a zero": append(slices.Clone(signature), 0), "a zero before": append([]byte{0}, signature...),
 		"twice": append(slices.Clone(signature), signature...), "reversed": reversed(signature), "very long": make([]byte, 8000),
-	} {
-		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
-	}
-	return rows
+	})...)
 }
 
 func reversed(b []byte) []byte {
@@ -119,10 +124,10 @@ func reversed(b []byte) []byte {
 	return b
 }
 
-func badECDSASignatures(t *testing.T, p *party) (rows []hostile) {
+func badECDSASignatures(t *testing.T, p *party) []hostile {
 	good := p.good()
 	signature := signatureOf(good)
-	private := p.private.(*ecdsa.PrivateKey)
+	private := p.Private.(*ecdsa.PrivateKey)
 	n := private.Params().N
 	pair := func(r, s *big.Int) []byte {
 		out := make([]byte, 64)
@@ -141,19 +146,16 @@ func badECDSASignatures(t *testing.T, p *party) (rows []hostile) {
 	wide := make([]byte, 96) // as ES384 would lay it out
 	r.FillBytes(wide[:48])
 	s.FillBytes(wide[48:])
-	for name, bad := range map[string][]byte{
+	return withSignatures(good, map[string][]byte{
 		"in DER": der, "r=s=0": pair(zero, zero), "r=0": pair(zero, one), "s=0": pair(one, zero), "r=s=1": pair(one, one),
 		"r=n": pair(n, s), "s=n": pair(r, n), "r=s=n": pair(n, n), "r and s exchanged": pair(s, r), "r=n-r": pair(new(big.Int).Sub(n, r), s),
 		"over SHA-384": pair(r384, s384), "as wide as ES384": wide, "as wide as ES512": append(make([]byte, 68), signature...),
-	} {
-		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
-	}
-	return rows
+	})
 }
 
 func badRSASignatures(t *testing.T, p *party) []hostile {
 	good := p.good()
-	private := p.private.(*rsa.PrivateKey)
+	private := p.Private.(*rsa.PrivateKey)
 	signed := good[:strings.LastIndexByte(good, '.')]
 	digest := sha256.Sum256([]byte(signed))
 	bare, err := rsa.SignPKCS1v15(rand.Reader, private, 0, digest[:]) // without the hash's name
@@ -162,30 +164,29 @@ func badRSASignatures(t *testing.T, p *party) []hostile {
 	// A signature that begins with a zero byte may not leave it out.
 	short := good
 	for i := 0; signatureOf(short)[0] != 0; i++ {
-		short = p.sign(p.header(), payload("jti", fmt.Sprintf(`"%d"`, i)))
+		short = p.Forge(p.Header(), payload("jti", fmt.Sprintf(`"%d"`, i)))
 	}
-	return []hostile{
+	rows := []hostile{
 		{"leading zero stripped", withSignature(short, signatureOf(short)[1:]), jws.ErrBadSignature},
-		{"signature plus the modulus", withSignature(good, new(big.Int).Add(s, n).Bytes()), jws.ErrBadSignature},
-		{"negative signature", withSignature(good, new(big.Int).Sub(n, s).Bytes()), jws.ErrBadSignature},
-		{"signature = 1", withSignature(good, append(make([]byte, 255), 1)), jws.ErrBadSignature},
-		{"signature = n - 1", withSignature(good, new(big.Int).Sub(n, big.NewInt(1)).Bytes()), jws.ErrBadSignature},
-		{"without the hash's name", withSignature(good, bare), jws.ErrBadSignature},
-		{"PS256 of the same key", signWith(jwt.SigningMethodPS256, private, p.header("alg", `"PS256"`), payload()), jws.ErrWrongAlgorithm},
-		{"PS256 of the same key as RS256", signWith(jwt.SigningMethodPS256, private, p.header(), payload()), jws.ErrBadSignature},
-		{"RS512 of the same key as RS256", signWith(jwt.SigningMethodRS512, private, p.header(), payload()), jws.ErrBadSignature},
-		{"RS512 of the same key", signWith(jwt.SigningMethodRS512, private, p.header("alg", `"RS512"`), payload()), jws.ErrWrongAlgorithm},
+		{"PS256 of the same key", signWith(jwt.SigningMethodPS256, private, p.Header("alg", `"PS256"`), payload()), jws.ErrWrongAlgorithm},
+		{"PS256 of the same key as RS256", signWith(jwt.SigningMethodPS256, private, p.Header(), payload()), jws.ErrBadSignature},
+		{"RS512 of the same key", signWith(jwt.SigningMethodRS512, private, p.Header("alg", `"RS512"`), payload()), jws.ErrWrongAlgorithm},
+		{"RS512 of the same key as RS256", signWith(jwt.SigningMethodRS512, private, p.Header(), payload()), jws.ErrBadSignature},
 	}
+	return append(rows, withSignatures(good, map[string][]byte{
+		"plus the modulus": new(big.Int).Add(s, n).Bytes(), "negative": new(big.Int).Sub(n, s).Bytes(), "without the hash's name": bare,
+		"= 1": append(make([]byte, 255), 1), "= n - 1": new(big.Int).Sub(n, big.NewInt(1)).Bytes(),
+	})...)
 }
 
 func badPSSSignatures(t *testing.T, p *party) []hostile {
 	good := p.good()
-	private := p.private.(*rsa.PrivateKey)
+	private := p.Private.(*rsa.PrivateKey)
 	digest := sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
 	rows := []hostile{
-		{"RS256 of the same key", signWith(jwt.SigningMethodRS256, private, p.header("alg", `"RS256"`), payload()), jws.ErrWrongAlgorithm},
-		{"RS256 of the same key as PS256", signWith(jwt.SigningMethodRS256, private, p.header(), payload()), jws.ErrBadSignature},
-		{"PS384 of the same key as PS256", signWith(jwt.SigningMethodPS384, private, p.header(), payload()), jws.ErrBadSignature},
+		{"RS256 of the same key", signWith(jwt.SigningMethodRS256, private, p.Header("alg", `"RS256"`), payload()), jws.ErrWrongAlgorithm},
+		{"RS256 of the same key as PS256", signWith(jwt.SigningMethodRS256, private, p.Header(), payload()), jws.ErrBadSignature},
+		{"PS384 of the same key as PS256", signWith(jwt.SigningMethodPS384, private, p.Header(), payload()), jws.ErrBadSignature},
 	}
 	for _, salt := range []int{1, 20, 31, 33, 48, 64, 222} { // RFC 7518 section 3.5: 32; there is room for 222
 		signature, err := rsa.SignPSS(rand.Reader, private, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: salt})
@@ -195,10 +196,10 @@ func badPSSSignatures(t *testing.T, p *party) []hostile {
 	return rows
 }
 
-func badEdDSASignatures(t *testing.T, p *party) (rows []hostile) {
+func badEdDSASignatures(t *testing.T, p *party) []hostile {
 	good := p.good()
 	signed := []byte(good[:strings.LastIndexByte(good, '.')])
-	private, signature := p.private.(ed25519.PrivateKey), signatureOf(good)
+	private, signature := p.Private.(ed25519.PrivateKey), signatureOf(good)
 	// S plus the group's order is the same signature for a verifier that does
 	// not look (RFC 8032 section 5.1.7).
 	order, _ := new(big.Int).SetString("7237005577332262213973186563042994240857116359379907606001950938285454250989", 10)
@@ -208,11 +209,8 @@ func badEdDSASignatures(t *testing.T, p *party) (rows []hostile) {
 	require.NoError(t, err)
 	inContext, err := private.Sign(rand.Reader, signed, &ed25519.Options{Context: "JWT"})
 	require.NoError(t, err)
-	for name, bad := range map[string][]byte{
+	return withSignatures(good, map[string][]byte{
 		"S plus the order": append(slices.Clone(signature[:32]), reversed(plusOrder)...), "Ed25519ph": hashed, "Ed25519ctx": inContext,
 		"R of low order": append(append([]byte{1}, make([]byte, 31)...), signature[32:]...),
-	} {
-		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
-	}
-	return rows
+	})
 }

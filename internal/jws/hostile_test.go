@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 // A hostile token must be refused for one reason. It is well signed by the key that
@@ -57,9 +58,9 @@ func TestHostileTokens(t *testing.T) {
 	refused, wavedThrough := 0, 0
 	attack := func(p *party, rows []hostile) {
 		for _, row := range rows {
-			t.Run(p.alg+" "+row.name, func(t *testing.T) { checkRefused(t, p, row) })
+			t.Run(p.Alg+" "+row.name, func(t *testing.T) { checkRefused(t, p, row) })
 			refused++
-			if _, err := parser(p.alg).Parse(row.token, p.keyfunc); err == nil {
+			if _, err := jwstest.Strict(p.Alg, noon).Parse(row.token, p.keyfunc); err == nil {
 				wavedThrough++
 			}
 		}
@@ -116,11 +117,11 @@ func each(prefix string, want error, f func(value string) string, values ...stri
 
 // inHeader and inPayload put a raw value into a good token.
 func (p *party) inHeader(name string) func(string) string {
-	return func(value string) string { return p.sign(p.header(name, value), payload()) }
+	return func(value string) string { return p.Forge(p.Header(name, value), payload()) }
 }
 
 func (p *party) inPayload(name string) func(string) string {
-	return func(value string) string { return p.sign(p.header(), payload(name, value)) }
+	return func(value string) string { return p.Forge(p.Header(), payload(name, value)) }
 }
 
 func badAlgorithms(p *party) []hostile {
@@ -132,18 +133,18 @@ func badAlgorithms(p *party) []hostile {
 			`"HS256"`, `"HS384"`, `"HS512"`, `"dir"`, `"RSA-OAEP"`, `"ECDH-ES"`, `"A128KW"`, `"PBES2-HS256+A128KW"`, `"SHA256withECDSA"`, `"http://www.w3.org/2000/09/xmldsig#hmac-sha1"`),
 		each("alg", jws.ErrMalformed, p.inHeader("alg"), `null`, `0`, `true`, `["ES256"]`, `{"name":"ES256"}`),
 		each("unsigned, alg", jws.ErrMalformed, func(alg string) string {
-			return b64(p.header("alg", alg)) + "." + b64(payload()) + "."
+			return b64(p.Header("alg", alg)) + "." + b64(payload()) + "."
 		}, `"none"`, `"None"`, `"NONE"`, `"nOnE"`, `"ES256"`),
 		[]hostile{
-			{"alg absent", p.sign(p.header("alg", ""), payload()), jws.ErrWrongAlgorithm},
-			{"alg none, no segment for the signature", b64(p.header("alg", `"none"`)) + "." + b64(payload()), jws.ErrMalformed},
-			{"alg none, one byte of signature", b64(p.header("alg", `"none"`)) + "." + b64(payload()) + ".AA", jws.ErrWrongAlgorithm},
+			{"alg absent", p.Forge(p.Header("alg", ""), payload()), jws.ErrWrongAlgorithm},
+			{"alg none, no segment for the signature", b64(p.Header("alg", `"none"`)) + "." + b64(payload()), jws.ErrMalformed},
+			{"alg none, one byte of signature", b64(p.Header("alg", `"none"`)) + "." + b64(payload()) + ".AA", jws.ErrWrongAlgorithm},
 			{"alg none and nothing else", b64(`{"alg":"none"}`) + "." + b64(payload()) + ".AA", jws.ErrMalformed},
 		})
 }
 
 func badParameters(p *party) (rows []hostile) {
-	own, _ := json.Marshal(jose.JSONWebKey{Key: p.private.Public()})
+	own, _ := json.Marshal(jose.JSONWebKey{Key: p.Private.Public()})
 	stranger, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	theirs, _ := json.Marshal(jose.JSONWebKey{Key: stranger.Public()})
 	for name, values := range map[string][]string{
@@ -159,14 +160,14 @@ func badParameters(p *party) (rows []hostile) {
 		rows = append(rows, each(name, jws.ErrMalformed, p.inHeader(name), values...)...)
 	}
 	again := func(member string) string {
-		return p.sign("{"+member+","+strings.TrimPrefix(p.header(), "{"), payload())
+		return p.Forge("{"+member+","+strings.TrimPrefix(p.Header(), "{"), payload())
 	}
-	rows = append(rows, each("twice", jws.ErrMalformed, again, `"alg":"ES256"`, `"alg":"none"`, `"kid":"`+p.kid+`"`, `"kid":""`, `"typ":"at+jwt"`, `"typ":"JWT"`)...)
+	rows = append(rows, each("twice", jws.ErrMalformed, again, `"alg":"ES256"`, `"alg":"none"`, `"kid":"`+p.KID+`"`, `"kid":""`, `"typ":"at+jwt"`, `"typ":"JWT"`)...)
 	for from, to := range map[string]string{"alg": "Alg", "kid": "Kid", "typ": "Typ"} {
-		rows = append(rows, hostile{"instead " + to, p.sign(strings.Replace(p.header(), from, to, 1), payload()), jws.ErrMalformed})
+		rows = append(rows, hostile{"instead " + to, p.Forge(strings.Replace(p.Header(), from, to, 1), payload()), jws.ErrMalformed})
 	}
 	return append(rows, hostile{"jwk of the attacker, who signed",
-		signWith(jwt.SigningMethodES256, stranger, p.header("jwk", string(theirs), "kid", ""), payload()), jws.ErrMalformed})
+		signWith(jwt.SigningMethodES256, stranger, p.Header("jwk", string(theirs), "kid", ""), payload()), jws.ErrMalformed})
 }
 
 func badTypes(p *party) []hostile {
@@ -182,12 +183,12 @@ func badTypes(p *party) []hostile {
 
 func badKeyIDs(p *party) []hostile {
 	return slices.Concat(
-		each("kid", jws.ErrMalformed, p.inHeader("kid"), "", `""`, `null`, `0`, `1`, `-1`, `true`, `["`+p.kid+`"]`, `{"kid":"`+p.kid+`"}`,
+		each("kid", jws.ErrMalformed, p.inHeader("kid"), "", `""`, `null`, `0`, `1`, `-1`, `true`, `["`+p.KID+`"]`, `{"kid":"`+p.KID+`"}`,
 			`"`+strings.Repeat("k", 129)+`"`, `"`+strings.Repeat("é", 65)+`"`, `"`+strings.Repeat("k", 10000)+`"`, `"\ud800"`, "\"\xff\"", "\"\n\""),
 		each("kid", jws.ErrUnknownKey, p.inHeader("kid"), `"`+strings.Repeat("k", 128)+`"`, `"x"`, `"0"`, `" "`, `"\u0000"`, `"null"`,
 			`"../../../../dev/null"`, `"/etc/passwd"`, `"..\\..\\key.pem"`, `"file:///dev/null"`, `"https://evil.example/key"`,
 			`"' OR 1=1 --"`, `"x' UNION SELECT 'secret"`, `"*)(uid=*"`, `"$(id)"`, `"|/usr/bin/id"`, `"\r\nlog: forged"`, `"%s%n"`,
-			`"`+p.kid[:42]+`"`, `"`+p.kid+` "`, `"`+p.kid+`="`, `"`+p.kid+`\u0000"`, `"`+strings.ToLower(p.kid)+`"`, `"`+p.kid+p.kid+`"`))
+			`"`+p.KID[:42]+`"`, `"`+p.KID+` "`, `"`+p.KID+`="`, `"`+p.KID+`\u0000"`, `"`+strings.ToLower(p.KID)+`"`, `"`+p.KID+p.KID+`"`))
 }
 
 // badCharacters spoils a good token's text; the signature is over the good one.

@@ -10,6 +10,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 func badCharacters(p *party) []hostile {
@@ -21,7 +22,7 @@ func badCharacters(p *party) []hostile {
 		return s[:len(s)-1] + string(alphabet[strings.IndexByte(alphabet, s[len(s)-1])|1])
 	}
 	// Segments of a length that leaves bits unused.
-	header, body := p.header(), payload()
+	header, body := p.Header(), payload()
 	for len(header)%3 == 0 {
 		header += " "
 	}
@@ -29,7 +30,9 @@ func badCharacters(p *party) []hostile {
 		body += " "
 	}
 	h, b := b64(header), b64(body)
-	resign := func(signed string) string { return resign(jwt.GetSigningMethod(p.alg), p.private, signed) }
+	resign := func(signed string) string {
+		return jwstest.SignSegments(jwt.GetSigningMethod(p.Alg), p.Private, signed)
+	}
 	rows := []hostile{
 		{"header not canonical", resign(loose(h) + "." + b), jws.ErrMalformed},
 		{"payload not canonical", resign(h + "." + loose(b)), jws.ErrMalformed},
@@ -41,7 +44,7 @@ func badCharacters(p *party) []hostile {
 		{"payload of one character", resign(parts[0] + ".A"), jws.ErrMalformed},
 		{"payload of an impossible length", resign(parts[0] + "." + b64("abc") + "A"), jws.ErrMalformed},
 		{"standard base64", resign(parts[0] + "." + base64.RawStdEncoding.EncodeToString([]byte(payload("x", `"???>>>~~~"`)))), jws.ErrMalformed},
-		{"header in hexadecimal", resign(fmt.Sprintf("%x", p.header()) + "." + parts[1]), jws.ErrMalformed},
+		{"header in hexadecimal", resign(fmt.Sprintf("%x", p.Header()) + "." + parts[1]), jws.ErrMalformed},
 	}
 	for _, extra := range []string{"\n", "\r", "\r\n", " ", "\t", "\x00", "=", "é", "．", "%2E", "\u200b", "\ufeff", "\xff", "+", "/", "~", ",", `"`} {
 		rows = append(rows,
@@ -59,16 +62,16 @@ func badForms(p *party) []hostile {
 	good := p.good()
 	parts := strings.Split(good, ".")
 	flat := fmt.Sprintf(`{"protected":%q,"payload":%q,"signature":%q}`, parts[0], parts[1], parts[2])
-	long := p.sign(p.header(), payload("x", `"`+strings.Repeat("x", jws.MaxTokenSize)+`"`))
-	justOver := p.sign(p.header(), payload("x", `"`+strings.Repeat("x", 11900)+`"`))
+	long := p.Forge(p.Header(), payload("x", `"`+strings.Repeat("x", jws.MaxTokenSize)+`"`))
+	justOver := p.Forge(p.Header(), payload("x", `"`+strings.Repeat("x", 11900)+`"`))
 	for n := 11901; len(justOver) <= jws.MaxTokenSize; n++ {
-		justOver = p.sign(p.header(), payload("x", `"`+strings.Repeat("x", n)+`"`))
+		justOver = p.Forge(p.Header(), payload("x", `"`+strings.Repeat("x", n)+`"`))
 	}
 	return each("form", jws.ErrMalformed, func(token string) string { return token },
 		"", ".", "..", "...", "A", "A.B", "A.B.C.D", "a.b.c", parts[0], parts[0]+"."+parts[1], parts[0]+"."+parts[1]+".", parts[0]+".."+parts[2], "."+parts[1]+"."+parts[2],
 		"."+good, good+".", good+"."+parts[2], good+"."+good, good+"...", strings.Replace(good, ".", "..", 1), strings.ReplaceAll(good, ".", "-"), "Bearer "+good, `"`+good+`"`, "<"+good+">", good+", "+good,
 		flat, `{"payload":"`+parts[1]+`","signatures":[`+flat+`]}`, "["+flat+"]", b64(good), b64(flat)+"."+parts[1]+"."+parts[2],
-		b64(`{"alg":"dir","enc":"A128GCM"}`)+"..AAAA.AAAA.AAAA", b64(`{"alg":"RSA-OAEP","enc":"A128GCM","kid":"`+p.kid+`"}`)+".AAAA.AAAA.AAAA.AAAA",
+		b64(`{"alg":"dir","enc":"A128GCM"}`)+"..AAAA.AAAA.AAAA", b64(`{"alg":"RSA-OAEP","enc":"A128GCM","kid":"`+p.KID+`"}`)+".AAAA.AAAA.AAAA.AAAA",
 		long, justOver, strings.Repeat(".", 1<<20), strings.Repeat("A", 1<<20), parts[0]+"."+strings.Repeat("A", jws.MaxTokenSize)+"."+parts[2], strings.Repeat("é", 9000))
 }
 
@@ -85,13 +88,13 @@ func notJSON(object string) []string {
 }
 
 func badHeaderJSON(p *party) []hostile {
-	rows := each("header", jws.ErrMalformed, func(header string) string { return p.sign(header, payload()) }, notJSON(p.header())...)
-	return append(rows, hostile{"header {}", p.sign("{}", payload()), jws.ErrMalformed})
+	rows := each("header", jws.ErrMalformed, func(header string) string { return p.Forge(header, payload()) }, notJSON(p.Header())...)
+	return append(rows, hostile{"header {}", p.Forge("{}", payload()), jws.ErrMalformed})
 }
 
 func badPayloadJSON(p *party) []hostile {
-	rows := each("payload", jws.ErrMalformed, func(payload string) string { return p.sign(p.header(), payload) }, notJSON(payload())...)
-	return append(rows, hostile{"payload {}", p.sign(p.header(), "{}"), jws.ErrMissingClaim})
+	rows := each("payload", jws.ErrMalformed, func(payload string) string { return p.Forge(p.Header(), payload) }, notJSON(payload())...)
+	return append(rows, hostile{"payload {}", p.Forge(p.Header(), "{}"), jws.ErrMissingClaim})
 }
 
 func badTimes(p *party) (rows []hostile) {
@@ -119,7 +122,7 @@ func badTimes(p *party) (rows []hostile) {
 		{jws.ErrInvalidClaims, []string{"iat", unix(30 * time.Second), "exp", unix(30 * time.Second)}},
 		{jws.ErrInvalidClaims, []string{"iat", unix(30 * time.Second), "exp", unix(10 * time.Second)}},
 	} {
-		rows = append(rows, hostile{strings.Join(r.changes, " "), p.sign(p.header(), payload(r.changes...)), r.want})
+		rows = append(rows, hostile{strings.Join(r.changes, " "), p.Forge(p.Header(), payload(r.changes...)), r.want})
 	}
 	return rows
 }
@@ -147,9 +150,9 @@ func badNames(p *party) (rows []hostile) {
 		"\u017fub", "i\u017fs", "\u017fcope", `i\u017fs`, "Client_ID", `A\u0075d`)...)
 	for _, name := range []string{"iss", "sub", "aud", "exp", "iat"} {
 		rows = append(rows, hostile{"no " + name, p.inPayload(name)(""), jws.ErrMissingClaim},
-			hostile{"instead " + strings.ToUpper(name), p.sign(p.header(), strings.Replace(payload(), name, strings.ToUpper(name), 1)), jws.ErrInvalidClaims})
+			hostile{"instead " + strings.ToUpper(name), p.Forge(p.Header(), strings.Replace(payload(), name, strings.ToUpper(name), 1)), jws.ErrInvalidClaims})
 	}
-	again := func(member string) string { return p.sign(p.header(), "{"+member+","+payload()[1:]) }
+	again := func(member string) string { return p.Forge(p.Header(), "{"+member+","+payload()[1:]) }
 	return append(rows, each("twice", jws.ErrMalformed, again, `"iss":"https://evil.example"`, `"iss":"`+issuer+`"`, `"sub":"root"`, `"aud":"x"`, `"exp":1`,
 		`"exp":`+unix(30*time.Minute), `"iat":0`, `"\u0069ss":"x"`, `"ex\u0070":1`)...)
 }
@@ -157,8 +160,8 @@ func badNames(p *party) (rows []hostile) {
 func badAudiences(p *party) []hostile {
 	host := strings.TrimPrefix(issuer, "https://")
 	return slices.Concat(
-		each("iss", jws.ErrWrongIssuer, p.inPayload("iss"), `"https://id.exampl"`, `"https://id.example/"`, `"https://ID.example"`, `"HTTPS://id.example"`, `"http://id.example"`, `"`+host+`"`,
-			`"https://id.example:443"`, `"https://id.example.evil.example"`, `"https://evil.example"`, `"https://id.example#x"`, `" https://id.example"`, `"https://id.example\u0000"`, `"`+api+`"`, `"*"`),
+		each("iss", jws.ErrWrongIssuer, p.inPayload("iss"), `"https://issuer.exampl"`, `"https://issuer.example/"`, `"https://ISSUER.example"`, `"HTTPS://issuer.example"`, `"http://issuer.example"`, `"`+host+`"`,
+			`"https://issuer.example:443"`, `"https://issuer.example.evil.example"`, `"https://evil.example"`, `"https://issuer.example#x"`, `" https://issuer.example"`, `"https://issuer.example\u0000"`, `"`+api+`"`, `"*"`),
 		each("iss", jws.ErrMissingClaim, p.inPayload("iss"), `""`),
 		each("sub", jws.ErrMissingClaim, p.inPayload("sub"), `""`),
 		each("aud", jws.ErrMissingClaim, p.inPayload("aud"), `[]`),

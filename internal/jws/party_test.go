@@ -1,17 +1,9 @@
 package jws_test
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
 	"encoding/base64"
-	"fmt"
-	"slices"
+	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,19 +11,21 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
 const (
-	issuer   = "https://id.example"
-	api      = "https://api.example"
-	otherAPI = "urn:other-api"
-	skew     = time.Minute
-	longest  = time.Hour
+	issuer, api, otherAPI = jwstest.Issuer, jwstest.API, jwstest.OtherAPI
+	skew                  = time.Minute
+	longest               = time.Hour
 )
 
 // noon is when all tokens of these tests are verified.
-var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+var noon = jwstest.Noon
+
+var payload, unix, changed, signWith, b64 = jwstest.Payload, jwstest.Unix, jwstest.Changed, jwstest.SignWith, jwstest.B64
 
 var rules = jws.Rules{Issuer: issuer, FormerIssuers: []string{"https://old.example"},
 	Audience: []string{api, otherAPI}, MaxTokenTTL: longest, ClockSkew: skew}
@@ -40,18 +34,19 @@ var allAlgorithms = []string{"ES256", "RS256", "PS256", "ES384", "EdDSA"}
 
 // A party has a private key, and trusts the public half of it.
 type party struct {
-	private  crypto.Signer
-	alg, kid string
-	view     *trust.View
+	jwstest.Forger
+	view *trust.View
 }
 
-// newParty makes a party with the same key in every process, except for RSA, so that
-// a token that one fuzz worker finds is well signed for all.
+// newParty makes a party with the same key in every process, so that a token that one
+// fuzz worker finds is well signed for all.
 func newParty(t testing.TB, alg string) *party {
 	t.Helper()
-	private, err := privateKey(alg)
+	bundle, err := os.ReadFile("../../fleetkeytest/testdata/" + alg + ".pem")
 	require.NoError(t, err)
-	p := &party{private: private, alg: alg, kid: jws.Thumbprint(private.Public())}
+	set, err := keyset.Parse(bundle)
+	require.NoError(t, err)
+	p := &party{Forger: jwstest.Forger{Private: set.Keys[0].Private, Alg: alg, KID: set.Keys[0].ID}}
 	p.trusts(t, false)
 	return p
 }
@@ -59,31 +54,12 @@ func newParty(t testing.TB, alg string) *party {
 // trusts makes p trust its key under its kid, as one of the fleet or of a former system.
 func (p *party) trusts(t testing.TB, former bool) {
 	t.Helper()
-	alg, err := jws.AlgorithmNamed(p.alg)
+	alg, err := jws.AlgorithmNamed(p.Alg)
 	require.NoError(t, err)
-	keys := []trust.PublicKey{{ID: p.kid, Alg: alg, Key: p.private.Public(), Former: former}}
+	keys := []trust.PublicKey{{ID: p.KID, Alg: alg, Key: p.Private.Public(), Former: former}}
 	p.view, err = trust.FromKeys(keys, "", trust.Moment{Wall: noon})
 	require.NoError(t, err)
 }
-
-func privateKey(alg string) (crypto.Signer, error) {
-	switch alg {
-	case "ES256":
-		return ecdsa.ParseRawPrivateKey(elliptic.P256(), make32(7))
-	case "ES384":
-		return ecdsa.ParseRawPrivateKey(elliptic.P384(), append(make32(7), make([]byte, 16)...))
-	case "EdDSA":
-		return ed25519.NewKeyFromSeed(make32(7)), nil
-	}
-	return rsaKeys[alg]()
-}
-
-func make32(first byte) []byte { return append([]byte{first}, make([]byte, 31)...) }
-
-// rsaKeys takes its time, so each is made once.
-var rsaKeys = map[string]func() (crypto.Signer, error){"RS256": sync.OnceValues(newRSAKey), "PS256": sync.OnceValues(newRSAKey)}
-
-func newRSAKey() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, 2048) }
 
 // verify does what the Verifier of the root package does, without its cache.
 func (p *party) verify(token string) (*jws.Claims, error) {
@@ -108,77 +84,17 @@ func (p *party) verify(token string) (*jws.Claims, error) {
 	return &claims, nil
 }
 
-// parser is golang-jwt with all its options on.
-func parser(alg string) *jwt.Parser {
-	return jwt.NewParser(jwt.WithValidMethods([]string{alg}), jwt.WithIssuer(issuer), jwt.WithAudience(api, otherAPI),
-		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithLeeway(2*skew),
-		jwt.WithTimeFunc(func() time.Time { return noon }), jwt.WithJSONNumber()) // numbers may be larger than float64 can hold
-}
-
 // keyfunc gives golang-jwt the key that a kid names.
 func (p *party) keyfunc(t *jwt.Token) (any, error) {
-	if t.Header["kid"] != p.kid {
+	if t.Header["kid"] != p.KID {
 		return nil, jws.ErrUnknownKey
 	}
-	return p.private.Public(), nil
-}
-
-// changed returns a JSON object: the members of base, with changes as pairs of a name
-// and a raw value. An empty value removes a member; a name that base lacks is added.
-func changed(base []string, changes ...string) string {
-	members := slices.Clone(base)
-	for change := range slices.Chunk(changes, 2) {
-		i := 0
-		for i < len(members) && members[i] != change[0] {
-			i += 2
-		}
-		members = slices.Replace(members, i, min(i+2, len(members)), change...)
-	}
-	var out []string
-	for member := range slices.Chunk(members, 2) {
-		if member[1] != "" {
-			out = append(out, `"`+member[0]+`":`+member[1])
-		}
-	}
-	return "{" + strings.Join(out, ",") + "}"
-}
-
-// payload is that of a good token, changed.
-func payload(changes ...string) string {
-	return changed([]string{"iss", `"` + issuer + `"`, "sub", `"alice"`, "aud", `"` + api + `"`,
-		"exp", unix(30 * time.Minute), "iat", unix(0)}, changes...)
-}
-
-// unix is a NumericDate that lies so far ahead of noon.
-func unix(ahead time.Duration) string { return fmt.Sprint(noon.Add(ahead).Unix()) }
-
-// header is that of a good token of p, changed.
-func (p *party) header(changes ...string) string {
-	return changed([]string{"alg", `"` + p.alg + `"`, "kid", `"` + p.kid + `"`, "typ", `"at+jwt"`}, changes...)
-}
-
-func b64[T string | []byte](data T) string { return base64.RawURLEncoding.EncodeToString([]byte(data)) }
-
-// sign signs any two texts with p's key.
-func (p *party) sign(header, payload string) string {
-	return signWith(jwt.GetSigningMethod(p.alg), p.private, header, payload)
-}
-
-func signWith(method jwt.SigningMethod, key any, header, payload string) string {
-	return resign(method, key, b64(header)+"."+b64(payload))
-}
-
-func resign(method jwt.SigningMethod, key any, signed string) string {
-	signature, err := method.Sign(signed, key)
-	if err != nil {
-		panic(err)
-	}
-	return signed + "." + b64(signature)
+	return p.Private.Public(), nil
 }
 
 // good is a token that p accepts.
 func (p *party) good() string {
-	token := p.sign(p.header(), payload())
+	token := p.Forge(p.Header(), payload())
 	if _, err := p.verify(token); err != nil {
 		panic(err)
 	}
@@ -192,5 +108,5 @@ func signatureOf(token string) []byte {
 }
 
 func withSignature(token string, signature []byte) string {
-	return token[:strings.LastIndexByte(token, '.')+1] + b64(signature)
+	return token[:strings.LastIndexByte(token, '.')+1] + b64(string(signature))
 }

@@ -5,11 +5,10 @@ import (
 	"time"
 )
 
-// Revoke returns s with keys revoked by their kids, whether s has them or not. If the key
-// that signs is among them, on any clock of the fleet, a fresh one signs at once. To make
-// room for what must be said, the retired keys whose trust ends first may leave.
+// Revoke returns s with keys revoked by their kids, whether s has them or not. If no other
+// key signs by its dates, a fresh one signs at once. To make room for what must be said, the
+// retired keys whose trust ends first may leave.
 func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
-	revoked := func(k *Key) bool { return k != nil && slices.Contains(ids, k.ID) }
 	keys, retired, lost := []*Key{}, slices.Clone(s.Retired), false
 	for _, k := range s.Keys {
 		switch end := s.TrustEnd(k, p.Retain); {
@@ -20,16 +19,10 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
 			// sign, again.
 			retired = append(retired, k.retire(end))
 		}
-		lost = lost || revoked(k) && !k.Cert.NotBefore.After(now)
+		lost = lost || slices.Contains(ids, k.ID) && !k.Cert.NotBefore.After(now)
 	}
 	next := New(keys, retired, append(slices.Clone(s.Revoked), ids...))
-	signing, early := next.Signing(now)
-	needed := signing == nil || early
-	for _, clock := range []time.Duration{-2 * p.ClockSkew, 0, 2 * p.ClockSkew} {
-		before, _ := s.Signing(now.Add(clock))
-		needed = needed || revoked(before)
-	}
-	if needed {
+	if signing, early := next.Signing(now); signing == nil || early {
 		var err error
 		if next, err = next.withFresh(now, p, s.newest()); err != nil {
 			return nil, err

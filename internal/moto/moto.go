@@ -13,7 +13,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,65 +21,52 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-)
 
-// SecretKey is a key that moto takes from anybody. It is as long as a real one:
-// Go's FIPS 140 mode does not sign with shorter keys.
-const SecretKey = "a-secret-key-of-forty-characters-in-all-"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
+)
 
 var shared = sync.OnceValues(start)
 
-// URL returns the address of the moto that all tests of this binary share. Moto
-// starts with the first call and ends with the process.
+// URL returns the address of the moto that all tests of this binary share. Moto starts
+// with the first call and ends with the process. Where moto is not installed the test is
+// skipped, as testkit.Missing does; package testkit has more dependencies than every
+// module with a test on moto.
 func URL(t testing.TB) string {
 	t.Helper()
-	server, err := shared()
-	if err != nil {
-		fail(t, err)
+	const enable = "make test installs it where Python 3 with venv is"
+	moto, err := shared()
+	switch {
+	case err == nil:
+		return moto.url
+	case !errors.Is(err, os.ErrNotExist):
+		t.Fatal(err)
+	case os.Getenv("FLEETKEY_REQUIRE") == "1":
+		t.Fatalf("moto is missing: %s", enable)
 	}
-	return server.url
+	t.Skipf("skipped: moto is missing: %s", enable)
+	return ""
 }
 
-// Start returns the address of a new moto that ends with the test.
-func Start(t testing.TB) string {
+// Client returns an SDK client of the shared moto that retries with short pauses.
+func Client(t testing.TB) *secretsmanager.Client {
 	t.Helper()
-	server, err := start()
-	if err != nil {
-		fail(t, err)
-	}
-	t.Cleanup(func() {
-		server.stop.Close()
-		_ = server.cmd.Wait()
-	})
-	return server.url
-}
-
-// Client returns an SDK client of the moto at url that retries with short pauses.
-func Client(url, keyID, secretKey string) *secretsmanager.Client {
-	return secretsmanager.New(secretsmanager.Options{
-		Region:       "eu-west-1",
-		BaseEndpoint: aws.String(url),
-		Credentials:  credentials.NewStaticCredentialsProvider(keyID, secretKey, ""),
-		Retryer: retry.NewStandard(func(o *retry.StandardOptions) {
-			o.Backoff = retry.BackoffDelayerFunc(func(int, error) (time.Duration, error) { return 10 * time.Millisecond, nil })
-		}),
+	url := URL(t)
+	return awsfake.New().Client(func(o *secretsmanager.Options) {
+		o.BaseEndpoint, o.HTTPClient = aws.String(url), http.DefaultClient
 	})
 }
 
+// A server is held with its command: moto exits when its standard input closes. The system
+// does that when this process dies, even by a kill; the garbage collector must not.
 type server struct {
-	url  string
-	cmd  *exec.Cmd
-	stop io.Closer // moto's standard input: moto exits when it closes
+	url string
+	cmd *exec.Cmd
 }
 
-// start runs serve.py. When this process dies, even by a kill, the system closes
-// the pipe and moto exits.
+// start runs serve.py.
 func start() (*server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	here = filepath.Dir(here)
@@ -91,12 +78,11 @@ func start() (*server, error) {
 		return nil, err
 	}
 	cmd := exec.Command(python, filepath.Join(here, "serve.py"))
-	stop, err := cmd.StdinPipe()
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	if _, err := cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
 	var log strings.Builder
@@ -109,19 +95,5 @@ func start() (*server, error) {
 		_ = cmd.Wait() // the log has the cause
 		return nil, fmt.Errorf("moto did not start: %s", log.String())
 	}
-	return &server{strings.TrimSpace(line), cmd, stop}, nil
-}
-
-// fail skips a test where moto is not installed, as testkit.Missing does. Package
-// testkit has more dependencies than every module with a test on moto.
-func fail(t testing.TB, err error) {
-	t.Helper()
-	const enable = "make test installs it where Python 3 with venv is"
-	if !errors.Is(err, os.ErrNotExist) {
-		t.Fatal(err)
-	}
-	if os.Getenv("FLEETKEY_REQUIRE") == "1" {
-		t.Fatalf("moto is missing: %s", enable)
-	}
-	t.Skipf("skipped: moto is missing: %s", enable)
+	return &server{strings.TrimSpace(line), cmd}, nil
 }

@@ -25,9 +25,8 @@ func TestClose(t *testing.T) {
 			synctest.Wait()
 		}
 		require.NoError(t, r.State().Err)
-		locking := make(chan error)
+		locking, looking := make(chan error), make(chan bool)
 		go func() { locking <- r.Lock(context.Background()) }()
-		looking := make(chan bool)
 		go func() { looking <- r.Look(context.Background()) }()
 		synctest.Wait()
 		begin := time.Now()
@@ -110,14 +109,4 @@ func TestAge(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestSleep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		require.True(t, refresh.Sleep(t.Context(), time.Minute))
-		require.Equal(t, time.Minute, time.Since(begin))
-		require.False(t, refresh.Sleep(canceled(), time.Minute))
-		require.Equal(t, time.Minute, time.Since(begin))
-	})
 }

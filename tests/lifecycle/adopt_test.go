@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,131 +14,111 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A server that had its own key in a file moves it to the shared store.
-func TestAdopt(t *testing.T) {
+func adopting(old fleetkey.KeyStore) fleetkey.Config {
+	cfg := testkit.Config()
+	cfg.Adopt = old
+	return cfg
+}
+
+// K1, K2: 64 servers, each with keys in a file, move to one store at once, in which they may
+// only create (80 ms a call). One CreateSecret is the only write; each goes on to accept its
+// own old tokens, restarts included, and all sign with one key.
+func TestK1_K2_AllAdoptAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		files := []*fleetkeytest.Store{fleetkeytest.NewStore(), fleetkeytest.NewStore()}
-		var kids, tokens []string
-		for _, file := range files {
-			s := testkit.Start(t, file, testkit.Config())
-			kids, tokens = append(kids, s.SigningKey().KeyID), append(tokens, testkit.Issue(t, s))
+		const n = 64
+		shared := fleetkeytest.NewStore()
+		slow := func() *fleetkeytest.Store {
+			view := shared.Open()
+			view.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: 80 * time.Millisecond} })
+			return view
+		}
+		files, tokens, fleet := make([]*fleetkeytest.Store, n), make([]string, n), make([]*fleetkey.Signer, n)
+		for i := range n {
+			files[i] = fleetkeytest.NewStore()
+			s := testkit.Start(t, files[i], testkit.Config())
+			tokens[i] = testkit.Issue(t, s)
 			require.NoError(t, s.Close())
 		}
-		shared := fleetkeytest.NewStore()
-		var fleet []*fleetkey.Signer
-		for _, file := range files {
-			cfg := testkit.Config()
-			cfg.Adopt = file
-			fleet = append(fleet, testkit.Start(t, shared.Open(), cfg))
+		var starting sync.WaitGroup
+		for i := range n {
+			starting.Go(func() { fleet[i] = testkit.Start(t, slow(), adopting(files[i])) })
 		}
-		for _, s := range fleet {
+		starting.Wait()
+		_, created := shared.Content()
+		for i, s := range fleet {
 			require.NoError(t, s.Refresh(t.Context()))
-			require.Equal(t, kids[0], s.SigningKey().KeyID, "the first one's key is the fleet's, under the same kid")
-			require.ElementsMatch(t, kids, testkit.PublishedKeyIDs(t, s))
+			testkit.Accepts(t, tokens[i], s)
+			testkit.Accepts(t, testkit.Issue(t, s), fleet...)
+			require.Equal(t, testkit.PublishedKeyIDs(t, fleet[0]), testkit.PublishedKeyIDs(t, s))
+			require.Len(t, testkit.PublishedKeyIDs(t, s), 1)
 		}
-		for _, token := range tokens {
-			testkit.Accepts(t, token, fleet...)
-		}
+		time.Sleep(30 * time.Minute)
+		again := testkit.Start(t, slow(), adopting(files[1]))
+		testkit.Accepts(t, tokens[1], again)
 		_, version := shared.Content()
-		for _, file := range files {
-			bundle, _ := file.Content()
-			require.Contains(t, string(bundle), "PRIVATE KEY", "nothing is lost")
-			require.Contains(t, string(bundle), "Moved: these keys were adopted by the in-memory store")
-			cfg := testkit.Config()
-			cfg.Adopt = file
-			testkit.Start(t, shared.Open(), cfg)
-		}
-		_, again := shared.Content()
-		require.Equal(t, version, again, "the next start finds nothing to do")
+		require.Equal(t, created, version, "nothing was merged into the store")
+		time.Sleep(40 * time.Minute)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, tokens[1], fleet[1])
 	})
 }
 
-func TestAdoptWithoutRightsToWrite(t *testing.T) {
+// An adopted key verifies what was issued before the start, and nothing later; a restart does
+// not renew that.
+func TestAdoptedKeysEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
-		alone := testkit.Start(t, file, testkit.Config())
-		token := testkit.Issue(t, alone)
+		old := testkit.Start(t, file, testkit.Config())
+		kid, before := old.SigningKey().KeyID, testkit.Issue(t, old)
 		testkit.Start(t, shared, testkit.Config())
-		readOnly := shared.Open()
-		readOnly.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
-		cfg := testkit.Config()
-		cfg.Adopt = file
-		s := testkit.Start(t, readOnly, cfg)
-		testkit.Accepts(t, token, s)
-		testkit.Accepts(t, testkit.Issue(t, s), s)
+		time.Sleep(time.Minute)
+		s := testkit.Start(t, shared.Open(), adopting(file))
+		time.Sleep(time.Minute)
+		after := testkit.Issue(t, old)
+		testkit.Accepts(t, before, s)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, after, s)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, s), kid, "others would not know it")
+		time.Sleep(61 * time.Minute)
+		s = testkit.Start(t, shared.Open(), adopting(file))
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, signedBy(t, file, kid), s)
+	})
+}
+
+// The first server's keys become the fleet's, and what was revoked stays so (K4).
+func TestAdoptAfterARevocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
+		require.NoError(t, testkit.Start(t, file, testkit.Config()).Close())
 		bundle, _ := file.Content()
-		require.Contains(t, string(bundle), "PRIVATE KEY", "nothing is lost")
+		s := testkit.Start(t, shared, adopting(file))
+		noted, _ := file.Content()
+		require.Contains(t, string(noted), "PRIVATE KEY", "nothing is lost")
+		require.Contains(t, string(noted), "Adopted by the in-memory store at 2000-01-01T")
+		victim := s.SigningKey().KeyID
+		stolen := signedBy(t, file, victim)
+		require.NoError(t, s.Revoke(t.Context(), victim))
+		copied := fleetkeytest.NewStore() // the same key in each machine's image
+		copied.Set(bundle)
+		again := testkit.Start(t, shared.Open(), adopting(copied))
+		require.NoError(t, s.Refresh(t.Context()))
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s, again)
 	})
 }
 
 func TestAdoptRefusesGarbage(t *testing.T) {
 	file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
 	file.Set([]byte("garbage"))
-	cfg := testkit.Config()
-	cfg.Adopt = file
-	_, err := fleetkey.NewSigner(t.Context(), shared, cfg)
+	_, err := fleetkey.NewSigner(t.Context(), shared, adopting(file))
 	require.ErrorContains(t, err, "adopt from")
 	require.Zero(t, shared.Saves())
 }
 
-// Config.Adopt that leads to the Signer's own store empties it of private keys.
+// Config.Adopt that names the Signer's own store changes no key.
 func TestAdoptFromTheSameStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.pem")
-	first, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), testkit.Config())
-	require.NoError(t, err)
-	require.NoError(t, first.Close())
-
-	cfg := testkit.Config()
-	cfg.Adopt = fleetkey.NewFileStore(path)
-	s, err := fleetkey.NewSigner(t.Context(), fleetkey.NewFileStore(path), cfg)
-	require.NoError(t, err)
-	require.NoError(t, s.Close())
-	bundle, _, err := fleetkey.NewFileStore(path).Load(t.Context())
-	require.NoError(t, err)
-	require.Contains(t, string(bundle), "PRIVATE KEY", "the fleet's only private key is destroyed")
-}
-
-// A revoked key comes back to the whole fleet with an instance that still has
-// it in the store that Config.Adopt names.
-func TestAdoptBringsARevokedKeyBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		file := fleetkeytest.NewStore()
-		require.NoError(t, testkit.Start(t, file, testkit.Config()).Close())
-		copied := fleetkeytest.NewStore() // the same key in each machine's image
-		bundle, _ := file.Content()
-		copied.Set(bundle)
-
-		shared := fleetkeytest.NewStore()
-		cfg := testkit.Config()
-		cfg.Adopt = file
-		s := testkit.Start(t, shared, cfg)
-		victim := s.SigningKey().KeyID
-		stolen := signedBy(t, shared, victim)
-		require.NoError(t, s.Revoke(t.Context(), victim))
-		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
-
-		cfg.Adopt = copied
-		testkit.Start(t, shared.Open(), cfg)
-		require.NoError(t, s.Refresh(t.Context()))
-		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
-	})
-}
-
-// The old server had announced a key when it moved.
-func TestAdoptWithAnAnnouncedKey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
-		first := testkit.Start(t, shared, testkit.Config())
-		old := testkit.Start(t, file, testkit.Config())
-		token := testkit.Issue(t, old)
-		require.NoError(t, old.Rotate(t.Context()))
-		require.NoError(t, old.Close())
-		cfg := testkit.Config()
-		cfg.Adopt, cfg.Rotation.Retain = file, 2*time.Hour
-		testkit.Start(t, shared.Open(), cfg)
-		require.NoError(t, first.Refresh(t.Context()))
-		testkit.Accepts(t, token, first)
-	})
+	first := testkit.Start(t, fleetkey.NewFileStore(path), testkit.Config())
+	s := testkit.Start(t, fleetkey.NewFileStore(path), adopting(fleetkey.NewFileStore(path)))
+	testkit.Accepts(t, testkit.Issue(t, s), first, s)
+	require.Equal(t, first.SigningKey().KeyID, s.SigningKey().KeyID)
 }
 
 type named struct {
@@ -147,29 +128,17 @@ type named struct {
 
 func (n named) String() string { return n.name }
 
-// A path or a secret's name may hold five dashes.
-func TestMovedNoteWithDashes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		file, shared := fleetkeytest.NewStore(), named{fleetkeytest.NewStore(), "file /srv/a-----b/keys.pem"}
-		testkit.Start(t, file, testkit.Config())
-		cfg := testkit.Config()
-		cfg.Adopt = file
-		testkit.Start(t, shared, cfg)
-		testkit.Start(t, file.Open(), testkit.Config()) // the old store can still be read
-		testkit.Start(t, named{shared.Open(), shared.name}, cfg)
-	})
-}
-
-// A trial in one place must not stop the move to the real one.
+// The note is about one store: a trial in one place must not stop the move to the real one.
+// A path or a secret's name may hold five dashes and line breaks.
 func TestAdoptIntoASecondStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		file := fleetkeytest.NewStore()
 		old := testkit.Start(t, file, testkit.Config())
 		token := testkit.Issue(t, old)
-		cfg := testkit.Config()
-		cfg.Adopt = file
-		testkit.Start(t, named{fleetkeytest.NewStore(), "secret test"}, cfg)
-		s := testkit.Start(t, named{fleetkeytest.NewStore(), "secret production"}, cfg)
+		testkit.Start(t, named{fleetkeytest.NewStore(), "file /srv/a-----b\n-----BEGIN X-----/keys.pem"}, adopting(file))
+		testkit.Start(t, file.Open(), testkit.Config()) // the old store can still be read
+		s := testkit.Start(t, named{fleetkeytest.NewStore(), "secret production"}, adopting(file))
 		testkit.Accepts(t, token, s)
+		require.Equal(t, old.SigningKey().KeyID, s.SigningKey().KeyID)
 	})
 }

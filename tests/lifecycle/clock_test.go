@@ -41,7 +41,7 @@ func TestClockJumps(t *testing.T) { // F16, of the clock that no policy rotates 
 			store := fleetkeytest.NewStore()
 			s := testkit.StartBy(t, now, store, testkit.Config())
 			wrong.Store(true)
-			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+			_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 			require.ErrorIs(t, err, fleetkey.ErrNoSigningKey)
 			require.ErrorContains(t, err, "clock")
 			require.ErrorIs(t, s.Status().Err, fleetkey.ErrNoSigningKey)
@@ -69,7 +69,7 @@ func TestCertificateEnds(t *testing.T) {
 		time.Sleep(time.Until(last))
 		token := testkit.Issue(t, s)
 		time.Sleep(time.Second)
-		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 		require.ErrorIs(t, err, fleetkey.ErrKeyExpired)
 		time.Sleep(time.Hour - 2*time.Second)
 		testkit.Accepts(t, token, s)
@@ -89,7 +89,7 @@ func TestClockJumpsUnderRotation(t *testing.T) { // F16
 				synctest.Test(t, func(t *testing.T) {
 					store := fleetkeytest.NewStore()
 					right := testkit.Start(t, store, testkit.Rotating())
-					time.Sleep(90*testkit.Day + time.Minute) // the second key has just begun
+					time.Sleep(89*testkit.Day + time.Minute) // the second key has just begun
 					saves := store.Saves()
 
 					cfg := testkit.Rotating()
@@ -149,7 +149,7 @@ func TestClockOfAnotherYearAnnounces(t *testing.T) { // F16
 		cfg := testkit.Config()
 		now := func() time.Time { return time.Now().AddDate(1, 0, 0) }
 		require.NoError(t, testkit.StartBy(t, now, store.Open(), cfg).Rotate(t.Context()))
-		time.Sleep(89*testkit.Day + 12*time.Hour)
+		time.Sleep(88*testkit.Day + 12*time.Hour)
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
 		time.Sleep(testkit.Day)
 		require.NotEqual(t, first, s.Status().SigningKeyID)
@@ -164,7 +164,7 @@ func TestRotationMindsNotAfter(t *testing.T) {
 		store.Set(testkit.BundleEnding(t, time.Now().Add(30*testkit.Day)))
 		s := testkit.Start(t, store, testkit.Lazily(testkit.Rotating()))
 		time.Sleep(31 * testkit.Day)
-		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+		_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 		require.NoError(t, err, "rotation is on, the store can be written")
 	})
 }
@@ -210,7 +210,7 @@ func TestWrongClockAtBootPrunesTheSigningKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		s := testkit.Start(t, store, testkit.Rotating())
-		time.Sleep(89*testkit.Day + time.Hour) // one is announced
+		time.Sleep(88*testkit.Day + time.Hour) // one is announced
 		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(s))
 		token := testkit.Issue(t, s)
 		cfg := testkit.Rotating()

@@ -45,14 +45,14 @@ func liveByFIPS(t *testing.T, alg string) {
 	cfg := testkit.Config()
 	cfg.Algorithm = alg
 	path := filepath.Join(t.TempDir(), "keys", "keys.pem")
+	stranger := testkit.Start(t, fleetkeytest.NewStore(), cfg).SigningKey()
+	cfg.Former = []fleetkey.Former{{Certificate: stranger.Certificate}}
 	s := testkit.Start(t, fleetkey.NewFileStore(path), cfg)
 	other := testkit.Start(t, fleetkey.NewFileStore(path), cfg)
-	stranger := testkit.Start(t, fleetkeytest.NewStore(), cfg).SigningKey()
 	var x5t [sha1.Size]byte
 	fips140.WithoutEnforcement(func() { x5t = sha1.Sum(stranger.Certificate.Raw) })
 	name := base64.RawURLEncoding.EncodeToString(x5t[:])
 
-	require.NoError(t, s.Trust(t.Context(), stranger.Certificate, ""))
 	require.NoError(t, s.Rotate(t.Context()))
 	token := testkit.Issue(t, s)
 	require.NoError(t, other.Refresh(t.Context()))

@@ -4,18 +4,18 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha1"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
-	"math/big"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -23,163 +23,126 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// The certificate of another system, whose tokens stay good during a move.
-func TestTrust(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cfg := testkit.Lazily(testkit.Config())
-		cfg.FormerIssuers = []string{"http://adfs.example/adfs/services/trust"}
-		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, cfg)
-		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
-		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
-		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""), "twice")
-		again := testkit.Start(t, store.Open(), cfg)
+// A system is another token server: one key, and certificates for it.
+type system struct{ private *ecdsa.PrivateKey }
 
-		thumb := sha1.Sum(other.Certificate.Raw)
-		kids := map[string]string{
-			"RFC 7638":             other.KeyID,
-			"x5t":                  base64.RawURLEncoding.EncodeToString(thumb[:]),
-			"hex":                  strings.ToUpper(hex.EncodeToString(thumb[:])),
-			"hex with algorithm":   strings.ToUpper(hex.EncodeToString(thumb[:])) + "ES256",
-			"hex in lower letters": hex.EncodeToString(thumb[:]),
-		}
-		for name, kid := range kids {
-			claims := jwt.MapClaims{"iss": cfg.FormerIssuers[0], "aud": testkit.Issuer, "exp": time.Now().Add(8 * time.Hour).Unix(), "scope": []string{"a", "b"}}
-			token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
-			token.Header["kid"], token.Header["x5t"] = kid, kids["x5t"]
-			signed, err := token.SignedString(other.Signer)
-			require.NoError(t, err)
-			testkit.Accepts(t, signed, s, again)
-			got, err := s.Verify(t.Context(), signed)
-			require.NoError(t, err)
-			require.True(t, got.HasScope("b"))
-			require.Contains(t, testkit.PublishedKeyIDs(t, again), kid, name)
-		}
-		require.Equal(t, other.KeyID, testkit.KeyID(issueWith(t, other)))
-		require.NotEqual(t, other.KeyID, s.SigningKey().KeyID, "it never signs")
-		time.Sleep(2 * 365 * testkit.Day)
-		testkit.Accepts(t, issueWith(t, other), s)
-		require.NoError(t, s.Revoke(t.Context(), other.KeyID))
-		require.NoError(t, again.Refresh(t.Context()))
-		testkit.Refuses(t, fleetkey.ErrUnknownKey, issueWith(t, other), s, again)
-	})
-}
-
-// issueWith signs an access token as another system would.
-func issueWith(t *testing.T, k fleetkey.SigningKey) string {
-	t.Helper()
-	token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
-		"iss": testkit.Issuer, "aud": testkit.Issuer, "sub": "alice", "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
-	})
-	token.Header["kid"], token.Header["typ"] = k.KeyID, "at+jwt"
-	signed, err := token.SignedString(k.Signer)
-	require.NoError(t, err)
-	return signed
-}
-
-func TestTrustUnderAGivenKeyID(t *testing.T) {
-	store := fleetkeytest.NewStore()
-	s := testkit.Start(t, store, testkit.Config())
-	other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
-	require.NoError(t, s.Trust(t.Context(), other.Certificate, "key-2019/a"))
-	again := testkit.Start(t, store.Open(), testkit.Config())
-	other.KeyID = "key-2019/a"
-	testkit.Accepts(t, issueWith(t, other), s, again)
-	require.Contains(t, testkit.PublishedKeyIDs(t, again), "key-2019/a")
-	bundle, _ := store.Content()
-	require.Contains(t, string(bundle), "Kid: key-2019/a")
-	require.Error(t, s.Trust(t.Context(), other.Certificate, "a\nb"))
-}
-
-func certificate(t *testing.T, subject, issuer string) *x509.Certificate {
+func newSystem(t *testing.T) system {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	require.NoError(t, err)
-	name := func(cn string) pkix.Name { return pkix.Name{CommonName: cn} }
-	child := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: name(subject),
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().AddDate(1, 0, 0)}
-	parent := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: name(testkit.Issuer)}
-	signer := private
-	if subject == testkit.Issuer {
-		signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // self-issued, not self-signed
-		require.NoError(t, err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, child, parent, private.Public(), signer)
+	return system{private}
+}
+
+// certificate returns one of the certificates of the system's key.
+func (s system) certificate(t *testing.T, end time.Time) *x509.Certificate {
+	t.Helper()
+	template := &x509.Certificate{NotBefore: end.AddDate(-2, 0, 0), NotAfter: end}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, s.private.Public(), s.private)
 	require.NoError(t, err)
 	cert, err := x509.ParseCertificate(der)
 	require.NoError(t, err)
 	return cert
 }
 
-// Trust saves bundles that nobody can read.
-func TestTrustSavesWhatNobodyCanRead(t *testing.T) {
-	for name, names := range map[string][][2]string{
-		"an authority beside its leaf":    {{"leaf", "Corp CA"}, {"Corp CA", "Root"}},
-		"self-issued but not self-signed": {{"rollover", "rollover"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := fleetkeytest.NewStore()
-				s := testkit.Start(t, store, testkit.Config())
-				for _, n := range names {
-					if err := s.Trust(t.Context(), certificate(t, n[0], n[1]), ""); err != nil {
-						return // refused: right
-					}
-				}
-				_, err := fleetkey.NewSigner(t.Context(), store.Open(), testkit.Config())
-				require.NoError(t, err, "no instance can start any more")
-			})
-		})
+// token is one as systems from before RFC 9068 write it.
+func (s system) token(t *testing.T, kid string, claims jwt.MapClaims) string {
+	t.Helper()
+	all := jwt.MapClaims{"iss": testkit.Issuer, "aud": testkit.Issuer, "exp": time.Now().Add(8 * time.Hour).Unix()}
+	for name, value := range claims {
+		all[name] = value
 	}
+	token := jwt.NewWithClaims(jwt.SigningMethodES256, all)
+	token.Header["kid"] = kid
+	signed, err := token.SignedString(s.private)
+	require.NoError(t, err)
+	return signed
 }
 
-// The other system renews its certificate for the same key.
-func TestTrustARenewedCertificate(t *testing.T) {
+func sha1Name(cert *x509.Certificate) string {
+	digest := sha1.Sum(cert.Raw) //nolint:gosec // as above
+	return base64.RawURLEncoding.EncodeToString(digest[:])
+}
+
+func former(formers ...fleetkey.Former) fleetkey.Config {
+	cfg := testkit.Config()
+	cfg.Former = formers
+	return cfg
+}
+
+// K7: an expired certificate and its renewal have the same key, and tokens name either.
+func TestK7_FormerCertificates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, testkit.Config())
-		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
-		another := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
-		require.NoError(t, s.Trust(t.Context(), other.Certificate, "idp"))
-		if err := s.Trust(t.Context(), another.Certificate, "idp"); err == nil {
-			claims := jwt.MapClaims{"iss": testkit.Issuer, "aud": testkit.Issuer, "exp": time.Now().Add(time.Hour).Unix()}
-			token := jwt.NewWithClaims(jwt.SigningMethodES256, claims)
-			token.Header["kid"] = "idp"
-			signed, err := token.SignedString(another.Signer)
-			require.NoError(t, err)
-			testkit.Accepts(t, signed, s) // Trust said that it would be
+		old := newSystem(t)
+		expired, renewed := old.certificate(t, time.Now().Add(-time.Hour)), old.certificate(t, time.Now().AddDate(1, 0, 0))
+		s := testkit.Start(t, fleetkeytest.NewStore(), former(
+			fleetkey.Former{Certificate: expired, Until: time.Now().Add(48 * time.Hour)}, fleetkey.Former{Certificate: renewed}))
+		hexName := func(cert *x509.Certificate) string {
+			digest := sha1.Sum(cert.Raw) //nolint:gosec // as above
+			return strings.ToUpper(hex.EncodeToString(digest[:]))
 		}
+		published := testkit.PublishedKeyIDs(t, s)
+		for _, kid := range []string{sha1Name(expired), sha1Name(renewed), hexName(expired), hexName(renewed) + "ES256", testkit.Thumbprint(old.private.Public())} {
+			token, err := s.Verify(t.Context(), old.token(t, kid, jwt.MapClaims{"scp": []string{"read", "write"}}))
+			require.NoError(t, err, kid)
+			require.Equal(t, "read write", token.Scope(), "T5")
+			require.Contains(t, published, kid)
+		}
+		time.Sleep(49 * time.Hour)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, old.token(t, sha1Name(expired), nil), s)
+		testkit.Accepts(t, old.token(t, sha1Name(renewed), nil), s)
 	})
 }
 
-// Audience is copied, FormerIssuers is not.
-func TestFormerIssuersAreShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		cfg := testkit.Config()
-		cfg.FormerIssuers = []string{"https://old.example"}
-		s := testkit.Start(t, fleetkeytest.NewStore(), cfg)
-		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
-		require.NoError(t, s.Trust(t.Context(), other.Certificate, ""))
-		cfg.FormerIssuers[0] = "https://evil.example"
-		token := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": "https://evil.example", "aud": testkit.Issuer, "exp": time.Now().Add(time.Hour).Unix()})
-		token.Header["kid"] = other.KeyID
-		signed, err := token.SignedString(other.Signer)
-		require.NoError(t, err)
-		testkit.Refuses(t, fleetkey.ErrWrongIssuer, signed, s)
-	})
+// A key of another issuer verifies tokens with exactly that issuer, and is not published.
+func TestFormerIssuer(t *testing.T) {
+	old := newSystem(t)
+	store := fleetkeytest.NewStore()
+	s := testkit.Start(t, store, former(fleetkey.Former{Key: old.private.Public(), KeyID: "2019", Issuer: "https://old.example"}))
+	testkit.Accepts(t, old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s)
+	testkit.Refuses(t, fleetkey.ErrWrongIssuer, old.token(t, "2019", nil), s)
+	require.Equal(t, []string{s.SigningKey().KeyID}, testkit.PublishedKeyIDs(t, s))
+	require.NoError(t, s.Revoke(t.Context(), "2019"), "by its name")
+	testkit.Refuses(t, fleetkey.ErrUnknownKey, old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s)
 }
 
-func TestOddKid(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+// P1: a former key that is also the fleet's keeps its rules to its own names.
+func TestFormerKeyOfTheFleet(t *testing.T) {
+	old := newSystem(t)
+	cert := old.certificate(t, time.Now().AddDate(1, 0, 0))
+	store := fleetkeytest.NewStore()
+	store.Set(testkit.Bundle(t, old.private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
+	s := testkit.Start(t, store, former(fleetkey.Former{Certificate: cert}))
+	require.Equal(t, testkit.Thumbprint(old.private.Public()), s.SigningKey().KeyID)
+	testkit.Accepts(t, testkit.Issue(t, s), s)
+	testkit.Accepts(t, old.token(t, sha1Name(cert), nil), s)
+	testkit.Refuses(t, fleetkey.ErrWrongType, old.token(t, s.SigningKey().KeyID, nil), s)
+}
+
+func TestFormerRefusals(t *testing.T) {
+	one, other := newSystem(t), newSystem(t)
+	cert := one.certificate(t, time.Now().AddDate(1, 0, 0))
+	weak, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // to be refused
+	require.NoError(t, err)
+	many := make([]fleetkey.Former, 60)
+	for i := range many {
+		many[i].Certificate = newSystem(t).certificate(t, time.Now().AddDate(1, 0, 0))
+	}
+	for name, tc := range map[string]struct {
+		formers []fleetkey.Former
+		want    string
+	}{
+		"nothing given":       {[]fleetkey.Former{{}}, "Config.Former[0]: neither Certificate nor Key"},
+		"both given":          {[]fleetkey.Former{{Certificate: cert, Key: one.private.Public()}}, "both Certificate and Key"},
+		"a key without a kid": {[]fleetkey.Former{{Certificate: cert}, {Key: one.private.Public()}}, "Config.Former[1]: a Key without a Certificate requires KeyID"},
+		"an odd kid":          {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "a\nb"}}, "the kid has 3 bytes"},
+		"a weak key":          {[]fleetkey.Former{{Key: &weak.PublicKey, KeyID: "x"}}, "1024 bits"},
+		"a key of a kind":     {[]fleetkey.Former{{Key: "text", KeyID: "x"}}, "not supported"},
+		"a name for two keys": {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "x"}, {Key: other.private.Public(), KeyID: "x"}}, `two keys have the kid "x"`},
+		"a JWKS of 60 keys":   {many, "bytes of the JWKS"},
+	} {
 		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, testkit.Config())
-		again := testkit.Start(t, store.Open(), testkit.Config())
-		other := testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()).SigningKey()
-		const kid = "//a b?#%2F/:@<&>'"
-		require.NoError(t, s.Trust(t.Context(), other.Certificate, kid))
-		require.NoError(t, again.Refresh(t.Context()))
-		require.NoError(t, s.Revoke(t.Context(), kid))
-		require.NoError(t, again.Refresh(t.Context()))
-		require.ErrorIs(t, again.Trust(t.Context(), other.Certificate, kid), fleetkey.ErrUnknownKey)
-	})
+		_, err := fleetkey.NewSigner(t.Context(), store, former(tc.formers...))
+		assert.ErrorContains(t, err, tc.want, name)
+		assert.Zero(t, store.Saves(), name)
+	}
 }

@@ -71,7 +71,7 @@ func TestFoundCutOffOnTheFastestClock(t *testing.T) {
 		time.Sleep(2*time.Hour + 30*time.Minute) // it still signs, as the loop shows
 		for range 2 * 3600 {
 			time.Sleep(time.Second)
-			next, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice"})
+			next, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 			if err != nil {
 				require.ErrorIs(t, err, fleetkey.ErrStale)
 				break

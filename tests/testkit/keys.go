@@ -34,7 +34,7 @@ type Key struct {
 // Signs reports whether the private half is there.
 func (k Key) Signs() bool { return k.Private != nil }
 
-// Keys reads a bundle without the code under test.
+// Keys reads the keys of a bundle that have a certificate, without the code under test.
 func Keys(bundle []byte) (keys []Key, err error) {
 	var private crypto.Signer
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
@@ -46,18 +46,27 @@ func Keys(bundle []byte) (keys []Key, err error) {
 			private = parsed.(crypto.Signer)
 			continue
 		}
+		if block.Type != "CERTIFICATE" { // retired or revoked
+			continue
+		}
 		cert, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
 			return nil, err
 		}
-		digest, err := (&jose.JSONWebKey{Key: cert.PublicKey}).Thumbprint(crypto.SHA256)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, Key{base64.RawURLEncoding.EncodeToString(digest), cert.NotBefore, cert.NotAfter, private})
+		keys = append(keys, Key{Thumbprint(cert.PublicKey), cert.NotBefore, cert.NotAfter, private})
 		private = nil
 	}
 	return keys, nil
+}
+
+// Thumbprint returns the kid of a public key. It panics if the key is of no kind that has
+// one.
+func Thumbprint(public crypto.PublicKey) string {
+	digest, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
+	if err != nil {
+		panic(err)
+	}
+	return base64.RawURLEncoding.EncodeToString(digest)
 }
 
 // KeyID returns the kid in the header of a token. It panics if there is no header.

@@ -1,0 +1,93 @@
+// Package jwstest makes tokens that no Signer would issue, for the tests of the root and of
+// internal/jws. They are for Issuer and API, and for verifiers that always see Noon.
+package jwstest
+
+import (
+	"crypto"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+// Who issues the tokens, and for whom.
+const (
+	Issuer   = "https://issuer.example"
+	API      = "https://api.example"
+	OtherAPI = "urn:other-api"
+)
+
+// Noon is when these tokens are issued and verified.
+var Noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// A Forger signs anything.
+type Forger struct {
+	Private  crypto.Signer
+	Alg, KID string
+}
+
+// Forge signs any two texts.
+func (f *Forger) Forge(header, payload string) string {
+	return SignWith(jwt.GetSigningMethod(f.Alg), f.Private, header, payload)
+}
+
+// Header is that of a good token, changed.
+func (f *Forger) Header(changes ...string) string {
+	return Changed([]string{"alg", `"` + f.Alg + `"`, "kid", `"` + f.KID + `"`, "typ", `"at+jwt"`}, changes...)
+}
+
+// Payload is that of a good token, changed.
+func Payload(changes ...string) string {
+	return Changed([]string{"iss", `"` + Issuer + `"`, "sub", `"alice"`, "aud", `"` + API + `"`,
+		"exp", Unix(30 * time.Minute), "iat", Unix(0)}, changes...)
+}
+
+// Unix is a NumericDate that lies so far ahead of Noon.
+func Unix(ahead time.Duration) string { return fmt.Sprint(Noon.Add(ahead).Unix()) }
+
+// Changed returns a JSON object: the members of base, with changes as pairs of a name
+// and a raw value. An empty value removes a member; a name that base lacks is added.
+func Changed(base []string, changes ...string) string {
+	members := slices.Clone(base)
+	for change := range slices.Chunk(changes, 2) {
+		i := 0
+		for i < len(members) && members[i] != change[0] {
+			i += 2
+		}
+		members = slices.Replace(members, i, min(i+2, len(members)), change...)
+	}
+	var out []string
+	for member := range slices.Chunk(members, 2) {
+		if member[1] != "" {
+			out = append(out, `"`+member[0]+`":`+member[1])
+		}
+	}
+	return "{" + strings.Join(out, ",") + "}"
+}
+
+// SignWith signs any two texts.
+func SignWith(method jwt.SigningMethod, key any, header, payload string) string {
+	return SignSegments(method, key, B64(header)+"."+B64(payload))
+}
+
+// SignSegments adds a signature to the first two segments of a token.
+func SignSegments(method jwt.SigningMethod, key any, signed string) string {
+	signature, err := method.Sign(signed, key)
+	if err != nil {
+		panic(err)
+	}
+	return signed + "." + B64(string(signature))
+}
+
+// B64 encodes a segment of a token.
+func B64(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+
+// Strict is golang-jwt with all its options on.
+func Strict(alg string, now time.Time) *jwt.Parser {
+	return jwt.NewParser(jwt.WithValidMethods([]string{alg}), jwt.WithIssuer(Issuer), jwt.WithAudience(API, OtherAPI),
+		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithLeeway(2*time.Minute),
+		jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithJSONNumber()) // numbers may be larger than float64 can hold
+}
