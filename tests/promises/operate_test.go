@@ -173,7 +173,8 @@ func (f *fleet) operate(in *instance, s step) {
 			f.breaks("P2", "%s returned nil, but the store does not hold the revocation of %s", s.Op, id)
 		}
 	}
-	if k, _ := after.signing(in.machine.Now(), nil); k == nil {
+	could, _ := before.signing(in.machine.Now(), nil)
+	if can, _ := after.signing(in.machine.Now(), nil); can == nil && (could != nil || s.Op == rotate) {
 		f.breaks("P4", "nothing in the store can sign after %s", s.Op)
 	}
 }
