@@ -282,7 +282,10 @@ type port struct {
 
 // Load implements fleetkey.KeyStore.
 func (p *port) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
-	begun := moment{p.in.machine.Now(), p.in.machine.Monotonic()}
+	var begun moment // of a load by the refresher, which counts for ErrStale
+	if p.in.operated.Load() == 0 {
+		begun = moment{p.in.machine.Now(), p.in.machine.Monotonic()}
+	}
 	data, v, err := p.Store.Load(ctx)
 	if err == nil {
 		b := p.in.machine.fleet.bundle(v, data)

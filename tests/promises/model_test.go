@@ -11,13 +11,14 @@ import (
 
 // An instance is a running Signer, and what the model knows that it can know.
 type instance struct {
-	machine *machine
-	cfg     fleetkey.Config
-	signer  *fleetkey.Signer
-	started atomic.Bool
-	way     *fleetkeytest.Store
-	joined  time.Time
-	formers []int // of fleet.formers, in its configuration
+	machine  *machine
+	cfg      fleetkey.Config
+	signer   *fleetkey.Signer
+	started  atomic.Bool
+	operated atomic.Int32 // by hand, at this moment
+	way      *fleetkeytest.Store
+	joined   time.Time
+	formers  []int // of fleet.formers, in its configuration
 
 	mu      sync.Mutex // guards what follows
 	revoked map[string]bool

@@ -134,6 +134,8 @@ func (f *fleet) start(m *machine, arg int) {
 func (f *fleet) operate(in *instance, s step) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
+	in.operated.Add(1)
+	defer in.operated.Add(-1)
 	before, ids := f.content(), []string(nil)
 	works := in.machine.heals() && before.bad == ""
 	var err error
@@ -186,6 +188,8 @@ func (f *fleet) together(ctx context.Context) {
 	for _, in := range f.running() {
 		works := works && in.machine.heals()
 		all.Go(func() {
+			in.operated.Add(1)
+			defer in.operated.Add(-1)
 			if err := in.signer.Rotate(ctx); err != nil {
 				in.setDoubt()
 				if works {
