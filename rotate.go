@@ -101,13 +101,29 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 		return err
 	}
 	next, err := f(r.set, s.verifier.clock.Now(), p)
+	switch {
+	case err == nil && next != nil:
+		err = s.replace(ctx, r, next, what)
+	case err == nil:
+		if err = s.take(r); errors.Is(err, refresh.ErrRefused) {
+			return nil // nothing is due, and Status reports the refusal after the next load
+		}
+	}
 	if err != nil {
-		return err
+		err = errors.Join(err, s.honorRevoked())
 	}
-	if next == nil {
-		return s.take(r)
+	return err
+}
+
+// honorRevoked takes the keys that this instance knows to be revoked from its view, after
+// a change that has read of them and then failed.
+func (s *Signer) honorRevoked() error {
+	current := s.verifier.current.Load()
+	set := current.Set.Without(s.revoked)
+	if len(set.Revoked) == len(current.Set.Revoked) {
+		return nil
 	}
-	return s.replace(ctx, r, next, what)
+	return s.verifier.adopt(set, Version(current.Version))
 }
 
 // replace saves a set over the one that was read, and takes it over, if it is one that
