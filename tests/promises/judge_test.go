@@ -37,6 +37,7 @@ func (f *fleet) check(n int) {
 		tok.old = perKey[tok.kid] > 4 || time.Now().After(tok.exp.Add(10*time.Minute))
 	}
 	f.tokens = slices.DeleteFunc(f.tokens, func(tok *token) bool { return tok.old })
+	synctest.Wait() // for what follows a load that a token has caused
 }
 
 // checkIssue signs a token. That fails only if the store was out of reach for too long,
