@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http/httptest"
 	"slices"
-	"strings"
 	"testing/synctest"
 	"time"
 
@@ -246,64 +245,5 @@ func (in *instance) checkAdopted() {
 	}
 	if now.Sub(m.since) > 2*time.Second && in.verify(forge(m.own.private, m.own.kid, "at+jwt", testkit.Issuer, now)) == nil && !in.hasSeen(m.own.kid) {
 		m.fleet.breaks("P5a", "an adopted key signs on")
-	}
-}
-
-// settle heals everything and waits. Then the fleet has to agree.
-func (f *fleet) settle() {
-	f.check(0)
-	f.mu.Lock()
-	f.step = "the end of " + f.step
-	f.mu.Unlock()
-	for _, m := range f.machines {
-		m.fault.Store(healthy)
-		m.set(0)
-		if m.in != nil {
-			m.in.jumped()
-		}
-	}
-	time.Sleep(6*time.Hour + f.policy.Rotation.Announce + 4*f.policy.RefreshEvery)
-	f.check(1)
-	content, all := f.content(), f.running()
-	if content.bad != "" || f.verdict != "" {
-		return
-	}
-	complete := true
-	for _, in := range all {
-		for kid := range in.revoked {
-			if content.revoked[kid] {
-				continue
-			}
-			complete = false
-			if in.cfg.Rotation.Every > 0 {
-				f.breaks("P2", "the revocation of %s was not written back", kid)
-			} else if len(in.signer.Status().Warnings()) == 0 {
-				f.breaks("P2", "no warning that the store has lost the revocation of %s", kid)
-			}
-		}
-		if err := in.signer.Status().RotationErr; err != nil {
-			f.breaks("P5", "the last rotation failed, although all is well: %v", err)
-		}
-	}
-	if k, _ := content.signing(time.Now(), nil); k == nil || !complete {
-		return
-	}
-	for _, in := range all {
-		raw, err := in.signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
-		for _, other := range all {
-			if err == nil && other.verify(raw) != nil && other.cfg.MaxTokenTTL >= in.cfg.MaxTokenTTL {
-				f.breaks("valid tokens", "a token of one instance is refused by another, although all is well: %v", other.verify(raw))
-			}
-		}
-	}
-}
-
-// checkSecrets searches what was logged, returned and served for private keys.
-func (f *fleet) checkSecrets() {
-	text := f.log.String() + f.said.String()
-	for _, p := range f.keys {
-		if strings.Contains(text, p.secret()) {
-			f.breaks("private keys", "a part of the key %s is in a log, an error or an answer", p.kid)
-		}
 	}
 }
