@@ -29,8 +29,28 @@ import (
 // unavailable; every other error is returned at once.
 func (s *Signer) Rotate(ctx context.Context) error {
 	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-		return set.Without(s.revoked).Rotate(now, p)
+		lost := s.lost(set)
+		if len(lost) == 0 {
+			return set.Rotate(now, p)
+		}
+		known, err := set.Revoke(now, p, lost...)
+		if err != nil {
+			return nil, err
+		}
+		if k, _ := known.Signing(now); k != nil && set.Find(k.ID) == nil {
+			return known, nil // a fresh key signs
+		}
+		next, err := known.Rotate(now, p)
+		if next == nil && err == nil {
+			next = known
+		}
+		return next, err
 	})
+}
+
+// lost returns the revocations that this instance knows and a set does not hold.
+func (s *Signer) lost(set *keyset.Set) []string {
+	return slices.DeleteFunc(slices.Clone(s.revoked), set.IsRevoked)
 }
 
 // Revoke ends the trust in a key for good, for one that has been stolen. The key is found
@@ -151,7 +171,7 @@ func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, wh
 // Secrets Manager keeps every version for a day, and at most about 100); but not once the
 // set has changed.
 func (s *Signer) maintain(ctx context.Context) {
-	lost := slices.DeleteFunc(slices.Clone(s.revoked), s.read.set.IsRevoked)
+	lost := s.lost(s.read.set)
 	s.rotation.lost.Store(int64(len(lost)))
 	if s.rotation.writes.version != s.read.version {
 		s.rotation.writes = writes{}
