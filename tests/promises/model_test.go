@@ -217,6 +217,10 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	if fresh > 1 {
 		f.breaks("P5", "one write makes %d keys", fresh)
 	}
+	signed, early := before.signing(now, nil)
+	if k, _ := next.signing(now, nil); k != nil && signed != nil && !early && k.begin.Before(signed.begin) && before.find(k.kid) != nil {
+		f.breaks("P4", "a write lets the retired key %s sign again", k.kid)
+	}
 	// What is trusted stays trusted for as long as tokens can live.
 	ends, lives := next.ends(nil, cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
 	for kid, end := range before.ends(nil, cfg.Rotation.Retain) {

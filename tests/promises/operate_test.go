@@ -209,10 +209,14 @@ func (in *instance) pickName(arg int) (name, id string) {
 	for _, other := range f.formers {
 		names = append(names, other.names...)
 	}
-	if k, _ := f.content().signing(time.Now(), nil); k != nil && arg%2 == 0 {
+	name = names[arg/4%len(names)]
+	switch k, _ := f.content().signing(time.Now(), nil); {
+	case arg%4 < 2 && k != nil:
 		return k.kid, k.kid
+	case arg%4 == 2 && len(in.formers) > 0:
+		known := f.formers[in.formers[arg/4%len(in.formers)]].names
+		name = known[arg/16%len(known)]
 	}
-	name = names[arg/2%len(names)]
 	for _, i := range in.formers {
 		if slices.Contains(f.formers[i].names, name) {
 			return name, thumbprint(f.formers[i].private.Public())
