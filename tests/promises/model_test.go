@@ -183,6 +183,7 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	switch running := in.started.Load(); {
 	case prev == "" && running:
 		f.breaks("never created again", "a running instance creates a bundle")
+		return
 	case prev == "" && cfg.MustExist:
 		f.breaks("never created", "an instance creates a bundle although MustExist is set")
 	case prev == "":

@@ -20,6 +20,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -36,8 +37,7 @@ import (
 // A history is what happens to a fleet.
 type history struct {
 	Policy, First int // of policies; the algorithm of the first bundle, 0: none
-	Fleet         int // machines that start at once
-	Adopt         bool
+	Fleet, Start  int // machines that start at once, and their configuration
 	Steps         []step
 }
 
@@ -63,18 +63,29 @@ var policies = []fleetkey.Config{
 		Rotation: fleetkey.Rotation{Every: 6 * time.Hour, Announce: 67 * time.Second, Retain: time.Hour + 2*time.Second}},
 }
 
+var (
+	args = slices.Collect(func(yield func(int) bool) {
+		for i := range 512 {
+			yield(i)
+		}
+	})
+	// The configurations of a whole fleet: former systems, adoption, or none.
+	starts = []int{256, 256 + 1<<3, 256 + 2<<3, 256 + 4<<3, 256 + 6<<3, 256 + 7<<3, 256 + 64, 256 + 64 + 6<<3}
+)
+
 // histories draws a history of a few kinds of operation, so that some histories are free
-// of each.
+// of each. SampledFrom draws all values equally often, and IntRange does not.
 var histories = rapid.Custom(func(t *rapid.T) history {
 	kinds := append(rapid.SliceOfNDistinct(rapid.SampledFrom(ops), 1, len(ops), rapid.ID).Draw(t, "kinds"), pass, pass)
+	steps := rapid.Custom(func(t *rapid.T) step {
+		return step{rapid.SampledFrom(kinds).Draw(t, "op"), rapid.SampledFrom(args[:3]).Draw(t, "who"), rapid.SampledFrom(args).Draw(t, "arg")}
+	})
 	return history{
-		Policy: rapid.IntRange(0, refused-1).Draw(t, "policy"),
-		First:  rapid.IntRange(0, 3).Draw(t, "first"),
-		Fleet:  rapid.IntRange(1, 3).Draw(t, "fleet"),
-		Adopt:  rapid.IntRange(0, 3).Draw(t, "adopt") == 3,
-		Steps: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) step {
-			return step{rapid.SampledFrom(kinds).Draw(t, "op"), rapid.IntRange(0, 2).Draw(t, "who"), rapid.IntRange(0, 511).Draw(t, "arg")}
-		}), 1, 40).Draw(t, "steps"),
+		Policy: rapid.SampledFrom(args[:refused]).Draw(t, "policy"),
+		First:  rapid.SampledFrom(args[:4]).Draw(t, "first"),
+		Fleet:  1 + rapid.SampledFrom(args[:3]).Draw(t, "fleet"),
+		Start:  rapid.SampledFrom(starts).Draw(t, "start"),
+		Steps:  rapid.SliceOfN(steps, 1, 40).Draw(t, "steps"),
 	}
 })
 
@@ -107,11 +118,7 @@ func run(h history) string {
 	f.step = "the start"
 	var all sync.WaitGroup
 	for _, m := range f.machines[:h.Fleet] {
-		arg := 256
-		if h.Adopt {
-			arg += 64
-		}
-		all.Go(func() { f.start(m, arg) })
+		all.Go(func() { f.start(m, h.Start) })
 	}
 	all.Wait()
 	for i, s := range h.Steps {
