@@ -12,6 +12,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
 // This file holds what writes to the store once a fleet has its first key. Every write is
@@ -64,7 +65,11 @@ func (s *Signer) lost(set *keyset.Set) []string {
 // instance runs that knows. Revoke tries again as Rotate does.
 func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	id := kid
-	if known := s.verifier.current.Load().ByName(kid); known != nil {
+	known := s.verifier.current.Load().ByName(kid)
+	if known == nil { // revoked once before, and perhaps lost by the store since
+		known = trust.Named(s.verifier.others, kid)
+	}
+	if known != nil {
 		id = jws.Thumbprint(known.Public)
 	} else if err := keyset.CheckThumbprint(kid); err != nil {
 		return fmt.Errorf("fleetkey: revoke: %w: no key has this kid, and %w", ErrUnknownKey, err)
