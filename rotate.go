@@ -29,24 +29,41 @@ import (
 // Rotate tries again until ctx ends while other writers are faster or the store is
 // unavailable; every other error is returned at once.
 func (s *Signer) Rotate(ctx context.Context) error {
+	var made string // by a try whose reply was lost, perhaps
 	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-		lost := s.lost(set)
-		if len(lost) == 0 {
-			return set.Rotate(now, p)
+		if set.Find(made) != nil {
+			return nil, nil
 		}
-		known, err := set.Revoke(now, p, lost...)
-		if err != nil {
-			return nil, err
-		}
-		if k, _ := known.Signing(now); k != nil && set.Find(k.ID) == nil {
-			return known, nil // a fresh key signs
-		}
-		next, err := known.Rotate(now, p)
-		if next == nil && err == nil {
-			next = known
+		next, err := s.rotated(set, now, p)
+		if err == nil && next != nil {
+			for _, k := range next.Keys {
+				if set.Find(k.ID) == nil {
+					made = k.ID
+				}
+			}
 		}
 		return next, err
 	})
+}
+
+// rotated returns what Rotate makes of a set, with the revocations that it has lost.
+func (s *Signer) rotated(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
+	lost := s.lost(set)
+	if len(lost) == 0 {
+		return set.Rotate(now, p)
+	}
+	known, err := set.Revoke(now, p, lost...)
+	if err != nil {
+		return nil, err
+	}
+	if k, _ := known.Signing(now); k != nil && set.Find(k.ID) == nil {
+		return known, nil // a fresh key signs
+	}
+	next, err := known.Rotate(now, p)
+	if next == nil && err == nil {
+		next = known
+	}
+	return next, err
 }
 
 // lost returns the revocations that this instance knows and a set does not hold.
