@@ -12,6 +12,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
 // This file holds what writes to the store once a fleet has its first key. Every write is
@@ -28,9 +29,46 @@ import (
 // Rotate tries again until ctx ends while other writers are faster or the store is
 // unavailable; every other error is returned at once.
 func (s *Signer) Rotate(ctx context.Context) error {
+	var made string // by a try whose reply was lost, perhaps
 	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-		return set.Without(s.revoked).Rotate(now, p)
+		if set.Find(made) != nil {
+			return nil, nil
+		}
+		next, err := s.rotated(set, now, p)
+		if err == nil && next != nil {
+			for _, k := range next.Keys {
+				if set.Find(k.ID) == nil {
+					made = k.ID
+				}
+			}
+		}
+		return next, err
 	})
+}
+
+// rotated returns what Rotate makes of a set, with the revocations that it has lost.
+func (s *Signer) rotated(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
+	lost := s.lost(set)
+	if len(lost) == 0 {
+		return set.Rotate(now, p)
+	}
+	known, err := set.Revoke(now, p, lost...)
+	if err != nil {
+		return nil, err
+	}
+	if k, _ := known.Signing(now); k != nil && set.Find(k.ID) == nil {
+		return known, nil // a fresh key signs
+	}
+	next, err := known.Rotate(now, p)
+	if next == nil && err == nil {
+		next = known
+	}
+	return next, err
+}
+
+// lost returns the revocations that this instance knows and a set does not hold.
+func (s *Signer) lost(set *keyset.Set) []string {
+	return slices.DeleteFunc(slices.Clone(s.revoked), set.IsRevoked)
 }
 
 // Revoke ends the trust in a key for good, for one that has been stolen. The key is found
@@ -44,7 +82,11 @@ func (s *Signer) Rotate(ctx context.Context) error {
 // instance runs that knows. Revoke tries again as Rotate does.
 func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	id := kid
-	if known := s.verifier.current.Load().ByName(kid); known != nil {
+	known := s.verifier.current.Load().ByName(kid)
+	if known == nil { // revoked once before, and perhaps lost by the store since
+		known = trust.Named(s.verifier.others, kid)
+	}
+	if known != nil {
 		id = jws.Thumbprint(known.Public)
 	} else if err := keyset.CheckThumbprint(kid); err != nil {
 		return fmt.Errorf("fleetkey: revoke: %w: no key has this kid, and %w", ErrUnknownKey, err)
@@ -105,13 +147,29 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 		return err
 	}
 	next, err := f(r.set, s.verifier.clock.Now(), p)
+	switch {
+	case err == nil && next != nil:
+		err = s.replace(ctx, r, next, what)
+	case err == nil:
+		if err = s.take(r); errors.Is(err, refresh.ErrRefused) {
+			return nil // nothing is due, and Status reports the refusal after the next load
+		}
+	}
 	if err != nil {
-		return err
+		err = errors.Join(err, s.honorRevoked())
 	}
-	if next == nil {
-		return s.take(r)
+	return err
+}
+
+// honorRevoked takes the keys that this instance knows to be revoked from its view, after
+// a change that has read of them and then failed.
+func (s *Signer) honorRevoked() error {
+	current := s.verifier.current.Load()
+	set := current.Set.Without(s.revoked)
+	if len(set.Revoked) == len(current.Set.Revoked) {
+		return nil
 	}
-	return s.replace(ctx, r, next, what)
+	return s.verifier.adopt(set, Version(current.Version))
 }
 
 // replace saves a set over the one that was read, and takes it over, if it is one that
@@ -139,7 +197,7 @@ func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, wh
 // Secrets Manager keeps every version for a day, and at most about 100); but not once the
 // set has changed.
 func (s *Signer) maintain(ctx context.Context) {
-	lost := slices.DeleteFunc(slices.Clone(s.revoked), s.read.set.IsRevoked)
+	lost := s.lost(s.read.set)
 	s.rotation.lost.Store(int64(len(lost)))
 	if s.rotation.writes.version != s.read.version {
 		s.rotation.writes = writes{}

@@ -195,8 +195,11 @@ func (s *Signer) load(ctx context.Context) error {
 	}
 	if old := s.verifier.current.Load(); old != nil {
 		now := s.verifier.moment()
-		unchanged := old.Version == string(r.version) && !old.Outdated(now.Wall)
-		if unchanged || old.IsStale(string(r.version), now.Monotonic) {
+		if old.IsStale(string(r.version), now.Monotonic) {
+			return nil
+		}
+		if old.Version == string(r.version) && !old.Outdated(now.Wall) {
+			s.read = r // not a set that was refused in between
 			return nil
 		}
 	}

@@ -168,6 +168,16 @@ func FindNames(keys []*Key) (name string, found bool) {
 	return "", false
 }
 
+// Named returns the key among some that has a name, or nil.
+func Named(keys []*Key, name string) *Key {
+	for _, k := range keys {
+		if slices.Contains(k.names(), name) {
+			return k
+		}
+	}
+	return nil
+}
+
 // JWKSSize returns how many bytes some keys take in a JSON Web Key Set.
 func JWKSSize(keys []*Key) (int, error) {
 	keys = slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return k.Hidden })

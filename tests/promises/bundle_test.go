@@ -1,0 +1,221 @@
+package promises
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// A pair is a private key and its certificate.
+type pair struct {
+	kid, alg   string
+	private    crypto.Signer
+	begin, end time.Time
+	text       string // the two PEM blocks
+}
+
+// A bundle is what a text says by DESIGN.md, read without the code under test.
+type bundle struct {
+	text    string
+	blocks  []string
+	pairs   []pair               // newest first, without those retired or revoked here
+	retired map[string]time.Time // by kid, until when they are trusted
+	revoked map[string]bool
+	bad     string // why it cannot be read
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func thumbprint(public crypto.PublicKey) string {
+	return base64.RawURLEncoding.EncodeToString(must((&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)))
+}
+
+func read(text string) *bundle {
+	b := &bundle{text: text, retired: map[string]time.Time{}, revoked: map[string]bool{}}
+	var private *pem.Block
+	seen := map[string]bool{}
+	for block, rest := pem.Decode([]byte(text)); block != nil; block, rest = pem.Decode(rest) {
+		b.blocks = append(b.blocks, string(pem.EncodeToMemory(block)))
+		id := ""
+		switch {
+		case (block.Type == "CERTIFICATE") != (private != nil):
+			b.bad = "a private key or a certificate is alone"
+		case block.Type == "PRIVATE KEY":
+			private = block
+			continue
+		case block.Type == "CERTIFICATE":
+			p := readPair(private, block)
+			b.pairs, id, private = append(b.pairs, p), p.kid, nil
+		case block.Type == "RETIRED KEY":
+			id = "retired " + block.Headers["Kid"]
+			b.retired[block.Headers["Kid"]] = must(time.Parse(time.RFC3339, block.Headers["Until"]))
+		case block.Type == "REVOKED KEY":
+			b.revoked[block.Headers["Kid"]] = true
+		default:
+			b.bad = "unknown block " + block.Type
+		}
+		if seen[id] && id != "" {
+			b.bad = "a key comes twice"
+		}
+		seen[id] = true
+	}
+	switch {
+	case private != nil:
+		b.bad = "a private key is alone"
+	case len(b.blocks) == 0:
+		b.bad = "no block"
+	case len(b.blocks) != strings.Count(text, "-----END "), len(b.blocks) != strings.Count(text, "-----BEGIN "):
+		b.bad = "cut off inside a block"
+	case len(text) > 64<<10:
+		b.bad = "too long"
+	}
+	b.pairs = slices.DeleteFunc(b.pairs, func(p pair) bool { _, retired := b.retired[p.kid]; return retired || b.revoked[p.kid] })
+	slices.SortStableFunc(b.pairs, func(a, c pair) int { return c.begin.Compare(a.begin) })
+	for kid := range b.revoked {
+		delete(b.retired, kid)
+	}
+	return b
+}
+
+func readPair(private, certificate *pem.Block) pair {
+	cert := must(x509.ParseCertificate(certificate.Bytes))
+	p := pair{kid: thumbprint(cert.PublicKey), private: must(x509.ParsePKCS8PrivateKey(private.Bytes)).(crypto.Signer),
+		begin: cert.NotBefore, end: cert.NotAfter, text: string(pem.EncodeToMemory(private)) + string(pem.EncodeToMemory(certificate))}
+	p.alg = method(p.private).Alg()
+	return p
+}
+
+// mentions reports whether the bundle says anything about a kid.
+func (b *bundle) mentions(kid string) bool {
+	_, retired := b.retired[kid]
+	return retired || b.revoked[kid] || b.find(kid) != nil
+}
+
+func (b *bundle) find(kid string) *pair {
+	for i := range b.pairs {
+		if b.pairs[i].kid == kid {
+			return &b.pairs[i]
+		}
+	}
+	return nil
+}
+
+// ends returns until when each fleet key is trusted, if some are revoked besides.
+func (b *bundle) ends(revoked map[string]bool, retain time.Duration) map[string]time.Time {
+	ends := map[string]time.Time{}
+	for kid, until := range b.retired {
+		ends[kid] = until
+	}
+	var next *pair
+	for _, p := range b.pairs {
+		if revoked[p.kid] {
+			continue
+		}
+		ends[p.kid] = p.end
+		if next != nil && next.begin.Add(retain).Before(p.end) {
+			ends[p.kid] = next.begin.Add(retain)
+		}
+		next = &p
+	}
+	return ends
+}
+
+// signing returns the key that signs at a time by a clock, and whether that is early.
+func (b *bundle) signing(now time.Time, revoked map[string]bool) (signs *pair, early bool) {
+	for i, p := range b.pairs {
+		switch ahead := p.begin.Sub(now); {
+		case revoked[p.kid]:
+		case ahead <= 0 && now.Before(p.end):
+			return &b.pairs[i], false
+		case ahead > 0 && ahead <= 365*testkit.Day:
+			signs, early = &b.pairs[i], true // the last one found begins first
+		}
+	}
+	return signs, early
+}
+
+// newPair makes a key as an operator would.
+func newPair(alg string, begin, end time.Time) pair {
+	private := newKey(alg)
+	key := pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(private))}
+	cert := pem.Block{Type: "CERTIFICATE", Bytes: newCertificate(private, begin, end).Raw}
+	return readPair(&key, &cert)
+}
+
+func newKey(alg string) crypto.Signer {
+	switch alg {
+	case "EdDSA":
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return must(private, err)
+	case "ES384":
+		return must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	}
+	return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+}
+
+func newCertificate(private crypto.Signer, begin, end time.Time) *x509.Certificate {
+	template := &x509.Certificate{SerialNumber: big.NewInt(begin.Unix()), Subject: pkix.Name{CommonName: "by hand"}, NotBefore: begin, NotAfter: end}
+	return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))))
+}
+
+func retiredBlock(p pair, until time.Time) string {
+	h := map[string]string{"Kid": p.kid, "Until": until.UTC().Truncate(time.Second).Format(time.RFC3339)}
+	digest := sha256.Sum256([]byte("Kid: " + h["Kid"] + "\nUntil: " + h["Until"] + "\nAlg: \n"))
+	h["Sum"] = hex.EncodeToString(digest[:8])
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RETIRED KEY", Headers: h, Bytes: must(x509.MarshalPKIXPublicKey(p.private.Public()))}))
+}
+
+func revokedBlock(kid string) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "REVOKED KEY", Headers: map[string]string{"Kid": kid},
+		Bytes: must(base64.RawURLEncoding.DecodeString(kid))}))
+}
+
+func method(private crypto.Signer) jwt.SigningMethod {
+	switch key := private.(type) {
+	case ed25519.PrivateKey:
+		return jwt.SigningMethodEdDSA
+	case *ecdsa.PrivateKey:
+		if key.Curve == elliptic.P384() {
+			return jwt.SigningMethodES384
+		}
+		return jwt.SigningMethodES256
+	}
+	return jwt.SigningMethodRS256
+}
+
+// forge signs a token as a thief or another system does.
+func forge(private crypto.Signer, kid, typ, issuer string, issued time.Time) string {
+	token := jwt.NewWithClaims(method(private), jwt.MapClaims{"iss": issuer, "aud": testkit.Issuer, "sub": "mallory", "client_id": "web",
+		"iat": issued.Unix(), "exp": issued.Add(10 * time.Minute).Unix()})
+	token.Header["kid"], token.Header["typ"] = kid, typ
+	return must(token.SignedString(private))
+}
+
+// secret returns a part of the private key as it is in a bundle.
+func (p pair) secret() string {
+	lines := bytes.Split([]byte(p.text), []byte("\n"))
+	return string(lines[1][40:])
+}

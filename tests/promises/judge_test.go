@@ -1,0 +1,249 @@
+package promises
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http/httptest"
+	"slices"
+	"testing/synctest"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// check lets every running instance sign, verify and publish, and judges that.
+func (f *fleet) check(n int) {
+	synctest.Wait()
+	for _, in := range f.running() {
+		in.checkIssue(n)
+		in.checkPublished()
+	}
+	for i, in := range f.running() {
+		for _, tok := range f.tokens {
+			in.checkToken(tok, n%4 == i)
+		}
+		in.checkRevoked(n)
+		in.checkFormers(n)
+		in.checkAdopted()
+	}
+	perKey := map[string]int{}
+	for _, tok := range slices.Backward(f.tokens) {
+		perKey[tok.kid]++
+		tok.old = perKey[tok.kid] > 4 || time.Now().After(tok.exp.Add(10*time.Minute))
+	}
+	f.tokens = slices.DeleteFunc(f.tokens, func(tok *token) bool { return tok.old })
+	synctest.Wait() // for what follows a load that a token has caused
+}
+
+// checkIssue signs a token. That fails only if the store was out of reach for too long,
+// or no key can sign.
+func (in *instance) checkIssue(n int) {
+	f, now := in.machine.fleet, in.machine.Now()
+	ttl := in.cfg.MaxTokenTTL
+	if n%2 == 1 {
+		ttl /= 4
+	}
+	raw, err := in.signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", ExpiresAt: now.Add(ttl)})
+	status := in.signer.Status()
+	w := httptest.NewRecorder()
+	in.signer.Health().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if (w.Code == 200) != (err == nil) {
+		f.breaks("P4", "Health answers %d, and Issue %v", w.Code, err)
+	}
+	f.say(w.Body.String(), err)
+	_, version := f.cell.Content()
+	stale := in.mayBeStale(now)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	key, early := in.set.signing(now, in.revoked)
+	if err == nil {
+		tok := &token{raw: raw, kid: testkit.KeyID(raw), issued: time.Now(), iat: now, exp: now.Add(ttl), ttl: ttl}
+		tok.calm = f.disturbed == "" && (in.cfg.Rotation.Every > 0 || in.version == version) && !in.doubt
+		f.tokens = append(f.tokens, tok)
+		if in.revoked[tok.kid] {
+			f.breaks("P2", "the revoked key %s signs", tok.kid)
+		}
+		if !in.doubt && (key == nil || key.kid != tok.kid) {
+			f.breaks("P3", "the key %s signs, and not %v", tok.kid, key)
+		}
+	}
+	if in.doubt || key == nil {
+		return
+	}
+	ends := key.end.Sub(now) < in.cfg.MaxTokenTTL+2*in.cfg.ClockSkew+time.Second
+	if err != nil && !ends && !(errors.Is(err, fleetkey.ErrStale) && stale) {
+		f.breaks("P3, P4, P6", "the key %s could sign, but: %v", key.kid, err)
+	}
+	warned := len(status.Warnings()) > 0 || err != nil
+	if early && !warned {
+		f.breaks("P4", "no warning that %s signs early", key.kid)
+	}
+	r := in.cfg.Rotation
+	overdue := r.Every > 0 && now.Sub(key.begin) > r.Every-r.Announce+3*in.cfg.RefreshEvery && !slices.ContainsFunc(in.set.pairs, func(p pair) bool { return p.begin.After(now) })
+	if overdue && !warned {
+		f.breaks("P4", "no warning that a rotation is overdue")
+	}
+}
+
+func (f *fleet) say(text string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.said.WriteString(text)
+	if err != nil {
+		f.said.WriteString(err.Error())
+	}
+}
+
+// checkPublished reads the JWKS: a kid is one key, everywhere and for good.
+func (in *instance) checkPublished() {
+	f, w := in.machine.fleet, httptest.NewRecorder()
+	r := httptest.NewRequest("GET", fleetkey.JWKSPath, nil)
+	r.Header.Set("Range", "bytes=0-0,0-0")
+	in.signer.JWKS().ServeHTTP(w, r)
+	if w.Code == 503 {
+		return
+	}
+	if w.Code != 200 || w.Body.Len() > 48<<10 {
+		f.breaks("P8", "the JWKS answers %d with %d bytes", w.Code, w.Body.Len())
+	}
+	f.say(w.Body.String(), nil)
+	var set struct {
+		Keys []struct{ Kid, Kty, Crv, N, X, Y, D string }
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &set); err != nil {
+		f.breaks("P1", "the JWKS is not JSON: %v", err)
+	}
+	seen := map[string]bool{}
+	for _, k := range set.Keys {
+		public := k.Kty + k.Crv + k.N + k.X + k.Y
+		if before, known := f.published[k.Kid]; seen[k.Kid] || known && before != public || k.D != "" {
+			f.breaks("P1", "the kid %s is published twice or for two keys", k.Kid)
+		}
+		seen[k.Kid], f.published[k.Kid] = true, public
+		if _, fleets := f.key(k.Kid); fleets && in.knowsRevoked(k.Kid) { // a name of a former key can look like a thumbprint
+			f.breaks("P2", "the revoked key %s is published", k.Kid)
+		}
+		for i, other := range f.formers {
+			if slices.Contains(other.names, k.Kid) && slices.Contains(in.formers, i) && in.knowsRevoked(thumbprint(other.private.Public())) {
+				f.breaks("P2", "the revoked key %s of another system is published", k.Kid)
+			}
+		}
+		if k.Kid == "other" {
+			f.breaks("P1", "a key of another issuer is published")
+		}
+		if k.Kid == in.machine.own.kid && !in.hasSeen(k.Kid) {
+			f.breaks("P5a", "an adopted key is published")
+		}
+	}
+}
+
+// checkToken verifies a token of the fleet.
+func (in *instance) checkToken(tok *token, look bool) {
+	f, now, revoked := in.machine.fleet, in.machine.Now(), in.knowsRevoked(tok.kid)
+	trusted := in.trusts(tok.kid, now)
+	if !trusted && !look { // would read the store, which a history should not do all the time
+		return
+	}
+	err := in.verify(tok.raw)
+	switch skew := in.cfg.ClockSkew; {
+	case err == nil && revoked:
+		f.breaks("P2", "a token of the revoked key %s is accepted", tok.kid)
+	case err == nil && now.After(tok.exp.Add(skew+time.Second)):
+		f.breaks("expiry", "a token is accepted %v after its end", now.Sub(tok.exp))
+	case err == nil || revoked:
+	case trusted && now.Before(tok.exp.Add(-time.Second)) && !tok.iat.After(now.Add(2*skew)) && tok.ttl <= in.cfg.MaxTokenTTL:
+		f.breaks("valid tokens", "the token of %s is refused by who trusts the key: %v", tok.kid, err)
+	default:
+		f.checkCalm(in, tok)
+	}
+}
+
+// checkCalm judges a refusal in a fleet whose clocks are right, whose policies are the
+// same and whose store nobody has touched. An instance that can reach the store must know
+// every key that it holds.
+func (f *fleet) checkCalm(in *instance, tok *token) {
+	valid := func() bool {
+		return tok.calm && f.disturbed == "" && in.machine.fault.Load() == healthy &&
+			time.Now().Before(tok.exp.Add(-2*f.policy.ClockSkew)) && !f.content().revoked[tok.kid] && !in.knowsRevoked(tok.kid)
+	}
+	if !valid() {
+		return
+	}
+	time.Sleep(11 * time.Second) // an instance looks for unknown keys every 10 s
+	if err := in.verify(tok.raw); err != nil && valid() {
+		f.breaks("valid tokens", "the token of %s issued %v ago is refused: %v", tok.kid, time.Since(tok.issued), err)
+	}
+}
+
+func (in *instance) verify(raw string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	_, err := in.signer.Verify(ctx, raw)
+	in.machine.fleet.say("", err)
+	return err
+}
+
+func (in *instance) hasSeen(kid string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.seen[kid]
+}
+
+// checkRevoked is a thief with all private keys that the store has ever held.
+func (in *instance) checkRevoked(n int) {
+	f := in.machine.fleet
+	for i, kid := range f.kids {
+		p := f.keys[kid]
+		if !in.knowsRevoked(kid) {
+			continue
+		}
+		if _, err := in.signer.Keyfunc(&jwt.Token{Header: map[string]any{"kid": kid}, Method: method(p.private)}); err == nil {
+			f.breaks("P2", "the revoked key %s is trusted", kid)
+		}
+		if (n+i)%8 == 0 && in.verify(forge(p.private, kid, "at+jwt", testkit.Issuer, in.machine.Now())) == nil {
+			f.breaks("P2", "a forged token of the revoked key %s is accepted", kid)
+		}
+	}
+}
+
+// checkFormers verifies tokens of the other systems, under one of their names.
+func (in *instance) checkFormers(n int) {
+	f, now := in.machine.fleet, in.machine.Now()
+	for _, i := range in.formers {
+		other := f.formers[i]
+		name, id := other.names[n%len(other.names)], thumbprint(other.private.Public())
+		revoked := in.knowsRevoked(id)
+		err := in.verify(forge(other.private, name, "JWT", other.issuer, now))
+		if revoked && err == nil {
+			f.breaks("P2", "a token of the revoked key %s is accepted under its name %s", id, name)
+		}
+		if !revoked && err != nil && !in.knowsRevoked(id) {
+			f.breaks("P1", "a token under the name %s of another system is refused: %v", name, err)
+		}
+		if other.issuer != testkit.Issuer && in.verify(forge(other.private, name, "JWT", testkit.Issuer, now)) == nil {
+			f.breaks("P1", "the key of another issuer signs for ours")
+		}
+	}
+}
+
+// checkAdopted verifies tokens of the key that the machine had for itself: those from
+// before it joined are good, and those that somebody signs later are not.
+func (in *instance) checkAdopted() {
+	m, now := in.machine, in.machine.Now()
+	if in.cfg.Adopt == nil || in.hasSeen(m.own.kid) {
+		return
+	}
+	revoked := in.knowsRevoked(m.own.kid)
+	if iat := m.since.Add(-time.Minute); now.Sub(iat) < 9*time.Minute && !now.Before(iat) && !revoked {
+		if err := in.verify(forge(m.own.private, m.own.kid, "at+jwt", testkit.Issuer, iat)); err != nil && !in.hasSeen(m.own.kid) {
+			m.fleet.breaks("P5a", "an instance refuses a token that it issued before it joined the fleet: %v", err)
+		}
+	}
+	if now.Sub(m.since) > 2*time.Second && in.verify(forge(m.own.private, m.own.kid, "at+jwt", testkit.Issuer, now)) == nil && !in.hasSeen(m.own.kid) {
+		m.fleet.breaks("P5a", "an adopted key signs on")
+	}
+}

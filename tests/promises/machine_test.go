@@ -1,0 +1,168 @@
+package promises
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// A machine has clocks of its own, a way to the store, and a store of keys from before
+// the fleet. It runs one instance at a time.
+type machine struct {
+	fleet *fleet
+	fault atomic.Int32
+	in    *instance
+	old   *fleetkeytest.Store
+	own   pair
+	since time.Time // when it joined the fleet with its own key
+
+	mu     sync.Mutex // guards what follows
+	began  time.Time
+	offset time.Duration // of the wall clock
+	lost   time.Duration // by the monotonic clock, while suspended
+	asleep time.Time
+}
+
+// Now implements clock.Clock.
+func (m *machine) Now() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Now().Add(m.offset)
+}
+
+// Monotonic implements clock.Clock.
+func (m *machine) Monotonic() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	until := time.Now()
+	if !m.asleep.IsZero() {
+		until = m.asleep
+	}
+	return until.Sub(m.began) - m.lost
+}
+
+func (m *machine) set(offset time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.offset = offset
+}
+
+func (m *machine) suspend(d time.Duration) {
+	fault := m.fault.Swap(unavailable)
+	m.mu.Lock()
+	m.asleep = time.Now()
+	m.mu.Unlock()
+	time.Sleep(d)
+	m.mu.Lock()
+	m.asleep, m.lost = time.Time{}, m.lost+d
+	m.mu.Unlock()
+	m.fault.Store(fault)
+}
+
+// The ways in which a store can fail for a machine.
+const (
+	healthy = iota
+	slow
+	flaky
+	lostReplies
+	unavailable
+	lagging
+	readOnly
+	faults
+)
+
+// heals reports whether a call that tries again gets through a fault.
+func (m *machine) heals() bool { return m.fault.Load() <= lostReplies }
+
+func (m *machine) hook(c fleetkeytest.Call) (fault fleetkeytest.Fault) {
+	save := c.Op == fleetkeytest.OpSave
+	switch m.fault.Load() {
+	case slow:
+		fault.Delay = 3 * time.Second
+	case flaky:
+		if c.N%2 == 1 {
+			fault.Err = fleetkey.ErrUnavailable
+		}
+	case lostReplies:
+		fault = testkit.LoseReply(c)
+	case unavailable:
+		fault.Err = fleetkey.ErrUnavailable
+	case lagging:
+		fault.Stale = 1
+	case readOnly:
+		if save {
+			fault.Err = fleetkey.ErrAccessDenied
+		}
+	}
+	return fault
+}
+
+// start runs an instance with a configuration. It reports a failure to start.
+func (m *machine) start(cfg fleetkey.Config) error {
+	f := m.fleet
+	cfg.Issuer, cfg.Logger = testkit.Issuer, slog.New(slog.NewTextHandler(&f.log, nil))
+	in := &instance{machine: m, cfg: cfg, revoked: map[string]bool{}, seen: map[string]bool{},
+		until: map[string]time.Time{}, moved: map[fleetkey.Version]time.Duration{}}
+	way := f.cell.Open()
+	way.SetHook(m.hook)
+	ctx, cancel := context.WithTimeout(clock.With(context.Background(), m), 3*time.Minute)
+	defer cancel()
+	in.joined = m.Now()
+	s, err := fleetkey.NewSigner(ctx, &port{way, in}, cfg)
+	if err != nil {
+		return err
+	}
+	in.started.Store(true)
+	in.signer, in.way, m.in = s, way, in
+	if cfg.Adopt != nil && m.since.IsZero() {
+		m.since = in.joined
+	}
+	return nil
+}
+
+func (m *machine) stop() {
+	if m.in != nil {
+		_ = m.in.signer.Close()
+		m.in = nil
+	}
+}
+
+// A port is an instance's way to the store. It tells the model what goes through.
+type port struct {
+	*fleetkeytest.Store
+	in *instance
+}
+
+// Load implements fleetkey.KeyStore.
+func (p *port) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
+	var begun moment // of a load by the refresher, which counts for ErrStale
+	if p.in.operated.Load() == 0 {
+		begun = moment{p.in.machine.Now(), p.in.machine.Monotonic()}
+	}
+	data, v, err := p.Store.Load(ctx)
+	if err == nil {
+		b := p.in.machine.fleet.bundle(v, data)
+		p.in.read(b, v, begun)
+	}
+	return data, v, err
+}
+
+// Save implements fleetkey.KeyStore.
+func (p *port) Save(ctx context.Context, data []byte, prev fleetkey.Version) (fleetkey.Version, error) {
+	f, b := p.in.machine.fleet, read(string(data))
+	p.in.judgeSave(b, prev)
+	f.learn(b)
+	v, err := p.Store.Save(ctx, data, prev)
+	if err == nil {
+		f.saw(v, b)
+		p.in.read(b, v, moment{})
+	}
+	return v, err
+}

@@ -1,0 +1,235 @@
+package promises
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+// An instance is a running Signer, and what the model knows that it can know.
+type instance struct {
+	machine  *machine
+	cfg      fleetkey.Config
+	signer   *fleetkey.Signer
+	started  atomic.Bool
+	operated atomic.Int32 // by hand, at this moment
+	way      *fleetkeytest.Store
+	joined   time.Time
+	formers  []int // of fleet.formers, in its configuration
+
+	mu      sync.Mutex // guards what follows
+	revoked map[string]bool
+	set     *bundle              // that it works with
+	last    *bundle              // that it has read last
+	version fleetkey.Version     // of last
+	until   map[string]time.Time // by kid, until when its tokens must be accepted
+	seen    map[string]bool      // kids that any bundle has mentioned
+	moved   map[fleetkey.Version]time.Duration
+	loaded  moment // begin of the last good load
+	doubt   bool   // the instance need not have taken over what it has read last
+}
+
+// A moment is the reading of a machine's clocks.
+type moment struct {
+	wall      time.Time
+	monotonic time.Duration
+}
+
+// A token is one that an instance has issued.
+type token struct {
+	raw, kid string
+	exp      time.Time
+	issued   time.Time // by the true time
+	iat      time.Time // by the issuer's clock
+	calm     bool      // every instance has to accept it
+	ttl      time.Duration
+	old      bool
+}
+
+// read notes what an instance has read or, if begun is zero, saved.
+func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if b.bad != "" {
+		return
+	}
+	for kid := range b.revoked {
+		in.revoked[kid] = true
+	}
+	for _, p := range b.pairs {
+		in.seen[p.kid] = true
+	}
+	for kid := range b.retired {
+		in.seen[kid] = true
+	}
+	mono := in.machine.Monotonic()
+	if begun.wall.IsZero() { // a save is no load
+		begun = in.loaded
+	}
+	in.loaded = begun
+	if v == in.version {
+		in.doubt = false
+		in.prune()
+		return
+	}
+	if at, ok := in.moved[v]; ok && mono-at < time.Minute+time.Second {
+		in.doubt = true // a store that lags, or a rollback that looks like it
+		return
+	}
+	if in.version != "" {
+		in.moved[in.version] = mono
+	}
+	in.version, in.last, in.doubt = v, b, false
+	in.take(b)
+}
+
+// take is P3: a set that cannot sign is refused while the current one can, unless it
+// names the key that signs.
+func (in *instance) take(b *bundle) {
+	now := in.machine.Now()
+	if in.set != nil {
+		signs, _ := in.set.signing(now, in.revoked)
+		if next, _ := b.signing(now, in.revoked); next == nil && signs != nil && !b.mentions(signs.kid) {
+			return
+		}
+	}
+	until := b.ends(in.revoked, in.cfg.Rotation.Retain)
+	for kid, end := range in.until { // what has vanished lives on while its tokens do
+		lives := now.Add(in.cfg.MaxTokenTTL)
+		if key, known := in.machine.fleet.key(kid); !known || b.mentions(kid) || !end.After(now) || key.begin.After(now) {
+			continue
+		}
+		if end.Before(lives) {
+			lives = end
+		}
+		until[kid] = lives
+	}
+	in.set, in.until = b, until
+}
+
+// prune forgets what the clock says is over: a clock that moves back need not revive it.
+func (in *instance) prune() {
+	now := in.machine.Now()
+	for kid, end := range in.until {
+		if !end.After(now) && !in.set.mentions(kid) {
+			delete(in.until, kid)
+		}
+	}
+}
+
+// jumped says that the clock was moved.
+func (in *instance) jumped() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for kid := range in.until {
+		if in.set != nil && !in.set.mentions(kid) {
+			delete(in.until, kid)
+		}
+	}
+}
+
+func (in *instance) setDoubt() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.doubt = true
+}
+
+func (f *fleet) key(kid string) (pair, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p, known := f.keys[kid]
+	return p, known
+}
+
+// trusts reports whether the instance must accept tokens of a kid.
+func (in *instance) trusts(kid string, now time.Time) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return !in.doubt && !in.revoked[kid] && in.until[kid].After(now)
+}
+
+func (in *instance) knowsRevoked(kid string) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.revoked[kid]
+}
+
+// mayBeStale reports whether the store was out of reach for so long that the instance
+// may refuse to sign.
+func (in *instance) mayBeStale(now time.Time) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	c := in.cfg
+	limit := max(c.Rotation.Announce+c.Rotation.Retain-c.MaxTokenTTL-3*c.ClockSkew-time.Minute, 2*c.RefreshEvery)
+	age := max(in.machine.Monotonic()-in.loaded.monotonic, now.Sub(in.loaded.wall))
+	return c.Rotation.Every > 0 && age >= limit-time.Second
+}
+
+// judgeSave looks at what an instance is about to write.
+func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
+	f, now, cfg := in.machine.fleet, in.machine.Now(), in.cfg
+	f.mu.Lock()
+	before := f.contents[prev]
+	f.mu.Unlock()
+	in.mu.Lock()
+	revoked := in.revoked
+	in.mu.Unlock()
+	if next.bad != "" {
+		f.breaks("readable", "saved a bundle that cannot be read: %s", next.bad)
+	}
+	switch running := in.started.Load(); {
+	case prev == "" && running:
+		f.breaks("never created again", "a running instance creates a bundle")
+		return
+	case prev == "" && cfg.MustExist:
+		f.breaks("never created", "an instance creates a bundle although MustExist is set")
+	case prev == "":
+		if k, _ := next.signing(now, nil); k == nil || cfg.Adopt == nil && k.begin.After(now.Add(-time.Hour)) {
+			f.breaks("P4", "the first key is not backdated")
+		}
+		return
+	case !running:
+		f.breaks("P5a", "an instance that starts writes over a bundle")
+	case before == nil || before.bad != "":
+		f.breaks("readable", "an instance writes over what it cannot read")
+		return
+	}
+	for kid := range before.revoked {
+		if !next.revoked[kid] {
+			f.breaks("P2", "the revocation of %s was dropped", kid)
+		}
+	}
+	algs, fresh := map[string]bool{}, 0
+	for _, p := range before.pairs {
+		algs[p.alg] = true
+	}
+	for _, p := range next.pairs {
+		if before.find(p.kid) != nil {
+			continue
+		}
+		fresh++
+		if cfg.Algorithm == "" && len(algs) > 0 && !algs[p.alg] || cfg.Algorithm != "" && p.alg != cfg.Algorithm {
+			f.breaks("P7", "a key of %v gets a successor for %s", algs, p.alg)
+		}
+	}
+	if fresh > 1 {
+		f.breaks("P5", "one write makes %d keys", fresh)
+	}
+	signed, early := before.signing(now, nil)
+	if k, _ := next.signing(now, nil); k != nil && signed != nil && !early && k.begin.Before(signed.begin) && before.find(k.kid) != nil {
+		f.breaks("P4", "a write lets the retired key %s sign again", k.kid)
+	}
+	// What is trusted stays trusted for as long as tokens can live.
+	ends, lives := next.ends(nil, cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
+	for kid, end := range before.ends(nil, cfg.Rotation.Retain) {
+		if end.After(lives) {
+			end = lives
+		}
+		if key, _ := f.key(kid); end.After(now) && !key.begin.After(now) && !next.revoked[kid] && !revoked[kid] && ends[kid].Before(end) {
+			f.breaks("P4", "a write shortens the trust in %s from %v to %v, now %v", kid, end, ends[kid], now)
+		}
+	}
+}

@@ -1,0 +1,297 @@
+package promises
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// An op is what happens in one step of a history.
+type op string
+
+const (
+	start     op = "start"
+	stop      op = "stop"
+	pass      op = "pass"
+	rotate    op = "rotate"
+	together  op = "rotate together"
+	revoke    op = "revoke"
+	revokeAll op = "revoke all"
+	fail      op = "store fails"
+	move      op = "clock moves"
+	suspend   op = "suspend"
+	rollBack  op = "roll back"
+	swap      op = "swap"
+	cut       op = "cut"
+	edit      op = "edit"
+	restore   op = "import"
+	remove    op = "delete"
+	flood     op = "flood"
+)
+
+var ops = []op{start, stop, rotate, together, revoke, revokeAll, fail, move, suspend, rollBack, swap, cut, edit, restore, remove, flood}
+
+var (
+	durations = []time.Duration{time.Second, 11 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute,
+		time.Hour, 3 * time.Hour, 13 * time.Hour, 2 * day}
+	offsets = []time.Duration{0, 20 * time.Second, -20 * time.Second, 15 * time.Minute, -15 * time.Minute,
+		3 * time.Hour, -3 * time.Hour, 45 * day, -45 * day, -10957 * day}
+	configured = [][]int{{}, {0}, {0, 1}, {2}, {2, 3}, {2, 4}, {5}, {0, 1, 2, 3}} // of fleet.formers
+)
+
+// do makes one step.
+func (f *fleet) do(s step) {
+	m := f.machines[s.Who]
+	switch s.Op {
+	case pass:
+		time.Sleep(durations[s.Arg%len(durations)])
+	case start:
+		m.stop()
+		f.start(m, s.Arg)
+	case stop:
+		m.stop()
+	case fail:
+		m.fault.Store(int32(s.Arg % faults))
+	case suspend:
+		m.suspend(durations[3+s.Arg%7])
+	case move:
+		offset := offsets[s.Arg%len(offsets)]
+		m.set(offset)
+		if offset.Abs() > f.policy.ClockSkew {
+			f.disturb("a clock is wrong")
+		}
+		if m.in != nil {
+			m.in.jumped()
+		}
+	case remove:
+		f.cell.Delete()
+		f.disturb("deleted")
+	case rollBack, swap, cut, edit, restore:
+		f.disturb("changed by hand")
+		f.byHand(s)
+	default:
+		if m.in != nil {
+			f.operate(m.in, s)
+		}
+	}
+}
+
+// start starts an instance with a configuration that a number stands for.
+func (f *fleet) start(m *machine, arg int) {
+	before, cfg, valid := f.content(), f.policy, true
+	cfg.Algorithm = "ES256"
+	if arg/256%2 == 1 && len(before.pairs) > 0 {
+		cfg.Algorithm = ""
+	}
+	switch arg % 8 {
+	case 5:
+		cfg = policies[slices.Index([]int{1, 2, 0}, f.policyIndex())]
+		cfg.Algorithm = "ES256"
+		f.disturb("policies differ")
+	case 6:
+		rotation := policies[refused].Rotation
+		cfg = policies[refused]
+		cfg.Rotation, cfg.Algorithm = rotation, "ES256"
+		valid = false
+		f.disturb("policies differ")
+	case 7:
+		cfg.Algorithm = "ES384"
+	}
+	chosen := arg / 8 % 8
+	for _, i := range configured[chosen] {
+		cfg.Former = append(cfg.Former, f.formers[i].cfg)
+	}
+	switch arg / 64 % 4 {
+	case 1:
+		cfg.Adopt = m.old
+	case 2:
+		cfg.MustExist = true
+	}
+	err := m.start(cfg)
+	if err != nil {
+		f.mu.Lock()
+		f.said.WriteString(err.Error())
+		f.mu.Unlock()
+	} else {
+		m.in.formers = configured[chosen]
+	}
+	conflict := chosen == 5
+	absent := before.bad == "absent"
+	switch {
+	case conflict && err == nil:
+		f.breaks("P1", "a configuration that gives two keys one name is accepted")
+	case err != nil && valid && !conflict && m.heals() && (before.bad == "" || absent && !cfg.MustExist):
+		f.breaks("start", "%v", err)
+	}
+}
+
+// operate does something by hand on an instance, with five minutes of patience.
+func (f *fleet) operate(in *instance, s step) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	in.operated.Add(1)
+	defer in.operated.Add(-1)
+	before, ids := f.content(), []string(nil)
+	works := in.machine.heals() && before.bad == ""
+	var err error
+	switch s.Op {
+	case rotate:
+		err = in.signer.Rotate(ctx)
+	case together:
+		f.together(ctx)
+	case flood:
+		in.flood(ctx)
+	case revokeAll:
+		for _, p := range before.pairs {
+			ids = append(ids, p.kid)
+		}
+		err = in.signer.RevokeAll(ctx)
+	case revoke:
+		name, id := in.pickName(s.Arg)
+		works, ids = works && id != "", []string{id}
+		err = in.signer.Revoke(ctx, name)
+	}
+	after := f.content()
+	switch {
+	case err != nil:
+		in.setDoubt()
+		f.mu.Lock()
+		f.said.WriteString(err.Error())
+		f.mu.Unlock()
+		if works {
+			f.breaks("P5", "%s gave up: %v", s.Op, err)
+		}
+		return
+	case !works:
+		return
+	}
+	for _, id := range ids {
+		if !after.revoked[id] {
+			f.breaks("P2", "%s returned nil, but the store does not hold the revocation of %s", s.Op, id)
+		}
+	}
+	could, _ := before.signing(in.machine.Now(), nil)
+	if can, _ := after.signing(in.machine.Now(), nil); can == nil && (could != nil || s.Op == rotate) {
+		f.breaks("P4", "nothing in the store can sign after %s", s.Op)
+	}
+}
+
+// together rotates on all instances at once. Everyone has to succeed.
+func (f *fleet) together(ctx context.Context) {
+	var all sync.WaitGroup
+	works := f.content().bad == ""
+	for _, in := range f.running() {
+		works := works && in.machine.heals()
+		all.Go(func() {
+			in.operated.Add(1)
+			defer in.operated.Add(-1)
+			if err := in.signer.Rotate(ctx); err != nil {
+				in.setDoubt()
+				if works {
+					f.breaks("P5", "Rotate gave up: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+// pickName returns a kid to revoke, and the thumbprint that it stands for on the
+// instance: empty if the instance cannot know.
+func (in *instance) pickName(arg int) (name, id string) {
+	f := in.machine.fleet
+	names := slices.Clone(f.kids)
+	for _, other := range f.formers {
+		names = append(names, other.names...)
+	}
+	name = names[arg/4%len(names)]
+	switch k, _ := f.content().signing(time.Now(), nil); {
+	case arg%4 < 2 && k != nil:
+		return k.kid, k.kid
+	case arg%4 == 2 && len(in.formers) > 0:
+		known := f.formers[in.formers[arg/4%len(in.formers)]].names
+		name = known[arg/16%len(known)]
+	}
+	for _, i := range in.formers {
+		if slices.Contains(f.formers[i].names, name) {
+			return name, thumbprint(f.formers[i].private.Public())
+		}
+	}
+	if _, fleets := f.keys[name]; fleets {
+		return name, name
+	}
+	return name, ""
+}
+
+// byHand changes the store behind everyone's back.
+func (f *fleet) byHand(s step) {
+	now, arg := f.content(), s.Arg
+	text := now.text
+	switch s.Op {
+	case rollBack:
+		if len(f.versions) == 0 {
+			return
+		}
+		v := f.versions[arg/2%len(f.versions)]
+		if arg%2 == 0 {
+			f.cell.RollBack(v)
+			return
+		}
+		text = f.contents[v].text
+	case swap:
+		p := [][2]time.Duration{{-day, 3600 * day}, {-day, 3600 * day}, {-60 * day, -day}, {700 * day, 3600 * day}}[arg%4]
+		text = newPair([]string{"ES256", "ES384"}[arg%2], time.Now().Add(p[0]), time.Now().Add(p[1])).text
+	case cut:
+		at := arg / 4 % (len(now.blocks) + 1)
+		switch arg % 4 {
+		case 0:
+			text = text[:len(text)*at/(len(now.blocks)+1)]
+		case 1:
+			text = strings.Join(now.blocks[at:], "")
+		case 2:
+			text = strings.Join(now.blocks[:at], "")
+		case 3: // only what is public
+			text = strings.Join(slices.DeleteFunc(now.blocks, func(b string) bool { return strings.Contains(b, "E KEY") || strings.Contains(b, "CERT") }), "")
+		}
+	case restore:
+		p := f.keys[f.kids[arg%len(f.kids)]]
+		if now.find(p.kid) == nil && !strings.Contains(text, p.text) {
+			text = p.text + text
+		}
+	case edit:
+		signing, _ := now.signing(time.Now(), nil)
+		until := time.Now().Add(durations[arg/4%len(durations)])
+		switch {
+		case arg%4 == 0:
+			text += revokedBlock(f.kids[arg/4%len(f.kids)])
+		case arg%4 == 1:
+			text += revokedBlock(thumbprint(f.formers[arg/4%len(f.formers)].private.Public()))
+		case signing == nil:
+		case arg%4 == 2:
+			text += retiredBlock(*signing, until)
+		case arg%4 == 3:
+			text = strings.Replace(text, signing.text, retiredBlock(*signing, until), 1)
+		}
+	}
+	f.put(text)
+}
+
+// flood verifies tokens with made-up kids.
+func (in *instance) flood(ctx context.Context) {
+	begin, before := time.Now(), in.way.Loads()
+	stranger := newKey("ES256")
+	for _, kid := range strings.Split("abcdefghijklmnopqrst", "") {
+		_, err := in.signer.Verify(ctx, forge(stranger, kid, "at+jwt", "https://issuer.example", in.machine.Now()))
+		if !errors.Is(err, fleetkey.ErrUnknownKey) {
+			in.machine.fleet.breaks("P8", "a token with a made-up kid: %v", err)
+		}
+	}
+	if most := 2 + 2*int(time.Since(begin)/(10*time.Second)); in.way.Loads()-before > most {
+		in.machine.fleet.breaks("P8", "%d made-up kids cost %d loads", 20, in.way.Loads()-before)
+	}
+}

@@ -1,0 +1,201 @@
+// Package promises proves the promises P1 to P8 of DESIGN.md section 3 on random histories
+// of a fleet: instances start with one configuration or another, rotate, revoke, adopt and
+// stop; operators import, edit, roll back, swap, cut off and delete the bundle; stores fail
+// and lag; clocks are wrong, jump and stand still. A model that knows the promises and not
+// the code judges what each instance signs, accepts, publishes and writes. Where the
+// documentation makes no promise, the model does not judge.
+//
+// A history is data that pgregory.net/rapid draws and, if a promise is broken, shrinks.
+// It runs in virtual time and returns a verdict, and the test fails outside of the bubble.
+// The short form runs 200 histories that are always the same, the long form 10,000 that
+// differ from run to run:
+//
+//	FLEETKEY_LONG=1 go test -v -timeout 1h ./tests/promises
+//
+// -rapid.seed and -rapid.checks choose others. The seed decides what happens, but not the
+// jitter of the Signers.
+package promises
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// A history is what happens to a fleet.
+type history struct {
+	Policy, First int // of policies; the algorithm of the first bundle, 0: none
+	Fleet, Start  int // machines that start at once, and their configuration
+	Steps         []step
+}
+
+// A step is an operation, on a machine, with a number that says how.
+type step struct {
+	Op       op
+	Who, Arg int
+}
+
+func (s step) String() string { return fmt.Sprintf("%s %d/%d", s.Op, s.Who, s.Arg) }
+
+// refused is the policy that NewSigner refuses, by the bound that P6 adds.
+const refused = 3
+
+var policies = []fleetkey.Config{
+	{MaxTokenTTL: time.Hour, ClockSkew: time.Minute, RefreshEvery: 5 * time.Minute, JWKSMaxAge: 15 * time.Minute,
+		Rotation: fleetkey.Rotation{Announce: 24 * time.Hour, Retain: 24 * time.Hour}},
+	{MaxTokenTTL: time.Hour, ClockSkew: 30 * time.Second, RefreshEvery: 5 * time.Minute, JWKSMaxAge: time.Minute, // close to its bounds
+		Rotation: fleetkey.Rotation{Every: 6 * time.Hour, Announce: 12 * time.Minute, Retain: 61 * time.Minute}},
+	{MaxTokenTTL: time.Hour, ClockSkew: time.Minute, RefreshEvery: 15 * time.Minute, JWKSMaxAge: 15 * time.Minute,
+		Rotation: fleetkey.Rotation{Every: 3 * day, Announce: 6 * time.Hour, Retain: 24 * time.Hour}},
+	{MaxTokenTTL: time.Hour, ClockSkew: time.Second, RefreshEvery: 30 * time.Second, JWKSMaxAge: 5 * time.Second,
+		Rotation: fleetkey.Rotation{Every: 6 * time.Hour, Announce: 67 * time.Second, Retain: time.Hour + 2*time.Second}},
+}
+
+var (
+	args = slices.Collect(func(yield func(int) bool) {
+		for i := range 512 {
+			yield(i)
+		}
+	})
+	// The configurations of a whole fleet: former systems, adoption, or none.
+	starts = []int{256, 256 + 1<<3, 256 + 2<<3, 256 + 4<<3, 256 + 6<<3, 256 + 7<<3, 256 + 64, 256 + 64 + 6<<3}
+)
+
+// histories draws a history of a few kinds of operation, so that some histories are free
+// of each. SampledFrom draws all values equally often, and IntRange does not.
+var histories = rapid.Custom(func(t *rapid.T) history {
+	kinds := append(rapid.SliceOfNDistinct(rapid.SampledFrom(ops), 1, len(ops), rapid.ID).Draw(t, "kinds"), pass, pass)
+	steps := rapid.Custom(func(t *rapid.T) step {
+		return step{rapid.SampledFrom(kinds).Draw(t, "op"), rapid.SampledFrom(args[:3]).Draw(t, "who"), rapid.SampledFrom(args).Draw(t, "arg")}
+	})
+	return history{
+		Policy: rapid.SampledFrom(args[:refused]).Draw(t, "policy"),
+		First:  rapid.SampledFrom(args[:4]).Draw(t, "first"),
+		Fleet:  1 + rapid.SampledFrom(args[:3]).Draw(t, "fleet"),
+		Start:  rapid.SampledFrom(starts).Draw(t, "start"),
+		Steps:  rapid.SliceOfN(steps, 1, 40).Draw(t, "steps"),
+	}
+})
+
+func TestHistories(t *testing.T) {
+	checks, seed := testkit.Long("200", "10000"), testkit.Long(uint64(1), 0)
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for name, value := range map[string]string{"rapid.checks": checks, "rapid.seed": strconv.FormatUint(seed, 10), "rapid.nofailfile": "true"} {
+		if !given[name] {
+			if err := flag.Set(name, value); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		h, verdict := histories.Draw(rt, "history"), ""
+		n++
+		synctest.Test(t, func(*testing.T) { verdict = run(h) })
+		if verdict != "" {
+			rt.Fatal(verdict)
+		}
+	})
+	t.Logf("%d histories", n)
+}
+
+// run lets a history happen and returns the first promise that was broken, or "".
+func run(h history) string {
+	f := newFleet(h)
+	f.step = "the start"
+	var all sync.WaitGroup
+	for _, m := range f.machines[:h.Fleet] {
+		all.Go(func() { f.start(m, h.Start) })
+	}
+	all.Wait()
+	for i, s := range h.Steps {
+		f.check(i)
+		if f.verdict != "" {
+			break
+		}
+		f.mu.Lock()
+		f.step = fmt.Sprintf("step %d (%v)", i, s)
+		f.mu.Unlock()
+		f.do(s)
+	}
+	if f.verdict == "" {
+		f.settle()
+	}
+	for _, m := range f.machines {
+		m.stop()
+	}
+	f.checkSecrets()
+	return f.verdict
+}
+
+// settle heals everything and waits. Then the fleet has to agree.
+func (f *fleet) settle() {
+	f.check(0)
+	f.mu.Lock()
+	f.step = "the end of " + f.step
+	f.mu.Unlock()
+	for _, m := range f.machines {
+		m.fault.Store(healthy)
+		m.set(0)
+		if m.in != nil {
+			m.in.jumped()
+		}
+	}
+	time.Sleep(6*time.Hour + f.policy.Rotation.Announce + 4*f.policy.RefreshEvery)
+	f.check(1)
+	content, all := f.content(), f.running()
+	if content.bad != "" || f.verdict != "" {
+		return
+	}
+	complete := true
+	for _, in := range all {
+		for kid := range in.revoked {
+			if content.revoked[kid] {
+				continue
+			}
+			complete = false
+			if in.cfg.Rotation.Every > 0 {
+				f.breaks("P2", "the revocation of %s was not written back", kid)
+			} else if len(in.signer.Status().Warnings()) == 0 {
+				f.breaks("P2", "no warning that the store has lost the revocation of %s", kid)
+			}
+		}
+		if err := in.signer.Status().RotationErr; err != nil {
+			f.breaks("P5", "the last rotation failed, although all is well: %v", err)
+		}
+	}
+	if k, _ := content.signing(time.Now(), nil); k == nil || !complete {
+		return
+	}
+	for _, in := range all {
+		raw, err := in.signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
+		for _, other := range all {
+			if err == nil && other.verify(raw) != nil && other.cfg.MaxTokenTTL >= in.cfg.MaxTokenTTL {
+				f.breaks("valid tokens", "a token of one instance is refused by another, although all is well: %v", other.verify(raw))
+			}
+		}
+	}
+}
+
+// checkSecrets searches what was logged, returned and served for private keys.
+func (f *fleet) checkSecrets() {
+	text := f.log.String() + f.said.String()
+	for _, p := range f.keys {
+		if strings.Contains(text, p.secret()) {
+			f.breaks("private keys", "a part of the key %s is in a log, an error or an answer", p.kid)
+		}
+	}
+}
