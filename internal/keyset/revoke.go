@@ -20,10 +20,6 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err er
 	}
 	next = New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 	if signing, early := next.Signing(now); signing == nil || early {
-<<<<<<< HEAD
-=======
-		var err error
->>>>>>> wt-p
 		if next, err = next.withFresh(now, p, s.newest()); err != nil {
 			return nil, err
 		}
