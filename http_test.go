@@ -285,7 +285,7 @@ func TestRequireLogsWhy(t *testing.T) { // T10
 		"no bearer token":              "",
 		"no token after Bearer":        "Bearer",
 		"token is malformed":           "Bearer x",
-		`lacks scope \"write\"`:    "Bearer " + p.good(),
+		`lacks scope \"write\"`:        "Bearer " + p.good(),
 		"bound to a key of its sender": "Bearer " + bound,
 	} {
 		before := len(log.String())

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -34,21 +33,6 @@ type Signer struct {
 	read    reading  // what the store held when it was last read
 	revoked []string // kids that this instance has ever seen revoked, and never trusts again
 }
-
-// A reading is what a store held.
-type reading struct {
-	set     *keyset.Set
-	version Version
-}
-
-const (
-	// storeTimeout ends a call to a store.
-	storeTimeout = 30 * time.Second
-	// emptyTimeout bounds the wait for the winner's bundle after a lost create.
-	emptyTimeout = 10 * time.Second
-	// firstRetry is the first of the growing waits for an unavailable store.
-	firstRetry = time.Second
-)
 
 // NewSigner loads the key set from the store and keeps it fresh until Close. If the
 // store is empty, NewSigner creates the fleet's first key and a self-signed certificate;
@@ -103,177 +87,6 @@ func (s *Signer) policy() *keyset.Policy {
 	p := s.verifier.policy
 	p.Make = newMaker(s.cfg.CommonName)
 	return &p
-}
-
-// start fills the first view. It tries again while a store is unavailable.
-func (s *Signer) start(ctx context.Context) (*adoption, error) {
-	var (
-		begun *adoption
-		// The key that it may have to generate is made once, so that a create whose
-		// reply was lost is recognized as our own.
-		first *keyset.Set
-	)
-	for wait := firstRetry; ; wait = min(2*wait, s.cfg.RefreshEvery) {
-		var err error
-		if begun == nil && s.cfg.Adopt != nil {
-			begun, err = s.beginAdoption(ctx)
-			first = begun.first()
-		}
-		if err == nil {
-			err = s.loadOrCreate(ctx, &first)
-		}
-		if err == nil {
-			return begun, nil
-		}
-		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
-			return nil, err
-		}
-		s.cfg.Logger.Warn("cannot read the signing keys yet, will try again", "store", storeName(s.store), "wait", wait, "err", err)
-		if !refresh.Sleep(ctx, refresh.Jitter(wait)) {
-			return nil, errors.Join(ctx.Err(), err)
-		}
-	}
-}
-
-// loadOrCreate loads the key set, or creates it if the store definitely has
-// none. A refusal of the very first read may hide that it has none, and to
-// create never overwrites, so it is tried then too; the answer still has to be
-// read afterwards, since a signer that cannot read cannot stay fresh.
-func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
-	err := s.load(ctx)
-	if !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrAccessDenied) {
-		return err
-	}
-	if s.cfg.MustExist {
-		return fmt.Errorf("%w (Config.MustExist keeps a first key from being created)", err)
-	}
-	if *first == nil {
-		var makeErr error
-		if *first, makeErr = s.policy().First(s.verifier.clock.Now()); makeErr != nil {
-			return makeErr
-		}
-	}
-	bundle, encodeErr := (*first).Encode()
-	if encodeErr != nil {
-		return encodeErr
-	}
-	version, saveErr := s.save(ctx, bundle, "")
-	switch {
-	case saveErr == nil && errors.Is(err, ErrNotExist):
-		s.cfg.Logger.Info("created the first signing key", "store", storeName(s.store), "kid", (*first).Keys[0].ID, "version", version)
-		return s.take(reading{*first, version})
-	case saveErr == nil || errors.Is(saveErr, ErrConflict):
-		return s.loadWinner(ctx)
-	case errors.Is(saveErr, ErrAccessDenied):
-		return errors.Join(err, saveErr)
-	}
-	return saveErr
-}
-
-// loadWinner loads a bundle that certainly was saved, by a store that may not
-// show it yet.
-func (s *Signer) loadWinner(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, emptyTimeout)
-	defer cancel()
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := s.load(ctx)
-		if !errors.Is(err, ErrNotExist) {
-			return err
-		}
-		if !refresh.Sleep(ctx, refresh.Jitter(wait)) {
-			return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
-		}
-	}
-}
-
-// load reads the store and takes over what it holds. It ignores a version that this
-// instance has just moved on from: a replica of the store has not heard of the newest yet.
-func (s *Signer) load(ctx context.Context) error {
-	r, err := s.readStore(ctx)
-	if err != nil {
-		return err
-	}
-	if old := s.verifier.current.Load(); old != nil {
-		now := s.verifier.moment()
-		if old.IsStale(string(r.version), now.Monotonic) {
-			return nil
-		}
-		if old.Version == string(r.version) && !old.Outdated(now.Wall) {
-			s.read = r // not a set that was refused in between
-			return nil
-		}
-	}
-	return s.take(r)
-}
-
-// readStore returns what the store holds, and learns what was revoked.
-func (s *Signer) readStore(ctx context.Context) (reading, error) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
-	defer cancel()
-	bundle, version, err := s.store.Load(ctx)
-	if err != nil {
-		return reading{}, timedOut(ctx, err)
-	}
-	if version == s.read.version {
-		return s.read, nil
-	}
-	set, err := keyset.Parse(bundle)
-	if err != nil {
-		return reading{}, fmt.Errorf("version %s in %s is not a key bundle: %w", version, storeName(s.store), err)
-	}
-	s.learn(set.Revoked)
-	return reading{set, version}, nil
-}
-
-// learn remembers revocations. They outlive the set that named them.
-func (s *Signer) learn(revoked []string) {
-	s.revoked = slices.Compact(slices.Sorted(slices.Values(append(s.revoked, revoked...))))
-}
-
-// take makes the set that was read the one that this instance works with. An instance
-// that can sign refuses a set that cannot, unless that set says in so many words that the
-// key which signs now has to stop. The revocations of a refused set hold all the same.
-func (s *Signer) take(r reading) error {
-	s.read = r
-	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
-	if old := s.verifier.current.Load(); old != nil {
-		kept := old.Set.Without(s.revoked)
-		signing, _ := kept.Signing(now)
-		if next, _ := set.Signing(now); next == nil && signing != nil && !set.Mentions(signing.ID) {
-			err := s.verifier.adopt(kept, Version(old.Version))
-			return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
-				refresh.ErrRefused, r.version, storeName(s.store), set.WhyNoKey(now)))
-		}
-	}
-	return s.verifier.adopt(set, r.version)
-}
-
-// reload is load, for the refresher: after a failure, trust still ends by the clock.
-func (s *Signer) reload(ctx context.Context) error {
-	err := s.load(ctx)
-	if old := s.verifier.current.Load(); err != nil && old.Outdated(s.verifier.clock.Now()) {
-		err = errors.Join(err, s.verifier.adopt(old.Set, Version(old.Version)))
-	}
-	return err
-}
-
-func (s *Signer) save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*storeTimeout)
-	defer cancel()
-	version, err := s.store.Save(ctx, bundle, prev)
-	if err != nil {
-		return "", timedOut(ctx, err)
-	}
-	return version, nil
-}
-
-// timedOut marks an error of a call that exceeded our limit as one that another try may
-// avoid.
-func timedOut(ctx context.Context, err error) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return err
 }
 
 // signingKey returns the key that signs now, unless a token signed by it might
