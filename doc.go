@@ -8,7 +8,7 @@
 //
 //	store := fleetkey.NewFileStore("/var/lib/openid-server/keys.pem")
 //	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: "https://id.example.com"})
-//	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice"})
+//	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 //
 // # How it fits together
 //
@@ -22,7 +22,8 @@
 //
 // What it holds is a PEM bundle and nothing else: for every key its PKCS#8
 // private key and a self-signed certificate, whose NotBefore is when the key
-// begins to sign. A key's id (kid) is its RFC 7638 thumbprint.
+// begins to sign; then the keys that have retired, and those that were revoked, which
+// are never trusted again. A key's id (kid) is its RFC 7638 thumbprint.
 //
 // A [Signer] keeps what it loaded last in memory and reads the store again every
 // Config.RefreshEvery, and when a token names a key that it does not know.
@@ -42,9 +43,9 @@
 // With Config.Rotation any instance that finds a rotation due announces a new
 // key, which every instance and client knows before it signs; replaced keys are
 // trusted until their last token has ended. [NewSigner] refuses a policy that
-// could get a valid token rejected. [Signer.Rotate] and [Signer.Revoke] do it by
-// hand, [Signer.Trust] adds another system's certificate, and Config.Adopt moves
-// a key from another store.
+// could get a valid token rejected. [Signer.Rotate], [Signer.Revoke] and
+// [Signer.RevokeAll] do it by hand. Config.Former keeps another system's tokens valid, and
+// Config.Adopt those of an instance that had keys of its own.
 //
 // # Tests
 //

@@ -121,14 +121,18 @@ func (s *Signer) RevokeAll(ctx context.Context) error {
 // due.
 func (s *Signer) change(ctx context.Context, what string, f func(*keyset.Set, time.Time, *keyset.Policy) (*keyset.Set, error)) error {
 	policy := s.policy()
+	var reason error // of the last try that ctx did not cut short
 	for wait := firstChangeRetry; ; wait = min(2*wait, maxChangeRetry) {
 		err := s.tryChange(ctx, what, policy, f)
 		if err == nil {
 			return nil
 		}
+		if reason == nil || ctx.Err() == nil {
+			reason = err
+		}
 		again := errors.Is(err, ErrConflict) || errors.Is(err, ErrUnavailable)
 		if !again || ctx.Err() != nil || !refresh.Sleep(ctx, refresh.Jitter(wait)) {
-			return fmt.Errorf("fleetkey: %s: %w", what, errors.Join(ctx.Err(), err))
+			return fmt.Errorf("fleetkey: %s: %w", what, errors.Join(ctx.Err(), reason))
 		}
 	}
 }

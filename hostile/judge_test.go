@@ -53,7 +53,7 @@ func (k *jwk) forSignatures() bool {
 // is not among them; of one that is too weak to be trusted, the error tells.
 func trusting(t *testing.T, keys ...jwk) (*trust.View, error) {
 	t.Helper()
-	var trusted []trust.PublicKey
+	var trusted []*trust.Key
 	for _, k := range keys {
 		var key jose.JSONWebKey
 		if k.Type == "oct" || !k.forSignatures() || json.Unmarshal(k.raw, &key) != nil {
@@ -68,7 +68,7 @@ func trusting(t *testing.T, keys ...jwk) (*trust.View, error) {
 			if kid == "" {
 				kid = jws.Thumbprint(key.Public().Key)
 			}
-			trusted = append(trusted, trust.PublicKey{ID: kid, Alg: alg, Key: key.Public().Key, Former: true})
+			trusted = append(trusted, trust.Former(key.Public().Key, alg, nil, kid))
 		}
 	}
 	return trust.FromKeys(trusted, "", trust.Moment{Wall: jwstest.Noon})
@@ -80,7 +80,7 @@ func verify(v *trust.View, token string) error {
 	if err != nil {
 		return err
 	}
-	k, err := v.KeyFor(parts.Header, jwstest.Noon)
+	k, _, err := v.KeyFor(parts.Header, jwstest.Noon)
 	if err != nil {
 		return err
 	}

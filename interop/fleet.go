@@ -65,7 +65,7 @@ func (f *fleet) close() {
 // issue returns a token by the key that signs now, and the key's id.
 func (f *fleet) issue(ctx context.Context) (token, kid string) {
 	now := time.Now() // the true one, see fleet
-	token = must(f.issuing.Issue(ctx, fleetkey.Claims{Subject: subject, IssuedAt: now, ExpiresAt: now.Add(tokenTTL)}))
+	token = must(f.issuing.Issue(ctx, fleetkey.Claims{Subject: subject, ClientID: "web", IssuedAt: now, ExpiresAt: now.Add(tokenTTL)}))
 	return token, f.issuing.SigningKey().KeyID
 }
 

@@ -112,7 +112,7 @@ func TestOverdue(t *testing.T) {
 		due := s.Status().RotationDue
 		require.NotZero(t, due)
 
-		for _, now := range []time.Time{key.NotBefore.Add(time.Hour), due, due.Add(time.Hour), key.NotAfter.Add(-time.Minute)} {
+		for _, now := range []time.Time{key.NotBefore.Add(25 * time.Hour), due, due.Add(time.Hour), key.NotAfter.Add(-time.Minute)} {
 			time.Sleep(now.Sub(wall.Now()))
 			points := collect(t, reader)
 			require.Equal(t, max(0, now.Sub(due)).Seconds(), points["fleetkey.rotation.overdue"], now)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // copyCmd moves a fleet to another store: from a file to AWS, or back. The
@@ -24,12 +26,6 @@ func (c *copyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	signer, err := look(a.ctx, from, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
-	if err != nil {
-		return err // a bundle that no server could read is not worth copying
-	}
-	status := signer.Status()
-	_ = signer.Close()
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
 	to, err := c.To.open(ctx, c.newSecretFlags)
@@ -51,8 +47,23 @@ func (c *copyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	a.printf("Copied %d keys from %s to %s. Signing key: %s\n", len(status.Keys), from.name, name(to), status.SigningKeyID)
+	a.printf("Copied from %s to %s: %s.\n", from.name, name(to), count(from.set))
+	if signing, _ := from.set.Signing(time.Now()); signing != nil {
+		a.printf("Signing key: %s\n", signing.ID)
+	}
 	a.note("%s still holds the private keys. Let no server use both: a rotation in one does not reach the other.\n"+
 		"Remove it when all servers use the new store.", from.name)
 	return nil
+}
+
+// count says how many keys a set has of each kind.
+func count(set *keyset.Set) string {
+	text := fmt.Sprintf("%d with private key", len(set.Keys))
+	if n := len(set.Retired); n > 0 {
+		text += fmt.Sprintf(", %d retired", n)
+	}
+	if n := len(set.Revoked); n > 0 {
+		text += fmt.Sprintf(", %d revoked", n)
+	}
+	return text
 }

@@ -14,7 +14,7 @@ import (
 )
 
 // docs/cli.md shows what the program prints. This test runs every command of
-// the page and compares; -update writes the page anew:
+// the page and compares; -update writes the page again:
 //
 //	go test -run TestDocs -update
 //
@@ -55,10 +55,7 @@ func TestDocs(t *testing.T) {
 	} else if missing { // by install-completions
 		t.Skip("skipped: getent is missing: apt-get install libc-bin")
 	}
-	page, err := os.ReadFile(docsPage)
-	if err != nil {
-		t.Fatal(err)
-	}
+	page := must(os.ReadFile(docsPage))
 	run := shell(t)
 	var out strings.Builder
 	shown := map[string]bool{}
@@ -104,26 +101,11 @@ func mask(text string) string {
 // shell returns what runs a command of the page and returns what it prints.
 func shell(t *testing.T) func(string) string {
 	t.Helper()
-	folder, err := filepath.EvalSymlinks(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := t.TempDir()
-	for _, name := range []string{"fleetkey", "fixture"} {
-		if err := os.Symlink(self, filepath.Join(bin, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(folder, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "set"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	folder, self, bin := must(filepath.EvalSymlinks(t.TempDir())), must(os.Executable()), t.TempDir()
+	check(os.Symlink(self, filepath.Join(bin, "fleetkey")))
+	check(os.Symlink(self, filepath.Join(bin, "fixture")))
+	check(os.Chmod(folder, 0o700))
+	write(filepath.Join(folder, "set"), nil)
 	awsfake.Start(t).Setenv(t)
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("SHELL", "/bin/bash")

@@ -10,7 +10,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// doctorCmd tries, one after the other, all that a server needs of its store.
+// doctorCmd tries, one after the other, everything that a server needs of its store.
 // It changes nothing.
 type doctorCmd struct {
 	storeFlags
@@ -38,12 +38,12 @@ type examination struct {
 	sick     bool
 }
 
-// found prints one finding; fix is the command that mends it, or "".
+// found prints one finding; fix is the command for it, or "".
 func (x *examination) found(v verdict, check, detail, fix string) {
 	x.sick = x.sick || v == wrong
-	x.a.printf("%-6s%-42s%s\n", v, check, detail)
+	x.a.printf("%-6s%-42s%s\n", v, check, oneLine(detail))
 	if fix != "" && v != fine {
-		x.a.printf("%-48srun: %s\n", "", fix)
+		x.a.printf("%-48srun: %s\n", "", oneLine(fix))
 	}
 }
 
@@ -99,14 +99,19 @@ func quote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// absent tells that there are no keys yet.
+// absent reports that there are no keys yet.
 func (x *examination) absent(check string) {
 	x.found(minor, check, "there are no keys yet; the first server, or init, creates them", "fleetkey init "+x.store+" --issuer https://YOUR-ISSUER")
 }
 
 // keys looks at what was read as a server would.
-func (x *examination) keys(ctx context.Context, l *loaded) {
-	signer, err := look(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
+func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) {
+	l, err := newLoaded(store, bundle, version)
+	if err != nil {
+		x.found(wrong, "keys", trimPrefix(err), "")
+		return
+	}
+	signer, err := fleetkey.NewSigner(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
 	if err != nil {
 		x.found(wrong, "keys", trimPrefix(err), "")
 		return
@@ -117,7 +122,7 @@ func (x *examination) keys(ctx context.Context, l *loaded) {
 		x.found(wrong, "keys", trimPrefix(status.Err), "fleetkey rotate "+x.store)
 		return
 	}
-	x.found(fine, "keys", fmt.Sprintf("%d; %s signs since %s", len(status.Keys), status.SigningKeyID, stamp(status.SigningSince)), "")
+	x.found(fine, "keys", fmt.Sprintf("%s; %s signs since %s", count(l.set), status.SigningKeyID, stamp(status.SigningSince)), "")
 	for _, w := range status.Warnings() {
 		x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
 	}

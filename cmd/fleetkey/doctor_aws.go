@@ -52,7 +52,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	}
 	x.permissions(ctx, store, client, secret, probe{bundle, version, err})
 	if err == nil {
-		x.keys(ctx, &loaded{name(store), bundle, version})
+		x.keys(ctx, store, bundle, version)
 	}
 	return nil
 }

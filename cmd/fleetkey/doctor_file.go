@@ -45,7 +45,7 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) error
 	case err != nil:
 		x.found(wrong, "file", trimPrefix(err), "")
 	default:
-		x.keys(ctx, &loaded{name(store), bundle, version})
+		x.keys(ctx, store, bundle, version)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -9,12 +10,13 @@ import (
 	"os"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
 // exportCmd writes out what a store holds.
 type exportCmd struct {
 	storeFlags
-	KID         string `name:"kid" placeholder:"KID" help:"Only this certificate; default: every one that is trusted now."`
+	KID         string `name:"kid" placeholder:"KID" help:"Only this key; default: every one that is trusted now."`
 	Out         string `short:"o" type:"path" predictor:"file" placeholder:"PATH" help:"A new file to write; default: standard output."`
 	PrivateKeys bool   `help:"Write the whole bundle, private keys included, to the new file of --out, with mode 0600."`
 }
@@ -31,7 +33,7 @@ func (c *exportCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	signer, err := look(a.ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
+	signer, err := fleetkey.NewSigner(a.ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
 	if err != nil {
 		return err
 	}
@@ -40,7 +42,7 @@ func (c *exportCmd) Run(a *app) error {
 		if err := writeNew(c.Out, l.bundle, 0o600); err != nil {
 			return err
 		}
-		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", c.Out, l.name)
+		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", oneLine(c.Out), l.name)
 		return nil
 	}
 	text, err := c.certificates(signer.PublicKeys())
@@ -54,22 +56,30 @@ func (c *exportCmd) Run(a *app) error {
 	return err
 }
 
-// certificates writes a line of comment before each, as openssl does.
+// certificates writes a line of comment before each, as openssl does. A retired key has no
+// certificate any more: then it is the public key.
 func (c *exportCmd) certificates(keys []fleetkey.PublicKey) ([]byte, error) {
 	var out bytes.Buffer
-	seen := map[string]bool{} // a trusted certificate is there under several kids
 	for _, k := range keys {
-		if c.KID != "" && k.KeyID != c.KID || seen[k.KeyID] {
+		if c.KID != "" && k.KeyID != c.KID {
 			continue
 		}
-		seen[k.KeyID] = true
+		block := &pem.Block{Type: "PUBLIC KEY"}
+		if k.Certificate != nil {
+			block.Type, block.Bytes = "CERTIFICATE", k.Certificate.Raw
+		} else {
+			var err error
+			if block.Bytes, err = x509.MarshalPKIXPublicKey(k.Key); err != nil {
+				return nil, fmt.Errorf("encode the public key of %s: %w", k.KeyID, err)
+			}
+		}
 		fmt.Fprintf(&out, "kid=%s alg=%s\n", k.KeyID, k.Algorithm)
-		if err := pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: k.Certificate.Raw}); err != nil {
+		if err := pem.Encode(&out, block); err != nil {
 			return nil, err
 		}
 	}
 	if out.Len() == 0 {
-		return nil, fmt.Errorf("no trusted key has the kid %q; see fleetkey status", c.KID)
+		return nil, fmt.Errorf("no trusted key has the kid %s; see fleetkey status", jws.Quote(c.KID))
 	}
 	return out.Bytes(), nil
 }
@@ -78,7 +88,7 @@ func (c *exportCmd) certificates(keys []fleetkey.PublicKey) ([]byte, error) {
 func writeNew(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists already; choose another name, or remove it", path)
+		return fmt.Errorf("%q exists already; choose another name, or remove it", path)
 	}
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
@@ -19,18 +20,18 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"regexp"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/gofrs/flock"
 	"github.com/golang-jwt/jwt/v5"
-	"github.com/rogpeppe/go-internal/testscript"
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // This file makes what the scripts need: tokens, keys of the past, and the
@@ -44,7 +45,7 @@ const (
 
 // fixture is a command of the scripts:
 //
-//	fixture token --file|--secret STORE [AGO]   print a token, issued so long ago
+//	fixture token --file|--secret STORE [AGO]   print a token, issued so long ago, or with "id" an ID token
 //	fixture history PATH                        a bundle with a key that was replaced long ago,
 //	                                            and a token of that key in PATH.token
 //	fixture forge TOKEN OTHER                   print the one token with the signature of the other
@@ -52,244 +53,202 @@ const (
 //	fixture hold LOCK READY                     hold a lock until killed; READY appears when it is held
 //	fixture await FILE                          wait for a file
 //	fixture ending PATH                         a bundle whose only certificate ends in a month
+//	fixture fill PATH                           a bundle that is as full as import fills it
 //	fixture system NAME                         another system: its certificate in all forms, and NAME.token
+//	fixture pair NAME OLD NEW                   two keys in NAME.pem, made so many days ago, each for 760 days, and
+//	                                            NAME.old.token, NAME.new.token
 func fixture() {
-	var err error
-	switch args := os.Args[2:]; os.Args[1] {
+	args := append(os.Args[2:], "", "")
+	switch os.Args[1] {
 	case "token":
-		ago := time.Duration(0)
-		if len(args) > 2 {
-			ago, err = time.ParseDuration(args[2])
-		}
-		if err == nil {
-			err = printToken(args[0], args[1], ago)
-		}
+		printToken(args[0], args[1], args[2])
 	case "history":
-		err = makeHistory(args[0])
+		makeHistory(args[0])
 	case "forge":
-		err = forge(args[0], args[1])
+		a, b := must(os.ReadFile(args[0])), must(os.ReadFile(args[1]))
+		fmt.Printf("%s%s", a[:bytes.LastIndexByte(a, '.')], b[bytes.LastIndexByte(b, '.'):])
 	case "hold":
-		err = hold(args[0], args[1])
+		hold(args[0], args[1])
 	case "await":
-		err = await(args[0])
+		await(args[0])
 	case "ending":
-		_, err = signerAt(fleetkey.NewFileStore(args[0]), time.Now().AddDate(-10, 1, 0))
+		signerAt(fleetkey.NewFileStore(args[0]), time.Now().AddDate(-10, 1, 0))
 	case "settings":
-		err = printSettings(args[0], args[1])
+		printSettings(args[0], args[1])
+	case "fill":
+		fill(args[0])
+	case "pair":
+		makePair(args[0], args[1], args[2])
 	case "system":
-		err = makeSystem(args[0])
+		makeSystem(args[0])
 	default:
-		err = fmt.Errorf("unknown fixture %s", os.Args[1])
+		panic("unknown fixture " + os.Args[1])
 	}
+}
+
+func must[T any](v T, err error) T {
+	check(err)
+	return v
+}
+
+func check(err error) {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		panic(err)
 	}
 }
 
-func signerAt(store fleetkey.KeyStore, now time.Time) (*fleetkey.Signer, error) {
+func write(path string, data []byte) { check(os.WriteFile(path, data, 0o600)) }
+
+func signerAt(store fleetkey.KeyStore, now time.Time) *fleetkey.Signer {
 	ctx := clock.With(context.Background(), clock.Wall(func() time.Time { return now }))
-	return fleetkey.NewSigner(ctx, store, fleetkey.Config{
-		Issuer: issuer, Logger: slog.New(slog.DiscardHandler),
-	})
+	return must(fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: issuer, Logger: slog.New(slog.DiscardHandler)}))
 }
 
-func printToken(kind, where string, ago time.Duration) error {
+func printToken(kind, where, what string) {
 	f := storeFlags{File: where}
 	if kind == "--secret" {
 		f = storeFlags{Secret: where}
 	}
-	store, err := f.open(context.Background(), newSecretFlags{})
-	if err != nil {
-		return err
+	ctx := context.Background()
+	s := signerAt(must(f.open(ctx, newSecretFlags{})), time.Now())
+	switch what {
+	case "":
+		fmt.Print(must(s.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "api.read"})))
+	case "id":
+		fmt.Print(must(s.Sign(ctx, "JWT", map[string]any{"iss": issuer, "sub": "alice", "aud": "web"})))
+	default: // Issue does not lie
+		fmt.Print(issueAt(s.SigningKey(), time.Now().Add(-must(time.ParseDuration(what)))))
 	}
-	s, err := signerAt(store, time.Now())
-	if err != nil {
-		return err
-	}
-	var text string
-	if ago == 0 {
-		text, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "api.read"})
-	} else { // Issue does not lie
-		text, err = issueAt(s.SigningKey(), time.Now().Add(-ago))
-	}
-	fmt.Print(text)
-	return err
 }
 
-func issueAt(key fleetkey.SigningKey, at time.Time) (string, error) {
+func issueAt(key fleetkey.SigningKey, at time.Time) string {
 	token := jwt.NewWithClaims(jwt.GetSigningMethod(key.Algorithm), jwt.MapClaims{
-		"iss": issuer, "aud": issuer, "sub": "alice", "iat": at.Unix(), "exp": at.Add(time.Hour).Unix(),
+		"iss": issuer, "aud": issuer, "sub": "alice", "client_id": "web", "iat": at.Unix(), "exp": at.Add(time.Hour).Unix(),
 	})
 	token.Header["kid"], token.Header["typ"] = key.KeyID, "at+jwt"
-	return token.SignedString(key.Signer)
+	return must(token.SignedString(key.Signer))
 }
 
-func hold(lock, ready string) error {
-	if err := flock.New(lock).Lock(); err != nil {
-		return err
-	}
-	if err := os.WriteFile(ready, nil, 0o600); err != nil {
-		return err
-	}
+func hold(lock, ready string) {
+	check(flock.New(lock).Lock())
+	write(ready, nil)
 	stop := make(chan os.Signal, 1) // select {} would count as a deadlock without cgo
 	signal.Notify(stop, os.Interrupt)
 	<-stop
-	return nil
 }
 
-func await(file string) error {
+func await(file string) {
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(file); err == nil {
-			return nil
+			return
 		}
 	}
-	return fmt.Errorf("%s did not appear", file)
+	panic(file + " did not appear")
 }
 
-func forge(token, other string) error {
-	a, err := os.ReadFile(token)
-	if err != nil {
-		return err
-	}
-	b, err := os.ReadFile(other)
-	fmt.Printf("%s%s", a[:bytes.LastIndexByte(a, '.')], b[bytes.LastIndexByte(b, '.'):])
-	return err
-}
-
-func printSettings(kind, where string) error {
+func printSettings(kind, where string) {
 	section := map[string]any{"File": map[string]string{"Path": where}}
 	if kind == "--secret" {
 		section = map[string]any{"AwsSecretManager": map[string]string{"SecretName": where}}
 	}
-	return json.NewEncoder(os.Stdout).Encode(map[string]any{"OpenIDServerSigningSettings": section})
+	check(json.NewEncoder(os.Stdout).Encode(map[string]any{"OpenIDServerSigningSettings": section}))
 }
 
-func makeHistory(path string) error {
+func makeHistory(path string) {
 	store, day := fleetkey.NewFileStore(path), 24*time.Hour
-	first, err := signerAt(store, time.Now().Add(-40*day))
-	if err != nil {
-		return err
+	first := signerAt(store, time.Now().Add(-40*day))
+	write(path+".token", []byte(must(first.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"}))))
+	check(signerAt(store, time.Now().Add(-20*day)).Rotate(context.Background()))
+}
+
+// selfSigned returns a key whose certificate was made so many days ago, for 760 days.
+func selfSigned(name string, age int) *keyset.Key {
+	begin := time.Now().AddDate(0, 0, -age)
+	private, cert := certificate(name, nil, nil, begin, begin.AddDate(0, 0, 760))
+	return must(keyset.NewKey(cert, private))
+}
+
+// fill revokes keys that nobody has until import would refuse one more.
+func fill(path string) {
+	var full []byte
+	set := keyset.New([]*keyset.Key{selfSigned("full", 1)}, nil, nil)
+	for bundle, err := encode(set); err == nil; bundle, err = encode(set) {
+		full, set = bundle, set.Without([]string{base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + "abcdef"))})
 	}
-	token, err := first.Issue(context.Background(), fleetkey.Claims{Subject: "alice"})
-	if err != nil {
-		return err
+	write(path, full)
+}
+
+// makePair makes two keys, as an operator has them who has replaced a certificate.
+func makePair(name string, ages ...string) {
+	var keys []*keyset.Key
+	for i, file := range []string{".old.token", ".new.token"} {
+		k := selfSigned(name+file, must(strconv.Atoi(ages[i])))
+		write(name+file, []byte(issueAt(fleetkey.SigningKey{KeyID: k.ID, Algorithm: k.Alg.Name, Signer: k.Private}, time.Now())))
+		keys = append(keys, k)
 	}
-	second, err := signerAt(store, time.Now().Add(-20*day))
-	if err != nil {
-		return err
-	}
-	if err := second.Rotate(context.Background()); err != nil {
-		return err
-	}
-	return os.WriteFile(path+".token", []byte(token), 0o600)
+	write(name+".pem", must(keyset.New(keys, nil, nil).Encode()))
 }
 
 // makeSystem makes the certificate of an IdentityServer, issued by an authority,
 // and a token signed with it, whose kid is as .NET writes it.
-func makeSystem(name string) error {
-	caKey, ca, err := certificate("authority of "+name, nil, nil)
-	if err != nil {
-		return err
-	}
-	key, cert, err := certificate(name, ca, caKey)
-	if err != nil {
-		return err
-	}
+func makeSystem(name string) {
+	begin, end := time.Now().Add(-1000*time.Hour), time.Now().Add(10000*time.Hour)
+	caKey, ca := certificate("authority of "+name, nil, nil, begin, end)
+	key, cert := certificate(name, ca, caKey, begin, end)
 	token := jwt.NewWithClaims(jwt.SigningMethodRS256, jwt.MapClaims{
 		"iss": oldIssuer, "aud": issuer, "client_id": "web", "sub": "bob",
 		"exp": time.Now().Add(2 * time.Hour).Unix(), "nbf": time.Now().Unix(),
 	})
 	token.Header["kid"] = fmt.Sprintf("%XRS256", sha1.Sum(cert.Raw))
 	token.Header["typ"] = "at+jwt"
-	signed, err := token.SignedString(key)
-	if err != nil {
-		return err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
 	block := func(typ string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}) }
-	files := map[string][]byte{
-		".token": []byte(signed), ".cer": cert.Raw, ".crt": block("CERTIFICATE", cert.Raw), ".ca.crt": block("CERTIFICATE", ca.Raw),
-		".key": block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), ".key8": block("PRIVATE KEY", pkcs8),
-		".password": []byte(password + "\r\n"),
+	chain := []*x509.Certificate{ca}
+	for ext, data := range map[string][]byte{
+		".token": []byte(must(token.SignedString(key))), ".cer": cert.Raw, ".crt": block("CERTIFICATE", cert.Raw), ".ca.crt": block("CERTIFICATE", ca.Raw),
+		".key": block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), ".key8": block("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))),
+		".password":   []byte(password + "\r\n"),
+		".pfx":        must(pkcs12.Modern2023.Encode(key, cert, chain, password)),
+		".legacy.pfx": must(pkcs12.LegacyRC2.Encode(key, cert, chain, password)),
+		".open.pfx":   must(pkcs12.Modern2023.Encode(key, cert, nil, "")),
+		// Who writes a PFX chooses the order of the certificates.
+		".reversed.pfx": must(pkcs12.Modern2023.Encode(key, ca, []*x509.Certificate{cert}, password)),
+	} {
+		write(name+ext, data)
 	}
-	for ext, encoder := range map[string]*pkcs12.Encoder{".pfx": pkcs12.Modern2023, ".legacy.pfx": pkcs12.LegacyRC2, ".des.pfx": pkcs12.LegacyDES} {
-		if files[ext], err = encoder.Encode(key, cert, []*x509.Certificate{ca}, password); err != nil {
-			return err
-		}
-	}
-	if files[".open.pfx"], err = pkcs12.Modern2023.Encode(key, cert, nil, ""); err != nil {
-		return err
-	}
-	// Who writes a PFX chooses the order of the certificates.
-	if files[".reversed.pfx"], err = pkcs12.Modern2023.Encode(key, ca, []*x509.Certificate{cert}, password); err != nil {
-		return err
-	}
-	for ext, data := range files {
-		if err := os.WriteFile(name+ext, data, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
-func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKey) (*rsa.PrivateKey, *x509.Certificate, error) {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		return nil, nil, err
-	}
+func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKey, begin, end time.Time) (*rsa.PrivateKey, *x509.Certificate) {
+	key := must(rsa.GenerateKey(rand.Reader, 2048))
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IsCA: issuer == nil, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-1000 * time.Hour), NotAfter: time.Now().Add(10000 * time.Hour),
+		NotBefore: begin, NotAfter: end,
 	}
 	if issuer == nil {
 		issuer, issuerKey = template, key
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey)
-	if err != nil {
-		return nil, nil, err
-	}
-	cert, err := x509.ParseCertificate(der)
-	return key, cert, err
+	return key, must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey))))
 }
 
 // readPolicy takes actions and resources out of what fleetkey policy prints.
-func readPolicy(text string, p *awsfake.Policy) error {
-	var document struct {
-		Statement []struct {
-			Effect   string
-			Action   []string
-			Resource any
-		}
-	}
-	if err := json.Unmarshal([]byte(text), &document); err != nil {
-		return err
-	}
+func readPolicy(text string, p *awsfake.Policy) {
+	var document iamPolicy
+	check(json.Unmarshal([]byte(text), &document))
 	for _, s := range document.Statement {
 		p.Actions = append(p.Actions, s.Action...)
-		switch r := s.Resource.(type) {
-		case string:
-			p.Resources = append(p.Resources, r)
-		case []any:
-			for _, one := range r {
-				p.Resources = append(p.Resources, one.(string))
-			}
+		many, ok := s.Resource.([]any)
+		if !ok {
+			many = []any{s.Resource}
+		}
+		for _, one := range many {
+			p.Resources = append(p.Resources, one.(string))
 		}
 	}
-	return nil
 }
 
 // wrongClock returns the address of a proxy to an AWS whose clock is ten minutes
 // ahead.
 func wrongClock(t testing.TB, server *awsfake.Server) string {
-	target, err := url.Parse(server.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(target)
+	proxy := httputil.NewSingleHostReverseProxy(must(url.Parse(server.URL)))
 	proxy.ModifyResponse = func(r *http.Response) error {
 		r.Header.Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))
 		return nil
@@ -297,10 +256,4 @@ func wrongClock(t testing.TB, server *awsfake.Server) string {
 	s := httptest.NewServer(proxy)
 	t.Cleanup(s.Close)
 	return s.URL
-}
-
-func compile(ts *testscript.TestScript, expr string) *regexp.Regexp {
-	re, err := regexp.Compile(expr)
-	ts.Check(err)
-	return re
 }

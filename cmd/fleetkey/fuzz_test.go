@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/x509"
@@ -19,6 +18,7 @@ import (
 	"unicode"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // The fuzz targets are about what operators bring along: files of other systems,
@@ -27,17 +27,9 @@ import (
 // exampleStore is a file with one key of ES256.
 func exampleStore(f *testing.F) (path string, bundle []byte) {
 	path = filepath.Join(f.TempDir(), "keys.pem")
-	s, err := fleetkey.NewSigner(context.Background(), fleetkey.NewFileStore(path), fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		f.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		f.Fatal(err)
-	}
-	if bundle, err = os.ReadFile(path); err != nil {
-		f.Fatal(err)
-	}
-	return path, bundle
+	s := must(fleetkey.NewSigner(f.Context(), fleetkey.NewFileStore(path), fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}))
+	check(s.Close())
+	return path, must(os.ReadFile(path))
 }
 
 // FuzzImportPEM: what import makes of a PEM file can be written and read again,
@@ -46,44 +38,39 @@ func FuzzImportPEM(f *testing.F) {
 	_, bundle := exampleStore(f)
 	keyBlock, rest := pem.Decode(bundle)
 	certificate := string(bytes.TrimSpace(rest))
-	parsed, err := x509.ParsePKCS8PrivateKey(keyBlock.Bytes)
-	if err != nil {
-		f.Fatal(err)
-	}
-	sec1, err := x509.MarshalECPrivateKey(parsed.(*ecdsa.PrivateKey))
-	if err != nil {
-		f.Fatal(err)
-	}
+	sec1 := must(x509.MarshalECPrivateKey(must(x509.ParsePKCS8PrivateKey(keyBlock.Bytes)).(*ecdsa.PrivateKey)))
 	ecKey := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
+	const revoked = "-----BEGIN REVOKED KEY-----\nKid: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END REVOKED KEY-----\n"
 	for _, seed := range []string{
 		string(bundle), certificate, certificate + "\n" + ecKey, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + ecKey + certificate,
-		strings.Replace(certificate, "-----\n", "-----\nKid: old\n\n", 1), strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
+		string(bundle) + revoked, strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
 		strings.Replace(ecKey, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1), "-----BEGIN -----BEGIN -----END ", "Bag Attributes\n    friendlyName: x\n" + certificate, "",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		entries, err := parseBundle(text)
+		var files brought
+		if files.pem(text) != nil {
+			return
+		}
+		set, _, err := files.set()
 		if err != nil {
 			return
 		}
-		written, err := encodeBundle(entries)
+		written, err := encode(merge(keyset.New(nil, nil, nil), set, time.Now(), time.Hour))
+		if err != nil { // such as a certificate whose own signature is broken
+			return
+		}
+		again, err := keyset.Parse(written)
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("written again it cannot be read: %v", err)
 		}
-		again, err := parseBundle(written)
-		if err != nil {
-			t.Fatalf("written anew it cannot be read: %v\n%q", err, entries[0].kid)
-		}
-		if len(again) != len(entries) {
-			t.Fatalf("%d entries became %d", len(entries), len(again))
-		}
-		for i, e := range again {
-			if e.kid != entries[i].kid || !bytes.Equal(e.cert.Raw, entries[i].cert.Raw) || (e.key == nil) != (entries[i].key == nil) {
-				t.Fatalf("entry %d has changed", i)
+		for _, k := range set.Keys {
+			if !again.Mentions(k.ID) {
+				t.Fatalf("key %s is lost", k.ID)
 			}
-			if e.key != nil && !e.cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(e.key.Public()) {
-				t.Fatalf("entry %d has the private key of another", i)
+			if !k.Cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.Private.Public()) {
+				t.Fatalf("key %s has the certificate of another", k.ID)
 			}
 		}
 	})
@@ -116,27 +103,6 @@ func FuzzVerifyToken(f *testing.F) {
 					t.Fatalf("%q is printed for %q", out.String(), token)
 				}
 			}
-		}
-	})
-}
-
-// FuzzDays: a flag's time is what it says, or refused.
-func FuzzDays(f *testing.F) {
-	for _, seed := range []string{"90d", "0d", "3650d", "3651d", "-1d", "+1d", "1.5d", "1h30m", "d", "", "1dd", "1d1h", "９d", "1e3h", "99999999h"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		var d days
-		if d.UnmarshalText([]byte(text)) != nil {
-			return
-		}
-		if n, ok := strings.CutSuffix(text, "d"); ok {
-			want, err := time.ParseDuration(n + "h")
-			if err != nil || time.Duration(d) != 24*want {
-				t.Fatalf("%q is %v", text, time.Duration(d))
-			}
-		} else if want, err := time.ParseDuration(text); err != nil || time.Duration(d) != want {
-			t.Fatalf("%q is %v", text, time.Duration(d))
 		}
 	})
 }

@@ -3,9 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // names certificates, as RFC 7515 section 4.1.7 defines
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -14,29 +11,39 @@ import (
 	"time"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// importCmd brings in what another system, or another store, has signed with.
-//
-// Into an empty store goes a certificate with its private key: it becomes the
-// signing key, and the kids that the other system wrote stay known for a while.
-// Into a store that has keys goes the certificate alone: tokens signed with it
-// are accepted beside those of the fleet.
+// importCmd brings in keys that are to sign, each with its certificate, whose dates say
+// when. Whatever no longer signs stays trusted for a while, so that no token is lost.
 type importCmd struct {
-	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"PEM with certificates and private keys, in one file or several; or a PFX (PKCS#12); or a certificate (.cer)."`
+	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"PEM with private keys and their certificates, in one file or several; or a PFX (PKCS#12)."`
 	storeFlags
 	newSecretFlags
-	KID          []string `name:"kid" sep:"none" placeholder:"KID" help:"A kid in the tokens that were signed with the certificate; may be repeated; 'none' for no other than the key's own. Default for a PFX: those that .NET writes, the certificate's SHA-1 thumbprint in hexadecimal, and the same with the algorithm behind it."`
-	TrustKIDs    days     `name:"trust-kids" default:"30d" placeholder:"TIME" help:"Into an empty store: how long the other kids stay known. As long as the other system still issues, and its last token lives."`
-	PasswordFile string   `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the PFX's password. Otherwise it is taken from FLEETKEY_PFX_PASSWORD, or asked for."`
+	Keep         days   `default:"30d" placeholder:"TIME" help:"How long the tokens of a key that does not sign any more are accepted, up to 730d: as long as its last token lives."`
+	PasswordFile string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the PFX's password. Otherwise it is taken from FLEETKEY_PFX_PASSWORD, or asked for."`
 	consent
 }
 
-const aboutIssuer = "If the tokens of the other system name another issuer, the servers need it in Config.FormerIssuers."
+const (
+	maxKeep = 2 * 365 * 24 * time.Hour
+	spare   = 2 << 10 // of the bundle, in bytes, beside two more keys
+)
+
+const aboutFormer = "The store knows a key by the kid above and no other. Another system may name it otherwise (x5t, or SHA-1 in hexadecimal) or\n" +
+	"write another iss. If it does, put its certificate into Config.Former of all servers until its last token has ended:\n" +
+	"\tFormer: []fleetkey.Former{{Certificate: certificate, Issuer: \"https://OLD-ISSUER\"}}"
+
+const onlyFormer = "a certificate without its private key cannot sign, so it does not go into the store. To accept the tokens of its system, " +
+	"put it into Config.Former of all servers: fleetkey.Former{Certificate: certificate} (see docs/migrating.md)"
 
 // Run is called by kong.
 func (c *importCmd) Run(a *app) error {
-	entries, pfx, err := c.readAll(a)
+	if keep := time.Duration(c.Keep); keep <= 0 || keep > maxKeep {
+		return usageError("--keep must be more than 0 and at most 730d")
+	}
+	imported, err := c.read(a)
 	if err != nil {
 		return err
 	}
@@ -46,185 +53,178 @@ func (c *importCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	_, err = read(ctx, store)
-	switch {
-	case errors.Is(err, fleetkey.ErrNotExist):
-		return c.found(a, store, entries, pfx)
-	case err != nil:
+	there := &loaded{name: name(store), set: keyset.New(nil, nil, nil)}
+	if found, err := read(ctx, store); err == nil {
+		there = found
+	} else if !errors.Is(err, fleetkey.ErrNotExist) {
 		return err
 	}
-	return c.trust(a, store, entries)
+	now := time.Now()
+	next := merge(there.set, imported, now, time.Duration(c.Keep))
+	if signing, _ := next.Signing(now); signing == nil {
+		return fmt.Errorf("after this import, %s could not sign: %w (create a key with fleetkey init, and put the imported certificate into Config.Former)",
+			there.name, next.WhyNoKey(now))
+	}
+	bundle, err := encode(next)
+	if err != nil {
+		return err
+	}
+	report := explain(there, imported, next, now)
+	if there.version != "" {
+		if bytes.Equal(bundle, there.bundle) {
+			a.printf("%sNothing was changed.\n", report)
+			return nil
+		}
+		a.note("%s", strings.TrimSuffix(report, "\n"))
+		if err := c.confirm(a, "change the keys of "+there.name+" so"); err != nil {
+			return err
+		}
+	}
+	saving, done := context.WithTimeout(a.ctx, a.timeout) // the answer may have taken its time
+	defer done()
+	if _, err := store.Save(saving, bundle, there.version); err != nil {
+		return err
+	}
+	a.printf("Imported into %s:\n%s", there.name, report)
+	a.note(aboutFormer)
+	return nil
 }
 
-// readAll reads the files as one, so that a key may come apart from its
-// certificate.
-func (c *importCmd) readAll(a *app) (entries []entry, pfx bool, err error) {
-	var text bytes.Buffer
+// read reads the files as one, so that a key may come apart from its certificate.
+func (c *importCmd) read(a *app) (*keyset.Set, error) {
+	var all brought
 	for _, path := range c.Files {
-		found, more, isPFX, err := c.readInput(a, path)
-		if err != nil {
-			return nil, false, err
-		}
-		entries, pfx = append(entries, found...), pfx || isPFX
-		text.Write(more)
-		text.WriteByte('\n')
-	}
-	if len(bytes.TrimSpace(text.Bytes())) > 0 {
-		found, err := parseBundle(text.Bytes())
-		if err != nil {
-			return nil, false, fmt.Errorf("%s: %w", strings.Join(c.Files, ", "), err)
-		}
-		entries = append(entries, found...)
-	}
-	return leaveOutChain(a, entries), pfx, nil
-}
-
-// leaveOutChain drops the authorities of other certificates: they come along
-// with many, and would be trusted to sign tokens.
-func leaveOutChain(a *app, entries []entry) []entry {
-	var kept []entry
-	for _, e := range entries {
-		issued := false
-		for _, other := range entries {
-			issued = issued || !bytes.Equal(other.cert.RawSubject, e.cert.RawSubject) && bytes.Equal(other.cert.RawIssuer, e.cert.RawSubject)
-		}
-		if issued && e.key == nil {
-			a.note("Left out %q: it has issued another certificate, and every certificate in a store is trusted to sign tokens.", e.cert.Subject)
-			continue
-		}
-		kept = append(kept, e)
-	}
-	return kept
-}
-
-// found writes the first bundle of a store.
-func (c *importCmd) found(a *app, store fleetkey.KeyStore, entries []entry, pfx bool) error {
-	private := slices.DeleteFunc(slices.Clone(entries), func(e entry) bool { return e.key == nil })
-	if len(c.KID) > 0 && len(private) > 1 {
-		return usageError("--kid goes with one private key; there are several")
-	}
-	all := slices.Clone(entries)
-	for _, e := range private {
-		for _, kid := range c.kids(e, pfx) {
-			named, err := underKID(e, kid, time.Now().Add(time.Duration(c.TrustKIDs)))
-			if err != nil {
-				return err
-			}
-			all = append(all, named)
+		if err := all.read(path, c.password(a, path)); err != nil {
+			return nil, err
 		}
 	}
-	bundle, err := encodeBundle(all)
+	set, bare, err := all.set()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	signer, err := look(a.ctx, &loaded{"what is to be imported", bundle, "new"}, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
-	if err != nil {
-		return err
-	}
-	status := signer.Status()
-	_ = signer.Close()
-	if status.Err != nil {
-		return fmt.Errorf("%s is empty, so what is imported has to sign, and it cannot: %w "+
-			"(a certificate without a private key can be imported once there is a key: fleetkey init)", name(store), status.Err)
-	}
-	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
-	defer cancel()
-	if _, err := store.Save(ctx, bundle, ""); err != nil {
-		return err
-	}
-	a.printf("%s now signs with the imported key: %s\n", name(store), status.SigningKeyID)
-	for _, e := range all {
-		if e.key == nil {
-			a.printf("Tokens under kid %s are accepted until %s.\n", e.kid, stamp(e.cert.NotAfter))
+	for _, cert := range bare {
+		subject := jws.Quote(cert.Subject.String())
+		switch {
+		case issuedAnother(cert, all.certificates):
+			a.note("Left out %s: it is the certificate of an authority.", subject)
+		case set.Find(jws.Thumbprint(cert.PublicKey)) != nil:
+			a.note("Left out an older certificate of %s: if tokens name the key by it, put it into Config.Former.", subject)
+		case len(set.Keys) == 0:
+			return nil, fmt.Errorf("%s: %s", subject, onlyFormer)
+		default:
+			a.note("Left out %s: %s.", subject, onlyFormer)
 		}
 	}
-	a.note(aboutIssuer)
-	for _, w := range status.Warnings() {
-		a.note("Warning: %s", w)
+	if len(set.Keys)+len(set.Retired)+len(set.Revoked) == 0 {
+		return nil, errors.New("there is no private key to import")
 	}
-	return nil
+	return set, nil
 }
 
-// kids returns the names that the other system gave a key.
-func (c *importCmd) kids(e entry, pfx bool) []string {
-	switch {
-	case len(c.KID) == 1 && c.KID[0] == "none":
-		return nil
-	case len(c.KID) > 0:
-		return c.KID
-	case pfx:
-		hexadecimal := fmt.Sprintf("%X", sha1.Sum(e.cert.Raw)) //nolint:gosec // a name
-		return []string{hexadecimal, hexadecimal + algorithm(e.cert)}
-	}
-	return nil
-}
-
-// algorithm returns what .NET signs with by default with a certificate's key.
-func algorithm(cert *x509.Certificate) string {
-	if public, ok := cert.PublicKey.(*ecdsa.PublicKey); ok {
-		return fmt.Sprintf("ES%d", public.Params().BitSize)
-	}
-	return "RS256"
-}
-
-// underKID returns a verify-only entry of e's key under another kid. It has a
-// certificate of its own, which ends when the kid is to be forgotten.
-func underKID(e entry, kid string, end time.Time) (entry, error) {
-	if e.cert.NotAfter.Before(end) {
-		end = e.cert.NotAfter
-	}
-	template := &x509.Certificate{
-		RawSubject: e.cert.RawSubject, NotBefore: e.cert.NotBefore, NotAfter: end.UTC().Truncate(time.Second),
-		KeyUsage: x509.KeyUsageDigitalSignature, BasicConstraintsValid: true,
-	}
-	if strings.HasSuffix(e.cert.SignatureAlgorithm.String(), "RSAPSS") {
-		template.SignatureAlgorithm = x509.SHA256WithRSAPSS // which says that the key signs PS256
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, e.key.Public(), e.key)
-	if err != nil {
-		return entry{}, fmt.Errorf("make a certificate for kid %s: %w", kid, err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	return entry{kid: kid, cert: cert}, err
-}
-
-// trust adds the certificates to a store that has keys.
-func (c *importCmd) trust(a *app, store fleetkey.KeyStore, entries []entry) error {
-	if len(c.KID) > 0 && len(entries) > 1 {
-		return usageError("--kid goes with one certificate; import them one by one")
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, fmt.Sprintf("%q until %s", e.cert.Subject, stamp(e.cert.NotAfter)))
-		if e.key != nil {
-			a.note("The store has keys of its own, so the private key of %q stays out; its tokens will be accepted.", e.cert.Subject)
-		}
-	}
-	if err := c.confirm(a, "make the servers of "+name(store)+" accept tokens signed by "+strings.Join(names, ", ")); err != nil {
-		return err
-	}
-	return a.change(c.storeFlags, fleetkey.Config{Issuer: noIssuer, Logger: a.log}, keyFlags{}, func(ctx context.Context, s *fleetkey.Signer) error {
-		for _, e := range entries {
-			kids := c.KID
-			if len(kids) == 0 || kids[0] == "none" {
-				kids = []string{""}
-				if e.kid != e.thumbprint() {
-					kids = []string{e.kid}
-				}
-			}
-			for _, kid := range kids {
-				before := s.Status().Version
-				if err := s.Trust(ctx, e.cert, kid); err != nil {
-					return err
-				}
-				if s.Status().Version == before {
-					a.printf("%q is trusted already; nothing was changed.\n", e.cert.Subject)
-					continue
-				}
-				a.note(aboutIssuer)
-				a.printf("Tokens signed by %q are accepted until %s.\n", e.cert.Subject, stamp(e.cert.NotAfter))
-			}
-		}
-		return nil
+// issuedAnother reports whether a certificate belongs to the authority of another one.
+func issuedAnother(cert *x509.Certificate, all []*x509.Certificate) bool {
+	return slices.ContainsFunc(all, func(other *x509.Certificate) bool {
+		return !bytes.Equal(other.RawSubject, cert.RawSubject) && bytes.Equal(other.RawIssuer, cert.RawSubject)
 	})
+}
+
+// merge returns the set that a store is to hold. What it says about a key already stays,
+// and so do all revocations. The certificates' dates decide who signs. A key that signs no
+// more, because another one takes over, is retired by name: a successor's certificate may
+// have begun long ago, and dates alone would end the trust at once.
+func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keyset.Set {
+	keys, retired := slices.Clone(there.Keys), slices.Clone(there.Retired)
+	for _, k := range imported.Keys {
+		if !there.Mentions(k.ID) {
+			keys = append(keys, k)
+		}
+	}
+	for _, r := range imported.Retired {
+		if latest := now.Add(maxKeep).Truncate(time.Second); r.Until.After(latest) {
+			r.Until = latest
+		}
+		if !there.Mentions(r.ID) {
+			retired = append(retired, r)
+		}
+	}
+	revoked := slices.Concat(there.Revoked, imported.Revoked)
+	all := keyset.New(keys, retired, revoked)
+	before, _ := there.Signing(now)
+	signing, _ := all.Signing(now)
+	if signing == nil {
+		return all
+	}
+	retired = all.Retired
+	for _, k := range all.Keys {
+		ours := there.Find(k.ID) != nil
+		if k != signing && !k.Cert.NotBefore.After(now) && (!ours || k == before) {
+			retired = append(retired, keyset.Retired{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: now.Add(keep).Truncate(time.Second)})
+		}
+	}
+	return keyset.New(all.Keys, retired, all.Revoked)
+}
+
+// encode returns the bundle of a set that servers can read, and that leaves room for a
+// rotation and a revocation.
+func encode(set *keyset.Set) ([]byte, error) {
+	bundle, err := set.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := keyset.Parse(bundle); err != nil {
+		return nil, err
+	}
+	largest := 0
+	for _, k := range set.Keys {
+		one, err := keyset.New([]*keyset.Key{k}, nil, nil).Encode()
+		if err != nil {
+			return nil, err
+		}
+		largest = max(largest, len(one))
+	}
+	if most := keyset.MaxBundleSize - 2*largest - spare; len(bundle) > most {
+		return nil, fmt.Errorf("the bundle would have %d bytes; import fills it up to %d, since a rotation and a revocation need the rest", len(bundle), most)
+	}
+	return bundle, nil
+}
+
+// explain says what becomes of each imported key, and of the one that signed until now.
+func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
+	var out strings.Builder
+	for _, k := range imported.Keys {
+		fmt.Fprintf(&out, "%s (%s, %s) %s.\n", k.ID, k.Alg.Name, jws.Quote(k.Cert.Subject.String()), fate(there.set, next, k.ID, now))
+	}
+	for _, r := range imported.Retired {
+		fmt.Fprintf(&out, "%s (%s) %s.\n", r.ID, r.Alg.Name, fate(there.set, next, r.ID, now))
+	}
+	if n := len(next.Revoked) - len(there.set.Revoked); n > 0 {
+		fmt.Fprintf(&out, "%d revocations come along: %s.\n", n, strings.Join(imported.Revoked, ", "))
+	}
+	before, _ := there.set.Signing(now)
+	if signing, _ := next.Signing(now); before != nil && signing != before {
+		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(keyset.New(nil, nil, nil), next, before.ID, now))
+	}
+	return out.String()
+}
+
+func fate(there, next *keyset.Set, id string, now time.Time) string {
+	signing, _ := next.Signing(now)
+	switch k := next.Find(id); {
+	case there.IsRevoked(id):
+		return "was REVOKED here and stays out; its tokens are refused for good"
+	case next.IsRevoked(id):
+		return "is REVOKED; its tokens are refused for good"
+	case there.Mentions(id):
+		return "is in the store already, and nothing changes for it"
+	case k != nil && k == signing:
+		return "signs now; its certificate ends at " + stamp(k.Cert.NotAfter)
+	case k != nil:
+		return "begins to sign at " + stamp(k.Cert.NotBefore)
+	}
+	for _, r := range next.Retired {
+		if r.ID == id {
+			return "does not sign; its tokens are accepted until " + stamp(r.Until)
+		}
+	}
+	return "is left out"
 }

@@ -1,5 +1,5 @@
 // Command fleetkey is the operator's tool of the fleetkey library: it shows,
-// makes, moves and mends the keys that a fleet of OpenID servers shares.
+// creates, moves and replaces the keys that a fleet of OpenID servers shares.
 //
 //	fleetkey status --file /var/lib/openid-server/keys.pem
 //	fleetkey doctor --secret indicium/openid-server-test
@@ -29,12 +29,16 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/posener/complete"
 	"github.com/willabides/kongplete"
+
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
 // A cli is the command line. Each command is a file of its name.
@@ -45,7 +49,7 @@ type cli struct {
 
 	Status statusCmd `cmd:"" help:"Show the keys: a table and a timeline."`
 	Verify verifyCmd `cmd:"" help:"Check a token, and say which check fails and why."`
-	Doctor doctorCmd `cmd:"" help:"Find what is wrong around a store, and the command that mends it."`
+	Doctor doctorCmd `cmd:"" help:"Find what is wrong around a store, and the command that fixes it."`
 
 	Init   initCmd   `cmd:"" help:"Create the first key, if the store has none."`
 	Rotate rotateCmd `cmd:"" help:"Announce a new key, which later takes over."`
@@ -97,7 +101,7 @@ func run(ctx context.Context, args []string) int {
 			"Exit status: 0 done; 1 failed; 2 wrong usage; 3 something is wrong with keys, token or surroundings; 4 not confirmed."),
 		kong.Vars{"version": version()}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*"))) // ends here when a shell asks
-	command, err := parser.Parse(args)
+	command, err := parser.Parse(shieldKIDs(args))
 	if err != nil {
 		return report(os.Stderr, usageError(err.Error()))
 	}
@@ -106,6 +110,25 @@ func run(ctx context.Context, args []string) int {
 		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
 	}
 	return report(os.Stderr, command.Run(a))
+}
+
+// shieldKIDs keeps kids that begin with a hyphen from being read as flags: one in 64 does.
+func shieldKIDs(args []string) []string {
+	var out, kids []string
+	for _, arg := range args {
+		switch {
+		case !strings.HasPrefix(arg, "-") || keyset.CheckThumbprint(arg) != nil || slices.Contains(out, "--"):
+			out = append(out, arg)
+		case len(out) > 0 && out[len(out)-1] == "--kid":
+			out[len(out)-1] += "=" + arg
+		default:
+			kids = append(kids, arg)
+		}
+	}
+	if len(kids) > 0 && !slices.Contains(out, "--") {
+		out = append(out, "--")
+	}
+	return append(out, kids...)
 }
 
 // report prints an error, if there is one to print, and returns the exit status.

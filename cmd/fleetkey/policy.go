@@ -20,7 +20,7 @@ type policyCmd struct {
 	Secret   string `required:"" placeholder:"NAME" help:"The secret's name; or its ARN, which tells region and account."`
 	Prefix   string `placeholder:"PREFIX" help:"Grant PREFIX-*; default: the name up to its last hyphen."`
 	Exact    bool   `help:"Grant this secret alone, and not all that begin alike."`
-	Rotation bool   `help:"Also allow to replace the value: servers that rotate, and fleetkey rotate, revoke and import."`
+	Rotation bool   `help:"Also allow replacing the value: servers that rotate, and fleetkey rotate, revoke and import."`
 	KMSKey   string `name:"kms-key" placeholder:"ARN" help:"Also allow the use of the secret's customer managed key."`
 }
 
@@ -41,9 +41,9 @@ func (c *policyCmd) Run(a *app) error {
 	if c.Rotation {
 		actions = append(actions, "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage")
 	}
-	p := iamPolicy{Version: "2012-10-17", Statement: []iamStatement{{"Allow", actions, resources}}}
+	p := iamPolicy{Version: "2012-10-17", Statement: []iamStatement{{"Allow", actions, oneOrMany(resources)}}}
 	if c.KMSKey != "" {
-		p.Statement = append(p.Statement, iamStatement{"Allow", []string{"kms:Decrypt", "kms:GenerateDataKey"}, oneOrMany{c.KMSKey}})
+		p.Statement = append(p.Statement, iamStatement{"Allow", []string{"kms:Decrypt", "kms:GenerateDataKey"}, c.KMSKey})
 	}
 	enc := json.NewEncoder(a.stdout)
 	enc.SetIndent("", "  ")
@@ -62,17 +62,15 @@ type iamPolicy struct {
 type iamStatement struct {
 	Effect   string
 	Action   []string
-	Resource oneOrMany
+	Resource any // a string or several
 }
 
-type oneOrMany []string
-
-// MarshalJSON writes a single string as such, as people do in policies.
-func (m oneOrMany) MarshalJSON() ([]byte, error) {
-	if len(m) == 1 {
-		return json.Marshal(m[0])
+// oneOrMany writes a single string as such, as people do in policies.
+func oneOrMany(list []string) any {
+	if len(list) == 1 {
+		return list[0]
 	}
-	return json.Marshal([]string(m))
+	return list
 }
 
 // complete takes an ARN apart, and has the library check the name.
@@ -96,21 +94,21 @@ func (c *policyCmd) complete() error {
 	return nil
 }
 
-func (c *policyCmd) resources() (oneOrMany, error) {
+func (c *policyCmd) resources() ([]string, error) {
 	base := "arn:" + partition(c.Region) + ":secretsmanager:" + c.Region + ":" + c.Account + ":secret:"
 	switch {
 	case c.Exact && c.Prefix != "":
 		return nil, usageError("--exact and --prefix exclude each other")
 	case c.Exact:
-		return oneOrMany{base + c.Secret, base + c.Secret + "-??????"}, nil
+		return []string{base + c.Secret, base + c.Secret + "-??????"}, nil
 	case c.Prefix != "":
-		return oneOrMany{base + strings.TrimSuffix(c.Prefix, "-") + "-*"}, nil
+		return []string{base + strings.TrimSuffix(c.Prefix, "-") + "-*"}, nil
 	}
 	// A hyphen of a folder would grant far too much.
 	if i := strings.LastIndexByte(c.Secret, '-'); i > strings.LastIndexByte(c.Secret, '/')+1 {
-		return oneOrMany{base + c.Secret[:i] + "-*"}, nil
+		return []string{base + c.Secret[:i] + "-*"}, nil
 	}
-	return oneOrMany{base + c.Secret + "*"}, nil
+	return []string{base + c.Secret + "*"}, nil
 }
 
 func partition(region string) string {
@@ -167,8 +165,8 @@ stage (test, production) in the same account: with --exact it would not.`
 	}
 	if !c.Rotation {
 		text += `
-This is all that servers need while rotation is off. With --rotation it also
-allows to replace the keys.`
+This is all that servers need while rotation is off. With --rotation they may
+also replace the keys.`
 	}
 	return text
 }

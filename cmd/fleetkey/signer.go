@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -51,47 +52,29 @@ func (d *days) UnmarshalText(text []byte) error {
 	return err
 }
 
-// look returns what a bundle means under a config, without touching a store.
-func look(ctx context.Context, l *loaded, cfg fleetkey.Config) (*fleetkey.Signer, error) {
-	return fleetkey.NewSigner(ctx, l, cfg)
-}
-
 // keyFlags choose what a new key is like.
 type keyFlags struct {
 	Algorithm  string `enum:",RS256,PS256,ES256,ES384,EdDSA" default:"" placeholder:"ALG" help:"RS256, PS256, ES256, ES384 or EdDSA; default: that of the key that signs now, and RS256 for a first key."`
 	CommonName string `placeholder:"NAME" help:"Subject of a new certificate; default: that of the key that signs now."`
 }
 
-// change opens the Signer that writes to the store. A new key will be as its
-// predecessor unless the flags say otherwise: the library's default algorithm
-// would surprise a fleet that signs with another.
-func (a *app) change(f storeFlags, cfg fleetkey.Config, k keyFlags, do func(context.Context, *fleetkey.Signer) error) error {
+// change opens the Signer that writes to the store from which l was read. It never
+// creates a store. A new key has the common name of its predecessor unless the flags say
+// otherwise.
+func (a *app) change(l *loaded, f storeFlags, cfg fleetkey.Config, k keyFlags, do func(context.Context, *fleetkey.Signer) error) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
 	store, err := f.open(ctx, newSecretFlags{})
 	if err != nil {
 		return err
 	}
-	before, err := read(ctx, store)
-	if err != nil {
-		return err
-	}
-	model, err := look(ctx, before, cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = model.Close() }()
-	cfg.Algorithm, cfg.CommonName = k.Algorithm, k.CommonName
-	if now := model.SigningKey(); now.Certificate != nil {
-		cfg.Algorithm = cmp.Or(k.Algorithm, now.Algorithm)
-		if subject := now.Certificate.Subject.CommonName; len(subject) <= 64 {
-			cfg.CommonName = cmp.Or(k.CommonName, subject)
+	cfg.MustExist, cfg.Algorithm, cfg.CommonName = true, k.Algorithm, cmp.Or(k.CommonName, "fleetkey")
+	if now, _ := l.set.Signing(time.Now()); now != nil && k.CommonName == "" {
+		if subject := now.Cert.Subject.CommonName; len(subject) <= 64 && utf8.ValidString(subject) {
+			cfg.CommonName = cmp.Or(subject, cfg.CommonName)
 		}
 	}
-	if cfg.CommonName == "" {
-		cfg.CommonName = "fleetkey"
-	}
-	signer, err := fleetkey.NewSigner(ctx, existing{store}, cfg)
+	signer, err := fleetkey.NewSigner(ctx, store, cfg)
 	if err != nil {
 		return err
 	}

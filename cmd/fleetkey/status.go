@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"text/tabwriter"
@@ -22,7 +23,7 @@ func (c *statusCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	signer, err := look(a.ctx, l, c.config(a))
+	signer, err := fleetkey.NewSigner(a.ctx, l, c.config(a))
 	if err != nil {
 		return err
 	}
@@ -45,11 +46,7 @@ func printStatus(a *app, s fleetkey.Status) error {
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "KID\tALG\tROLE\tSIGNS FROM\tTRUSTED UNTIL\tCERTIFICATE ENDS")
 	for _, k := range s.Keys {
-		from := stamp(k.NotBefore)
-		if k.Role == fleetkey.RoleFormer {
-			from = "-"
-		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, k.Algorithm, k.Role, from, stamp(k.TrustedUntil), stamp(k.NotAfter))
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, cmp.Or(k.Algorithm, "-"), k.Role, stamp(k.NotBefore), stamp(k.TrustedUntil), stamp(k.NotAfter))
 	}
 	if err := table.Flush(); err != nil {
 		return err
@@ -70,51 +67,45 @@ func printStatus(a *app, s fleetkey.Status) error {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
 	}
 	for _, w := range s.Warnings() {
-		a.printf("WARNING: %s\n", w)
+		a.printf("WARNING: %s\n", oneLine(w))
 	}
 	return nil
 }
 
 // statusJSON is what --json prints. Names once given stay.
 type statusJSON struct {
-	Store          string     `json:"store"`
-	Version        string     `json:"version"`
-	SigningKeyID   string     `json:"signing_kid,omitempty"`
-	SigningSince   *time.Time `json:"signing_since,omitempty"`
-	NextActivation *time.Time `json:"next_activation,omitempty"`
-	RotationDue    *time.Time `json:"rotation_due,omitempty"`
-	NextChange     *time.Time `json:"next_change,omitempty"`
-	Error          string     `json:"error,omitempty"`
-	Warnings       []string   `json:"warnings,omitempty"`
-	Keys           []keyJSON  `json:"keys"`
+	Store          string           `json:"store"`
+	Version        fleetkey.Version `json:"version"`
+	SigningKeyID   string           `json:"signing_kid,omitempty"`
+	SigningSince   time.Time        `json:"signing_since,omitzero"`
+	NextActivation time.Time        `json:"next_activation,omitzero"`
+	RotationDue    time.Time        `json:"rotation_due,omitzero"`
+	NextChange     time.Time        `json:"next_change,omitzero"`
+	Error          string           `json:"error,omitempty"`
+	Warnings       []string         `json:"warnings,omitempty"`
+	Keys           []keyJSON        `json:"keys"`
 }
 
 type keyJSON struct {
-	KeyID        string     `json:"kid"`
-	Algorithm    string     `json:"alg"`
-	Role         string     `json:"role"`
-	NotBefore    *time.Time `json:"not_before"`
-	NotAfter     *time.Time `json:"not_after"`
-	TrustedUntil *time.Time `json:"trusted_until"`
+	KeyID        string        `json:"kid"`
+	Algorithm    string        `json:"alg,omitempty"`
+	Role         fleetkey.Role `json:"role"`
+	NotBefore    time.Time     `json:"not_before,omitzero"`
+	NotAfter     time.Time     `json:"not_after,omitzero"`
+	TrustedUntil time.Time     `json:"trusted_until,omitzero"`
 }
 
 func printJSON(a *app, s fleetkey.Status) error {
-	utc := func(t time.Time) *time.Time {
-		if t.IsZero() {
-			return nil
-		}
-		t = t.UTC()
-		return &t
-	}
 	out := statusJSON{
-		Store: s.Store, Version: string(s.Version), SigningKeyID: s.SigningKeyID, SigningSince: utc(s.SigningSince),
-		NextActivation: utc(s.NextActivation), RotationDue: utc(s.RotationDue), NextChange: utc(s.NextChange), Warnings: s.Warnings(),
+		Store: s.Store, Version: s.Version, SigningKeyID: s.SigningKeyID, SigningSince: s.SigningSince.UTC(),
+		NextActivation: s.NextActivation.UTC(), RotationDue: s.RotationDue.UTC(), NextChange: s.NextChange.UTC(), Warnings: s.Warnings(),
 	}
 	if s.Err != nil {
 		out.Error = trimPrefix(s.Err)
 	}
 	for _, k := range s.Keys {
-		out.Keys = append(out.Keys, keyJSON{k.KeyID, k.Algorithm, string(k.Role), utc(k.NotBefore), utc(k.NotAfter), utc(k.TrustedUntil)})
+		k.NotBefore, k.NotAfter, k.TrustedUntil = k.NotBefore.UTC(), k.NotAfter.UTC(), k.TrustedUntil.UTC()
+		out.Keys = append(out.Keys, keyJSON(k))
 	}
 	enc := json.NewEncoder(a.stdout)
 	enc.SetIndent("", "  ")

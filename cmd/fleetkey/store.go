@@ -5,13 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file finds the store that the command line names, and sees to it that
-// only init, import and copy can ever create what is in it.
+// This file finds the store that the command line names, and reads it. Only
+// init, import and copy can ever create what is in it.
 
 // storeFlags name one store.
 type storeFlags struct {
@@ -49,7 +52,7 @@ func (f storeFlags) open(ctx context.Context, create newSecretFlags) (fleetkey.K
 // name returns what a store calls itself, such as "file /var/lib/app/keys.pem".
 func name(store fleetkey.KeyStore) string {
 	if s, ok := store.(fmt.Stringer); ok {
-		return s.String()
+		return oneLine(s.String())
 	}
 	return fmt.Sprintf("%T", store)
 }
@@ -60,6 +63,7 @@ type loaded struct {
 	name    string
 	bundle  []byte
 	version fleetkey.Version
+	set     *keyset.Set
 }
 
 func (l *loaded) String() string { return l.name }
@@ -91,21 +95,34 @@ func read(ctx context.Context, store fleetkey.KeyStore) (*loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loaded{name(store), bundle, version}, nil
+	return newLoaded(store, bundle, version)
 }
 
-// An existing store is one whose first bundle cannot be created any more: a
-// Signer on it does not bring back keys that somebody has just removed.
-type existing struct{ fleetkey.KeyStore }
-
-func (e existing) String() string { return name(e.KeyStore) }
-
-func (e existing) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-	if prev == "" {
-		return "", fmt.Errorf("save %s: the keys have vanished; this command does not create any", e)
+func newLoaded(store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) (*loaded, error) {
+	set, err := keyset.Parse(bundle)
+	if err != nil {
+		return nil, fmt.Errorf("version %s in %s is not a key bundle: %w", version, name(store), err)
 	}
-	return e.KeyStore.Save(ctx, bundle, prev)
+	return &loaded{name(store), bundle, version, set}, nil
 }
 
-// trimPrefix drops the library's own prefix, which is the program's too.
-func trimPrefix(err error) string { return strings.TrimPrefix(err.Error(), "fleetkey: ") }
+// oneLine escapes what could fool a terminal or begin a line: errors and names may quote
+// what others have written.
+func oneLine(text string) string {
+	var out strings.Builder
+	for _, r := range text {
+		switch {
+		case r == '\n':
+			out.WriteString("; ")
+		case !unicode.IsPrint(r):
+			out.WriteString(strings.Trim(strconv.QuoteRuneToASCII(r), "'"))
+		default:
+			out.WriteRune(r)
+		}
+	}
+	return out.String()
+}
+
+// trimPrefix returns an error's text in one line, without the library's own prefix, which
+// is the program's too.
+func trimPrefix(err error) string { return oneLine(strings.TrimPrefix(err.Error(), "fleetkey: ")) }

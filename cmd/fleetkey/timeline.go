@@ -15,7 +15,7 @@ import (
 //	x7Qz…             :   ......####################>
 //	Fk1c…  <##########:#########-----
 //
-// # signs, . is announced, - is trusted and signs no more (or never did).
+// # signs, . is announced, - is trusted and signs no more. A revoked key has no life left.
 
 // timeline returns the drawing, width columns wide. Times far from now are cut
 // off: a certificate lives ten years, a rotation takes a day.
@@ -30,6 +30,9 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 	head[column(now)] = '|'
 	fmt.Fprintf(&out, "%*s%s\n", margin, "now ", strings.TrimRight(string(head), " "))
 	for _, k := range s.Keys {
+		if k.Role == fleetkey.RoleRevoked {
+			continue
+		}
 		row := []byte(strings.Repeat(" ", width))
 		paint := func(mark byte, from, to time.Time) {
 			for i := column(from); i < min(width, max(column(to), column(from)+1)) && from.Before(to); i++ {
@@ -37,7 +40,7 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 			}
 		}
 		begins, replaced := k.NotBefore, successor(s, k)
-		if k.Role == fleetkey.RoleFormer {
+		if begins.IsZero() { // retired by name
 			begins, replaced = start, start
 		}
 		if replaced.IsZero() || replaced.After(k.TrustedUntil) {
@@ -48,7 +51,7 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 		}
 		paint('-', replaced, k.TrustedUntil)
 		paint('#', begins, replaced)
-		if begins.Before(start) {
+		if k.NotBefore.Before(start) && k.TrustedUntil.After(start) {
 			row[0] = '<'
 		}
 		if k.TrustedUntil.After(end) {
@@ -67,7 +70,7 @@ func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
 	times := []time.Time{now}
 	for _, k := range s.Keys {
 		for _, t := range []time.Time{k.NotBefore, k.TrustedUntil} {
-			if t.Sub(now).Abs() < near {
+			if !t.IsZero() && t.Sub(now).Abs() < near {
 				times = append(times, t)
 			}
 		}

@@ -1,15 +1,14 @@
 package main
 
 import (
-	"bytes"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
-	"time"
+
+	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -22,7 +21,8 @@ type verifyCmd struct {
 	policyFlags
 	Issuer       string   `placeholder:"URL" help:"Config.Issuer of the servers; without it the issuer is not checked."`
 	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
-	FormerIssuer []string `sep:"none" placeholder:"URL" help:"Config.FormerIssuers of the servers."`
+	Former       []string `type:"existingfile" predictor:"file" sep:"none" placeholder:"PATH" help:"A certificate of Config.Former of the servers; may be repeated."`
+	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
 }
 
 // checks are what Verify looks at, in its order, each with the error that
@@ -32,8 +32,8 @@ var checks = []struct {
 	failed error
 }{
 	{"form", fleetkey.ErrMalformed},
-	{"type", fleetkey.ErrWrongType},
 	{"key", fleetkey.ErrUnknownKey},
+	{"type", fleetkey.ErrWrongType},
 	{"algorithm", fleetkey.ErrWrongAlgorithm},
 	{"signature", fleetkey.ErrBadSignature},
 	{"claims present", fleetkey.ErrMissingClaim},
@@ -55,14 +55,21 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	said := peek(token)
 	cfg := c.config(a)
-	cfg.FormerIssuers, cfg.Issuer, cfg.Audience = c.FormerIssuer, c.Issuer, c.Audience
+	former, err := readCertificates(c.Former...)
+	if err != nil {
+		return err
+	}
+	for _, cert := range former {
+		cfg.Former = append(cfg.Former, fleetkey.Former{Certificate: cert, Issuer: c.FormerIssuer})
+	}
+	cfg.Issuer, cfg.Audience = c.Issuer, c.Audience
 	if c.Issuer == "" {
-		cfg.Issuer = said.issuer()
+		cfg.Issuer = said.issuer
 	}
 	if len(c.Audience) == 0 {
-		cfg.Audience = said.audience()
+		cfg.Audience = said.audience
 	}
-	signer, err := look(a.ctx, l, cfg)
+	signer, err := fleetkey.NewSigner(a.ctx, l, cfg)
 	if err != nil {
 		return err
 	}
@@ -77,11 +84,7 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
 	if errors.Is(failure, fleetkey.ErrUnknownKey) || errors.Is(failure, fleetkey.ErrBadSignature) {
-		entries, err := parseBundle(l.bundle)
-		if err != nil {
-			return fmt.Errorf("%s: %w", l.name, err)
-		}
-		a.printf("%s\n", whyUnknown(entries, signer.Status(), said))
+		a.printf("%s\n", whyUnknown(l.set, signer.Status(), said))
 	}
 	return errWrong
 }
@@ -100,7 +103,7 @@ func (c *verifyCmd) read(a *app) (string, error) {
 }
 
 // print lists the checks. What Verify finds wrong with claims in general has no
-// line of its own: some of it comes before the times, some after.
+// separate line: some of it comes before the times, some after.
 func (c *verifyCmd) print(a *app, failure error) {
 	result := "ok"
 	general := failure != nil
@@ -128,55 +131,27 @@ func (c *verifyCmd) print(a *app, failure error) {
 
 // A claimed is what a token says of itself. Nothing of it is proved.
 type claimed struct {
-	KeyID    string          `json:"-"`
-	Issuer   string          `json:"iss"`
-	Audience json.RawMessage `json:"aud"`
-	IssuedAt float64         `json:"iat"`
+	keyID    string
+	issuer   string
+	audience []string
+	issuedAt *jwt.NumericDate // nil: it does not say
 }
 
-func peek(token string) claimed {
-	var c claimed
-	header, rest, _ := strings.Cut(token, ".")
-	payload, _, _ := strings.Cut(rest, ".")
-	decodeSegment(payload, &c)
-	var h struct {
-		KeyID string `json:"kid"`
+// peek reads what it can: Verify says what is wrong with the rest.
+func peek(token string) (c claimed) {
+	claims := jwt.MapClaims{}
+	parsed, _, _ := jwt.NewParser().ParseUnverified(token, claims)
+	if parsed != nil {
+		c.keyID, _ = parsed.Header["kid"].(string)
 	}
-	decodeSegment(header, &h)
-	c.KeyID = h.KeyID
+	c.issuer, _ = claims.GetIssuer()
+	u, err := url.Parse(c.issuer)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.issuer, "?#") {
+		c.issuer = noIssuer
+	}
+	if audience, _ := claims.GetAudience(); !slices.Contains(audience, "") {
+		c.audience = audience
+	}
+	c.issuedAt, _ = claims.GetIssuedAt()
 	return c
 }
-
-// decodeSegment leaves v as it is if the segment cannot be read: Verify says why.
-func decodeSegment(segment string, v any) {
-	if text, err := base64.RawURLEncoding.DecodeString(segment); err == nil {
-		_ = json.Unmarshal(text, v)
-	}
-}
-
-// issuer returns the token's, if it could be one.
-func (c claimed) issuer() string {
-	u, err := url.Parse(c.Issuer)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.Issuer, "?#") {
-		return noIssuer
-	}
-	return c.Issuer
-}
-
-func (c claimed) audience() []string {
-	var one string
-	var many []string
-	if bytes.HasPrefix(bytes.TrimSpace(c.Audience), []byte("[")) {
-		_ = json.Unmarshal(c.Audience, &many) // Verify says what is wrong with it
-	} else if json.Unmarshal(c.Audience, &one) == nil {
-		many = []string{one}
-	}
-	for _, name := range many {
-		if name == "" {
-			return nil
-		}
-	}
-	return many
-}
-
-func (c claimed) issued() time.Time { return time.Unix(int64(c.IssuedAt), 0) }

@@ -2,36 +2,40 @@ package main
 
 import (
 	"fmt"
-	"net/url"
-	"strings"
+	"slices"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file tells why a token's key is not among the trusted ones: what became
-// of it, as far as the certificates of the others show.
+// This file says why a token's key is not among the trusted ones: what became
+// of it, as far as the bundle shows.
 
 // whyUnknown returns a sentence or two for the operator.
-func whyUnknown(entries []entry, s fleetkey.Status, said claimed) string {
-	for _, e := range entries {
-		for _, kid := range revoked(e) {
-			if kid == said.KeyID {
-				return fmt.Sprintf("The key was REVOKED. %s signs now, since %s.", s.SigningKeyID, stamp(s.SigningSince))
-			}
-		}
-	}
+func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 	for _, k := range s.Keys {
-		if k.KeyID != said.KeyID {
+		if k.KeyID != said.keyID {
 			continue
 		}
 		next := successor(s, k)
 		switch {
-		case k.Role == fleetkey.RoleFormer || k.Role != fleetkey.RoleGone:
+		case k.Role == fleetkey.RoleRevoked:
+			return fmt.Sprintf("The key was REVOKED. %s signs now, since %s.", s.SigningKeyID, stamp(s.SigningSince))
+		case k.Role != fleetkey.RoleGone:
 			return "The key is known and trusted, so the token was altered, or signed with another key under its kid."
+		case k.NotBefore.IsZero():
+			return fmt.Sprintf("The key has retired, and was trusted until %s.", stamp(k.TrustedUntil))
 		case next.IsZero():
 			return fmt.Sprintf("The key's certificate ended at %s.", stamp(k.NotAfter))
 		}
 		return fmt.Sprintf("The key was replaced at %s, and was trusted until %s (--retain of the servers after that).", stamp(next), stamp(k.TrustedUntil))
+	}
+	for _, k := range set.Keys {
+		if slices.Contains(trust.Former(k.Public, k.Alg, k.Cert, "").Names, said.keyID) {
+			return fmt.Sprintf("The kid names the certificate of key %s as other systems do. "+
+				"The servers accept it once they have that certificate in Config.Former (here: --former).", k.ID)
+		}
 	}
 	return "No key in the store has this kid. " + guess(s, said)
 }
@@ -41,34 +45,21 @@ func guess(s fleetkey.Status, said claimed) string {
 	var oldest, then *fleetkey.KeyInfo
 	for i := range s.Keys { // newest first
 		k := &s.Keys[i]
-		if k.Role == fleetkey.RoleFormer {
+		if k.NotBefore.IsZero() || k.Role == fleetkey.RoleFormer {
 			continue
 		}
 		oldest = k
-		if then == nil && !k.NotBefore.After(said.issued()) {
+		if then == nil && said.issuedAt != nil && !k.NotBefore.After(said.issuedAt.Time) {
 			then = k
 		}
 	}
 	switch {
-	case said.IssuedAt == 0 || oldest == nil:
+	case said.issuedAt == nil || oldest == nil:
 		return "The token does not say when it was issued."
 	case then == nil:
 		return fmt.Sprintf("The token says it was issued at %s. The oldest key in the store began at %s, so the token's key had been "+
-			"replaced by then, and is gone; or the token comes from a server with another store.", stamp(said.issued()), stamp(oldest.NotBefore))
+			"replaced by then, and is gone; or the token comes from a server with another store.", stamp(said.issuedAt.Time), stamp(oldest.NotBefore))
 	}
 	return fmt.Sprintf("The token says it was issued at %s, when %s was the key to sign with: so it comes from a server "+
-		"with another store, from another issuer, or from a key revoked long ago.", stamp(said.issued()), then.KeyID)
-}
-
-// revoked returns the kids of whose revocation a certificate tells.
-func revoked(e entry) []string {
-	var kids []string
-	for _, u := range e.cert.URIs {
-		if escaped, ok := strings.CutPrefix(u.Opaque, "revokes:"); ok && u.Scheme == "fleetkey" {
-			if kid, err := url.PathUnescape(escaped); err == nil {
-				kids = append(kids, kid)
-			}
-		}
-	}
-	return kids
+		"with another store, or from another issuer, whose certificate belongs in Config.Former.", stamp(said.issuedAt.Time), then.KeyID)
 }

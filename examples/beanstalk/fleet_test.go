@@ -32,7 +32,7 @@ func TestBundle(t *testing.T) {
 	dir, command := unpackBundle(t)
 	options := readOptions(t, dir)
 	secret := rand.Text()
-	fleet, tokens := startWithOwnKeys(t, dir, command, secret)
+	fleet, own := startWithOwnKeys(t, dir, command, secret)
 
 	aws, metadata := startAWS(t), startMetadata(t)
 	const name = "OpenIDServerSigningSettings__AwsSecretManager__SecretName"
@@ -42,8 +42,10 @@ func TestBundle(t *testing.T) {
 		i.start(t)
 	}
 	kid := fleet[0].awaitKey(t)
-	for _, i := range fleet {
+	var tokens []string
+	for n, i := range fleet {
 		assert.Equal(t, kid, i.awaitKey(t), "%s has another key", i.name)
+		client{i.url(), secret}.use(t, 1, own[n]) // sticky sessions bring it back
 		tokens = append(tokens, client{i.url(), secret}.token(t))
 	}
 

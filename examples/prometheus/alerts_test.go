@@ -152,7 +152,7 @@ func (s *scenario) send(t *testing.T, minute int, signer *fleetkey.Signer, serve
 	if s.traffic != nil {
 		good, bad = s.traffic(minute)
 	}
-	token, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ExpiresAt: time.Now().Add(time.Minute)})
+	token, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web", ExpiresAt: time.Now().Add(time.Minute)})
 	if err != nil { // the scenario says so by FleetkeyCannotIssue
 		good = 0
 	}

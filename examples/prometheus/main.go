@@ -43,7 +43,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice"})
+	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func get(app http.Handler, token string) *httptest.ResponseRecorder {
 
 func issue(t *testing.T, signer *fleetkey.Signer, scope string) string {
 	t.Helper()
-	token, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", Scope: scope})
+	token, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: scope})
 	if err != nil {
 		t.Fatal(err)
 	}

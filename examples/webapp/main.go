@@ -31,7 +31,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", Scope: "greet"})
+	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "greet"})
 	if err != nil {
 		log.Fatal(err)
 	}

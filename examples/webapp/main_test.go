@@ -34,7 +34,7 @@ func TestTwoApps(t *testing.T) {
 		{"one by another key", other, "greet", http.StatusUnauthorized, "Unauthorized\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			token, err := c.issuer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", Scope: c.scope})
+			token, err := c.issuer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: c.scope})
 			require.NoError(t, err)
 			r := httptest.NewRequest(http.MethodGet, "/hello", nil)
 			r.Header.Set("Authorization", "Bearer "+token)

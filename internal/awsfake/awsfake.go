@@ -49,6 +49,8 @@ type Server struct {
 	secrets map[string]history
 	calls   map[string]int
 	faults  []*Fault
+	draw    func() (kind string, f Fault)         // nil: no random faults
+	watch   func(action string, in, reply []byte) // nil: nobody does
 	policy  *Policy
 	lag     time.Duration // reads see the state of so long ago
 }
@@ -102,11 +104,19 @@ func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.C
 
 // Calls counts the calls of an action, such as "GetSecretValue", or of all actions if
 // it is empty. Calls that met a fault or were denied count too, and so does each
-// attempt of the SDK.
+// attempt of the SDK. With one of Kinds, it counts the calls that met it.
 func (s *Server) Calls(action string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[action]
+}
+
+// Watch shows every call that succeeds to f, in the order in which they did, as JSON. f
+// must not call the server.
+func (s *Server) Watch(f func(action string, in, reply []byte)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.watch = f
 }
 
 // Lag makes every read see the secrets as they were d ago; zero ends that.
@@ -154,7 +164,14 @@ func (s *Server) count(action string) *Fault {
 		met := *f
 		return &met
 	}
-	return &Fault{}
+	if s.draw == nil {
+		return &Fault{}
+	}
+	kind, met := s.draw()
+	if kind != "" {
+		s.calls[kind]++
+	}
+	return &met
 }
 
 // checkRequest looks at what every call must carry.
@@ -203,6 +220,9 @@ func (s *Server) do(action string, body []byte) any {
 	reply, refusal := s.perform(action, op, &in)
 	if refusal != nil {
 		return refusal
+	}
+	if s.watch != nil {
+		s.watch(action, body, encode(reply))
 	}
 	return reply
 }

@@ -20,8 +20,11 @@ type Fault struct {
 	Status int    // the status of Body, which may be empty
 
 	Hang    bool // no answer at all, and nothing done
+	Drop    bool // the connection drops, and nothing done
+	Late    bool // as Hang, but once the caller has hung up the work is done
 	Lost    bool // the work is done, but the connection drops before the answer
 	Cut     bool // the right answer, broken off in the middle
+	Half    bool // half of the right answer, as if it were all
 	Trickle bool // the right answer, at a byte a second
 }
 
@@ -36,7 +39,7 @@ func (s *Server) Inject(f Fault) {
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.faults = nil
+	s.faults, s.draw = nil, nil
 }
 
 // Throttle refuses the next n calls of any action, as a full account does.
@@ -66,6 +69,10 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 	switch {
 	case f.Hang:
 		wait(r, nil)
+	case f.Late:
+		<-r.Context().Done()
+	case f.Drop:
+		panic(http.ErrAbortHandler)
 	case f.Error != nil:
 		writeReply(w, f.Error)
 		return true
@@ -83,13 +90,16 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 // after sends the answer, as far as the fault lets it through.
 func (f *Fault) after(w http.ResponseWriter, r *http.Request, reply any) {
 	switch {
-	case f.Lost:
+	case f.Lost, f.Late:
 		panic(http.ErrAbortHandler)
 	case f.Cut:
 		body := encode(reply)
 		_, _ = w.Write(body[:len(body)/2])
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
+	case f.Half:
+		body := encode(reply)
+		_, _ = w.Write(body[:len(body)/2])
 	case f.Trickle:
 		for _, b := range encode(reply) {
 			_, _ = w.Write([]byte{b})

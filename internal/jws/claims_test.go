@@ -91,6 +91,31 @@ func TestClaimsThatCannotBeWritten(t *testing.T) {
 	}
 }
 
+// TestOtherClaims: scp is no claim of ours, so what is no scope in it is ignored. That cnf
+// is there says enough.
+func TestOtherClaims(t *testing.T) {
+	for payload, want := range map[string]jws.Claims{
+		`{"scp":"read write"}`:             {FormerScope: "read write"},
+		`{"scp":["read","write"]}`:         {FormerScope: "read write"},
+		`{"scp":["read","write admin"]}`:   {},
+		`{"scp":["read",1]}`:               {},
+		`{"scp":{"x":[]},"scope":"admin"}`: {Scope: "admin"},
+		`{"scp":[],"cnf":{"jkt":"x"}}`:     {Constrained: true},
+		`{"cnf":null}`:                     {Constrained: true},
+		`{"x":{"cnf":1,"scp":"admin"}}`:    {},
+	} {
+		got, err := jws.ReadClaims([]byte(payload))
+		require.NoError(t, err)
+		want.Text = payload
+		assert.Equal(t, &want, got)
+	}
+	for payload, want := range map[string]error{`{"scp":"a","scp":"b"}`: jws.ErrMalformed, `{"scp":tru}`: jws.ErrMalformed, `[]`: jws.ErrMalformed, `{"cnf":{}`: jws.ErrMalformed,
+		`{"Scope":"x"}`: jws.ErrInvalidClaims} {
+		_, err := jws.ReadClaims([]byte(payload))
+		assert.ErrorIs(t, err, want, payload)
+	}
+}
+
 func TestReadTimes(t *testing.T) {
 	for text, want := range map[string]time.Time{"0": time.Unix(0, 0), "-0": time.Unix(0, 0), "1.25": time.Unix(1, 250_000_000), "1E3": time.Unix(1000, 0),
 		"253402300799": time.Unix(253402300799, 0), "253402300798.5": time.Unix(253402300798, 500_000_000)} {

@@ -27,8 +27,7 @@ var noon = jwstest.Noon
 
 var payload, unix, changed, signWith, b64 = jwstest.Payload, jwstest.Unix, jwstest.Changed, jwstest.SignWith, jwstest.B64
 
-var rules = jws.Rules{Issuer: issuer, FormerIssuers: []string{"https://old.example"},
-	Audience: []string{api, otherAPI}, MaxTokenTTL: longest, ClockSkew: skew}
+var rules = jws.Rules{Issuer: issuer, Audience: []string{api, otherAPI}, MaxTokenTTL: longest, ClockSkew: skew}
 
 var allAlgorithms = []string{"ES256", "RS256", "PS256", "ES384", "EdDSA"}
 
@@ -56,8 +55,9 @@ func (p *party) trusts(t testing.TB, former bool) {
 	t.Helper()
 	alg, err := jws.AlgorithmNamed(p.Alg)
 	require.NoError(t, err)
-	keys := []trust.PublicKey{{ID: p.KID, Alg: alg, Key: p.Private.Public(), Former: former}}
-	p.view, err = trust.FromKeys(keys, "", trust.Moment{Wall: noon})
+	k := trust.Former(p.Private.Public(), alg, nil, p.KID)
+	k.Former = former
+	p.view, err = trust.FromKeys([]*trust.Key{k}, "", trust.Moment{Wall: noon})
 	require.NoError(t, err)
 }
 
@@ -67,7 +67,7 @@ func (p *party) verify(token string) (*jws.Claims, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := p.view.KeyFor(parts.Header, noon)
+	k, _, err := p.view.KeyFor(parts.Header, noon)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,7 @@ func (p *party) verify(token string) (*jws.Claims, error) {
 	if err := parts.Read(&claims); err != nil {
 		return nil, err
 	}
-	if err := rules.Check(&claims, k.Former, noon); err != nil {
+	if err := rules.Check(&claims, k.Former, k.Issuer, noon); err != nil {
 		return nil, err
 	}
 	return &claims, nil

@@ -47,6 +47,9 @@ func (s *Set) Encode() ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// untilLayout is the one form of RFC 3339 that Until has.
+const untilLayout = "2006-01-02T15:04:05Z"
+
 // retiredBlock writes a RETIRED KEY: the public key (SubjectPublicKeyInfo), and in headers
 // its kid, the end of its trust, the algorithm if the key alone does not tell, and a sum
 // over these, so that a flipped bit in them is found.
@@ -55,7 +58,7 @@ func retiredBlock(r Retired) (*pem.Block, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode the public key of %s: %w", r.ID, err)
 	}
-	headers := map[string]string{"Kid": r.ID, "Until": r.Until.UTC().Format(time.RFC3339)}
+	headers := map[string]string{"Kid": r.ID, "Until": r.Until.UTC().Format(untilLayout)}
 	if r.Alg.Name == "PS256" {
 		headers["Alg"] = r.Alg.Name
 	}
@@ -75,19 +78,17 @@ func parseRetired(block *pem.Block) (Retired, error) {
 	}
 	alg := block.Headers["Alg"]
 	r := Retired{Public: public}
-	if alg != "" && alg != "PS256" {
-		return r, fmt.Errorf("PEM header Alg %q: only PS256 is written out", alg)
-	}
 	if r.Alg, err = jws.AlgorithmOf(public, alg == "PS256"); err != nil {
 		return r, err
 	}
-	if alg != "" && r.Alg.Name != alg {
-		return r, fmt.Errorf("PEM header Alg %q does not fit the key", alg)
+	if alg != "" && r.Alg.Name != "PS256" {
+		return r, fmt.Errorf("PEM header Alg %q: only PS256 is written out, for an RSA key", alg)
 	}
 	if r.ID = jws.Thumbprint(public); block.Headers["Kid"] != r.ID {
 		return r, errors.New("PEM header Kid does not match the key")
 	}
-	if r.Until, err = time.Parse(time.RFC3339, block.Headers["Until"]); err != nil {
+	until := block.Headers["Until"]
+	if r.Until, err = time.Parse(untilLayout, until); err != nil || r.Until.Format(untilLayout) != until {
 		return r, errors.New("PEM header Until is not a time such as 2026-01-02T15:04:05Z")
 	}
 	if block.Headers["Sum"] != sum(block.Headers) {

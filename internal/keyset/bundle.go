@@ -40,19 +40,16 @@ func Parse(bundle []byte) (*Set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("PEM block %d: %w", p.n+1, err)
 		}
+		if p.private != nil && (block == nil || block.Type != pemCertificate) {
+			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", p.n)
+		}
 		if block == nil {
 			break
 		}
 		p.n, rest = p.n+1, after
-		if p.private != nil && block.Type != pemCertificate {
-			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", p.n-1)
-		}
 		if err := p.add(block); err != nil {
 			return nil, fmt.Errorf("PEM block %d: %w", p.n, err)
 		}
-	}
-	if p.private != nil {
-		return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", p.n)
 	}
 	if p.n == 0 {
 		return nil, fmt.Errorf("the bundle holds no PEM block%s", form(bundle))
@@ -107,19 +104,16 @@ func (p *parser) add(block *pem.Block) (err error) {
 // except the dashes of a block's frame.
 func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	const begin, dashes = "-----BEGIN ", "-----"
-	start := bytes.Index(data, []byte(begin))
-	if start < 0 {
-		if bytes.Contains(data, []byte(dashes)) {
-			return nil, nil, errors.New("damaged: the text holds part of a PEM frame")
-		}
+	text, _, found := bytes.Cut(data, []byte(begin))
+	if bytes.Contains(text, []byte(dashes)) {
+		return nil, nil, errors.New("damaged: the text around it holds part of a PEM frame")
+	}
+	if !found {
 		return nil, nil, nil
 	}
-	if bytes.Contains(data[:start], []byte(dashes)) {
-		return nil, nil, errors.New("damaged: the text before it holds part of a PEM frame")
-	}
-	block, rest := pem.Decode(data[start:])
-	if block == nil || bytes.Count(data[start:len(data)-len(rest)], []byte(begin)) != 1 {
-		return nil, nil, errors.New("damaged or cut off: not a complete PEM block")
+	block, rest := pem.Decode(data[len(text):])
+	if block == nil || bytes.Count(data[len(text):len(data)-len(rest)], []byte(begin)) != 1 {
+		return nil, nil, fmt.Errorf("damaged or cut off: not a complete PEM block%s", form(data))
 	}
 	return block, rest, checkHeaders(block)
 }
@@ -131,13 +125,13 @@ func checkHeaders(block *pem.Block) error {
 	for _, name := range slices.Sorted(maps.Keys(block.Headers)) {
 		switch {
 		case slices.Contains(known, name):
+			continue
 		case block.Type == pemCertificate && name == "Kid":
 			return errOldForm
 		case len(name) > 15:
-			return errors.New(`PEM header "..." is not supported; is the key encrypted?`)
-		default:
-			return fmt.Errorf("PEM header %q is not supported; is the key encrypted?", name)
+			name = "..."
 		}
+		return fmt.Errorf("PEM header %q is not supported; is the key encrypted?", name)
 	}
 	return nil
 }
@@ -205,6 +199,10 @@ func form(data []byte) string {
 		return ": the text is in UTF-16; save it as UTF-8 or ASCII"
 	case bytes.HasPrefix(text, []byte("{")):
 		return ": this is JSON; store the PEM text itself"
+	case bytes.Contains(text, []byte(`-----\n`)):
+		return `: its line breaks are written as \n; store real ones`
+	case bytes.Contains(text, []byte("-----END ")) && !bytes.Contains(text, []byte("\n")):
+		return ": it has no line breaks; store them, too"
 	case bytes.HasPrefix(text, []byte("LS0tLS1CRUdJTi")): // of "-----BEGIN "
 		return ": this is base64 of PEM; decode it first"
 	case bytes.HasPrefix(data, []byte{0x30, 0x82}), bytes.HasPrefix(text, []byte("MII")):

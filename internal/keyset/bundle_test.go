@@ -9,9 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
@@ -19,77 +21,88 @@ import (
 // This file tests that a bundle comes back as it was written, and that a damaged one is
 // an error that names the block, and never a key set that lacks a key.
 
-func encode(t testing.TB, keys ...*keyset.Key) []byte {
+func encode(t testing.TB, set *keyset.Set) []byte {
 	t.Helper()
-	bundle, err := keyset.New(keys...).Encode()
+	bundle, err := set.Encode()
 	require.NoError(t, err)
 	return bundle
 }
 
-// sameKey reports whether two keys are the same for a fleet.
-func sameKey(a, b *keyset.Key) bool {
+// same reports whether two sets are the same for a fleet.
+func same(a, b *keyset.Set) bool {
 	type equaler interface{ Equal(crypto.PrivateKey) bool }
-	return a.ID == b.ID && a.Alg.Name == b.Alg.Name &&
-		a.Cert.NotBefore.Equal(b.Cert.NotBefore) && a.Cert.NotAfter.Equal(b.Cert.NotAfter) &&
-		(a.Private == nil) == (b.Private == nil) &&
-		(a.Private == nil || a.Private.(equaler).Equal(b.Private))
+	return slices.EqualFunc(a.Keys, b.Keys, func(a, b *keyset.Key) bool {
+		return a.ID == b.ID && a.Alg.Name == b.Alg.Name && a.Cert.NotBefore.Equal(b.Cert.NotBefore) &&
+			a.Cert.NotAfter.Equal(b.Cert.NotAfter) && a.Private.(equaler).Equal(b.Private)
+	}) && slices.EqualFunc(a.Retired, b.Retired, func(a, b keyset.Retired) bool {
+		return a.ID == b.ID && a.Alg.Name == b.Alg.Name && a.Until.Equal(b.Until) && jws.Thumbprint(a.Public) == b.ID
+	}) && slices.Equal(a.Revoked, b.Revoked)
 }
 
 func TestBundleRoundTrip(t *testing.T) {
-	all := schedule(t, "a: 2026-04-01 (public)").Keys
-	all[0].ID = "2024-key: c" // another system's, in a PEM header
-	for i, algorithm := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
-		all = append(all, keysettest.Key(t, algorithm, day(t, "2026-05-01").AddDate(0, i, 0)))
+	var keys []*keyset.Key
+	var retired []keyset.Retired
+	for i, algorithm := range []string{"RS256", "ES256", "ES384", "EdDSA"} {
+		keys = append(keys, keysettest.Key(t, algorithm, day(t, "2027-01-01").AddDate(0, -i, 0)))
+		old := keysettest.Key(t, algorithm, day(t, "2026-01-01"))
+		retired = append(retired, retiredKey(t, old.Public, i == 0, day(t, "2026-05-01").AddDate(0, -i, 0).In(time.FixedZone("", 3600)))) // PS256
 	}
-	bundle := encode(t, all...)
+	keys[0].ID, keys[0].Alg = retired[0].ID, retired[0].Alg // of one and the same RSA key, so it is only retired
+	all := keyset.New(keys, retired, []string{kid("y"), kid("z")})
+	require.Len(t, all.Keys, 3)
+	bundle := encode(t, all)
 	set, err := keyset.Parse(bundle)
 	require.NoError(t, err)
-	slices.Reverse(all)
-	require.True(t, slices.EqualFunc(all, set.Keys, sameKey), "the newest key comes first")
-	for i, want := range []string{"EdDSA", "ES384", "ES256", "PS256", "RS256", "EdDSA"} {
-		require.Equal(t, want, set.Keys[i].Alg.Name)
-		require.Equal(t, all[i].Cert.Raw, set.Keys[i].Cert.Raw)
-		require.Same(t, set.Keys[i], set.Find(set.IDs()[i]))
+	require.True(t, same(all, set))
+	for i, want := range []string{"ES256", "ES384", "EdDSA"} {
+		require.Equal(t, want, set.Keys[i].Alg.Name, "the newest key comes first")
+		require.Equal(t, all.Keys[i].Cert.Raw, set.Keys[i].Cert.Raw)
 	}
-	require.Nil(t, set.Find(""), "no key has no kid")
+	require.Equal(t, bundle, encode(t, set), "the same set is the same bytes")
 
 	// The order of the blocks means nothing.
 	slices.Reverse(set.Keys)
-	backwards, err := set.Encode()
+	slices.Reverse(set.Retired)
+	slices.Reverse(set.Revoked)
+	require.NotEqual(t, bundle, encode(t, set))
+	set, err = keyset.Parse(encode(t, set))
 	require.NoError(t, err)
-	require.NotEqual(t, bundle, backwards)
-	sorted, err := keyset.Parse(backwards)
-	require.NoError(t, err)
-	require.Equal(t, bundle, encode(t, sorted.Keys...), "the same set is the same bytes")
+	require.Equal(t, bundle, encode(t, set))
 }
 
 func TestBundleIsWholeOrAnError(t *testing.T) {
-	keys := schedule(t, "a: 2026-06-01", "b: 2026-05-01").Keys
-	one, two := encode(t, keys[0]), encode(t, keys...)
-	for n := range two {
-		set, err := keyset.Parse(two[:n])
-		switch {
-		case n >= len(two)-1: // the last line break is no part of the block
-			require.NoError(t, err)
-			require.Len(t, set.Keys, 2)
-		case n >= len(one)-1 && n < len(one)+5:
-			// Between two keys nothing shows that there were more; stores
-			// therefore promise to keep a bundle whole. Up to four dashes of the
-			// next block count as text.
-			require.NoError(t, err)
-			require.Len(t, set.Keys, 1)
-			require.True(t, sameKey(keys[0], set.Keys[0]))
-		default:
-			require.Error(t, err, "cut after %d of %d bytes", n, len(two))
-			require.Nil(t, set)
-			require.True(t, strings.Contains(err.Error(), "PEM block ") || n < 5, "cut after %d bytes: %v", n, err)
+	all := schedule(t, "a: 2026-06-01", "b: 2026-05-01", "x: retired until 2026-05-02", "y: revoked")
+	ends := map[int]*keyset.Set{0: nil}
+	for _, set := range []*keyset.Set{keyset.New(all.Keys[:1], nil, nil), keyset.New(all.Keys, nil, nil), keyset.New(all.Keys, all.Retired, nil), all} {
+		ends[len(encode(t, set))] = set
+	}
+	bundle := encode(t, all)
+	for n := range bundle {
+		var want *keyset.Set
+		for end, set := range ends {
+			// Between two blocks nothing shows that there were more; stores
+			// therefore promise to keep a bundle whole. The last line break is no part
+			// of a block, and up to four dashes of the next one count as text.
+			if n >= end-1 && n < end+5 {
+				want = set
+			}
 		}
+		set, err := keyset.Parse(bundle[:n])
+		if want != nil {
+			require.NoError(t, err)
+			require.True(t, same(want, set), "cut after %d bytes", n)
+			continue
+		}
+		require.Nil(t, set)
+		require.True(t, err != nil && (strings.Contains(err.Error(), "PEM block ") || n < 5), "cut after %d bytes: %v", n, err)
 	}
 }
 
+// TestBundleFlippedBits: a flipped bit in any block is found or means nothing. It brings
+// no revoked key back and gives no key more time.
 func TestBundleFlippedBits(t *testing.T) {
-	k := schedule(t, "a: 2026-05-01").Keys[0]
-	bundle := encode(t, k)
+	all := schedule(t, "a: 2026-05-01", "x: retired until 2026-06-01", "y: revoked")
+	bundle := encode(t, all)
 	for i := range bundle {
 		for bit := range 8 {
 			damaged := bytes.Clone(bundle)
@@ -98,12 +111,11 @@ func TestBundleFlippedBits(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			require.Len(t, set.Keys, 1, "byte %d bit %d", i, bit)
-			require.True(t, sameKey(k, set.Keys[0]), "byte %d bit %d changed the key", i, bit)
-			if !bytes.Equal(k.Cert.Raw, set.Keys[0].Cert.Raw) {
+			require.True(t, same(all, set), "byte %d bit %d changed the set", i, bit)
+			if cert := set.Keys[0].Cert; !bytes.Equal(all.Keys[0].Cert.Raw, cert.Raw) {
 				// Issuer and subject differ, as in a certificate of another
 				// authority, whose signature cannot be checked here.
-				require.NotEqual(t, set.Keys[0].Cert.RawIssuer, set.Keys[0].Cert.RawSubject, "byte %d bit %d", i, bit)
+				require.NotEqual(t, cert.RawIssuer, cert.RawSubject, "byte %d bit %d", i, bit)
 			}
 		}
 	}
@@ -111,8 +123,13 @@ func TestBundleFlippedBits(t *testing.T) {
 
 // These make the blocks that a Maker would not make.
 
-func block(typ string, der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}))
+func block(typ string, der []byte, headers ...string) string {
+	b := &pem.Block{Type: typ, Bytes: der, Headers: map[string]string{}}
+	for _, header := range headers {
+		name, value, _ := strings.Cut(header, ": ")
+		b.Headers[name] = value
+	}
+	return string(pem.EncodeToMemory(b))
 }
 
 func derOf(block string) []byte {
@@ -139,54 +156,47 @@ func own(t testing.TB, private crypto.Signer) string {
 }
 
 func TestBundleWithTextAround(t *testing.T) {
-	keys := schedule(t, "a: 2026-06-01", "b: 2026-05-01 (public)").Keys
-	pair, oldCert := string(encode(t, keys[0])), string(encode(t, keys[1]))
+	all := schedule(t, "a: 2026-06-01", "x: retired until 2026-05-02", "y: revoked")
+	pair, rest := string(encode(t, keyset.New(all.Keys, nil, nil))), string(encode(t, keyset.New(nil, all.Retired, all.Revoked)))
 	for title, bundle := range map[string]string{
-		"openssl's text":       "Bag Attributes\n  friendlyName: op\n" + pair + "Certificate:\n    Data:\n        Version: 3 (0x2)\n" + oldCert + "# the end",
-		"CRLF line ends":       strings.ReplaceAll(pair+oldCert, "\n", "\r\n"),
-		"no last line break":   strings.TrimSuffix(pair+oldCert, "\n"),
-		"byte order mark":      "\ufeff" + pair + oldCert,
-		"empty lines":          "\n\n" + pair + "\n\n\n" + oldCert + "\n\n",
-		"trailing blanks":      strings.ReplaceAll(pair+oldCert, "\n", " \t\n"),
-		"zero bytes":           pair + "\x00\x00" + oldCert + "\x00",
-		"the older key first":  oldCert + pair,
-		"four dashes, no more": pair + "----\n" + oldCert,
+		"openssl's text":       "Bag Attributes\n  friendlyName: op\n" + pair + "Certificate:\n    Data:\n        Version: 3 (0x2)\n" + rest + "# the end",
+		"CRLF line ends":       strings.ReplaceAll(pair+rest, "\n", "\r\n"),
+		"no last line break":   strings.TrimSuffix(pair+rest, "\n"),
+		"byte order mark":      "\ufeff" + pair + rest,
+		"empty lines":          "\n\n" + pair + "\n\n\n" + rest + "\n\n",
+		"trailing blanks":      strings.ReplaceAll(pair+rest, "\n", " \t\n"),
+		"zero bytes":           pair + "\x00\x00" + rest + "\x00",
+		"another order":        rest + pair,
+		"four dashes, no more": pair + "----\n" + rest,
 	} {
 		set, err := keyset.Parse([]byte(bundle))
 		require.NoError(t, err, title)
-		require.True(t, slices.EqualFunc(keys, set.Keys, sameKey), title)
+		require.True(t, same(all, set), title)
 	}
 }
 
 func TestBundleSizeLimit(t *testing.T) {
-	k := schedule(t, "a: 2026-05-01").Keys[0]
-	pair := encode(t, k)
+	all := schedule(t, "a: 2026-05-01")
+	pair := encode(t, all)
 	padded := append(bytes.Repeat([]byte("\n"), keyset.MaxBundleSize-len(pair)), pair...)
 	set, err := keyset.Parse(padded)
 	require.NoError(t, err, "exactly 64 KiB")
-	require.Len(t, set.Keys, 1)
+	require.True(t, same(all, set))
 	_, err = keyset.Parse(append(padded, '\n'))
 	require.ErrorContains(t, err, "65537 bytes; at most 65536 are allowed")
-
-	// What cannot be read back is not written either.
-	k.Private, k.ID = nil, "k"
-	k.ID = strings.Repeat("k", 1+keyset.MaxBundleSize-len(encode(t, k)))
-	require.Len(t, encode(t, k), keyset.MaxBundleSize)
-	k.ID += "k"
-	_, err = keyset.New(k).Encode()
-	require.ErrorContains(t, err, "a bundle of 1 keys has 65537 bytes")
 }
 
 // FuzzParseBundle: no bundle makes the parser panic, and one that it accepts comes back
 // with the same keys when it is written and read again.
 func FuzzParseBundle(f *testing.F) {
-	keys := schedule(f, "a: 2026-06-01", "b: 2026-05-01 (public)").Keys
-	both := encode(f, keys...)
-	f.Add(both)
-	f.Add(encode(f, keys[1]))
-	f.Add(both[:len(both)/2])
+	set := schedule(f, "a: 2026-05-01", "x: retired until 2026-06-01", "y: revoked")
+	set.Retired = append(set.Retired, retiredKey(f, keysettest.Key(f, "RS256", day(f, "2026-05-01")).Public, true, day(f, "2026-05-02")))
+	all := encode(f, set)
+	f.Add(all)
+	f.Add(all[:len(all)/2])
+	f.Add(encode(f, keyset.New(set.Keys, nil, nil)))
 	f.Add([]byte("-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"))
-	f.Add([]byte("-----BEGIN PRIVATE KEY-----\nA: b\n\n-----END PRIVATE KEY-----\n"))
+	f.Add([]byte("-----BEGIN RETIRED KEY-----\nKid: b\nAlg: PS256\n\n-----END RETIRED KEY-----\n"))
 	f.Add([]byte("-----BEGIN -----BEGIN -----END -----END "))
 	f.Fuzz(func(t *testing.T, bundle []byte) {
 		set, err := keyset.Parse(bundle)
@@ -201,6 +211,6 @@ func FuzzParseBundle(f *testing.F) {
 		}
 		again, err := keyset.Parse(written)
 		require.NoError(t, err)
-		require.True(t, slices.EqualFunc(set.Keys, again.Keys, sameKey))
+		require.True(t, same(set, again))
 	})
 }

@@ -91,19 +91,14 @@ func AlgorithmOf(cert *x509.Certificate) (jws.Algorithm, error) {
 // signsItselfByPSS reports whether an RSA key is one for PS256. Under a certificate
 // that an authority signed, PSS is how the authority signs.
 func signsItselfByPSS(cert *x509.Certificate) bool {
-	switch cert.SignatureAlgorithm {
-	case x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS:
-		return bytes.Equal(cert.RawIssuer, cert.RawSubject)
-	}
-	return false
+	pss := []x509.SignatureAlgorithm{x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS}
+	return slices.Contains(pss, cert.SignatureAlgorithm) && bytes.Equal(cert.RawIssuer, cert.RawSubject)
 }
 
 // Find returns the key with a kid and a private half, or nil.
 func (s *Set) Find(kid string) *Key {
-	for _, k := range s.Keys {
-		if k.ID == kid {
-			return k
-		}
+	if i := slices.IndexFunc(s.Keys, func(k *Key) bool { return k.ID == kid }); i >= 0 {
+		return s.Keys[i]
 	}
 	return nil
 }
@@ -168,11 +163,16 @@ func (s *Set) Successor(k *Key) *Key {
 // begin plus retain, and never past its certificate's end.
 func (s *Set) TrustEnd(k *Key, retain time.Duration) time.Time {
 	if next := s.Successor(k); next != nil {
-		if end := next.Cert.NotBefore.Add(retain); end.Before(k.Cert.NotAfter) {
-			return end
-		}
+		return earlier(next.Cert.NotBefore.Add(retain), k.Cert.NotAfter)
 	}
 	return k.Cert.NotAfter
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // NextChange returns the first time after at when a key starts to sign or stops being

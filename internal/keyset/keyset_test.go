@@ -1,12 +1,14 @@
 package keyset_test
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,165 +33,153 @@ func privateOf(letter string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed([]byte(strings.Repeat(letter, ed25519.SeedSize)))
 }
 
+func kid(letter string) string { return jws.Thumbprint(privateOf(letter).Public()) }
+
 var letters = sync.OnceValue(func() map[string]string { // by kid
-	names := map[string]string{}
+	letters := map[string]string{}
 	for letter := 'a'; letter <= 'z'; letter++ {
-		names[jws.Thumbprint(privateOf(string(letter)).Public())] = string(letter)
+		letters[kid(string(letter))] = string(letter)
 	}
-	return names
+	return letters
 })
 
 // name returns the letter of a kid, or "new" if it is the kid of another key.
-func name(kid string) string {
-	if letter, ok := letters()[kid]; ok {
-		return letter
-	}
-	return "new"
-}
+func name(id string) string { return cmp.Or(letters()[id], "new") }
 
-// schedule reads lines "letter: begin to end". Without an end, the certificate lasts
-// for ten years. "(public)" at the end of a line means that the private half is not there.
+// schedule reads lines such as "a: 2026-01-01" (begin), "b: 2026-01-01 to 2026-02-01",
+// "c: retired until 2026-03-01" and "d: revoked". Without an end, a certificate lasts for
+// ten years.
 func schedule(t testing.TB, lines ...string) *keyset.Set {
 	t.Helper()
 	var keys []*keyset.Key
+	var retired []keyset.Retired
+	var revoked []string
 	for _, line := range lines {
-		letter, dates, ok := strings.Cut(line, ": ")
+		letter, text, ok := strings.Cut(line, ": ")
 		require.True(t, ok, line)
-		dates, public := strings.CutSuffix(dates, " (public)")
-		begin, end, ok := strings.Cut(dates, " to ")
-		k := &keyset.Key{Alg: jws.Algorithm{Name: "EdDSA"}, Private: privateOf(letter), Cert: &x509.Certificate{NotBefore: day(t, begin)}}
-		notAfter := k.Cert.NotBefore.AddDate(10, 0, 0)
-		if ok {
-			notAfter = day(t, end)
+		until, isRetired := strings.CutPrefix(text, "retired until ")
+		switch {
+		case text == "revoked":
+			revoked = append(revoked, kid(letter))
+		case isRetired:
+			retired = append(retired, retiredKey(t, privateOf(letter).Public(), false, day(t, until)))
+		default:
+			begin, end, ok := strings.Cut(text, " to ")
+			template := &x509.Certificate{NotBefore: day(t, begin), NotAfter: day(t, begin).AddDate(10, 0, 0)}
+			if ok {
+				template.NotAfter = day(t, end)
+			}
+			k, err := keyset.NewKey(certify(t, template, template, privateOf(letter).Public(), privateOf(letter)), privateOf(letter))
+			require.NoError(t, err)
+			keys = append(keys, k)
 		}
-		cert, err := keysettest.Maker{}.Again(k, notAfter, nil)
-		require.NoError(t, err)
-		k, err = keyset.NewKey(cert, privateOf(letter))
-		require.NoError(t, err)
-		if public {
-			k.Private = nil
-		}
-		keys = append(keys, k)
 	}
-	return keyset.New(keys...)
+	return keyset.New(keys, retired, revoked)
 }
 
-func find(s *keyset.Set, letter string) *keyset.Key {
-	return s.Find(jws.Thumbprint(privateOf(letter).Public()))
+func retiredKey(t testing.TB, public crypto.PublicKey, pss bool, until time.Time) keyset.Retired {
+	t.Helper()
+	alg, err := jws.AlgorithmOf(public, pss)
+	require.NoError(t, err)
+	return keyset.Retired{ID: jws.Thumbprint(public), Alg: alg, Public: public, Until: until}
 }
 
-// at describes a moment of a schedule: who signs, and who is trusted.
-func at(s *keyset.Set, now time.Time, retain time.Duration) string {
-	signs, trusted := "nobody", ""
-	if k := s.Signing(now); k != nil {
-		signs = name(k.ID)
+func find(s *keyset.Set, letter string) *keyset.Key { return s.Find(kid(letter)) }
+
+// show describes a set at a time, newest key first: the one that signs, those "ahead",
+// "trusted" and "gone", then the retired and the revoked ones.
+func show(s *keyset.Set, now time.Time, p *keyset.Policy) string {
+	if s == nil {
+		return ""
 	}
+	var keys, revoked []string
+	signing, early := s.Signing(now)
 	for _, k := range s.Keys {
-		if now.Before(s.TrustEnd(k, retain)) {
-			trusted += " " + name(k.ID)
+		does := " trusted"
+		switch {
+		case k == signing && early:
+			does = " signs early"
+		case k == signing:
+			does = " signs"
+		case !now.Before(s.TrustEnd(k, p.Retain)):
+			does = " gone"
+		case k.Cert.NotBefore.After(now):
+			does = " ahead"
 		}
+		keys = append(keys, name(k.ID)+does)
 	}
-	return fmt.Sprintf("%s signs, trusted:%s", signs, trusted)
+	for _, r := range s.Retired {
+		keys = append(keys, name(r.ID)+" until "+strings.TrimSuffix(r.Until.UTC().Format(time.DateTime), " 00:00:00"))
+	}
+	for _, id := range s.Revoked {
+		revoked = append(revoked, name(id)+" revoked")
+	}
+	slices.Sort(revoked)
+	return strings.Join(append(keys, revoked...), ", ")
 }
 
 func TestSchedule(t *testing.T) {
-	for title, tc := range map[string]struct {
-		keys []string
-		want map[string]string // by time
+	one, rotation := []string{"a: 2026-01-01"}, []string{"a: 2026-01-01", "b: 2026-04-01"}
+	gap, within := []string{"a: 2026-01-01 to 2026-03-01", "b: 2026-04-01"}, []string{"a: 2026-01-01 to 2026-04-01 12:00:00", "b: 2026-04-01"}
+	two := append([]string{"c: 2026-04-01 12:00:00"}, rotation...)
+	for _, tc := range []struct {
+		keys       []string
+		when, want string
 	}{
-		"one key": {
-			[]string{"a: 2026-01-01"},
-			map[string]string{
-				"2025-12-31 23:59:59": "nobody signs, trusted: a", // announced
-				"2026-01-01":          "a signs, trusted: a",
-				"2035-12-31 23:59:59": "a signs, trusted: a",
-				"2036-01-01":          "nobody signs, trusted:",
-			}},
-		"a rotation": {
-			[]string{"a: 2026-01-01", "b: 2026-04-01"},
-			map[string]string{
-				"2026-03-31 23:59:59": "a signs, trusted: b a",
-				"2026-04-01":          "b signs, trusted: b a", // a is retired
-				"2026-04-01 23:59:59": "b signs, trusted: b a",
-				"2026-04-02":          "b signs, trusted: b",
-			}},
-		"a certificate without a private key, older than the fleet's own": { // is trusted to its end
-			[]string{"a: 2026-01-01", "x: 2020-01-01 to 2026-08-01 (public)"},
-			map[string]string{
-				"2026-07-31 23:59:59": "a signs, trusted: a x",
-				"2026-08-01":          "a signs, trusted: a",
-			}},
-		"a certificate without a private key, newer than the fleet's own": { // takes nothing over
-			[]string{"a: 2026-01-01", "x: 2026-02-01 to 2026-08-01 (public)"},
-			map[string]string{
-				"2026-01-15": "a signs, trusted: x a",
-				"2026-07-31": "a signs, trusted: x a",
-				"2026-08-01": "a signs, trusted: a",
-			}},
-		"a certificate ends before its key is replaced": {
-			[]string{"a: 2026-01-01 to 2026-03-01", "b: 2026-04-01"},
-			map[string]string{
-				"2026-02-28 23:59:59": "a signs, trusted: b a",
-				"2026-03-01":          "nobody signs, trusted: b",
-				"2026-04-01":          "b signs, trusted: b",
-			}},
-		"a certificate ends within the retention": {
-			[]string{"a: 2026-01-01 to 2026-04-01 12:00:00", "b: 2026-04-01"},
-			map[string]string{
-				"2026-04-01 11:59:59": "b signs, trusted: b a",
-				"2026-04-01 12:00:00": "b signs, trusted: b",
-			}},
-		"the newer key ends first": {
-			[]string{"a: 2026-01-01", "b: 2026-04-01 to 2026-05-01"},
-			map[string]string{
-				"2026-04-30": "b signs, trusted: b",
-				// An old key that is still within its dates signs again, but nobody
-				// trusts it: Issue then returns ErrKeyExpired.
-				"2026-05-01": "a signs, trusted:",
-			}},
-		"two announced": {
-			[]string{"a: 2026-01-01", "b: 2026-04-01", "c: 2026-04-01 12:00:00"},
-			map[string]string{
-				"2026-03-31":          "a signs, trusted: c b a",
-				"2026-04-01 12:00:00": "c signs, trusted: c b a",
-				"2026-04-02":          "c signs, trusted: c b",
-				"2026-04-02 12:00:00": "c signs, trusted: c",
-			}},
-		"two that begin together": { // the first of the bundle signs, and both are trusted
-			[]string{"a: 2026-01-01", "b: 2026-01-01"},
-			map[string]string{"2026-01-01": "a signs, trusted: a b"}},
+		{one, "2024-12-31 23:59:59", "a ahead"}, // more than a year: this clock is wrong
+		{one, "2025-01-01", "a signs early"},
+		{one, "2025-12-31 23:59:59", "a signs early"},
+		{one, "2026-01-01", "a signs"},
+		{one, "2035-12-31 23:59:59", "a signs"},
+		{one, "2036-01-01", "a gone"},
+		{rotation, "2025-12-31 23:59:59", "b ahead, a signs early"}, // the first to begin
+		{rotation, "2026-03-31 23:59:59", "b ahead, a signs"},
+		{rotation, "2026-04-01", "b signs, a trusted"},
+		{rotation, "2026-04-01 23:59:59", "b signs, a trusted"},
+		{rotation, "2026-04-02", "b signs, a gone"},
+		{gap, "2026-02-28 23:59:59", "b ahead, a signs"}, // a certificate ends before its key is replaced
+		{gap, "2026-03-01", "b signs early, a gone"},
+		{gap, "2026-04-01", "b signs, a gone"},
+		{within, "2026-04-01 11:59:59", "b signs, a trusted"}, // or while its key is retained
+		{within, "2026-04-01 12:00:00", "b signs, a gone"},
+		// An old key within its dates signs again, though its trust has ended.
+		{[]string{"a: 2026-01-01", "b: 2026-04-01 to 2026-05-01"}, "2026-05-01", "b gone, a signs"},
+		{two, "2026-03-31", "c ahead, b ahead, a signs"},
+		{two, "2026-04-01 12:00:00", "c signs, b trusted, a trusted"},
+		{two, "2026-04-02", "c signs, b trusted, a gone"},
+		{two, "2026-04-02 12:00:00", "c signs, b gone, a gone"},
+		// Of two that begin together, the first of the bundle signs, and both are trusted.
+		{[]string{"a: 2026-01-01", "b: 2026-01-01"}, "2026-01-01", "a signs, b trusted"},
+		// What is retired or revoked does nothing else.
+		{[]string{"a: 2026-03-01", "b: 2026-02-01", "c: 2026-01-01", "a: retired until 2026-05-01", "x: retired until 2026-06-01",
+			"b: revoked", "x: revoked", "y: revoked", "y: revoked", "d: retired until 2026-05-02"},
+			"2026-04-01", "c signs, d until 2026-05-02, a until 2026-05-01, b revoked, x revoked, y revoked"},
 	} {
-		t.Run(title, func(t *testing.T) {
-			set := schedule(t, tc.keys...)
-			for when, want := range tc.want {
-				assert.Equal(t, want, at(set, day(t, when), keysettest.Day), when)
-			}
-		})
+		assert.Equal(t, tc.want, show(schedule(t, tc.keys...), day(t, tc.when), keysettest.Policy()), "%s at %s", tc.keys, tc.when)
 	}
 }
 
-func TestSuccessor(t *testing.T) {
-	set := schedule(t, "a: 2026-01-01", "p: 2026-02-01 (public)", "b: 2026-03-01", "c: 2026-03-01", "d: 2026-04-01", "q: 2026-05-01 (public)")
-	for letter, want := range map[string]string{"a": "c", "p": "c", "b": "d", "c": "b", "d": "", "q": ""} {
+func TestFind(t *testing.T) {
+	set := schedule(t, "a: 2026-01-01", "b: 2026-03-01", "c: 2026-03-01", "d: 2026-04-01", "x: retired until 2026-05-01", "y: revoked", "z: revoked")
+	for letter, want := range map[string]string{"a": "c", "b": "d", "c": "b", "d": ""} {
 		got := ""
 		if next := set.Successor(find(set, letter)); next != nil {
 			got = name(next.ID)
 		}
 		assert.Equal(t, want, got, "successor of %s", letter)
 	}
-	var private []string
-	for _, k := range set.Private() {
-		private = append(private, name(k.ID))
+	for letter, want := range map[string][]bool{"a": {true, true, false}, "x": {false, true, false}, "y": {false, true, true}, "z": {false, true, true}, "e": {false, false, false}} {
+		assert.Equal(t, want, []bool{find(set, letter) != nil, set.Mentions(kid(letter)), set.IsRevoked(kid(letter))}, letter)
 	}
-	assert.Equal(t, []string{"d", "b", "c", "a"}, private)
+	require.Nil(t, set.Find(""))
+	require.Nil(t, set.Successor(find(schedule(t, "e: 2026-01-01"), "e")), "of a key that is not there")
 }
 
 func TestNextChange(t *testing.T) {
-	set := schedule(t, "a: 2026-01-01", "b: 2026-04-01", "x: 2026-02-01 to 2026-03-01 (public)")
+	set := schedule(t, "a: 2026-01-01", "b: 2026-04-01", "x: retired until 2026-03-01")
 	now := day(t, "2025-01-01")
 	for _, want := range []string{
 		"2026-01-01", // a begins
-		"2026-02-01", // x begins
 		"2026-03-01", // x ends
 		"2026-04-01", // b begins
 		"2026-04-03", // a is retained for two days
@@ -203,16 +193,18 @@ func TestNextChange(t *testing.T) {
 
 func TestWhyNoKey(t *testing.T) {
 	for when, tc := range map[string]struct {
-		keys  []string
+		key   string
 		match error
 		text  string
 	}{
-		"2025-12-31 23:59:59": {[]string{"a: 2026-01-01", "x: 2020-01-01 (public)"}, keyset.ErrNoSigningKey, "begins to sign at 2026-01-01T00:00:00Z; is the clock right?"},
-		"2036-01-01":          {[]string{"a: 2026-01-01", "x: 2035-01-01 (public)"}, keyset.ErrKeyExpired, "ended at 2036-01-01T00:00:00Z"},
-		"2026-01-01":          {[]string{"x: 2020-01-01 (public)"}, keyset.ErrNoSigningKey, "holds no private key"},
+		"1970-01-01": {"a: 2026-01-01", keyset.ErrNoSigningKey, "begins to sign at 2026-01-01T00:00:00Z; is the clock right?"},
+		"2036-01-01": {"a: 2026-01-01", keyset.ErrKeyExpired, "ended at 2036-01-01T00:00:00Z"},
+		"2026-01-01": {"x: retired until 2027-01-01", keyset.ErrNoSigningKey, "holds no private key"},
 	} {
-		set := schedule(t, tc.keys...)
-		require.Nil(t, set.Signing(day(t, when)))
+		set := schedule(t, tc.key)
+		k, early := set.Signing(day(t, when))
+		require.Nil(t, k)
+		require.False(t, early)
 		err := set.WhyNoKey(day(t, when))
 		require.ErrorIs(t, err, tc.match)
 		require.ErrorContains(t, err, tc.text)
@@ -245,7 +237,7 @@ func TestKeyUsage(t *testing.T) {
 		x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment: true,
 	} {
 		template := &x509.Certificate{NotBefore: day(t, "2026-01-01"), NotAfter: day(t, "2027-01-01"), KeyUsage: usage}
-		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), nil)
+		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), a)
 		require.Equal(t, allowed, err == nil, "%b: %v", usage, err)
 	}
 }
@@ -260,12 +252,11 @@ func TestAlgorithmOfRSAKeys(t *testing.T) {
 		x509.SHA256WithRSAPSS: "PS256", x509.SHA384WithRSAPSS: "PS256", x509.SHA512WithRSAPSS: "PS256",
 	} {
 		template := &x509.Certificate{NotBefore: day(t, "2026-01-01"), NotAfter: day(t, "2027-01-01"), SignatureAlgorithm: signature}
-		k, err := keyset.NewKey(certify(t, template, template, private.Public(), private), private)
-		require.NoError(t, err)
-		require.Equal(t, want, k.Alg.Name, signature)
-		k, err = keyset.NewKey(certify(t, template, authority, private.Public(), private), nil)
-		require.NoError(t, err)
-		require.Equal(t, "RS256", k.Alg.Name, signature)
+		for parent, want := range map[*x509.Certificate]string{template: want, authority: "RS256"} {
+			k, err := keyset.NewKey(certify(t, template, parent, private.Public(), private), private)
+			require.NoError(t, err)
+			require.Equal(t, want, k.Alg.Name, signature)
+		}
 	}
 }
 
@@ -273,7 +264,7 @@ func TestDatesOfACertificate(t *testing.T) {
 	a, begin := privateOf("a"), day(t, "2026-01-01")
 	for d, want := range map[time.Duration]string{-time.Second: "not after its begin", 0: "not after its begin", time.Second: "<nil>"} {
 		template := &x509.Certificate{NotBefore: begin, NotAfter: begin.Add(d)}
-		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), nil)
+		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), a)
 		require.Contains(t, fmt.Sprint(err), want)
 	}
 }

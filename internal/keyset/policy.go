@@ -50,27 +50,22 @@ func (p *Policy) Patience() time.Duration {
 // it takes over after Every, and in any case before k's certificate is too short for a
 // token.
 func (p *Policy) RotationDue(k *Key) time.Time {
-	due := k.Cert.NotBefore.Add(p.Every)
-	if end := k.Cert.NotAfter.Add(-p.MaxTokenTTL - 4*p.ClockSkew - 2*p.RefreshEvery); end.Before(due) {
-		due = end
-	}
-	return due.Add(-p.Announce)
+	end := k.Cert.NotAfter.Add(-p.MaxTokenTTL - 4*p.ClockSkew - 2*p.RefreshEvery)
+	return earlier(k.Cert.NotBefore.Add(p.Every), end).Add(-p.Announce)
 }
 
 // newKey makes a key that begins to sign at a time. Its algorithm is the policy's, or that
 // of the key it follows, which may be nil; and it is at least as strong.
 func (p *Policy) newKey(notBefore time.Time, after *Key) (*Key, error) {
-	alg, bits := p.Algorithm, minRSABits
+	alg, bits := "RS256", minRSABits
 	if after != nil {
-		if alg == "" {
-			alg = after.Alg.Name
-		}
+		alg = after.Alg.Name
 		if public, ok := after.Public.(*rsa.PublicKey); ok {
-			bits = min(max(bits, public.N.BitLen()), maxRSABits)
+			bits = min(public.N.BitLen(), maxRSABits)
 		}
 	}
-	if alg == "" {
-		alg = "RS256"
+	if p.Algorithm != "" {
+		alg = p.Algorithm
 	}
 	private, cert, err := p.Make(alg, bits, notBefore)
 	if err != nil {
@@ -82,11 +77,7 @@ func (p *Policy) newKey(notBefore time.Time, after *Key) (*Key, error) {
 // First returns the first set of a fleet. Its key is backdated, so that it signs on
 // instances whose clock is behind.
 func (p *Policy) First(now time.Time) (*Set, error) {
-	k, err := p.newKey(now.Add(-p.backdate()), nil)
-	if err != nil {
-		return nil, err
-	}
-	return New([]*Key{k}, nil, nil), nil
+	return New(nil, nil, nil).Rotate(now, p)
 }
 
 // backdate is how far a fresh key's begin lies in the past: up to a day, and not so far
@@ -111,11 +102,7 @@ func (s *Set) Due(now time.Time, p *Policy) (*Set, string, error) {
 	}
 	next, why := s.tidy(now, p)
 	if s.Announced(now, p) == nil && !now.Before(p.RotationDue(signing)) {
-		successor, err := p.successor(now, signing)
-		if err != nil {
-			return nil, "", err
-		}
-		next, why = New(append(next.Keys, successor), next.Retired, next.Revoked), "announced key "+successor.ID
+		return next.withSuccessor(now, p, signing)
 	}
 	if why == "" {
 		return nil, "", nil
@@ -135,37 +122,33 @@ func (s *Set) Announced(now time.Time, p *Policy) *Key {
 	return nil
 }
 
-// successor makes a key that begins to sign once everyone knows it.
-func (p *Policy) successor(now time.Time, after *Key) (*Key, error) {
-	return p.newKey(now.Add(p.Announce).Add(time.Second), after) // NotBefore is truncated to seconds
+// withSuccessor returns s with a key that begins to sign once everyone knows it.
+func (s *Set) withSuccessor(now time.Time, p *Policy, signing *Key) (next *Set, why string, err error) {
+	k, err := p.newKey(now.Add(p.Announce).Add(time.Second), signing) // NotBefore is truncated to seconds
+	if err != nil {
+		return nil, "", err
+	}
+	return New(append(s.Keys, k), s.Retired, s.Revoked), "announced key " + k.ID, nil
 }
 
 // tidy returns s without the keys past their trust, and without the private halves of
 // those that no longer sign; and why, if anything has changed.
 func (s *Set) tidy(now time.Time, p *Policy) (next *Set, why string) {
-	var keys []*Key
-	var retired []Retired
-	patience := p.Patience()
+	keys, retired := []*Key{}, slices.Clone(s.Retired)
 	for _, k := range s.Keys {
-		end, successor := s.TrustEnd(k, p.Retain), s.Successor(k)
-		switch {
-		case successor != nil && !now.Before(end.Add(patience)):
-			why = "dropped what is no longer trusted"
-		case successor != nil && !now.Before(successor.Cert.NotBefore.Add(patience)):
-			why = "dropped the private half of what no longer signs"
-			retired = append(retired, k.retire(end))
-		default:
+		successor := s.Successor(k)
+		if successor == nil || now.Before(successor.Cert.NotBefore.Add(p.Patience())) {
 			keys = append(keys, k)
+			continue
 		}
+		why = "dropped the private half of what no longer signs"
+		retired = append(retired, k.retire(s.TrustEnd(k, p.Retain)))
 	}
-	for _, r := range s.Retired {
-		if now.Before(r.Until.Add(patience)) {
-			retired = append(retired, r)
-		} else {
-			why = "dropped what is no longer trusted"
-		}
+	kept := slices.DeleteFunc(slices.Clone(retired), func(r Retired) bool { return !now.Before(r.Until.Add(p.Patience())) })
+	if len(kept) < len(retired) {
+		why = "dropped what is no longer trusted"
 	}
-	return New(keys, retired, s.Revoked), why
+	return New(keys, kept, s.Revoked), why
 }
 
 // retire returns k without its private half, trusted until a time, which is rounded up to
@@ -185,45 +168,34 @@ func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
 		return nil, nil
 	}
 	next, _ := s.tidy(now, p)
-	successor, err := p.successor(now, signing)
-	if err != nil {
-		return nil, err
-	}
-	return New(append(next.Keys, successor), next.Retired, next.Revoked), nil
+	next, _, err := next.withSuccessor(now, p, signing)
+	return next, err
 }
 
-// newest returns the key that a fresh one follows, or nil.
+// newest returns the key that a fresh one should be like, or nil.
 func (s *Set) newest() *Key {
-	switch {
-	case len(s.Keys) > 0:
+	if len(s.Keys) > 0 {
 		return s.Keys[0]
-	case len(s.Retired) > 0:
+	}
+	if len(s.Retired) > 0 {
 		return &Key{Alg: s.Retired[0].Alg, Public: s.Retired[0].Public}
 	}
 	return nil
 }
 
-// withFresh returns s with a key that signs at once, also on instances whose clock is
-// behind: it is backdated. The keys that have begun before are retired by the same write,
-// with the end that they had, so that backdating shortens nobody's trust.
+// withFresh returns s with a key that signs at once, for a set of which no key signs by its
+// dates. It is backdated as far as the order of the keys allows, so that it signs on
+// instances whose clock is behind as well.
 func (s *Set) withFresh(now time.Time, p *Policy, after *Key) (*Set, error) {
 	begin := now.Add(-p.backdate())
+	for _, k := range s.Keys {
+		if begun := k.Cert.NotBefore; !begun.After(now) && !begun.Before(begin) {
+			begin = begun.Add(time.Second)
+		}
+	}
 	fresh, err := p.newKey(begin, after)
 	if err != nil {
 		return nil, err
 	}
-	keys, retired := []*Key{fresh}, slices.Clone(s.Retired)
-	for _, k := range s.Keys {
-		end := s.TrustEnd(k, p.Retain)
-		if s.Successor(k) == nil && now.Add(p.Retain).Before(end) {
-			end = now.Add(p.Retain)
-		}
-		switch {
-		case k.Cert.NotBefore.After(now):
-			keys = append(keys, k) // takes over from the fresh key, as announced
-		case now.Before(end):
-			retired = append(retired, k.retire(end))
-		}
-	}
-	return New(keys, retired, s.Revoked), nil
+	return New(append(slices.Clone(s.Keys), fresh), s.Retired, s.Revoked), nil
 }

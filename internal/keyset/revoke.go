@@ -8,37 +8,23 @@ import (
 // Revoke returns s with keys revoked by their kids, whether s has them or not. If no other
 // key signs by its dates, a fresh one signs at once. To make room for what must be said, the
 // retired keys whose trust ends first may leave.
-func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (*Set, error) {
+func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err error) {
 	keys, retired, lost := []*Key{}, slices.Clone(s.Retired), false
 	for _, k := range s.Keys {
-		switch end := s.TrustEnd(k, p.Retain); {
-		case !lost:
+		if lost { // without its successor it would sign and be trusted again
+			retired = append(retired, k.retire(s.TrustEnd(k, p.Retain)))
+		} else {
 			keys = append(keys, k)
-		case now.Before(end):
-			// k has retired. Without its successor it would be trusted, and even
-			// sign, again.
-			retired = append(retired, k.retire(end))
 		}
 		lost = lost || slices.Contains(ids, k.ID) && !k.Cert.NotBefore.After(now)
 	}
-	next := New(keys, retired, append(slices.Clone(s.Revoked), ids...))
+	next = New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 	if signing, early := next.Signing(now); signing == nil || early {
-		var err error
 		if next, err = next.withFresh(now, p, s.newest()); err != nil {
 			return nil, err
 		}
 	}
 	return next.fit(), nil
-}
-
-// RevokeAll returns s with every key revoked that has a private half, for a bundle that
-// was leaked, and a fresh key.
-func (s *Set) RevokeAll(now time.Time, p *Policy) (*Set, error) {
-	var ids []string
-	for _, k := range s.Keys {
-		ids = append(ids, k.ID)
-	}
-	return s.Revoke(now, p, ids...)
 }
 
 // Without returns s with more keys revoked and nothing else changed.

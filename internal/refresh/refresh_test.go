@@ -272,6 +272,27 @@ func TestState(t *testing.T) {
 	})
 }
 
+// TestRefused: a source that was read, but not taken over, is fresh all the same, and
+// what follows a load follows. The load has failed for those who asked for it.
+func TestRefused(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		var told []time.Duration
+		s.report = func(_, _ refresh.State, wait time.Duration) { told = append(told, wait) }
+		thens := 0
+		s.then = func() { thens++ }
+		s.err = fmt.Errorf("no key could sign: %w", refresh.ErrRefused)
+		require.False(t, r.Look(t.Context()))
+		sleep(time.Second)
+		require.ErrorIs(t, r.Refresh(t.Context()), refresh.ErrRefused)
+		synctest.Wait()
+		got := r.State()
+		require.Equal(t, []any{s.err, 2, uint64(0), uint64(2), 2}, []any{got.Err, got.Failures, got.Good, got.Bad, thens})
+		require.Equal(t, time.Now().Round(0), got.LastGood)
+		require.Zero(t, r.Age(time.Now()))
+		require.Equal(t, []time.Duration{10 * time.Second, 20 * time.Second}, told, "it is tried again as after any failure")
+	})
+}
+
 // TestThen: what follows a load begins when those who waited for the load have gone on,
 // and the next load waits for it.
 func TestThen(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 // A clock that is set back shows in its wall reading only.
 func TestMadeByTheWallClock(t *testing.T) {
-	v, err := FromSet(keyset.New(), "1", nil, Moment{Wall: time.Now()}, keysettest.Policy())
+	v, err := New(Source{Set: &keyset.Set{}}, nil, Moment{Wall: time.Now()}, keysettest.Policy())
 	require.NoError(t, err)
 	require.NotContains(t, v.made.String(), " m=", "the monotonic reading")
 }
@@ -22,7 +22,7 @@ func TestForgetsOldVersions(t *testing.T) {
 	var v *View
 	for i := range 100 {
 		var err error
-		v, err = FromSet(keyset.New(), time.Duration(i).String(), v, Moment{Monotonic: time.Duration(i) * 20 * time.Second}, keysettest.Policy())
+		v, err = New(Source{Set: &keyset.Set{}, Version: time.Duration(i).String()}, v, Moment{Monotonic: time.Duration(i) * 20 * time.Second}, keysettest.Policy())
 		require.NoError(t, err)
 	}
 	require.Len(t, v.replaced, 3)

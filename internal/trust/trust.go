@@ -127,7 +127,7 @@ func (v *View) Signing(at time.Time) (k *Key, early bool) {
 // parsed. Access tokens of other systems may lack that typ (it came with RFC 9068) and
 // carry a certificate's thumbprint.
 //
-// The error matches jws.ErrUnknownKey for an unknown kid whatever the typ; ask is whether
+// The error matches jws.ErrUnknownKey for an unknown kid of any typ; ask is whether
 // a key that might appear under that kid would accept the typ.
 func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error) {
 	if k = v.byHeader[header]; k == nil {

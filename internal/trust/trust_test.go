@@ -33,29 +33,29 @@ func key(t testing.TB, ago time.Duration) *keyset.Key {
 }
 
 // former returns the key of another system, under a kid if that is given.
-func former(t testing.TB, ago time.Duration, kid string) *keyset.Key {
-	t.Helper()
-	k := key(t, ago)
-	k.Private = nil
-	if kid != "" {
-		k.ID = kid
-	}
-	return k
+func former(k *keyset.Key, kid string) *trust.Key {
+	return trust.Former(k.Public, k.Alg, k.Cert, kid)
 }
 
-func viewAt(t testing.TB, at trust.Moment, version string, old *trust.View, keys ...*keyset.Key) *trust.View {
+func retired(k *keyset.Key, until time.Time) keyset.Retired {
+	return keyset.Retired{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: until}
+}
+
+func setOf(keys ...*keyset.Key) *keyset.Set { return keyset.New(keys, nil, nil) }
+
+func viewAt(t testing.TB, at trust.Moment, version string, old *trust.View, set *keyset.Set, others ...*trust.Key) *trust.View {
 	t.Helper()
-	v, err := trust.FromSet(keyset.New(keys...), version, old, at, keysettest.Policy())
+	v, err := trust.New(trust.Source{Set: set, Version: version, Others: others}, old, at, keysettest.Policy())
 	require.NoError(t, err)
 	return v
 }
 
-func view(t testing.TB, keys ...*keyset.Key) *trust.View {
+func view(t testing.TB, set *keyset.Set, others ...*trust.Key) *trust.View {
 	t.Helper()
-	return viewAt(t, now, "1", nil, keys...)
+	return viewAt(t, now, "1", nil, set, others...)
 }
 
-// namesOf returns the kids that a key is known by if its system numbers certificates.
+// namesOf returns the kids that other systems may call a key by.
 func namesOf(k *keyset.Key) []string {
 	var thumb [20]byte
 	fips140.WithoutEnforcement(func() { thumb = sha1.Sum(k.Cert.Raw) })
@@ -66,19 +66,20 @@ func namesOf(k *keyset.Key) []string {
 }
 
 func TestNames(t *testing.T) {
-	own, other, given := key(t, month), former(t, 2*month, ""), former(t, 3*month, "key-2019/a")
-	v := view(t, own, other, given)
+	own, other, given, bare := key(t, month), key(t, month), key(t, month), key(t, month)
+	v := view(t, setOf(own), former(other, ""), former(given, "key-2019/a"), trust.Former(bare.Public, bare.Alg, nil, ""))
 	for i, name := range namesOf(own) {
 		assert.Equal(t, i == 0, v.ByName(name) != nil, "a fleet key has one name, not %s", name)
 	}
 	for _, name := range namesOf(other) {
 		require.NotNil(t, v.ByName(name), name)
-		assert.Equal(t, other, v.ByName(name).Source)
+		assert.Equal(t, other.Public, v.ByName(name).Public)
 	}
 	for _, name := range namesOf(given) {
 		assert.Nil(t, v.ByName(name), "who gives a name means that name")
 	}
-	assert.Equal(t, given, v.ByName("key-2019/a").Source)
+	assert.Equal(t, given.Public, v.ByName("key-2019/a").Public)
+	assert.Equal(t, bare.Public, v.ByName(bare.ID).Public)
 	assert.Nil(t, v.ByName(""))
 	assert.Nil(t, v.ByName(strings.ToUpper(own.ID)))
 }
@@ -93,84 +94,130 @@ func header(pairs ...string) string {
 }
 
 func TestKeyFor(t *testing.T) {
-	own, gone, other := key(t, month), key(t, 2*month), former(t, month, "")
-	v := view(t, own, gone, other)
+	own, gone, other := key(t, month), key(t, 2*month), key(t, month)
+	v := view(t, setOf(own, gone), former(other, ""))
 	for name, test := range map[string]struct {
 		header string
 		want   *keyset.Key
 		err    error
+		ask    bool
 	}{
-		"as the fleet writes it":         {header("alg", "ES256", "kid", own.ID, "typ", "at+jwt"), own, nil},
-		"an ID token":                    {header("alg", "ES256", "kid", own.ID, "typ", "JWT"), nil, jws.ErrWrongType},
-		"no typ":                         {header("alg", "ES256", "kid", own.ID), nil, jws.ErrWrongType},
-		"another algorithm":              {header("alg", "ES384", "kid", own.ID, "typ", "at+jwt"), nil, jws.ErrWrongAlgorithm},
-		"no algorithm":                   {header("alg", "none", "kid", own.ID, "typ", "at+jwt"), nil, jws.ErrWrongAlgorithm},
-		"a thumbprint in the header":     {header("alg", "ES256", "kid", own.ID, "typ", "at+jwt", "x5t", "x"), nil, jws.ErrMalformed},
-		"unknown kid":                    {header("alg", "ES256", "kid", "x", "typ", "at+jwt"), nil, jws.ErrUnknownKey},
-		"unknown kid of an ID token":     {header("alg", "ES256", "kid", "x", "typ", "JWT"), nil, jws.ErrWrongType},
-		"no kid":                         {header("alg", "ES256", "typ", "at+jwt"), nil, jws.ErrMalformed},
-		"no JSON":                        {"e30x", nil, jws.ErrMalformed},
-		"trust has ended":                {header("alg", "ES256", "kid", gone.ID, "typ", "at+jwt"), nil, jws.ErrUnknownKey},
-		"trust has ended, another order": {header("kid", gone.ID, "typ", "at+jwt", "alg", "ES256"), nil, jws.ErrUnknownKey},
-		"former, of RFC 9068":            {header("alg", "ES256", "kid", other.ID, "typ", "at+jwt"), other, nil},
-		"former, of typ JWT":             {header("alg", "ES256", "kid", other.ID, "typ", "JWT"), other, nil},
-		"former, of no typ":              {header("alg", "ES256", "kid", other.ID), other, nil},
-		"former, of another typ":         {header("alg", "ES256", "kid", other.ID, "typ", "logout+jwt"), nil, jws.ErrWrongType},
-		"former, by x5t":                 {header("alg", "ES256", "kid", namesOf(other)[1], "x5t", namesOf(other)[1]), other, nil},
-		"former, of another algorithm":   {header("alg", "RS256", "kid", other.ID), nil, jws.ErrWrongAlgorithm},
+		"as the fleet writes it":         {header("alg", "ES256", "kid", own.ID, "typ", "at+jwt"), own, nil, false},
+		"in another order":               {header("kid", own.ID, "typ", "at+jwt", "alg", "ES256"), own, nil, false},
+		"typ in full, in another case":   {header("alg", "ES256", "kid", own.ID, "typ", "application/AT+jwt"), own, nil, false},
+		"an ID token":                    {header("alg", "ES256", "kid", own.ID, "typ", "JWT"), nil, jws.ErrWrongType, false},
+		"no typ":                         {header("alg", "ES256", "kid", own.ID), nil, jws.ErrWrongType, false},
+		"another algorithm":              {header("alg", "ES384", "kid", own.ID, "typ", "at+jwt"), nil, jws.ErrWrongAlgorithm, false},
+		"no algorithm":                   {header("alg", "none", "kid", own.ID, "typ", "at+jwt"), nil, jws.ErrWrongAlgorithm, false},
+		"a thumbprint in the header":     {header("alg", "ES256", "kid", own.ID, "typ", "at+jwt", "x5t", "x"), nil, jws.ErrMalformed, false},
+		"unknown kid":                    {header("alg", "ES256", "kid", "x", "typ", "at+jwt"), nil, jws.ErrUnknownKey, true},
+		"unknown kid of an ID token":     {header("alg", "ES256", "kid", "x", "typ", "JWT"), nil, jws.ErrUnknownKey, false},
+		"unknown kid, no typ":            {header("alg", "ES256", "kid", "x"), nil, jws.ErrUnknownKey, false},
+		"no kid":                         {header("alg", "ES256", "typ", "at+jwt"), nil, jws.ErrMalformed, false},
+		"no JSON":                        {"e30x", nil, jws.ErrMalformed, false},
+		"trust has ended":                {header("alg", "ES256", "kid", gone.ID, "typ", "at+jwt"), nil, jws.ErrUnknownKey, true},
+		"trust has ended, another order": {header("kid", gone.ID, "typ", "at+jwt", "alg", "ES256"), nil, jws.ErrUnknownKey, true},
+		"former, of RFC 9068":            {header("alg", "ES256", "kid", other.ID, "typ", "at+jwt"), other, nil, false},
+		"former, of typ JWT":             {header("alg", "ES256", "kid", other.ID, "typ", "JWT"), other, nil, false},
+		"former, of no typ":              {header("alg", "ES256", "kid", other.ID), other, nil, false},
+		"former, of another typ":         {header("alg", "ES256", "kid", other.ID, "typ", "logout+jwt"), nil, jws.ErrWrongType, false},
+		"former, by x5t":                 {header("alg", "ES256", "kid", namesOf(other)[1], "x5t", namesOf(other)[1]), other, nil, false},
+		"former, of another algorithm":   {header("alg", "RS256", "kid", other.ID), nil, jws.ErrWrongAlgorithm, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k, err := v.KeyFor(test.header, noon)
+			k, ask, err := v.KeyFor(test.header, noon)
 			require.ErrorIs(t, err, test.err)
+			require.Equal(t, test.ask, ask)
 			if test.want == nil {
 				require.Nil(t, k)
 				return
 			}
-			require.Equal(t, test.want, k.Source)
+			require.Equal(t, test.want.Public, k.Public)
 		})
 	}
-	end := v.Keys[len(v.Keys)-1].Until
+	end := v.ByName(own.ID).Until
 	for at, want := range map[time.Time]bool{end.Add(-1): true, end: false} {
-		k, err := v.KeyFor(v.Keys[len(v.Keys)-1].Header, at)
+		k, _, err := v.KeyFor(v.ByName(own.ID).Header, at)
 		require.Equal(t, want, k != nil && err == nil)
 	}
 }
 
-// TestOneKeyForAName: the newest key has a name that two were given, whether the header
-// is one that the fleet writes or not.
-func TestOneKeyForAName(t *testing.T) {
-	older, newer := former(t, 2*month, "idp"), former(t, month, "idp")
-	v := view(t, older, newer)
-	for _, text := range []string{v.Keys[0].Header, header("kid", "idp", "alg", "ES256")} {
-		k, err := v.KeyFor(text, noon)
-		require.NoError(t, err)
-		require.Equal(t, newer, k.Source)
+// TestNamesAndRules: a name belongs to the fleet's key first, the rules of former systems
+// to their names, and certificates of one key add names.
+func TestNamesAndRules(t *testing.T) {
+	own, brought, thief := key(t, time.Hour), key(t, month), key(t, month)
+	renewal := &keyset.Key{Public: brought.Public, Alg: brought.Alg, Cert: key(t, 0).Cert} // its bytes alone matter
+	old := keyset.New([]*keyset.Key{own}, []keyset.Retired{retired(brought, noon.Add(month))}, nil)
+	for name, set := range map[string]*keyset.Set{"signs": setOf(own, brought), "retired": old, "elsewhere": setOf(own)} {
+		v := view(t, set, former(brought, ""), former(renewal, ""), former(thief, own.ID))
+		untyped := func(kid string) error {
+			k, _, err := v.KeyFor(header("alg", "ES256", "kid", kid), noon)
+			require.True(t, err != nil || k.Public == brought.Public)
+			return err
+		}
+		for _, kid := range append(namesOf(brought)[1:], namesOf(renewal)[1:]...) {
+			require.NoError(t, untyped(kid), name)
+		}
+		require.Equal(t, set.Mentions(brought.ID), untyped(brought.ID) != nil, name)
+		for _, text := range []string{v.ByName(own.ID).Header, header("kid", own.ID, "alg", "ES256", "typ", "at+jwt")} {
+			k, _, err := v.KeyFor(text, noon)
+			require.NoError(t, err)
+			require.Equal(t, own.Public, k.Public)
+		}
+		require.ErrorIs(t, untyped(own.ID), jws.ErrWrongType)
+		require.Len(t, published(t, v), 1+len(namesOf(brought))+len(namesOf(renewal))-1, "each name once")
 	}
-	require.Len(t, published(t, v), 1)
+	revoked := keyset.New([]*keyset.Key{own}, nil, []string{brought.ID})
+	v := view(t, revoked, append(trust.Adopted(setOf(brought), noon, noon.Add(month)), former(brought, ""), former(renewal, ""), former(brought, "x"))...)
+	require.Equal(t, []string{own.ID}, kids(published(t, v)), "nothing brings a revoked key back")
+	require.Len(t, v.Keys, 1)
+}
+
+func TestFindNames(t *testing.T) {
+	a, b := key(t, month), key(t, month)
+	for want, keys := range map[string][]*trust.Key{
+		"":                       {former(a, ""), former(a, ""), former(a, "x"), former(a, "x"), former(b, ""), former(b, "y")},
+		"z":                      {former(a, "z"), former(b, "z")},
+		namesOf(a)[1]:            {former(a, ""), former(b, namesOf(a)[1])},
+		jws.Thumbprint(b.Public): {former(a, b.ID), former(b, "")},
+	} {
+		name, found := trust.FindNames(keys)
+		require.Equal(t, want, name)
+		require.Equal(t, want != "", found)
+	}
 }
 
 func TestFromKeys(t *testing.T) {
 	a, b := key(t, month), key(t, month)
-	v, err := trust.FromKeys([]trust.PublicKey{{ID: "a", Alg: a.Alg, Key: a.Public}, {ID: "b", Alg: b.Alg, Key: b.Public, Former: true}}, "etag", now)
+	plain := former(a, "a")
+	plain.Former = false
+	v, err := trust.FromKeys([]*trust.Key{plain, former(b, "b")}, "etag", now)
 	require.NoError(t, err)
 	later := noon.AddDate(100, 0, 0)
-	k, err := v.KeyFor(header("kid", "a", "alg", "ES256", "typ", "at+jwt"), later)
-	require.NoError(t, err)
-	require.Equal(t, a.Public, k.Public)
-	k, err = v.KeyFor(v.Keys[0].Header, later)
-	require.NoError(t, err)
-	require.Equal(t, a.Public, k.Public)
-	_, err = v.KeyFor(header("kid", "a", "alg", "ES256"), noon)
+	for _, text := range []string{header("kid", "a", "alg", "ES256", "typ", "at+jwt"), v.Keys[0].Header} {
+		k, _, err := v.KeyFor(text, later)
+		require.NoError(t, err)
+		require.Equal(t, a.Public, k.Public)
+	}
+	_, _, err = v.KeyFor(header("kid", "a", "alg", "ES256"), noon)
 	require.ErrorIs(t, err, jws.ErrWrongType)
-	_, err = v.KeyFor(header("kid", "b", "alg", "ES256"), noon)
+	_, _, err = v.KeyFor(header("kid", "b", "alg", "ES256"), noon)
 	require.NoError(t, err, "by the former rules")
 	require.Equal(t, "etag", v.Version)
-	require.Nil(t, v.Signing(noon))
+	signing, _ := v.Signing(noon)
+	require.Nil(t, signing)
 	require.False(t, v.Outdated(later))
 	require.Equal(t, []string{"a", "b"}, kids(published(t, v)))
-	for _, k := range v.Keys {
-		require.Equal(t, trust.RoleFormer, k.Role(noon, nil))
-	}
+	require.Equal(t, trust.RoleFormer, v.Keys[1].Role(noon, nil))
+	size, err := trust.JWKSSize(v.Keys)
+	require.NoError(t, err)
+	require.Len(t, v.JWKS, size)
+	v.Keys[1].Hidden = true
+	less, err := trust.JWKSSize(v.Keys)
+	require.NoError(t, err)
+	require.True(t, less < size && less > 0)
+	_, err = trust.JWKSSize([]*trust.Key{{Public: "no key"}})
+	require.Error(t, err)
 }
 
 // A publicKey is an entry of a JSON Web Key Set.
@@ -198,62 +245,121 @@ func kids(keys []publicKey) (kids []string) {
 	return kids
 }
 
+// TestJWKS: the set holds every key that is trusted everywhere, and certificates only of
+// keys that sign or will.
 func TestJWKS(t *testing.T) {
-	next, own, gone, other := key(t, -time.Hour), key(t, month), key(t, 2*month), former(t, 3*month, "")
-	keys := published(t, view(t, next, own, gone, other))
-	require.Equal(t, append([]string{next.ID, own.ID}, namesOf(other)...), kids(keys))
+	next, own, old, gone, other, secret := key(t, -time.Hour), key(t, time.Hour), key(t, month), key(t, 2*month), key(t, 3*month), key(t, month)
+	hidden := former(secret, "")
+	hidden.Hidden = true
+	set := keyset.New([]*keyset.Key{next, own, old, gone}, []keyset.Retired{retired(secret, noon), retired(key(t, 0), noon.Add(1))}, nil)
+	v := view(t, set, former(other, ""), hidden)
+	keys := published(t, v)
+	require.Equal(t, append([]string{next.ID, own.ID, old.ID, set.Retired[0].ID}, namesOf(other)...), kids(keys))
 	for i, k := range keys {
 		require.Equal(t, []string{"ES256", "sig", ""}, []string{k.Alg, k.Use, k.D})
-		require.Equal(t, i < 3, len(k.X5c) == 1 && k.X5t256 != "", "the certificate is under the first name")
+		require.Equal(t, []bool{i < 2, i < 2}, []bool{len(k.X5c) == 1, k.X5t256 != ""}, i)
 	}
 	require.Equal(t, base64.StdEncoding.EncodeToString(own.Cert.Raw), keys[1].X5c[0])
+	require.Equal(t, namesOf(own)[2], keys[1].X5t256)
+	k, _, err := v.KeyFor(header("alg", "ES256", "kid", namesOf(secret)[1]), noon)
+	require.NoError(t, err, "hidden keys are trusted all the same")
+	require.Equal(t, secret.Public, k.Public)
 
-	before, same, after := view(t, own), view(t, own), view(t, next, own)
+	before, same, after := view(t, setOf(own)), view(t, setOf(own)), view(t, setOf(next, own))
 	require.NotEmpty(t, before.ETag)
 	require.Equal(t, before.ETag, same.ETag)
 	require.NotEqual(t, before.ETag, after.ETag)
 	late := trust.Moment{Wall: noon.AddDate(20, 0, 0)}
-	require.Empty(t, published(t, viewAt(t, late, "1", nil, own)), "nothing is trusted")
+	require.Empty(t, published(t, viewAt(t, late, "1", nil, setOf(own))), "nothing is trusted")
+	early := published(t, viewAt(t, trust.Moment{Wall: noon.AddDate(-10, 0, 0)}, "1", nil, setOf(next, own)))
+	require.True(t, len(early[0].X5c) == 1 && len(early[1].X5c) == 1, "nobody signs")
 }
 
 func TestOutdated(t *testing.T) {
 	own, old := key(t, time.Hour), key(t, month) // old is trusted for a day after own began
-	v := view(t, own, old)
-	// -1: the clock was set back.
-	for after, want := range map[time.Duration]bool{0: false, -1: true, 23*time.Hour - 1: false, 23 * time.Hour: true, 20 * 12 * month: true} {
-		require.Equal(t, want, v.Outdated(noon.Add(after)), "after %v", after)
+	x := former(key(t, month), "")
+	x.Until = noon.AddDate(0, 2, 0)
+	v := view(t, setOf(own, old), x)
+	for name, test := range map[string]struct {
+		at   time.Time
+		want bool
+	}{
+		"when it is made":        {noon, false},
+		"the clock was set back": {noon.Add(-1), true},
+		"before a key's end":     {noon.Add(23*time.Hour - 1), false},
+		"at a key's end":         {noon.Add(23 * time.Hour), true},
+		"long after":             {noon.AddDate(20, 0, 0), true},
+	} {
+		t.Run(name, func(t *testing.T) { require.Equal(t, test.want, v.Outdated(test.at)) })
 	}
-	v = viewAt(t, trust.Moment{Wall: noon.Add(23 * time.Hour)}, "1", v, own, old)
-	require.False(t, v.Outdated(noon.AddDate(5, 0, 0)), "a key whose end has passed changes nothing more")
+	v = viewAt(t, trust.Moment{Wall: noon.Add(23 * time.Hour)}, "1", v, setOf(own, old), x)
+	require.False(t, v.Outdated(x.Until.Add(-1)), "a key whose end has passed changes nothing more")
+	require.True(t, v.Outdated(x.Until))
+	v = viewAt(t, trust.Moment{Wall: x.Until}, "1", v, setOf(own, old), x)
+	require.False(t, v.Outdated(own.Cert.NotAfter.Add(-1)))
 	require.True(t, v.Outdated(own.Cert.NotAfter))
+}
+
+func TestSigning(t *testing.T) {
+	next, own := key(t, -time.Hour), key(t, month)
+	v := view(t, setOf(next, own), former(key(t, time.Hour), ""))
+	for at, want := range map[time.Time]*keyset.Key{noon: own, noon.Add(time.Hour): next, noon.Add(-2 * month): own} {
+		k, early := v.Signing(at)
+		require.Equal(t, want, k.Source)
+		require.Equal(t, at.Before(own.Cert.NotBefore), early)
+	}
+	k, early := v.Signing(noon.AddDate(-10, 0, 0))
+	require.True(t, k == nil && !early)
 }
 
 func TestRoles(t *testing.T) {
 	date := func(text string) time.Time { return keysettest.Date(t, text) }
-	x := keysettest.KeyUntil(t, "ES256", date("2026-05-01"), date("2026-08-01"))
-	x.Private = nil
-	names := map[*keyset.Key]string{x: "x"}
+	var set []*keyset.Key
+	names := map[string]string{}
 	for name, begin := range map[string]string{"old": "2026-01-01", "now": "2026-04-01", "next": "2026-07-01"} {
-		names[keysettest.Key(t, "ES256", date(begin))] = name
+		k := keysettest.Key(t, "ES256", date(begin))
+		set, names[k.ID] = append(set, k), name
 	}
+	x, y, z := key(t, 0), key(t, 0), key(t, 0)
+	names[x.ID], names[y.ID], names[z.ID] = "x", "y", "z"
+	other := former(x, "")
+	other.Until = date("2026-08-01")
+	adopted := trust.Adopted(keyset.New(nil, []keyset.Retired{retired(y, date("2026-12-01"))}, nil), noon, date("2026-07-15"))
 	for when, want := range map[string]string{
-		"2025-12-31": "next announced, x former, now announced, old announced",
-		"2026-03-01": "next announced, x former, now announced, old signing",
-		"2026-04-01": "next announced, x former, now signing, old retired",
-		"2026-04-02": "next announced, x former, now signing, old gone",
-		"2026-07-01": "next signing, x former, now retired, old gone",
-		"2026-08-01": "next signing, x gone, now gone, old gone",
+		"2026-03-01": "next announced, now announced, old signing, z retired, x former, y former",
+		"2026-04-01": "next announced, now signing, old retired, z retired, x former, y former",
+		"2026-04-02": "next announced, now signing, old gone, z retired, x former, y former",
+		"2026-07-01": "next signing, now retired, old gone, z gone, x former, y former",
+		"2026-08-01": "next signing, now gone, old gone, z gone, x gone, y gone",
 	} {
-		var set []*keyset.Key
-		for k := range names {
-			set = append(set, k)
-		}
 		at := date(when)
-		v := viewAt(t, trust.Moment{Wall: at}, "1", nil, set...)
+		v := viewAt(t, trust.Moment{Wall: at}, "1", nil, keyset.New(set, []keyset.Retired{retired(z, date("2026-05-01"))}, nil), append([]*trust.Key{other}, adopted...)...)
+		signing, _ := v.Signing(at)
 		var got []string
 		for _, k := range v.Keys {
-			got = append(got, names[k.Source]+" "+k.Role(at, v.Signing(at)))
+			got = append(got, names[k.ID]+" "+k.Role(at, signing))
 		}
 		assert.Equal(t, want, strings.Join(got, ", "), when)
 	}
+}
+
+// TestAdopted: the keys that an instance had before it joined verify what it has issued,
+// for a while, and no one is told. What the fleet says about one of them counts.
+func TestAdopted(t *testing.T) {
+	own, mine, brief, old, until := key(t, time.Hour), key(t, month), key(t, month), key(t, 2*month), noon.Add(2*time.Hour)
+	set := keyset.New([]*keyset.Key{mine, keysettest.KeyUntil(t, "ES256", noon.Add(-month), noon.Add(time.Hour))}, []keyset.Retired{retired(old, noon.Add(month)), retired(brief, noon.Add(time.Minute))}, nil)
+	keys := trust.Adopted(set, noon, until)
+	ends := map[string]time.Time{mine.ID: until, set.Keys[1].ID: noon.Add(time.Hour), old.ID: until, brief.ID: noon.Add(time.Minute)}
+	require.Len(t, keys, len(ends))
+	v := view(t, setOf(own), keys...)
+	require.Equal(t, []string{own.ID}, kids(published(t, v)))
+	for id, end := range ends {
+		k, _, err := v.KeyFor(jws.EncodeHeader(own.Alg, id, jws.AccessTokenType), noon)
+		require.NoError(t, err)
+		require.Equal(t, []any{end, noon, false}, []any{k.Until, k.IssuedBefore, k.Former})
+	}
+	v = view(t, keyset.New([]*keyset.Key{mine, own}, []keyset.Retired{retired(old, noon.Add(-1))}, []string{brief.ID}), keys...)
+	require.True(t, v.ByName(mine.ID).IssuedBefore.IsZero())
+	require.False(t, v.ByName(old.ID).Trusted(noon), "retired by the fleet")
+	require.Nil(t, v.ByName(brief.ID))
 }

@@ -19,78 +19,85 @@ const slowest = 12 * time.Minute
 var keptUntil = noon.Add(time.Hour + slowest)
 
 func TestKeepVanished(t *testing.T) {
-	foreign := key(t, time.Hour)
+	foreign := setOf(key(t, time.Hour))
 	older, lost, newer := key(t, 3*keysettest.Day), key(t, 2*keysettest.Day), key(t, keysettest.Day/2)
-	retired, err := keysettest.Policy().Retire(newer, noon.Add(month))
-	require.NoError(t, err)
 	brief := keysettest.KeyUntil(t, "ES256", noon.Add(-time.Hour), noon.Add(time.Minute))
 	at, future := key(t, -slowest), key(t, -slowest-time.Second)
-	other, third := former(t, month, "idp"), former(t, time.Minute, "")
 	gone := key(t, 2*month)
-	revoked := func(lost *keyset.Key, keys ...*keyset.Key) []*keyset.Key {
-		set, err := keyset.New(keys...).Revoke(lost, noon, keysettest.Policy())
-		require.NoError(t, err)
-		return set.Keys
+	with := func(k *keyset.Key, until time.Time) *keyset.Set {
+		return keyset.New([]*keyset.Key{newer}, []keyset.Retired{retired(k, until)}, nil)
 	}
+	revoked := keyset.New([]*keyset.Key{newer}, nil, []string{lost.ID})
 	for name, test := range map[string]struct {
-		before, after []*keyset.Key
+		before, after *keyset.Set
 		lost          *keyset.Key
 		until         time.Time // zero: it is gone at once
 	}{
-		"the bundle was exchanged":             {[]*keyset.Key{lost}, []*keyset.Key{foreign}, lost, keptUntil},
-		"with a key of another system":         {[]*keyset.Key{lost, other}, []*keyset.Key{foreign}, other, keptUntil},
-		"and the key ends earlier":             {[]*keyset.Key{brief}, []*keyset.Key{foreign}, brief, noon.Add(time.Minute)},
-		"and the key has ended":                {[]*keyset.Key{older, gone}, []*keyset.Key{foreign}, gone, time.Time{}},
-		"and the key may have signed":          {[]*keyset.Key{lost, at}, []*keyset.Key{foreign}, at, keptUntil},
-		"and the key was never used":           {[]*keyset.Key{lost, future}, []*keyset.Key{foreign}, future, time.Time{}},
-		"the bundle was rolled back":           {[]*keyset.Key{older, lost}, []*keyset.Key{older}, lost, keptUntil},
-		"and somebody has announced a key":     {[]*keyset.Key{older, lost}, []*keyset.Key{older, key(t, -time.Hour)}, lost, keptUntil},
-		"beside a young key of another system": {[]*keyset.Key{older, lost, third}, []*keyset.Key{older, third}, lost, keptUntil},
-		"the key was taken out":                {[]*keyset.Key{lost, newer}, []*keyset.Key{newer}, lost, time.Time{}},
-		"beside a newer key that has retired":  {[]*keyset.Key{older, lost, newer}, []*keyset.Key{older, retired}, lost, time.Time{}},
-		"another system's was taken out":       {[]*keyset.Key{newer, other}, []*keyset.Key{newer}, other, time.Time{}},
-		"the only key was revoked":             {[]*keyset.Key{lost}, revoked(lost, lost), lost, time.Time{}},
-		"the newest key was revoked":           {[]*keyset.Key{older, lost}, revoked(lost, older, lost), lost, time.Time{}},
+		"the bundle was exchanged":         {setOf(lost), foreign, lost, keptUntil},
+		"and the key ends earlier":         {setOf(brief), foreign, brief, noon.Add(time.Minute)},
+		"and the key has ended":            {setOf(older, gone), foreign, gone, time.Time{}},
+		"and the key may have signed":      {setOf(lost, at), foreign, at, keptUntil},
+		"and the key was never used":       {setOf(lost, future), foreign, future, time.Time{}},
+		"and the key had retired":          {with(lost, noon.Add(month)), foreign, lost, keptUntil},
+		"the bundle was rolled back":       {setOf(older, lost), setOf(older), lost, keptUntil},
+		"and somebody has announced a key": {setOf(older, lost), setOf(older, key(t, -time.Hour)), lost, keptUntil},
+		"the key was taken out":            {setOf(lost, newer), setOf(newer), lost, keptUntil},
+		"the key is retired":               {setOf(lost), with(lost, noon.Add(time.Minute)), lost, noon.Add(time.Minute)},
+		"the key was revoked":              {setOf(lost, newer), revoked, lost, time.Time{}},
+		"a retired key was revoked":        {with(lost, noon.Add(month)), revoked, lost, time.Time{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := view(t, test.before...)
-			after := viewAt(t, now, "2", before, test.after...)
+			before := view(t, test.before)
+			after := viewAt(t, now, "2", before, test.after)
 			k := after.ByName(test.lost.ID)
 			if test.until.IsZero() {
 				require.Nil(t, k)
 				return
 			}
 			require.NotNil(t, k)
-			require.True(t, k.Kept)
+			require.Equal(t, !test.after.Mentions(k.ID), k.Kept)
 			require.Equal(t, test.until, k.Until)
-			require.Nil(t, k.Source.Private, "it never signs again")
+			require.Nil(t, k.Source, "it never signs again")
 			require.Contains(t, kids(published(t, after)), k.ID)
 			old := before.ByName(test.lost.ID)
 			require.False(t, old.Kept, "the view before is as it was")
-			require.Equal(t, test.lost.Private, old.Source.Private)
+			require.Equal(t, test.before.Find(k.ID), old.Source)
 		})
 	}
+}
+
+// TestOthersAreNotKept: what configuration adds is there with it, and gone without.
+func TestOthersAreNotKept(t *testing.T) {
+	mine, other := key(t, month), key(t, month)
+	others := append(trust.Adopted(setOf(mine), noon, noon.Add(month)), former(other, ""))
+	v := viewAt(t, now, "2", view(t, setOf(key(t, month)), others...), setOf(key(t, month)), others...)
+	require.False(t, v.ByName(mine.ID).Kept || v.ByName(other.ID).Kept)
+	v = viewAt(t, now, "3", v, setOf(key(t, month)))
+	require.True(t, v.ByName(mine.ID) == nil && v.ByName(other.ID) == nil)
 }
 
 // TestKeptAgain exchanges the bundle twice.
 func TestKeptAgain(t *testing.T) {
 	lost, second, third := key(t, month), key(t, time.Hour), key(t, time.Minute)
-	v := viewAt(t, now, "2", view(t, lost), second)
+	v := viewAt(t, now, "2", view(t, setOf(lost)), setOf(second))
 	later := trust.Moment{Wall: noon.Add(time.Hour), Monotonic: 2 * time.Hour}
-	v = viewAt(t, later, "3", v, third)
+	v = viewAt(t, later, "3", v, setOf(third))
 	require.Equal(t, keptUntil, v.ByName(lost.ID).Until, "not longer than before")
 	require.Equal(t, later.Wall.Add(time.Hour+slowest), v.ByName(second.ID).Until)
-	require.Equal(t, trust.RoleRetired, v.ByName(lost.ID).Role(later.Wall, v.Signing(later.Wall)))
+	signing, _ := v.Signing(later.Wall)
+	require.Equal(t, trust.RoleRetired, v.ByName(lost.ID).Role(later.Wall, signing))
 	require.True(t, v.Outdated(keptUntil))
-	v = viewAt(t, trust.Moment{Wall: keptUntil}, "3", v, third)
-	require.Nil(t, v.ByName(lost.ID))
-	v = viewAt(t, later, "4", v, third, lost)
-	require.False(t, v.ByName(lost.ID).Kept, "it has come back")
+	ended := viewAt(t, trust.Moment{Wall: keptUntil}, "3", v, setOf(third))
+	require.Nil(t, ended.ByName(lost.ID))
+	back := viewAt(t, later, "4", v, setOf(third, lost))
+	require.False(t, back.ByName(lost.ID).Kept, "it has come back")
+	revoked := viewAt(t, later, "4", v, keyset.New([]*keyset.Key{third}, nil, []string{lost.ID}))
+	require.Nil(t, revoked.ByName(lost.ID))
 }
 
 // TestStaleReads: a replica of the store may show for a minute what was before.
 func TestStaleReads(t *testing.T) {
-	k := key(t, month)
+	k := setOf(key(t, month))
 	at := func(seconds int) trust.Moment { // the wall clock does not matter
 		return trust.Moment{Wall: noon.Add(-time.Duration(seconds) * time.Hour), Monotonic: time.Duration(seconds) * time.Second}
 	}

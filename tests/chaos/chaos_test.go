@@ -1,12 +1,11 @@
-// Package chaos runs a fleet on AWS while every kind of fault that a network or an
-// overloaded service causes (rows A1 to A6, A13 and A16) happens at random between it and
-// Secrets Manager, in the manner of etcd's robustness tests. The fleet issues, verifies,
-// rotates, revokes, trusts and restarts. Everything is recorded, and the record is judged
+// Package chaos runs a fleet on awsfake while every kind of fault that a network or an
+// overloaded service causes (rows A1 to A6, A13 and A16) happens at random between them,
+// in the manner of etcd's robustness tests. The fleet issues, verifies,
+// rotates, revokes and restarts. Everything is recorded, and the record is judged
 // afterwards: no key gets lost, no write is lost or made twice, no valid token
 // is rejected, no revoked key is trusted, and each error names the secret and its cause.
 //
-// Connections are pipes in memory and time is virtual, so that days pass in seconds under
-// a policy that people use.
+// Time is virtual, so that days pass in seconds under a policy that people use.
 //
 //	go test ./tests/chaos                                     one seed
 //	FLEETKEY_SEED=7 go test -v ./tests/chaos                  that one again
@@ -24,23 +23,18 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
-	"github.com/fleetkey/fleetkey/internal/faultproxy"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -85,14 +79,12 @@ func TestChaos_A1toA6_A13_A16(t *testing.T) {
 	for seed := first; seed <= last; seed++ {
 		t.Run(fmt.Sprintf("FLEETKEY_SEED=%d", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
-				fake := awsfake.New()
-				f := newFleet(t, seed, faultproxy.StartPipes(t, fake.HTTPClient().Transport))
+				f := newFleet(t, seed)
 				f.run()
-				require.Equal(t, f.proxy.Forwarded(""), fake.Calls(""), "the history is complete")
-				for _, kind := range faultproxy.All {
-					require.NotZero(t, f.proxy.Counts()[kind], kind)
+				for _, kind := range awsfake.Kinds() {
+					require.NotZero(t, f.fake.Calls(kind), kind)
 				}
-				for _, act := range []string{"rotate", "revoke", "trust", "restart", "start", "accept", "reject"} {
+				for _, act := range []string{"rotate", "revoke", "restart", "start", "accept", "reject"} {
 					require.NotZero(t, f.history.done[act], act)
 				}
 			})
@@ -100,14 +92,13 @@ func TestChaos_A1toA6_A13_A16(t *testing.T) {
 	}
 }
 
-// A fleet is real Signers with the real SDK behind a faultproxy.
+// A fleet is real Signers on the real SDK.
 type fleet struct {
 	t       *testing.T
 	seed    uint64
-	proxy   *faultproxy.Proxy
+	fake    *awsfake.Server
 	history *history
 	seats   []*seat
-	others  []*fleetkey.Signer // of other fleets; the first is trusted some day
 	ended   chan struct{}
 	acts    sync.WaitGroup
 }
@@ -125,9 +116,7 @@ type seat struct {
 type life struct {
 	*fleetkey.Signer
 	store *fleetkey.AWSStore
-
-	mu    sync.Mutex
-	loads [2]time.Time // when the last good ones began
+	loads atomic.Pointer[[2]time.Time] // when the last good ones began
 }
 
 func (l *life) String() string { return l.store.String() }
@@ -136,9 +125,7 @@ func (l *life) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	begin := time.Now()
 	bundle, v, err := l.store.Load(ctx)
 	if err == nil {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.loads = [2]time.Time{l.loads[1], begin}
+		l.loads.Store(&[2]time.Time{l.loads.Load()[1], begin})
 	}
 	return bundle, v, err
 }
@@ -147,12 +134,9 @@ func (l *life) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (
 	return l.store.Save(ctx, bundle, prev)
 }
 
-func newFleet(t *testing.T, seed uint64, proxy *faultproxy.Proxy) *fleet {
-	f := &fleet{t: t, seed: seed, proxy: proxy, history: newHistory(), ended: make(chan struct{})}
-	for range 2 {
-		f.others = append(f.others, testkit.Start(t, fleetkeytest.NewStore(), policy))
-	}
-	proxy.Watch(f.history.served)
+func newFleet(t *testing.T, seed uint64) *fleet {
+	f := &fleet{t: t, seed: seed, fake: awsfake.New(), history: newHistory(), ended: make(chan struct{})}
+	f.fake.Watch(f.history.served)
 	t.Cleanup(f.close)
 	for i := range instances {
 		offset := skew * time.Duration(i%3-1)
@@ -163,15 +147,11 @@ func newFleet(t *testing.T, seed uint64, proxy *faultproxy.Proxy) *fleet {
 
 // open opens the secret as a separate process does.
 func (f *fleet) open(timeout time.Duration) *fleetkey.AWSStore {
-	client := f.proxy.HTTPClient()
-	f.t.Cleanup(client.GetTransport().CloseIdleConnections)
-	options := secretsmanager.Options{
-		Region: awsfake.Region, BaseEndpoint: aws.String(f.proxy.URL), HTTPClient: client,
-		Credentials: credentials.NewStaticCredentialsProvider("AKIDFAKE", strings.Repeat("fake", 10), ""),
-		Retryer:     retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = slowest * 4 }),
-	}
+	client := f.fake.Client(func(o *secretsmanager.Options) {
+		o.Retryer = retry.NewStandard(func(o *retry.StandardOptions) { o.MaxBackoff = slowest * 4 })
+	})
 	s, err := fleetkey.NewAWSStore(f.t.Context(), secretName, func(o *fleetkey.AWSOptions) {
-		o.Client, o.Timeout = secretsmanager.New(options), timeout
+		o.Client, o.Timeout = client, timeout
 	})
 	require.NoError(f.t, err)
 	return s
@@ -188,7 +168,7 @@ func (f *fleet) run() {
 	time.Sleep(testkit.Long(2*testkit.Day, 20*testkit.Day))
 	close(f.ended)
 	f.acts.Wait()
-	f.proxy.Play(nil)
+	f.fake.Heal()
 	f.requireConverged()
 	f.close()
 	f.history.judge(f.t)
@@ -220,10 +200,10 @@ func (f *fleet) pause(rng *rand.Rand, mean time.Duration) bool {
 func (f *fleet) weather() {
 	rng := f.rng(100)
 	for {
-		kinds := slices.Clone(faultproxy.All)
+		kinds := awsfake.Kinds()
 		rng.Shuffle(len(kinds), func(i, j int) { kinds[i], kinds[j] = kinds[j], kinds[i] })
 		probability := []float64{0, 0.1, 0.3, 0.6, 1}[rng.IntN(5)]
-		f.proxy.Play(faultproxy.Random(rng.Uint64(), probability, slowest, kinds[:1+rng.IntN(6)]...))
+		f.fake.Random(rng.Uint64(), probability, slowest, kinds[:1+rng.IntN(6)]...)
 		if !f.pause(rng, sameWeather) {
 			return
 		}
@@ -234,6 +214,7 @@ func (f *fleet) weather() {
 func (in *seat) up(rng *rand.Rand) {
 	for {
 		life := &life{store: in.store}
+		life.loads.Store(new([2]time.Time))
 		var err error
 		life.Signer, err = fleetkey.NewSigner(testkit.By(testkit.Off(in.offset)), life, policy)
 		in.f.history.acted("start", err)
@@ -242,7 +223,7 @@ func (in *seat) up(rng *rand.Rand) {
 			return
 		}
 		if !in.f.pause(rng, betweenActs) {
-			in.f.proxy.Play(nil) // so that it ends
+			in.f.fake.Heal() // so that it ends
 		}
 	}
 }
@@ -250,10 +231,12 @@ func (in *seat) up(rng *rand.Rand) {
 // requireConverged requires that within one refresh every instance has what is current,
 // by itself and without an error.
 func (f *fleet) requireConverged() {
-	end := time.Now().Add(settle)
-	for !f.converged() {
+	lagging := func(in *seat) bool {
+		status := in.life.Load().Status()
+		return status.LoadErr != nil || status.Version != f.history.now()
+	}
+	for end := time.Now().Add(settle); slices.ContainsFunc(f.seats, lagging); time.Sleep(settle / 100) {
 		require.True(f.t, time.Now().Before(end), "after the faults the instances do not come to the same keys")
-		time.Sleep(settle / 100)
 	}
 	data, v, err := f.open(time.Minute).Load(f.t.Context())
 	require.NoError(f.t, err)
@@ -263,16 +246,10 @@ func (f *fleet) requireConverged() {
 	for _, in := range f.seats {
 		var kids []string
 		for _, k := range in.life.Load().Status().Keys {
-			kids = append(kids, k.KeyID)
+			if k.Role != fleetkey.RoleRevoked {
+				kids = append(kids, k.KeyID)
+			}
 		}
 		require.ElementsMatch(f.t, slices.Collect(maps.Keys(keys)), kids)
 	}
-}
-
-func (f *fleet) converged() bool {
-	current := f.history.now()
-	return !slices.ContainsFunc(f.seats, func(in *seat) bool {
-		status := in.life.Load().Status()
-		return status.LoadErr != nil || status.Version != current
-	})
 }

@@ -6,8 +6,7 @@
 // signer must start with the keys that were there, and must be able to rotate.
 //
 // The short form takes a few rounds of each race, and kills at the calls that change
-// something. FLEETKEY_LONG=1 runs a hundred rounds, also with a race build of the
-// child, and kills at every call.
+// something. FLEETKEY_LONG=1 runs a hundred rounds, and kills at every call.
 package crash
 
 import (
@@ -20,55 +19,35 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// childDir is where every user may run the children.
-var childDir string
+// childBinary is the child, where every user may run it.
+var childBinary string
 
 func TestMain(m *testing.M) {
-	var err error
-	if childDir, err = os.MkdirTemp("", "crash-child-"); err == nil {
-		err = os.Chmod(childDir, 0o755)
+	dir, err := os.MkdirTemp("", "crash-child-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
 	}
 	if err != nil {
 		panic(err)
 	}
-	code := m.Run()
-	os.RemoveAll(childDir)
-	os.Exit(code)
-}
-
-// plainChild and raceChild build the child. Without cgo its system calls always come
-// in the same order.
-var (
-	plainChild = sync.OnceValues(func() (string, error) { return buildChild("plain.exe", "CGO_ENABLED=0") })
-	raceChild  = sync.OnceValues(func() (string, error) { return buildChild("race.exe", "CGO_ENABLED=1", "-race") })
-)
-
-func buildChild(name, env string, flags ...string) (binary string, err error) {
-	binary = filepath.Join(childDir, name)
-	build := exec.Command("go", append(append([]string{"build"}, flags...), "-o", binary, "./child")...)
-	build.Env = append(os.Environ(), env)
+	childBinary = filepath.Join(dir, "child.exe")
+	build := exec.Command("go", "build", "-o", childBinary, "./child")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // so that its system calls always come in the same order
 	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
+		panic(fmt.Sprintf("%v: %s", err, out))
 	}
-	return binary, nil
-}
-
-func childBinary(t *testing.T) string {
-	t.Helper()
-	binary, err := plainChild()
-	require.NoError(t, err)
-	return binary
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
 
 // A result is what the child prints.
@@ -89,13 +68,17 @@ func runChild(t *testing.T, cmd *exec.Cmd) (r result) {
 	return r
 }
 
-// publicDir is a t.TempDir that other users can enter.
+// publicDir is a fresh directory that every user can enter, in memory where the machine
+// has one. Calls do the same there, and hundreds of runs need not wait for a disk.
 func publicDir(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
-		require.NoError(t, os.Chmod(d, 0o755))
+	dir, err := os.MkdirTemp("/dev/shm", "crash-")
+	if err != nil {
+		dir, err = os.MkdirTemp("", "crash-")
 	}
+	require.NoError(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	require.NoError(t, os.Chmod(dir, 0o755))
 	return dir
 }
 
@@ -143,26 +126,6 @@ func makeOld(t *testing.T, names []string) {
 	}
 }
 
-func kidsIn(s *fleetkey.Signer) (kids []string) {
-	for _, k := range s.PublicKeys() {
-		kids = append(kids, k.KeyID)
-	}
-	return kids
-}
-
-func kidsOf(t *testing.T, bundle string) []string {
-	t.Helper()
-	if bundle == "" {
-		return nil
-	}
-	store := fleetkeytest.NewStore()
-	store.Set([]byte(bundle))
-	s, err := fleetkey.NewSigner(t.Context(), store, testkit.Config())
-	require.NoError(t, err)
-	defer s.Close()
-	return kidsIn(s)
-}
-
 // examine starts a signer on what a crash left at path, and saves with it. It
 // returns what is wrong, which begins with "torn", "lost", "new key" or "stuck". The
 // keys of the bundle that was promised must still be there.
@@ -176,8 +139,10 @@ func examine(t *testing.T, path, promised string) (problem string) {
 		return "torn: " + err.Error()
 	}
 	defer s.Close()
-	for _, kid := range kidsOf(t, promised) {
-		if !slices.Contains(kidsIn(s), kid) {
+	before, err := testkit.Keys([]byte(promised))
+	require.NoError(t, err)
+	for _, k := range before {
+		if !slices.Contains(testkit.PublishedKeyIDs(t, s), k.ID) {
 			return "lost: a key that was published"
 		}
 	}

@@ -30,31 +30,24 @@ import (
 //
 // Owners and modes are left out.
 
-// An inode is a file or a directory. rootInode is the directory that holds all.
-type inode int
-
-const rootInode inode = 1
-
-// A place is a name in a directory.
-type place struct {
-	dir  inode
-	name string
-}
+// directory is what a name stands for that is no file.
+const directory = "/"
 
 // A diskState is what a disk holds at one moment.
 type diskState struct {
-	entries map[place]inode
-	data    map[inode]string // of files that are not empty
+	names map[string]string // by path below the root: a file, or directory
+	data  map[string]string // of files that are not empty
 }
 
-// A diskOp is a call that changes a disk or makes a change durable.
+// A diskOp is a call that changes a disk or makes a change durable. A file is known by
+// the path at which it was made.
 type diskOp struct {
-	call    string          // its name, for messages
-	entries map[place]inode // what it enters, all at once; 0 removes
-	file    inode           // what it writes to, all of it at once
+	call    string            // its name, for messages
+	names   map[string]string // what it enters, all at once; "" removes
+	file    string            // what it writes to, all of it at once
 	data    string
-	syncs   inode // the file or directory that is durable then
-	unlocks bool  // a writer gives the lock back: its Save is done
+	syncs   string // the file or the path of the directory that is durable then
+	unlocks bool   // a writer gives the lock back: its Save is done
 }
 
 // outcomes returns what may become of the state if op was not synced.
@@ -71,10 +64,10 @@ func (op diskOp) outcomes(d diskState) []diskState {
 
 // apply returns the state after op. What d holds stays as it is.
 func (op diskOp) apply(d diskState) diskState {
-	next := diskState{maps.Clone(d.entries), maps.Clone(d.data)}
-	for p, i := range op.entries {
-		if next.entries[p] = i; i == 0 {
-			delete(next.entries, p)
+	next := diskState{maps.Clone(d.names), maps.Clone(d.data)}
+	for path, file := range op.names {
+		if next.names[path] = file; file == "" {
+			delete(next.names, path)
 		}
 	}
 	if op.data != "" {
@@ -88,47 +81,7 @@ type diskRecord struct {
 	root   string
 	before diskState
 	ops    []diskOp
-	dirs   map[inode]bool
 	now    diskState // after all ops, if the power does not fail
-	inodes inode     // the last number given
-}
-
-// newDiskRecord begins with a disk that holds nothing, or a bundle that is durable.
-func newDiskRecord(root, bundle string) *diskRecord {
-	r := &diskRecord{root: root, dirs: map[inode]bool{rootInode: true}, inodes: rootInode}
-	r.now = diskState{map[place]inode{}, map[inode]string{}}
-	if bundle != "" {
-		for _, dir := range []string{"lib", filepath.Dir(keysPath)} {
-			r.now.entries[r.place(filepath.Join(root, dir))] = r.newInode(true)
-		}
-		i := r.newInode(false)
-		r.now.entries[r.place(filepath.Join(root, keysPath))], r.now.data[i] = i, bundle
-	}
-	r.before = r.now
-	return r
-}
-
-func (r *diskRecord) newInode(dir bool) inode {
-	r.inodes++
-	r.dirs[r.inodes] = dir
-	return r.inodes
-}
-
-// find returns what lies at a path now; 0 is nothing, or a path outside root.
-func (r *diskRecord) find(path string) inode {
-	below, inside := strings.CutPrefix(path, r.root)
-	if !inside {
-		return 0
-	}
-	i := rootInode
-	for name := range strings.FieldsFuncSeq(below, func(c rune) bool { return c == '/' }) {
-		i = r.now.entries[place{i, name}]
-	}
-	return i
-}
-
-func (r *diskRecord) place(path string) place {
-	return place{r.find(filepath.Dir(path)), filepath.Base(path)}
 }
 
 var (
@@ -155,34 +108,38 @@ func (r *diskRecord) add(t *testing.T, calls []sysCall) {
 // parse fails the test for a call that the model does not know.
 func (r *diskRecord) parse(t *testing.T, c sysCall) diskOp {
 	t.Helper()
-	var args []string
+	var args, paths []string
 	for _, q := range quoted.FindAllString(c.Line, -1) {
 		arg, err := strconv.Unquote(q)
 		require.NoError(t, err, "an argument of %s", c)
-		args = append(args, arg)
+		args, paths = append(args, arg), append(paths, r.below(arg))
 	}
-	var fd inode
+	var open, file string // behind a descriptor
 	if m := fdPath.FindStringSubmatch(c.Line); m != nil {
-		fd = r.find(m[1])
+		open = r.below(m[1])
+		file = r.now.names[open]
 	}
 	switch strings.TrimSuffix(c.Name, "at") {
 	case "mkdir":
-		return diskOp{entries: map[place]inode{r.place(args[0]): r.newInode(true)}}
+		return diskOp{names: map[string]string{paths[0]: directory}}
 	case "open":
 		require.Regexp(t, `O_CREAT\|O_EXCL`, c.Line, "the model does not know whether this makes a file")
-		return diskOp{entries: map[place]inode{r.place(args[0]): r.newInode(false)}}
+		return diskOp{names: map[string]string{paths[0]: paths[0]}}
 	case "link":
-		return diskOp{entries: map[place]inode{r.place(args[1]): r.find(args[0])}}
+		return diskOp{names: map[string]string{paths[1]: r.now.names[paths[0]]}}
 	case "rename":
-		return diskOp{entries: map[place]inode{r.place(args[0]): 0, r.place(args[1]): r.find(args[0])}}
+		return diskOp{names: map[string]string{paths[0]: "", paths[1]: r.now.names[paths[0]]}}
 	case "unlink":
-		return diskOp{entries: map[place]inode{r.place(args[0]): 0}}
+		return diskOp{names: map[string]string{paths[0]: ""}}
 	case "write":
-		require.NotZero(t, fd, "the model knows no file of %s", c)
-		require.Empty(t, r.now.data[fd], "the model knows one write for each file")
-		return diskOp{file: fd, data: args[0]}
+		require.NotEmpty(t, file, "the model knows no file of %s", c)
+		require.Empty(t, r.now.data[file], "the model knows one write for each file")
+		return diskOp{file: file, data: args[0]}
 	case "fsync":
-		return diskOp{syncs: fd}
+		if file == directory {
+			file = open
+		}
+		return diskOp{syncs: file}
 	case "flock":
 		return diskOp{unlocks: true}
 	}
@@ -190,12 +147,21 @@ func (r *diskRecord) parse(t *testing.T, c sysCall) diskOp {
 	return diskOp{}
 }
 
+// below returns a path below the root. Of what lies outside the model knows nothing.
+func (r *diskRecord) below(path string) string {
+	below, err := filepath.Rel(r.root, path)
+	if err != nil {
+		return ""
+	}
+	return below
+}
+
 // afterPowerCut returns every state that the disk may be found in if the power
 // fails after the first n calls.
 func (r *diskRecord) afterPowerCut(n int) []diskState {
 	states := []diskState{r.before}
 	for i, op := range r.ops[:n] {
-		if op.syncs != 0 || op.unlocks {
+		if op.syncs != "" || op.unlocks {
 			continue
 		}
 		durable, next := r.durable(i, n), map[string]diskState{}
@@ -217,41 +183,35 @@ func (r *diskRecord) afterPowerCut(n int) []diskState {
 // or nobody will look at it.
 func (r *diskRecord) durable(i, n int) bool {
 	op := r.ops[i]
-	synced := func(i inode, after []diskOp) bool {
-		return slices.ContainsFunc(after, func(later diskOp) bool { return later.syncs == i })
+	synced := func(what string) bool {
+		return slices.ContainsFunc(r.ops[i+1:n], func(later diskOp) bool { return later.syncs == what })
 	}
-	for p := range op.entries {
-		if !synced(p.dir, r.ops[i+1:n]) {
+	for path := range op.names {
+		if !synced(filepath.Dir(path)) {
 			return false
 		}
 	}
-	return op.data == "" || synced(op.file, r.ops[i+1:n]) || !slices.ContainsFunc(r.ops[:n], func(other diskOp) bool {
-		for p, i := range other.entries {
-			if p.name == filepath.Base(keysPath) && i == op.file {
-				return true
-			}
-		}
-		return false
-	})
+	return op.data == "" || synced(op.file) ||
+		!slices.ContainsFunc(r.ops[:n], func(other diskOp) bool { return other.names[keysPath] == op.file })
 }
 
-// tree returns the files of a state by their paths below root, and the
-// directories, whose paths end in a slash.
-func (r *diskRecord) tree(d diskState) map[string]string {
+// tree returns the files of a state by their paths below root, and the directories, whose
+// paths end in a slash. What a lost directory held is lost.
+func (d diskState) tree() map[string]string {
 	tree := map[string]string{}
-	var walk func(dir inode, prefix string)
-	walk = func(dir inode, prefix string) {
-		for p, i := range d.entries {
-			switch path := prefix + p.name; {
-			case p.dir != dir:
-			case r.dirs[i]:
-				tree[path+"/"] = ""
-				walk(i, path+"/")
-			default:
-				tree[path] = d.data[i]
-			}
+	for path, file := range d.names {
+		reachable := true
+		for dir := path; dir != "."; {
+			dir = filepath.Dir(dir)
+			reachable = reachable && d.names[dir] == directory
+		}
+		switch {
+		case !reachable:
+		case file == directory:
+			tree[path+"/"] = ""
+		default:
+			tree[path] = d.data[file]
 		}
 	}
-	walk(rootInode, "")
 	return tree
 }

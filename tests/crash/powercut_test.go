@@ -18,10 +18,17 @@ import (
 // returned, the store holds the bundle before or the new one; after that, the new one.
 // Opening it is never an error, and the next Save works.
 
-// record begins the record of a fresh disk.
+// record begins with a disk that holds nothing, or a bundle that is durable.
 func (s scenario) record(t *testing.T) *diskRecord {
 	t.Helper()
-	return newDiskRecord(strings.TrimSuffix(s.prepare(t), "/"+keysPath), s.before)
+	d := diskState{map[string]string{".": directory}, map[string]string{}}
+	if s.before != "" {
+		d.names[keysPath], d.data[keysPath] = keysPath, s.before
+		for dir := filepath.Dir(keysPath); dir != "."; dir = filepath.Dir(dir) {
+			d.names[dir] = directory
+		}
+	}
+	return &diskRecord{root: strings.TrimSuffix(s.prepare(t), "/"+keysPath), before: d, now: d}
 }
 
 // runOn runs the operation on a recorded disk and adds it to the record.
@@ -47,7 +54,7 @@ func (r *diskRecord) check(t *testing.T, first int) (found []string, states int)
 		if n > 0 {
 			after, now = r.ops[n-1].call, r.ops[n-1].apply(now)
 		}
-		live := r.tree(now)[keysPath]
+		live := now.tree()[keysPath]
 		ever, allowed = append(ever, live), slices.Compact(append(allowed, live))
 		if n == 0 || r.ops[n-1].unlocks {
 			promised, allowed = live, []string{live}
@@ -56,7 +63,7 @@ func (r *diskRecord) check(t *testing.T, first int) (found []string, states int)
 			continue
 		}
 		for _, d := range r.afterPowerCut(n) {
-			tree := withoutTemps(r.tree(d))
+			tree := withoutTemps(d.tree())
 			key := fmt.Sprint(tree, allowed)
 			if seen[key] {
 				continue
@@ -158,7 +165,7 @@ func TestFileStore_F2_EachSyncIsNeeded(t *testing.T) {
 		r, syncs := s.record(t), 0
 		s.runOn(t, b, r)
 		for i, op := range r.ops {
-			if op.syncs == 0 {
+			if op.syncs == "" {
 				continue // not a sync, or one of what lies above the disk
 			}
 			syncs++

@@ -19,9 +19,9 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A bench runs the child under strace(1), which records its system calls and can
-// fail any one of them, or kill the child at it.
-type bench struct{ strace, child string }
+// A bench is strace(1). It runs the child, records its system calls and can fail any one
+// of them, or kill the child at it.
+type bench string
 
 func newBench(t *testing.T) bench {
 	t.Helper()
@@ -32,7 +32,7 @@ func newBench(t *testing.T) bench {
 	if err != nil {
 		testkit.Missing(t, "strace", "install it and, in a container, allow ptrace")
 	}
-	return bench{strace, childBinary(t)}
+	return bench(strace)
 }
 
 // fileCalls are the system calls that touch files. "?" marks those that not every
@@ -78,12 +78,12 @@ var (
 // returns the calls of the store; ok is false if the child was killed.
 func (b bench) run(t *testing.T, op, path string, inject ...string) (calls []sysCall, r result, ok bool) {
 	t.Helper()
-	log := filepath.Join(memoryDir(t), "strace.log")
+	log := filepath.Join(publicDir(t), "strace.log")
 	argv := []string{"-o", log, "-y", "-s", strconv.Itoa(fleetkey.MaxBundleSize), "-e", "trace=" + fileCalls}
 	for _, i := range inject {
 		argv = append(argv, "-e", "inject="+i)
 	}
-	out, err := exec.Command(b.strace, append(argv, b.child, op, path)...).Output()
+	out, err := exec.Command(string(b), append(argv, childBinary, op, path)...).Output()
 	if ok = err == nil; ok {
 		require.NoError(t, json.Unmarshal(out, &r), "%s", out)
 	}
@@ -109,20 +109,6 @@ func (b bench) run(t *testing.T, op, path string, inject ...string) (calls []sys
 	return calls, r, ok
 }
 
-// memoryDir is a fresh directory that every user can enter, in memory where the
-// machine has one. Calls do the same there, and hundreds of runs need not wait for a
-// disk.
-func memoryDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "crash-")
-	if err != nil {
-		return publicDir(t)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	require.NoError(t, os.Chmod(dir, 0o755))
-	return dir
-}
-
 // A scenario is an operation of the child on a fresh path.
 type scenario struct {
 	name, op string
@@ -140,7 +126,7 @@ const keysPath = "lib/keys/keys.pem" // two directories to make
 
 func (s scenario) prepare(t *testing.T) (path string) {
 	t.Helper()
-	path = filepath.Join(memoryDir(t), keysPath)
+	path = filepath.Join(publicDir(t), keysPath)
 	if s.before != "" {
 		writeKeys(t, path, s.before)
 	}

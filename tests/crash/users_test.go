@@ -45,20 +45,10 @@ func giveToNobody(t *testing.T, path string) {
 	}
 }
 
-// requireNobodys checks that giveToNobody still holds.
-func requireNobodys(t *testing.T, path string) {
-	t.Helper()
-	if os.Getuid() == 0 {
-		fi, err := os.Stat(path)
-		require.NoError(t, err)
-		require.EqualValues(t, nobody, fi.Sys().(*syscall.Stat_t).Uid, path)
-	}
-}
-
 // try runs one operation as a user who obeys file modes.
 func try(t *testing.T, op, path string) (r result, uid string) {
 	t.Helper()
-	cmd := exec.Command(childBinary(t), op, path)
+	cmd := exec.Command(childBinary, op, path)
 	id := asNobody(cmd)
 	return runChild(t, cmd), fmt.Sprintf("uid %d", id)
 }
@@ -75,44 +65,39 @@ func requireDenied(t *testing.T, path, op string) {
 	assert.Contains(t, r.Err, uid)
 }
 
-func TestFileStore_F5_UnwritableDirectory(t *testing.T) {
+func TestFileStore_F5_F6_Permissions(t *testing.T) {
 	for _, tc := range []struct {
-		name             string
-		keys, dir        bool // what is there
-		parentMode, mode fs.FileMode
-		works, denied    []string
-		notExist         bool
+		name              string
+		parent, dir, keys fs.FileMode // zero: not there
+		works, denied     []string
+		notExist          bool
 	}{
-		{name: "with keys", keys: true, dir: true, mode: 0o500, works: []string{"load", "start"}, denied: []string{"rotate"}},
-		{name: "without keys", dir: true, mode: 0o500, notExist: true, denied: []string{"start"}},
-		{name: "missing and not ours to make", parentMode: 0o500, notExist: true, denied: []string{"start"}},
-		{name: "not ours to search", keys: true, dir: true, mode: 0o600, denied: []string{"load", "create", "start"}},
+		{name: "with keys", parent: 0o755, dir: 0o500, keys: 0o600, works: []string{"load", "start"}, denied: []string{"rotate"}},
+		{name: "without keys", parent: 0o755, dir: 0o500, notExist: true, denied: []string{"start"}},
+		{name: "missing and not ours to make", parent: 0o500, notExist: true, denied: []string{"start"}},
+		{name: "not ours to search", parent: 0o755, dir: 0o600, keys: 0o600, denied: []string{"load", "create", "start"}},
+		{name: "keys not ours to read", parent: 0o755, dir: 0o700, keys: 0o200, denied: []string{"load", "create", "start"}},
 		// A directory that may be entered but not read cannot be synced, which is no
 		// reason to fail.
-		{name: "made in a parent that cannot be read", parentMode: 0o300, works: []string{"start", "rotate"}},
-		{name: "in a parent that cannot be read", dir: true, parentMode: 0o300, works: []string{"start", "rotate"}},
+		{name: "made in a parent that cannot be read", parent: 0o300, works: []string{"start", "rotate"}},
+		{name: "in a parent that cannot be read", parent: 0o300, dir: 0o700, works: []string{"start", "rotate"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			path := filepath.Join(publicDir(t), "lib", "keys", "keys.pem")
 			dir := filepath.Dir(path)
 			parent := filepath.Dir(dir)
-			require.NoError(t, os.Mkdir(parent, 0o755))
-			if tc.dir {
-				require.NoError(t, os.Mkdir(dir, 0o700))
-				giveToNobody(t, dir)
+			writeKeys(t, path, oneKey())
+			modes := []fs.FileMode{tc.keys, tc.dir, tc.parent}
+			for i, name := range []string{path, dir, parent} {
+				if modes[i] == 0 {
+					require.NoError(t, os.RemoveAll(name))
+					continue
+				}
+				giveToNobody(t, name)
+				require.NoError(t, os.Chmod(name, modes[i]))
 			}
-			if tc.keys {
-				writeKeys(t, path, oneKey())
-				giveToNobody(t, path)
-			}
-			if tc.mode != 0 {
-				require.NoError(t, os.Chmod(dir, tc.mode))
-			}
-			if tc.parentMode != 0 {
-				giveToNobody(t, parent)
-				require.NoError(t, os.Chmod(parent, tc.parentMode))
-			}
-			t.Cleanup(func() { _, _ = os.Chmod(parent, 0o700), os.Chmod(dir, 0o700) })
+			open := func() { _, _ = os.Chmod(parent, 0o700), os.Chmod(dir, 0o700) }
+			t.Cleanup(open)
 			if tc.notExist {
 				r, _ := try(t, "load", path)
 				assert.True(t, r.is(fleetkey.ErrNotExist), "%v", r)
@@ -124,24 +109,14 @@ func TestFileStore_F5_UnwritableDirectory(t *testing.T) {
 			for _, op := range tc.denied {
 				requireDenied(t, path, op)
 			}
-			if !tc.keys && tc.works == nil {
+			if open(); tc.keys != 0 {
+				require.NoError(t, os.Chmod(path, 0o600))
+				require.Equal(t, oneKey(), readKeys(t, path))
+			} else if tc.denied != nil {
 				require.NoFileExists(t, path)
 			}
 		})
 	}
-}
-
-func TestFileStore_F6_Unreadable(t *testing.T) {
-	path := filepath.Join(publicDir(t), "keys", "keys.pem")
-	writeKeys(t, path, oneKey())
-	giveToNobody(t, path)
-	giveToNobody(t, filepath.Dir(path))
-	require.NoError(t, os.Chmod(path, 0))
-	for _, op := range []string{"load", "create", "start"} {
-		requireDenied(t, path, op)
-	}
-	require.NoError(t, os.Chmod(path, 0o600))
-	require.Equal(t, oneKey(), readKeys(t, path))
 }
 
 func TestFileStore_F7_Umask(t *testing.T) {
@@ -152,7 +127,7 @@ func TestFileStore_F7_Umask(t *testing.T) {
 				require.NoError(t, os.Mkdir(dir, 0o700))
 			}
 			path := filepath.Join(dir, "keys.pem")
-			r := runChild(t, exec.Command("sh", "-c", "umask "+umask+`; exec "$0" start "$1"`, childBinary(t), path))
+			r := runChild(t, exec.Command("sh", "-c", "umask "+umask+`; exec "$0" start "$1"`, childBinary, path))
 			require.Empty(t, r.Err)
 			for p, want := range map[string]fs.FileMode{dir: fs.ModeDir | 0o700, path: 0o600, path + ".lock": 0o600} {
 				fi, err := os.Stat(p)

@@ -50,15 +50,12 @@ func madeUpAtLimit(k fleetkey.SigningKey) []costly {
 	stranger := b64(strings.Replace(header(k), k.KeyID, strings.Repeat("k", 128), 1))
 	return []costly{
 		{"dots", fill(fleetkey.MaxTokenSize, "."), fleetkey.ErrMalformed},
-		{"three long segments", fill(5_400, "A") + "." + fill(5_400, "A") + "." + fill(5_400, "A"), fleetkey.ErrMalformed},
 		{"header: nested objects", head(fill(room, `{"alg":`)), fleetkey.ErrMalformed},
 		{"header: many members", head("{" + members(room-10) + "}"), fleetkey.ErrMalformed},
-		{"header: one member many times", head("{" + fill(room-20, `"alg":"x",`) + `"alg":"x"}`), fleetkey.ErrMalformed},
 		{"header: long kid of escapes", kid(fill(room-60, `\u00e9`)), fleetkey.ErrMalformed},
 		{"unknown kid, long payload", stranger + "." + b64(fill(room-200, "x")) + ".AAAA", fleetkey.ErrUnknownKey},
 		{"payload: not base64url", parts[0] + "." + fill(4*room/3-600, "~") + "." + parts[2], fleetkey.ErrMalformed},
 		{"wrong signature, long payload", parts[0] + "." + b64(fill(room-500, "x")) + "." + parts[2], fleetkey.ErrBadSignature},
-		{"long signature", parts[0] + "." + parts[1] + "." + b64(fill(room-300, "x")), fleetkey.ErrBadSignature},
 	}
 }
 
@@ -68,16 +65,12 @@ func signedAtLimit(k fleetkey.SigningKey) []costly {
 	const room = 11_500
 	signed := func(payload string) string { return sign(k, payload) }
 	open := func(payload string) string { return strings.TrimSuffix(payload, "}") + "," }
-	const third = room / 3
-	some := `[` + quoted(third, "\u200b") + `,` + quoted(third, "\u200b") + `,` + quoted(third, "\u200b") + `]`
 	return []costly{
 		{"not JSON", signed(fill(room, "x")), fleetkey.ErrMalformed},
 		{"nested objects", signed(open(payload()) + `"x":` + fill(room, `{"":`)), fleetkey.ErrMalformed},
 		{"many members, wrong audience", signed(open(payload("aud", `"x"`)) + members(room) + "}"), fleetkey.ErrWrongAudience},
 		{"one member many times", signed("{" + fill(room, `"iss":"x",`) + `"iss":"x"}`), fleetkey.ErrMalformed},
 		{"audience of many", signed(payload("aud", `["x"`+fill(room, `,"x"`)+"]")), fleetkey.ErrWrongAudience},
-		{"scope of many", signed(payload("aud", `"x"`, "scope", `["x"`+fill(room, `,"x"`)+"]")), fleetkey.ErrWrongAudience},
-		{"audience of some, long", signed(payload("aud", some)), fleetkey.ErrWrongAudience},
 		{"long issuer", signed(payload("iss", quoted(room, "\u200b"))), fleetkey.ErrWrongIssuer},
 		{"long subject of escapes", signed(payload("aud", `"x"`, "sub", quoted(room, `\u00e9`))), fleetkey.ErrWrongAudience},
 		{"long number", signed(payload("exp", fill(room, "9"))), fleetkey.ErrInvalidClaims},

@@ -1,7 +1,6 @@
 package load
 
 import (
-	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -9,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -17,23 +15,6 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
-
-// jwks asks for a key set unless the client has it. The set is nil if it does.
-func jwks(t *testing.T, s *fleetkey.Signer, ifNoneMatch string) (etag string, set *jose.JSONWebKeySet) {
-	r, w := httptest.NewRequest("GET", fleetkey.JWKSPath, nil), httptest.NewRecorder()
-	r.Header.Set("If-None-Match", ifNoneMatch)
-	s.JWKS().ServeHTTP(w, r)
-	etag = w.Header().Get("ETag")
-	if w.Code == http.StatusNotModified {
-		assert.Equal(t, ifNoneMatch, etag)
-		assert.Empty(t, w.Body.Bytes())
-		return etag, nil
-	}
-	assert.Equal(t, http.StatusOK, w.Code)
-	assert.NotEqual(t, ifNoneMatch, etag, "sent again, although the client has it")
-	assert.NoError(t, json.Unmarshal(w.Body.Bytes(), &set))
-	return etag, set
-}
 
 // L4: clients fetch the key sets of a fleet while keys reload and rotate. Each finds
 // the key of every token that was issued before, and one key set for each ETag.
@@ -45,24 +26,28 @@ func TestLoad_L4_JWKSDuringReloads(t *testing.T) {
 		cfg.Rotation = fleetkey.Rotation{Every: 2 * time.Hour, Announce: time.Hour, Retain: time.Hour}
 		store := fleetkeytest.NewStore()
 		fleet := []*fleetkey.Signer{testkit.Start(t, store, cfg), testkit.Start(t, store.Open(), cfg)}
-		var etags [clients]string
-		var sets [clients]*jose.JSONWebKeySet
-		var byTag sync.Map // ETag: the key set that it was first seen with
+		var etags, bodies [clients]string
+		var byTag sync.Map // ETag: the answer that it was first seen with
 		signed := map[string]bool{}
 		for begin := time.Now(); time.Since(begin) < 16*time.Hour; time.Sleep(3 * time.Minute) {
-			verified, err := fleet[0].Verify(t.Context(), testkit.Issue(t, fleet[0]))
-			require.NoError(t, err)
-			signed[verified.KeyID()] = true
+			kid := testkit.KeyID(testkit.Issue(t, fleet[0]))
+			signed[kid] = true
 			var wg sync.WaitGroup
 			for i := range clients {
 				wg.Go(func() {
-					etag, set := jwks(t, fleet[i%2], etags[i])
-					if etags[i] = etag; set != nil {
-						first, _ := byTag.LoadOrStore(etag, set)
-						assert.Equal(t, first, set, "two key sets under one ETag")
-						sets[i] = set
+					r, w := httptest.NewRequest("GET", fleetkey.JWKSPath, nil), httptest.NewRecorder()
+					r.Header.Set("If-None-Match", etags[i])
+					fleet[i%2].JWKS().ServeHTTP(w, r)
+					if etag := w.Header().Get("ETag"); etag == etags[i] {
+						assert.Equal(t, http.StatusNotModified, w.Code)
+						assert.Empty(t, w.Body.String())
+					} else {
+						assert.Equal(t, http.StatusOK, w.Code)
+						etags[i], bodies[i] = etag, w.Body.String()
 					}
-					assert.Len(t, sets[i].Key(verified.KeyID()), 1, "the key of a token is not published")
+					first, _ := byTag.LoadOrStore(etags[i], bodies[i])
+					assert.Equal(t, first, bodies[i], "two key sets under one ETag")
+					assert.Contains(t, bodies[i], kid, "the key of a token is not published")
 				})
 			}
 			content, _ := store.Content()
@@ -75,6 +60,6 @@ func TestLoad_L4_JWKSDuringReloads(t *testing.T) {
 		require.GreaterOrEqual(t, len(signed), 7, "it has rotated")
 		tags := 0
 		byTag.Range(func(any, any) bool { tags++; return true })
-		require.InDelta(t, 2*len(signed), tags, 4, "an ETag changes with the keys only")
+		require.LessOrEqual(t, tags, 3*len(signed), "an ETag changes with the keys only: one comes, signs, and another goes")
 	})
 }

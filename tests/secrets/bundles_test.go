@@ -73,14 +73,6 @@ func (d *driver) badBundles(alg string, good []byte) {
 	}
 }
 
-// operators does to the in-memory store what people do behind the back of a fleet.
-func (d *driver) operators(store *fleetkeytest.Store) {
-	content, v := store.Content()
-	for _, call := range [][]any{{"Set", content}, {"Delete"}, {"RollBack", v}, {"Open"}, {"Content"}, {"Loads"}, {"Saves"}, {"String"}} {
-		d.must(store, call[0].(string), call[1:]...)
-	}
-}
-
 // settings puts a key and a password where settings are read.
 func (d *driver) settings(good []byte) {
 	const password = "correct horse battery staple"

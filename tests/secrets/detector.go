@@ -80,26 +80,27 @@ func (d *Detector) HideBundle(bundle []byte) {
 	}
 }
 
-// hideNumber adds a secret number in every form.
+// hideBytes adds a secret number in every form.
 func (d *Detector) hideBytes(what string, secret []byte) {
 	if d.known[string(secret)] {
 		return
 	}
 	d.known[string(secret)] = true
-	number := new(big.Int).SetBytes(secret)
-	d.cut(what+", raw", string(secret), dense)
-	d.cut(what+", quoted", strings.Trim(strconv.Quote(string(secret)), `"`), sparse)
-	d.cut(what+", in decimal", number.String(), dense)
-	d.cut(what+", as words of a big.Int", strings.Trim(fmt.Sprint(number.Bits()), "[]"), sparse)
-	list := strings.Trim(fmt.Sprint(secret), "[]")
-	d.cut(what+", as a list of bytes", list, sparse)
-	d.cut(what+", as a list of bytes", strings.ReplaceAll(list, " ", ","), sparse)
-	d.cut(what+", as Go source", strings.Trim(strings.TrimPrefix(fmt.Sprintf("%#v", secret), "[]byte"), "{}"), sparse)
-	for _, verb := range []string{"x", "X"} {
-		d.cut(what+", in hexadecimal", fmt.Sprintf("%"+verb, secret), dense)
-		dump := fmt.Sprintf("% "+verb, secret)
-		d.cut(what+", in hexadecimal", dump, sparse)
-		d.cut(what+", in hexadecimal", strings.ReplaceAll(dump, " ", ":"), sparse)
+	number, list, dump := new(big.Int).SetBytes(secret), fmt.Sprint(secret), fmt.Sprintf("% x", secret)
+	for form, text := range map[string]string{
+		"raw": string(secret), "in decimal": number.String(),
+		"in hexadecimal": fmt.Sprintf("%x", secret), "in upper case": fmt.Sprintf("%X", secret),
+	} {
+		d.cut(what+", "+form, text, dense)
+	}
+	for form, text := range map[string]string{
+		"quoted": strconv.Quote(string(secret)), "as words of a big.Int": fmt.Sprint(number.Bits()),
+		"as a list of bytes": list, "as JSON": strings.ReplaceAll(list, " ", ","),
+		"as Go source": strings.TrimPrefix(fmt.Sprintf("%#v", secret), "[]byte"),
+		"as a dump":    dump, "with colons": strings.ReplaceAll(dump, " ", ":"),
+		"as a dump in upper case": strings.ToUpper(dump), "with colons in upper case": strings.ToUpper(strings.ReplaceAll(dump, " ", ":")),
+	} {
+		d.cut(what+", "+form, strings.Trim(text, `"[]{}`), sparse)
 	}
 	for _, text := range aligned(base64.StdEncoding, secret) {
 		d.cut(what+", in base64", text, dense)

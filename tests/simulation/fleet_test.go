@@ -153,24 +153,19 @@ func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle [
 		return
 	}
 	in.version = version
-	for _, k := range in.f.model.keysOf(version, bundle) {
-		if in.knows[k.ID].IsZero() {
-			in.knows[k.ID] = time.Now()
+	in.f.model.note(func(m *model) {
+		for _, k := range m.content(version, bundle) {
+			if in.knows[k.ID].IsZero() {
+				in.knows[k.ID] = time.Now()
+			}
 		}
-	}
+	})
 }
 
 func (in *instance) state(kid string) knowledge {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed}
-}
-
-// lastLoad returns the begin of the last good load.
-func (in *instance) lastLoad() time.Time {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return in.loaded
 }
 
 // reached reports whether nothing kept an instance from the store since a time.

@@ -33,12 +33,12 @@ type model struct {
 	byHand            int // Rotate calls, each of which may make one key more
 	rolling           bool
 
-	tokens, checks, firsts, announced, rolledBack, mostKeys int
-	atOnce                                                  int            // keys that signed at once: the first, and replacements
-	stale                                                   int            // refusals to sign that were right
-	wrong                                                   map[string]int // what should not have happened
-	beyond                                                  map[string]int // rejected, but beyond what a fleet can know
-	faults                                                  []string       // what must not happen in broken worlds either
+	tokens, checks, firsts, announced, mostKeys int
+	atOnce                                      int            // keys that signed at once: the first, and replacements
+	stale                                       int            // refusals to sign that were right
+	wrong                                       map[string]int // what should not have happened
+	beyond                                      map[string]int // rejected, but beyond what a fleet can know
+	faults                                      []string       // what must not happen in broken worlds either
 }
 
 // A keyState is what the model knows of a key.
@@ -95,17 +95,16 @@ func (m *model) content(version fleetkey.Version, bundle []byte) []testkit.Key {
 	return keys
 }
 
-// keysOf returns the keys of a bundle that an instance has read.
-func (m *model) keysOf(version fleetkey.Version, bundle []byte) []testkit.Key {
+// note does something with the model that nobody else may do at the same time.
+func (m *model) note(do func(*model)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.content(version, bundle)
+	do(m)
 }
 
-func (m *model) key(kid string) *keyState {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.keys[kid]
+func (m *model) key(kid string) (k *keyState) {
+	m.note(func(m *model) { k = m.keys[kid] })
+	return k
 }
 
 // observe looks at the store after a write.
@@ -180,7 +179,7 @@ func (m *model) issued(in *instance, raw string, exp time.Time) *token {
 	first := !r.used && !r.urgent && r.lost.IsZero()
 	r.used = true
 	m.mu.Unlock()
-	tok := &token{raw: raw, key: r, at: time.Now(), exp: exp, loaded: in.lastLoad(), rotation: in.policy.Rotation}
+	tok := &token{raw: raw, key: r, at: time.Now(), exp: exp, loaded: in.state("").loaded, rotation: in.policy.Rotation}
 	if !first {
 		return tok
 	}
@@ -200,10 +199,8 @@ func (m *model) issued(in *instance, raw string, exp time.Time) *token {
 // store for so long that its tokens might be rejected.
 func (m *model) refused(in *instance, err error) {
 	limit := signsFor(in.policy) - 3*in.policy.ClockSkew
-	if in.policy.Rotation.Every > 0 && time.Since(in.lastLoad()) > limit && errors.Is(err, fleetkey.ErrStale) {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.stale++
+	if in.policy.Rotation.Every > 0 && time.Since(in.state("").loaded) > limit && errors.Is(err, fleetkey.ErrStale) {
+		m.note(func(m *model) { m.stale++ })
 		return
 	}
 	m.count(m.wrong, "not signed: "+cause(err))
@@ -270,11 +267,7 @@ func before(load, change time.Time) bool {
 	return !change.IsZero() && load.Before(change.Add(staleFor))
 }
 
-func (m *model) count(n map[string]int, reason string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n[reason]++
-}
+func (m *model) count(n map[string]int, reason string) { m.note(func(*model) { n[reason]++ }) }
 
 // cause returns the sentinel that an error matches.
 func cause(err error) string {

@@ -3,7 +3,6 @@ package simulation
 import (
 	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,7 +96,13 @@ func (f *fleet) issue(in *instance, thorough bool) {
 	if s == nil {
 		return
 	}
-	raw, exp, err := f.sign(s, time.Now().Add(in.offset), f.lifetime(in))
+	lifetime := in.policy.MaxTokenTTL
+	if f.chance(0.3) {
+		lifetime = max(time.Minute, f.upTo(lifetime))
+	}
+	iat := time.Now().Add(in.offset)
+	exp := iat.Add(lifetime)
+	raw, err := s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", ClientID: "web", IssuedAt: iat, ExpiresAt: exp})
 	if err != nil {
 		f.model.refused(in, err)
 		return
@@ -111,25 +116,13 @@ func (f *fleet) issue(in *instance, thorough bool) {
 		tok.exp.Add(-1 - f.upTo(3*time.Second)),
 		tok.exp.Add(2*late + f.upTo(time.Hour)),
 	} {
-		if f.sc.lifetime == 0 && (thorough || f.chance(0.5)) { // instances rightly reject what outlives MaxTokenTTL
+		if thorough || f.chance(0.5) {
 			f.at(at, func() { f.verify(f.pick(), tok) })
 		}
 		if f.chance(0.4) {
 			f.at(at, func() { f.externals[f.rng.IntN(len(f.externals))].verify(tok) })
 		}
 	}
-}
-
-// sign signs a token: with the Signer, or as a framework does that signs by itself.
-func (f *fleet) sign(s *fleetkey.Signer, iat time.Time, lifetime time.Duration) (raw string, exp time.Time, err error) {
-	exp = iat.Add(lifetime)
-	if f.sc.lifetime > 0 {
-		k := s.SigningKey()
-		raw, err = testkit.Forge(k.Signer, k.KeyID, iat, exp)
-		return raw, exp, err
-	}
-	raw, err = s.Issue(context.Background(), fleetkey.Claims{Subject: "someone", ClientID: "web", IssuedAt: iat, ExpiresAt: exp})
-	return raw, exp, err
 }
 
 // verify has an instance check a token. It does so in a goroutine, since an unknown kid
@@ -143,21 +136,4 @@ func (f *fleet) verify(in *instance, tok *token) {
 		_, err := s.Verify(context.Background(), tok.raw)
 		f.model.checked("instance", tok, begin, who, in, err)
 	})
-}
-
-// flood sends an instance tokens with made-up kids.
-func (f *fleet) flood(in *instance, n int) {
-	if in == nil {
-		return
-	}
-	s := in.signer.Load()
-	for range n {
-		b64 := base64.RawURLEncoding.EncodeToString
-		junk := b64(fmt.Appendf(nil, `{"alg":"ES256","kid":"%043d","typ":"at+jwt"}`, f.rng.Int())) + "." + b64([]byte("{}")) + "." + b64(make([]byte, 64))
-		f.running.Go(func() {
-			if _, err := s.Verify(context.Background(), junk); !errors.Is(err, fleetkey.ErrUnknownKey) {
-				f.model.fault("a made-up kid met: %v", err)
-			}
-		})
-	}
 }

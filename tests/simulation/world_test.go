@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"cmp"
 	"context"
 	"time"
 
@@ -25,7 +24,6 @@ type scenario struct {
 	burst        int // tokens around each activation
 	restartEvery time.Duration
 	cutEvery     time.Duration // of one instance
-	floodEvery   time.Duration // of made-up kids
 	outage       time.Duration // the longest outage of the whole store
 	outageChance float64       // of one as a key is announced
 	rotateEvery  time.Duration // by hand
@@ -33,10 +31,9 @@ type scenario struct {
 	rollBack     float64 // chance that an announcement is rolled back
 
 	// What only a broken world sets.
-	cached   time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
-	lag      time.Duration // how long every read shows what was before a change
-	lifetime time.Duration // of tokens that a framework signs with SigningKey
-	wants    string        // the reason for which tokens must get lost
+	cached time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
+	lag    time.Duration // how long every read shows what was before a change
+	wants  string        // the reason for which tokens must get lost
 }
 
 // A change is a deployment of another policy, instance by instance. Until it ends, both
@@ -88,19 +85,15 @@ func (f *fleet) plan() {
 	f.every(sc.tokenEvery, func() { f.issue(f.pick(), false) })
 	f.every(sc.restartEvery, func() { f.restart(anyone(), f.upTo(min(6*time.Hour, sc.span/100))) })
 	f.every(sc.cutEvery, func() { f.cutOff(anyone(), f.upTo(signsFor(sc.policy)*13/10)) })
-	f.every(sc.floodEvery, func() { f.flood(f.pick(), 20) })
 	f.every(sc.rotateEvery, func() {
 		f.operate(func(ctx context.Context, s *fleetkey.Signer) {
-			f.model.allowOne()
+			f.model.note(func(m *model) { m.byHand++ })
 			_ = s.Rotate(ctx) // may fail, as the store does
 		})
 	})
 	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
 	for _, c := range sc.changes {
 		f.after(c.at, func() { f.deploy(c) })
-	}
-	for passed := year; passed <= sc.span; passed += year {
-		f.after(passed, func() { f.t.Logf("%d years", passed/year) })
 	}
 }
 
@@ -114,11 +107,6 @@ func (f *fleet) harass(k *keyState) {
 			at = f.between(k.notBefore, k.notBefore.Add(refresh*5/4))
 		}
 		f.at(at, func() { f.issue(f.pick(), true) })
-	}
-	if sc.floodEvery > 0 {
-		for range 10 {
-			f.at(f.between(k.notBefore.Add(-skew), k.notBefore.Add(skew)), func() { f.flood(f.pick(), 20) })
-		}
 	}
 	if f.chance(sc.outageChance) {
 		f.after(f.upTo(refresh/10), f.breakStore)
@@ -155,7 +143,7 @@ func (f *fleet) cutOff(in *instance, d time.Duration) {
 func (f *fleet) cutOffUnaware(k *keyState) {
 	var last *instance
 	for _, in := range f.instances {
-		if in.signer.Load() != nil && in.state(k.id).knows.IsZero() && (last == nil || in.lastLoad().After(last.lastLoad())) {
+		if in.signer.Load() != nil && in.state(k.id).knows.IsZero() && (last == nil || in.state("").loaded.After(last.state("").loaded)) {
 			last = in
 		}
 	}
@@ -164,7 +152,7 @@ func (f *fleet) cutOffUnaware(k *keyState) {
 	}
 	limit, skew := signsFor(f.sc.policy), f.sc.clocks
 	f.cutOff(last, limit+2*time.Hour)
-	begin := last.lastLoad()
+	begin := last.state("").loaded
 	for range f.sc.burst {
 		f.at(f.between(begin.Add(limit-3*skew), begin.Add(limit+skew)), func() { f.issue(last, true) })
 	}
@@ -211,11 +199,11 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 		kid = status.Keys[int(n)%len(status.Keys)].KeyID
 	}
 	bundle, _ := f.cell.Content()
-	f.model.ask(kid, true)
+	f.model.note(func(m *model) { m.asked[kid] = true })
 	err := s.Revoke(ctx, kid)
 	f.model.observe()
 	if err != nil {
-		f.model.ask(kid, false)
+		f.model.note(func(m *model) { m.asked[kid] = false })
 		return
 	}
 	keys, err := testkit.Keys(bundle)
@@ -246,29 +234,6 @@ func (f *fleet) abuse(k testkit.Key) {
 	}
 }
 
-// lifetime returns how long the next token of an instance should live.
-func (f *fleet) lifetime(in *instance) time.Duration {
-	lifetime := cmp.Or(f.sc.lifetime, in.policy.MaxTokenTTL)
-	if f.chance(0.3) {
-		lifetime = max(time.Minute, f.upTo(lifetime))
-	}
-	return lifetime
-}
-
-// allowOne says that an operator may have made a key that was not due.
-func (m *model) allowOne() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.byHand++
-}
-
-// ask says that a key is being revoked, or that it has failed.
-func (m *model) ask(kid string, asked bool) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.asked[kid] = asked
-}
-
 // rollBack puts the store's last version back, if the announcement of a key was the last
 // change. To roll back a revocation would trust a stolen key again.
 func (m *model) rollBack(k *keyState) {
@@ -296,5 +261,4 @@ func (m *model) rollBack(k *keyState) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.rolling = false
-	m.rolledBack++
 }

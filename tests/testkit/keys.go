@@ -24,7 +24,7 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// A Key is a certificate of a bundle, with its private half if that is there.
+// A Key is a key of a bundle. A retired one has no NotBefore and no private half.
 type Key struct {
 	ID                  string
 	NotBefore, NotAfter time.Time
@@ -34,7 +34,7 @@ type Key struct {
 // Signs reports whether the private half is there.
 func (k Key) Signs() bool { return k.Private != nil }
 
-// Keys reads the keys of a bundle that have a certificate, without the code under test.
+// Keys reads the keys of a bundle, retired ones included, without the code under test.
 func Keys(bundle []byte) (keys []Key, err error) {
 	var private crypto.Signer
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
@@ -46,7 +46,15 @@ func Keys(bundle []byte) (keys []Key, err error) {
 			private = parsed.(crypto.Signer)
 			continue
 		}
-		if block.Type != "CERTIFICATE" { // retired or revoked
+		switch block.Type {
+		case "REVOKED KEY":
+			continue
+		case "RETIRED KEY":
+			until, err := time.Parse(time.RFC3339, block.Headers["Until"])
+			if err != nil {
+				return nil, err
+			}
+			keys = append(keys, Key{ID: block.Headers["Kid"], NotAfter: until})
 			continue
 		}
 		cert, err := x509.ParseCertificate(block.Bytes)

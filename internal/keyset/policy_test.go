@@ -1,0 +1,251 @@
+package keyset_test
+
+import (
+	"crypto"
+	"crypto/rsa"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
+)
+
+// This file tests what a policy makes of a set, by dates. The policy is the one of
+// keysettest: a new key each 90 days, announced for a day, and retained for ten here, so
+// that a retired key loses its private half (after 7 days) before its trust ends.
+
+func policy() *keyset.Policy {
+	p := keysettest.Policy()
+	p.Algorithm, p.Retain = "EdDSA", 10*keysettest.Day
+	return p
+}
+
+// TestPatience: dates end what a key may do, so what is past stays for a while, and the
+// first key is backdated: another clock may be behind.
+func TestPatience(t *testing.T) {
+	for every, want := range map[time.Duration]struct {
+		patience time.Duration
+		begin    string
+	}{
+		0:                        {7 * keysettest.Day, "2026-01-01"},       // no rotation
+		time.Second:              {2 * time.Minute, "2026-01-01 23:58:00"}, // 2 ClockSkew at least
+		2 * keysettest.Day:       {12 * time.Hour, "2026-01-01 12:00:00"},  // half of what is left beside Announce
+		20 * keysettest.Day:      {5 * keysettest.Day, "2026-01-01"},       // a quarter of Every
+		28 * keysettest.Day:      {7 * keysettest.Day, "2026-01-01"},
+		28*keysettest.Day + 4:    {7 * keysettest.Day, "2026-01-01"},
+		365 * 2 * keysettest.Day: {7 * keysettest.Day, "2026-01-01"},
+	} {
+		p := policy()
+		p.Every = every
+		require.Equal(t, want.patience, p.Patience(), every)
+		set, err := p.First(day(t, "2026-01-02"))
+		require.NoError(t, err)
+		require.Len(t, set.Keys, 1)
+		require.Equal(t, day(t, want.begin), set.Keys[0].Cert.NotBefore, every)
+	}
+}
+
+func TestRotationDue(t *testing.T) {
+	for line, want := range map[string]string{
+		"a: 2026-01-01": "2026-03-31", // 90 days, less Announce
+		// The last token needs an hour of the certificate; the clocks and two
+		// refreshes another 14 minutes.
+		"a: 2026-01-01 to 2026-04-01 01:14:00": "2026-03-31",
+		"a: 2026-01-01 to 2026-04-01 01:13:59": "2026-03-30 23:59:59",
+		"a: 2026-01-01 to 2026-02-01":          "2026-01-30 22:46:00",
+	} {
+		require.Equal(t, day(t, want), policy().RotationDue(schedule(t, line).Keys[0]), line)
+	}
+}
+
+func TestDue(t *testing.T) {
+	const announced, dropped, halved = "announced key", "dropped what is no longer trusted", "dropped the private half of what no longer signs"
+	rotation := []string{"a: 2026-01-01", "b: 2026-04-01"}
+	for _, tc := range []struct {
+		keys      []string
+		now       string
+		want, why string // empty: nothing is due
+	}{
+		{[]string{"a: 2026-01-01"}, "2026-03-30 23:59:59", "", ""},
+		{[]string{"a: 2026-01-01"}, "2026-03-31", "new ahead, a signs", announced},
+		{[]string{"a: 2026-01-01"}, "2035-12-31", "new ahead, a signs", announced}, // late
+		// Nobody signs by the dates: the clock may be wrong, and an operator should look.
+		{[]string{"a: 2026-01-01", "x: retired until 2024-01-01"}, "2025-12-31 23:59:59", "", ""},
+		{[]string{"a: 2026-01-01", "x: retired until 2025-02-01"}, "2036-01-01", "", ""},
+		{[]string{"x: retired until 2025-01-01"}, "2026-12-31", "", ""},
+		// One announced is enough, up to two Announce ahead: further ahead lies what a
+		// wrong clock made, or an operator for a later date.
+		{rotation, "2026-03-31 12:00:00", "", ""},
+		{[]string{"a: 2026-01-01", "b: 2026-04-02"}, "2026-03-31", "", ""},
+		{[]string{"a: 2026-01-01", "b: 2026-04-02 00:00:01"}, "2026-03-31", "b ahead, new ahead, a signs", announced},
+		{[]string{"a: 2026-01-01", "b: 2026-04-01", "b: revoked"}, "2026-03-31", "new ahead, a signs, b revoked", announced},
+		// What has retired loses its private half after 7 days, and goes 7 days after
+		// its trust of ten days has ended.
+		{rotation, "2026-04-07 23:59:59", "", ""},
+		{rotation, "2026-04-08", "b signs, a until 2026-04-11", halved},
+		{rotation, "2026-04-17 23:59:59", "b signs, a until 2026-04-11", halved}, // late
+		{rotation, "2026-04-18", "b signs", dropped},
+		{[]string{"b: 2026-04-01", "a: retired until 2026-04-11", "y: revoked"}, "2026-04-17 23:59:59", "", ""},
+		{[]string{"b: 2026-04-01", "a: retired until 2026-04-11", "y: revoked"}, "2026-04-18", "b signs, y revoked", dropped},
+		{[]string{"a: 2026-01-01 to 2026-04-05", "b: 2026-04-01"}, "2026-04-08", "b signs, a until 2026-04-05", halved},
+		{[]string{"a: 2026-01-01 to 2026-01-20", "b: 2026-01-15"}, "2026-01-27", "b signs", dropped},
+		{[]string{"a: 2026-01-01", "b: 2026-04-01 to 2026-05-01"}, "2026-05-01", "new signs early, b gone", announced},
+		// Both at once.
+		{rotation, "2026-06-29", "new ahead, b signs", announced},
+	} {
+		set, now := schedule(t, tc.keys...), day(t, tc.now)
+		before := show(set, now, policy())
+		next, why, err := set.Due(now, policy())
+		require.NoError(t, err)
+		require.Equal(t, tc.want, show(next, now, policy()), "%s at %s", tc.keys, tc.now)
+		require.True(t, strings.HasPrefix(why, tc.why) && (why == "") == (tc.why == ""), "%s at %s: %s", tc.keys, tc.now, why)
+		require.Equal(t, before, show(set, now, policy()), "a set never changes")
+		if next != nil && tc.why != announced {
+			again, _, err := next.Due(now, policy())
+			require.NoError(t, err)
+			require.Nil(t, again, "once is enough")
+		}
+	}
+}
+
+// TestRetiredKeyKeepsItsTrust: without its private half, a key is trusted for as long as
+// with it.
+func TestRetiredKeyKeepsItsTrust(t *testing.T) {
+	for more, want := range map[time.Duration]string{0: "2026-04-11", time.Millisecond: "2026-04-11 00:00:01"} { // bundles have whole seconds
+		p := policy()
+		p.Retain += more
+		next, _, err := schedule(t, "a: 2026-01-01", "b: 2026-04-01").Due(day(t, "2026-04-08"), p)
+		require.NoError(t, err)
+		a := retiredKey(t, privateOf("a").Public(), false, day(t, want))
+		require.Equal(t, []keyset.Retired{a}, next.Retired)
+	}
+}
+
+func TestAnnouncedKeyWaits(t *testing.T) {
+	for _, fraction := range []time.Duration{0, time.Second - 1} {
+		now := day(t, "2026-03-31").Add(fraction)
+		next, why, err := schedule(t, "a: 2026-01-01").Due(now, policy())
+		require.NoError(t, err)
+		require.Equal(t, day(t, "2026-04-01 00:00:01"), next.Keys[0].Cert.NotBefore, "Announce at least, in whole seconds")
+		require.Same(t, next.Keys[0], next.Announced(now, policy()))
+		require.Equal(t, "announced key "+next.Keys[0].ID, why)
+	}
+	set := schedule(t, "a: 2026-01-01", "b: 2026-03-31", "c: 2026-03-31 12:00:00")
+	require.Same(t, find(set, "b"), set.Announced(day(t, "2026-03-30"), policy()), "the one that takes over first")
+	require.Same(t, find(set, "c"), set.Announced(day(t, "2026-03-31"), policy()))
+	require.Nil(t, set.Announced(day(t, "2026-03-31 12:00:00"), policy()))
+}
+
+func TestRotate(t *testing.T) {
+	for _, tc := range []struct {
+		keys      []string
+		now, want string
+	}{
+		{[]string{"a: 2026-01-01"}, "2026-01-01", "new ahead, a signs"},
+		{[]string{"a: 2026-01-01", "b: 2026-01-02"}, "2026-01-01", ""}, // announced already
+		{[]string{"a: 2026-01-01", "b: 2026-04-01", "y: revoked"}, "2026-04-08", "new ahead, b signs, a until 2026-04-11, y revoked"},
+		{[]string{"a: 2026-01-01", "b: 2026-04-01"}, "2026-04-18", "new ahead, b signs"},
+		// No key signs by its dates: the new one does so at once.
+		{[]string{"y: revoked"}, "2026-01-01", "new signs, y revoked"},
+		{[]string{"x: retired until 2026-01-01", "z: retired until 2025-12-25"}, "2026-01-01", "new signs, x until 2026-01-01, z until 2025-12-25"},
+		{[]string{"a: 2026-01-01"}, "2036-01-07", "new signs, a gone"},
+		{[]string{"a: 2026-01-01 12:00:00"}, "2026-01-01", "a ahead, new signs"},
+		{[]string{"a: 2026-01-01 to 2026-02-01", "b: 2026-03-01"}, "2026-02-05", "b ahead, new signs, a gone"},
+	} {
+		p := policy()
+		set, now := schedule(t, tc.keys...), day(t, tc.now)
+		next, err := set.Rotate(now, p)
+		require.NoError(t, err)
+		require.Equal(t, tc.want, show(next, now, p), "%s at %s", tc.keys, tc.now)
+		if strings.Contains(tc.want, "new signs") { // also by a clock that is behind
+			k, early := next.Signing(now.Add(-keysettest.Day))
+			require.Equal(t, []any{"new", false}, []any{name(k.ID), early})
+		}
+	}
+}
+
+// sized returns a set of one key of a size, whose private half nobody has.
+func sized(t testing.TB, alg string, bits uint) *keyset.Set {
+	t.Helper()
+	k := *keysettest.Key(t, alg, day(t, "2026-01-01"))
+	if bits > 0 {
+		n := new(big.Int).Lsh(big.NewInt(1), bits-1)
+		k.Public = &rsa.PublicKey{N: n.SetBit(n, 0, 1), E: 65537}
+		k.ID = jws.Thumbprint(k.Public)
+	}
+	return keyset.New([]*keyset.Key{&k}, nil, nil)
+}
+
+// TestSuccessorsMatch: a key is followed by one of its algorithm and size, unless the
+// policy names an algorithm.
+func TestSuccessorsMatch(t *testing.T) {
+	for _, tc := range []struct {
+		set       *keyset.Set
+		algorithm string
+		want      string
+	}{
+		{sized(t, "RS256", 2048), "", "RS256 2048"},
+		{sized(t, "RS256", 3072), "", "RS256 3072"},
+		{sized(t, "PS256", 4096), "", "PS256 4096"},
+		{sized(t, "PS256", 8192), "", "PS256 4096"},
+		{sized(t, "RS256", 4096), "PS256", "PS256 4096"},
+		{sized(t, "RS256", 4096), "ES256", "ES256 4096"}, // the bits mean nothing
+		{sized(t, "ES384", 0), "", "ES384 2048"},
+		{sized(t, "EdDSA", 0), "RS256", "RS256 2048"},
+	} {
+		p := policy()
+		p.Algorithm = tc.algorithm
+		var asked []string
+		p.Make = func(alg string, bits int, begin time.Time) (crypto.Signer, *x509.Certificate, error) {
+			asked = append(asked, fmt.Sprint(alg, " ", bits))
+			return keysettest.Make("EdDSA", bits, begin)
+		}
+		k := tc.set.Keys[0]
+		retired := keyset.New(nil, []keyset.Retired{{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: k.Cert.NotAfter}}, nil)
+		_, _, due := tc.set.Due(day(t, "2026-06-01"), p)
+		_, rotate := tc.set.Rotate(day(t, "2026-01-01"), p)
+		_, early := tc.set.Rotate(day(t, "2025-06-01"), p)
+		_, revoke := tc.set.Revoke(day(t, "2026-06-01"), p, k.ID)
+		_, stopped := retired.Rotate(day(t, "2026-06-01"), p)
+		require.NoError(t, errors.Join(due, rotate, early, revoke, stopped))
+		assert.Equal(t, strings.Split(strings.Repeat(tc.want+",", 5)[:5*len(tc.want)+4], ","), asked)
+	}
+	p := policy()
+	p.Algorithm = ""
+	set, err := p.First(day(t, "2026-01-01"))
+	require.NoError(t, err)
+	require.Equal(t, "RS256", set.Keys[0].Alg.Name)
+}
+
+func TestMakerFails(t *testing.T) {
+	p, set, none := policy(), schedule(t, "a: 2026-01-01", "b: 2026-04-01"), errors.New("no luck today")
+	foreign := func(string, int, time.Time) (crypto.Signer, *x509.Certificate, error) {
+		return privateOf("x"), find(set, "a").Cert, nil
+	}
+	failing := func(string, int, time.Time) (crypto.Signer, *x509.Certificate, error) { return nil, nil, none }
+	for title, f := range map[string]func() (*keyset.Set, error){
+		"first":          func() (*keyset.Set, error) { return p.First(day(t, "2026-01-01")) },
+		"announce":       func() (*keyset.Set, error) { next, _, err := set.Due(day(t, "2026-06-30"), p); return next, err },
+		"rotate":         func() (*keyset.Set, error) { return set.Rotate(day(t, "2026-04-08"), p) },
+		"rotate at once": func() (*keyset.Set, error) { return set.Rotate(day(t, "2025-04-08"), p) },
+		"revoke":         func() (*keyset.Set, error) { return set.Revoke(day(t, "2026-04-08"), p, kid("b")) },
+	} {
+		p.Make = failing
+		next, err := f()
+		require.ErrorIs(t, err, none, title)
+		require.Nil(t, next, title)
+		p.Make = foreign
+		next, err = f()
+		require.ErrorContains(t, err, "does not belong to it", title)
+		require.Nil(t, next, title)
+	}
+}

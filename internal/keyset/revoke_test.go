@@ -1,0 +1,136 @@
+package keyset_test
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
+)
+
+func TestRevoke(t *testing.T) {
+	one, rotation := []string{"a: 2026-01-01"}, []string{"a: 2026-01-01", "b: 2026-04-01"}
+	quick := append([]string{"c: 2026-04-02"}, rotation...)
+	for _, tc := range []struct {
+		keys            []string
+		lost, now, want string
+	}{
+		{one, "a", "2026-02-01", "new signs, a revoked"},
+		{one, "x", "2026-02-01", "a signs, x revoked"}, // not in the set, after a rollback, say
+		{append([]string{"x: revoked"}, one...), "x", "2026-02-01", "a signs, x revoked"},
+		{append([]string{"x: retired until 2026-05-01"}, one...), "x", "2026-02-01", "a signs, x revoked"},
+		// The one announced is as good as any, but nobody may use it yet.
+		{rotation, "a", "2026-03-31", "b ahead, new signs, a revoked"},
+		{rotation, "a b", "2026-03-31", "new signs, a revoked, b revoked"},
+		{rotation, "b", "2026-03-31 23:57:59", "a signs, b revoked"},
+		{rotation, "b", "2026-03-31 23:59:59", "a signs, b revoked"},
+		{rotation, "b", "2026-04-01", "new signs, a until 2026-04-11, b revoked"},
+		{rotation, "a", "2026-04-01", "b signs, a revoked"}, // early, where a clock is behind
+		{rotation, "x", "2026-04-01 00:02:00", "b signs, a trusted, x revoked"},
+		// A leaked bundle.
+		{append([]string{"c: 2025-06-01", "x: retired until 2026-05-01", "y: revoked"}, rotation...), "a b c", "2026-03-31",
+			"new signs, x until 2026-05-01, a revoked, b revoked, c revoked, y revoked"},
+		// What was replaced neither signs again nor is trusted again. It stays until
+		// the next tidying.
+		{rotation, "b", "2026-04-17 23:59:59", "new signs, a until 2026-04-11, b revoked"},
+		{rotation, "b", "2026-04-18", "new signs, a until 2026-04-11, b revoked"},
+		{rotation, "a b", "2026-04-02", "new signs, a revoked, b revoked"},
+		{quick, "b", "2026-04-03", "c signs, a until 2026-04-11, b revoked"},
+		{quick, "c", "2026-04-03", "new signs, b until 2026-04-12, a until 2026-04-11, c revoked"},
+		{quick, "c b", "2026-04-03", "new signs, a until 2026-04-11, b revoked, c revoked"},
+		{quick, "c", "2026-04-01 12:00:00", "b signs, a trusted, c revoked"},
+		{[]string{"a: 2026-01-01 to 2026-02-01", "b: 2026-01-25"}, "b", "2026-01-30", "new signs, a until 2026-02-01, b revoked"},
+		// Nobody signs, by this clock at least.
+		{[]string{"a: 2026-01-01", "b: 2026-01-01 12:00:00"}, "b", "2025-12-01", "a ahead, new signs, b revoked"},
+		{[]string{"x: retired until 2026-05-01"}, "y", "2026-02-01", "new signs, x until 2026-05-01, y revoked"},
+	} {
+		set, now := schedule(t, tc.keys...), day(t, tc.now)
+		before := show(set, now, policy())
+		var ids []string
+		for _, letter := range strings.Fields(tc.lost) {
+			ids = append(ids, kid(letter))
+		}
+		next, err := set.Revoke(now, policy(), ids...)
+		require.NoError(t, err)
+		require.Equal(t, tc.want, show(next, now, policy()), "%s without %s at %s", tc.keys, tc.lost, tc.now)
+		require.Equal(t, before, show(set, now, policy()), "a set never changes")
+		for _, clock := range []time.Duration{-2 * time.Minute, 0, 2 * time.Minute} {
+			k, _ := next.Signing(now.Add(clock))
+			require.NotNil(t, k, "%s without %s at %s, by a clock %v off", tc.keys, tc.lost, tc.now, clock)
+		}
+		again, err := keyset.Parse(encode(t, next))
+		require.NoError(t, err)
+		require.True(t, same(next, again), "as it comes out of a store")
+	}
+}
+
+// TestRevokeFromAWrongClock: the fresh key signs everywhere, and no key that is still
+// needed is lost.
+func TestRevokeFromAWrongClock(t *testing.T) {
+	now := day(t, "2026-04-02")
+	for off, want := range map[time.Duration]string{
+		15 * time.Minute:     "new signs, a until 2026-04-11, b revoked",
+		3 * time.Hour:        "new signs, a until 2026-04-11, b revoked",
+		14 * keysettest.Day:  "new signs early, a until 2026-04-11, b revoked",
+		45 * keysettest.Day:  "new signs early, a until 2026-04-11, b revoked",
+		-15 * time.Minute:    "new signs, a until 2026-04-11, b revoked",
+		-12 * time.Hour:      "new signs, a until 2026-04-11, b revoked",
+		-45 * keysettest.Day: "a signs, b revoked",
+	} {
+		next, err := schedule(t, "a: 2026-01-01", "b: 2026-04-01").Revoke(now.Add(off), policy(), kid("b"))
+		require.NoError(t, err)
+		require.Equal(t, want, show(next, now, policy()), "off by %v", off)
+	}
+}
+
+func TestWithout(t *testing.T) {
+	now, set := day(t, "2026-04-02"), schedule(t, "a: 2026-01-01", "b: 2026-04-01", "x: retired until 2026-05-01", "y: revoked")
+	require.Equal(t, "a signs, b revoked, x revoked, y revoked, z revoked", show(set.Without([]string{kid("b"), kid("x"), kid("z")}), now, policy()))
+	require.Equal(t, "b signs, a trusted, x until 2026-05-01, y revoked", show(set.Without(nil), now, policy()))
+}
+
+// TestRevokeMakesRoom: what must be said is said, at the cost of the retired keys whose
+// trust ends first.
+func TestRevokeMakesRoom(t *testing.T) {
+	crowd := func(n int) (ids []string) {
+		for i := range n {
+			ids = append(ids, base64.RawURLEncoding.EncodeToString(append(make([]byte, 30), byte(i>>8), byte(i))))
+		}
+		return ids
+	}
+	a, now := schedule(t, "a: 2026-01-01"), day(t, "2026-02-01")
+	more := schedule(t, "z: retired until 2026-02-02").Retired
+	each, one := len(encode(t, keyset.New(nil, more, nil))), len(encode(t, keyset.New(nil, nil, crowd(1))))
+	room, n := keyset.MaxBundleSize-len(encode(t, a)), 0
+	for ; room%each != 0; n++ {
+		room -= one
+	}
+	var retired []keyset.Retired
+	for i := range room / each {
+		seed := append(make([]byte, ed25519.SeedSize-2), byte(i>>8), byte(i))
+		retired = append(retired, retiredKey(t, ed25519.NewKeyFromSeed(seed).Public(), false, now.Add(time.Duration(i%7+1)*time.Hour)))
+	}
+	full := keyset.New(a.Keys, retired, crowd(n))
+	require.Len(t, encode(t, full), keyset.MaxBundleSize)
+	_, err := keyset.New(a.Keys, append(more, retired...), crowd(n)).Encode()
+	require.ErrorContains(t, err, fmt.Sprintf("a bundle of 1 keys, %d retired and %d revoked ones has %d bytes; at most 65536 are allowed", len(retired)+1, n, keyset.MaxBundleSize+each))
+
+	next, err := full.Revoke(now, policy(), kid("x"), kid("y"))
+	require.NoError(t, err)
+	require.Len(t, encode(t, next), keyset.MaxBundleSize+2*one-2*each)
+	require.True(t, next.IsRevoked(kid("x")) && next.IsRevoked(kid("y")))
+	require.Equal(t, full.Retired[:len(retired)-2], next.Retired, "the latest stay")
+
+	next, err = keyset.New(a.Keys, retired[:3], nil).Revoke(now, policy(), crowd(600)...) // no room can be made
+	require.NoError(t, err)
+	require.Len(t, next.Revoked, 600, "no revocation is lost in silence")
+	require.Empty(t, next.Retired)
+	_, err = next.Encode()
+	require.ErrorContains(t, err, "at most 65536 are allowed")
+}
