@@ -13,7 +13,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A machine has clocks of its own, a way to the store, and a store of keys from before
+// A machine has its clocks, a way to the store, and a store of keys from before
 // the fleet. It runs one instance at a time.
 type machine struct {
 	fleet *fleet

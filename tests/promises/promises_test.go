@@ -38,6 +38,7 @@ import (
 type history struct {
 	Policy, First int // of policies; the algorithm of the first bundle, 0: none
 	Fleet, Start  int // machines that start at once, and their configuration
+	Fault         int // of the first machine's store; calls that try again get through
 	Steps         []step
 }
 
@@ -85,6 +86,7 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 		First:  rapid.SampledFrom(args[:4]).Draw(t, "first"),
 		Fleet:  1 + rapid.SampledFrom(args[:3]).Draw(t, "fleet"),
 		Start:  rapid.SampledFrom(starts).Draw(t, "start"),
+		Fault:  rapid.SampledFrom(args[:lostReplies+1]).Draw(t, "fault"),
 		Steps:  rapid.SliceOfN(steps, 1, 40).Draw(t, "steps"),
 	}
 })
@@ -116,6 +118,7 @@ func TestHistories(t *testing.T) {
 func run(h history) string {
 	f := newFleet(h)
 	f.step = "the start"
+	f.machines[0].fault.Store(int32(h.Fault))
 	var all sync.WaitGroup
 	for _, m := range f.machines[:h.Fleet] {
 		all.Go(func() { f.start(m, h.Start) })

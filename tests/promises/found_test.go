@@ -1,0 +1,32 @@
+package promises
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// TestFound runs histories that have broken a promise once, shrunk.
+func TestFound(t *testing.T) {
+	for name, h := range map[string]history{
+		"Revoke replaced an ES256 key by an RS256 key": {Policy: 2, First: 1, Fleet: 2, Start: 256, Steps: []step{{revokeAll, 0, 511}}},
+		"so did Rotate after a rollback": {Policy: 1, First: 2, Fleet: 3, Start: 256, Steps: []step{
+			{revoke, 1, 4}, {together, 1, 224}, {edit, 1, 55}, {rollBack, 1, 16}, {together, 1, 1}}},
+		"RevokeAll failed where nothing could sign": {First: 2, Fleet: 3, Start: 256, Steps: []step{
+			{revokeAll, 1, 31}, {cut, 2, 7}, {revokeAll, 1, 3}}},
+		"a revoked key signed on after a write that failed": {Policy: 2, First: 1, Fleet: 2, Start: 256, Steps: []step{
+			{fail, 1, readOnly}, {revokeAll, 0, 152}, {revokeAll, 1, 164}}},
+		"a revoked former key had no name":             {Fleet: 1, Start: 264, Steps: []step{{revoke, 0, 502}, {revoke, 0, 22}}},
+		"Rotate made its key twice after a lost reply": {Fleet: 1, Start: 320, Steps: []step{{fail, 0, lostReplies}, {swap, 0, 486}, {together, 0, 4}}},
+		"a refused bundle that was rolled back went on": {First: 1, Fleet: 3, Start: 288, Steps: []step{
+			{stop, 0, 397}, {restore, 0, 5}, {together, 0, 483}, {remove, 1, 0}, {edit, 1, 45}, {pass, 0, 318}, {remove, 0, 3},
+			{stop, 1, 30}, {pass, 0, 253}, {restore, 0, 3}, {rollBack, 1, 8}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			verdict := ""
+			synctest.Test(t, func(*testing.T) { verdict = run(h) })
+			assert.Empty(t, verdict)
+		})
+	}
+}
