@@ -141,10 +141,11 @@ func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error
 			return nil, h.IsAccessToken(), fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
 		case !h.IsAccessToken() && !(k.Former && h.IsUntyped()):
 			return nil, false, fmt.Errorf("%w: its typ is not %s", jws.ErrWrongType, jws.AccessTokenType)
-		case h.Algorithm != k.Alg.Name:
-			return nil, false, fmt.Errorf("%w: the key's is %s", jws.ErrWrongAlgorithm, k.Alg.Name)
 		case h.Thumbprint && !k.Former:
 			return nil, false, fmt.Errorf("%w: x5t in the header", jws.ErrMalformed)
+		}
+		if h.Algorithm != k.Alg.Name {
+			return nil, false, fmt.Errorf("%w: the key's is %s", jws.ErrWrongAlgorithm, k.Alg.Name)
 		}
 	}
 	if !k.Trusted(now) {
