@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -124,7 +125,11 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 	}
 	x.found(fine, "keys", fmt.Sprintf("%s; %s signs since %s", count(l.set), status.SigningKeyID, stamp(status.SigningSince)), "")
 	for _, w := range status.Warnings() {
-		x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
+		if slices.Contains(pressing(status), w) {
+			x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
+		} else {
+			x.found(minor, "keys", w, "")
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -34,10 +35,17 @@ func (c *statusCmd) Run(a *app) error {
 	} else {
 		err = printStatus(a, status)
 	}
-	if err == nil && (status.Err != nil || len(status.Warnings()) > 0) {
+	if err == nil && (status.Err != nil || len(pressing(status)) > 0) {
 		return errWrong
 	}
 	return err
+}
+
+// pressing returns the warnings that a command can end. Revocations are for good, so that
+// there are many of them is no more than a note.
+func pressing(s fleetkey.Status) []string {
+	s.Keys = slices.DeleteFunc(slices.Clone(s.Keys), func(k fleetkey.KeyInfo) bool { return k.Role == fleetkey.RoleRevoked })
+	return s.Warnings()
 }
 
 func printStatus(a *app, s fleetkey.Status) error {
@@ -67,7 +75,11 @@ func printStatus(a *app, s fleetkey.Status) error {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
 	}
 	for _, w := range s.Warnings() {
-		a.printf("WARNING: %s\n", oneLine(w))
+		word := "NOTE"
+		if slices.Contains(pressing(s), w) {
+			word = "WARNING"
+		}
+		a.printf("%s: %s\n", word, oneLine(w))
 	}
 	return nil
 }
