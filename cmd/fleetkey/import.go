@@ -105,12 +105,14 @@ func (c *importCmd) read(a *app) (*keyset.Set, error) {
 	for _, cert := range bare {
 		subject := jws.Quote(cert.Subject.String())
 		switch {
-		case issuedAnother(cert, all.certificates):
-			a.note("Left out %s: it is the certificate of an authority.", subject)
 		case set.Find(jws.Thumbprint(cert.PublicKey)) != nil:
 			a.note("Left out an older certificate of %s: if tokens name the key by it, put it into Config.Former.", subject)
 		case len(set.Keys) == 0:
 			return nil, fmt.Errorf("%s: %s", subject, onlyFormer)
+		case slices.ContainsFunc(all.certificates, func(other *x509.Certificate) bool {
+			return bytes.Equal(other.RawIssuer, cert.RawSubject) && !bytes.Equal(other.RawSubject, cert.RawSubject)
+		}):
+			a.note("Left out %s: it is the certificate of an authority.", subject)
 		default:
 			a.note("Left out %s: %s.", subject, onlyFormer)
 		}
@@ -119,13 +121,6 @@ func (c *importCmd) read(a *app) (*keyset.Set, error) {
 		return nil, errors.New("there is no private key to import")
 	}
 	return set, nil
-}
-
-// issuedAnother reports whether a certificate belongs to the authority of another one.
-func issuedAnother(cert *x509.Certificate, all []*x509.Certificate) bool {
-	return slices.ContainsFunc(all, func(other *x509.Certificate) bool {
-		return !bytes.Equal(other.RawSubject, cert.RawSubject) && bytes.Equal(other.RawIssuer, cert.RawSubject)
-	})
 }
 
 // merge returns the set that a store is to hold. What it says about a key already stays,

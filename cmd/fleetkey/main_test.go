@@ -193,7 +193,7 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 	const hostile = "x\nlevel=INFO\x1b[2J\u202e"
 	f := storeFlags{File: path}
 	for _, c := range []interface{ Run(*app) error }{
-		&revokeCmd{KID: hostile, storeFlags: f}, &exportCmd{KID: hostile, storeFlags: f}, &statusCmd{storeFlags: storeFlags{File: path + hostile}},
+		&revokeCmd{KID: hostile, storeFlags: f}, &statusCmd{storeFlags: storeFlags{File: path + hostile}},
 		&importCmd{Files: []string{path + hostile}, Keep: 1, storeFlags: f}, &revokeCmd{Certificate: path + hostile, storeFlags: f},
 	} {
 		var out bytes.Buffer
@@ -204,6 +204,20 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 		if text := strings.TrimSuffix(out.String(), "\n"); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%T prints %q", c, text)
 		}
+	}
+}
+
+// A question at the terminal ends with Ctrl-C, although nobody has answered.
+func TestInterruptedQuestion(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	answer := make(chan string)
+	defer close(answer) // lets the reader go
+	_, err := (&app{ctx: ctx}).await(func(byte) (string, error) {
+		interrupt()
+		return <-answer, nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 }
 
