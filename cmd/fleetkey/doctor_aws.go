@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/fleetkey/fleetkey"
@@ -45,7 +44,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	}
 	x.found(fine, "credentials", "from "+credentials.Source, "")
 	var watch awsClock
-	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { o.APIOptions = append(o.APIOptions, watch.listen) })
+	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { watch.HTTPClient, o.HTTPClient = o.HTTPClient, &watch })
 	store, err = fleetkey.NewAWSStore(ctx, secret, func(o *fleetkey.AWSOptions) { o.Client = client })
 	if err != nil {
 		return err
@@ -79,26 +78,25 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	return nil
 }
 
-// An awsClock is how far this machine's clock is ahead of AWS's, by the Date
-// header of the answers, failures included.
+// An awsClock is an HTTP client that takes down how far this machine's clock is ahead of
+// AWS's, by the Date header of the answers, failures included.
 type awsClock struct {
+	secretsmanager.HTTPClient
 	ahead time.Duration
 	heard bool
 }
 
-func (c *awsClock) listen(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("fleetkey clock",
-		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-			asked := time.Now()
-			out, metadata, err := next.HandleDeserialize(ctx, in)
-			if answer, ok := out.RawResponse.(*smithyhttp.Response); ok {
-				if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
-					middle := asked.Add(time.Since(asked) / 2)
-					c.ahead, c.heard = middle.Sub(date), true
-				}
-			}
-			return out, metadata, err
-		}), middleware.After)
+func (c *awsClock) Do(r *http.Request) (*http.Response, error) {
+	asked := time.Now()
+	answer, err := c.HTTPClient.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
+		middle := asked.Add(time.Since(asked) / 2)
+		c.ahead, c.heard = middle.Sub(date), true
+	}
+	return answer, nil
 }
 
 // permissions tries those that write. Nothing comes of it.

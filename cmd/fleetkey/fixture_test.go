@@ -19,12 +19,10 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/signal"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/gofrs/flock"
 	"github.com/golang-jwt/jwt/v5"
 	"software.sslmate.com/src/go-pkcs12"
 
@@ -50,8 +48,6 @@ const (
 //	                                            and a token of that key in PATH.token
 //	fixture forge TOKEN OTHER                   print the one token with the signature of the other
 //	fixture settings --file|--secret STORE      print an appsettings.json
-//	fixture hold LOCK READY                     hold a lock until killed; READY appears when it is held
-//	fixture await FILE                          wait for a file
 //	fixture ending PATH                         a bundle whose only certificate ends in a month
 //	fixture fill PATH                           a bundle that is as full as import fills it
 //	fixture system NAME                         another system: its certificate in all forms, and NAME.token
@@ -67,10 +63,6 @@ func fixture() {
 	case "forge":
 		a, b := must(os.ReadFile(args[0])), must(os.ReadFile(args[1]))
 		fmt.Printf("%s%s", a[:bytes.LastIndexByte(a, '.')], b[bytes.LastIndexByte(b, '.'):])
-	case "hold":
-		hold(args[0], args[1])
-	case "await":
-		await(args[0])
 	case "ending":
 		signerAt(fleetkey.NewFileStore(args[0]), time.Now().AddDate(-10, 1, 0))
 	case "settings":
@@ -127,23 +119,6 @@ func issueAt(key fleetkey.SigningKey, at time.Time) string {
 	})
 	token.Header["kid"], token.Header["typ"] = key.KeyID, "at+jwt"
 	return must(token.SignedString(key.Signer))
-}
-
-func hold(lock, ready string) {
-	check(flock.New(lock).Lock())
-	write(ready, nil)
-	stop := make(chan os.Signal, 1) // select {} would count as a deadlock without cgo
-	signal.Notify(stop, os.Interrupt)
-	<-stop
-}
-
-func await(file string) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(file); err == nil {
-			return
-		}
-	}
-	panic(file + " did not appear")
 }
 
 func printSettings(kind, where string) {

@@ -94,7 +94,7 @@ func (c *importCmd) Run(a *app) error {
 func (c *importCmd) read(a *app) (*keyset.Set, error) {
 	var all brought
 	for _, path := range c.Files {
-		if err := all.read(path, c.password(a, path)); err != nil {
+		if err := all.read(path, func() (string, error) { return c.password(a, path) }); err != nil {
 			return nil, err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/gofrs/flock"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/fleetkey/fleetkey"
@@ -39,7 +40,7 @@ func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscr
 		RequireExplicitExec: true,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"capture": capture, "exits": exits, "secretless": secretless, "replace": replace,
+			"capture": capture, "exits": exits, "secretless": secretless, "hold": hold,
 		},
 		Condition: condition,
 	}
@@ -177,13 +178,11 @@ func secretless(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// replace FILE OLD NEW changes a file.
-func replace(ts *testscript.TestScript, _ bool, args []string) {
-	text := ts.ReadFile(args[0])
-	if !strings.Contains(text, args[1]) {
-		ts.Fatalf("%q is not in %s", args[1], args[0])
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
+// hold LOCK holds a lock until the script ends.
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	lock := flock.New(ts.MkAbs(args[0]))
+	ts.Check(lock.Lock())
+	ts.Defer(func() { _ = lock.Close() })
 }
 
 // T9: what others choose is quoted, or escaped, before it gets to a terminal.

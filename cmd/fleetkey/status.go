@@ -60,16 +60,11 @@ func printStatus(a *app, s fleetkey.Status) error {
 		return err
 	}
 	a.printf("\n%s\n", timeline(s, now, 72))
-	for _, next := range []struct {
-		at   time.Time
-		what string
-	}{
-		{s.NextActivation, "the announced key begins to sign"},
-		{s.RotationDue, "the next key is to be announced"},
-	} {
-		if !next.at.IsZero() {
-			a.printf("%s  %s\n", stamp(next.at), next.what)
-		}
+	if !s.NextActivation.IsZero() {
+		a.printf("%s  the announced key begins to sign\n", stamp(s.NextActivation))
+	}
+	if !s.RotationDue.IsZero() {
+		a.printf("%s  the next key is to be announced\n", stamp(s.RotationDue))
 	}
 	if s.Err != nil {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
