@@ -31,17 +31,21 @@ type brought struct {
 	state        bytes.Buffer // RETIRED KEY and REVOKED KEY blocks of another bundle
 }
 
-// read adds what a file holds.
+// read adds what a file holds. Without a way to get a password, it cannot be a PFX.
 func (b *brought) read(path string, password func() (string, error)) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if bytes.Contains(data, []byte("-----BEGIN ")) {
+	cert, certErr := x509.ParseCertificate(data)
+	switch {
+	case bytes.Contains(data, []byte("-----BEGIN ")):
 		err = b.pem(data)
-	} else if cert, certErr := x509.ParseCertificate(data); certErr == nil { // a .cer file
+	case certErr == nil: // a .cer file
 		b.certificates = append(b.certificates, cert)
-	} else {
+	case password == nil:
+		err = errors.New("not a certificate")
+	default:
 		err = b.pfx(data, password)
 	}
 	if err != nil {
@@ -163,7 +167,7 @@ func (b *brought) set() (*keyset.Set, []*x509.Certificate, error) {
 func readCertificates(paths ...string) ([]*x509.Certificate, error) {
 	var files brought
 	for _, path := range paths {
-		if err := files.read(path, func() (string, error) { return "", errors.New("not a certificate") }); err != nil {
+		if err := files.read(path, nil); err != nil {
 			return nil, err
 		}
 	}

@@ -58,7 +58,6 @@ func TestDocs(t *testing.T) {
 	page := must(os.ReadFile(docsPage))
 	run := shell(t)
 	var out strings.Builder
-	shown := map[string]bool{}
 	for text := string(page); text != ""; {
 		before, block, found := strings.Cut(text, "```console\n")
 		for _, hidden := range regexp.MustCompile(`<!-- run: (.*) -->`).FindAllStringSubmatch(before, -1) {
@@ -77,12 +76,8 @@ func TestDocs(t *testing.T) {
 				t.Errorf("$ %s\nprints\n%s\nand not, as docs/cli.md says,\n%s", command, got, want)
 			}
 			out.WriteString("$ " + command + "\n" + got)
-			shown[command] = true
 		}
 		out.WriteString("```\n")
-	}
-	if len(shown) < 15 {
-		t.Errorf("docs/cli.md has only %d commands", len(shown))
 	}
 	if *update {
 		if err := os.WriteFile(docsPage, []byte(out.String()), 0o644); err != nil {

@@ -61,7 +61,7 @@ func condition(name string) (bool, error) {
 }
 
 func onFile(e *testscript.Env) error {
-	e.Vars = append(e.Vars, "KIND=--file", "KIND2=-file", "KEYS="+filepath.Join(e.WorkDir, "keys", "keys.pem"))
+	e.Vars = append(e.Vars, "KIND=--file", "KIND2=-file", "SETTING=OpenIDServerSigningSettings__File__Path", "KEYS="+filepath.Join(e.WorkDir, "keys", "keys.pem"))
 	return nil
 }
 
@@ -69,7 +69,8 @@ func onFile(e *testscript.Env) error {
 func awsEnv(e *testscript.Env, url string) {
 	e.Vars = append(e.Vars, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+url, "AWS_REGION="+awsfake.Region,
 		"AWS_ACCESS_KEY_ID=AKIDTEST", "AWS_SECRET_ACCESS_KEY=secret-of-the-test", "AWS_EC2_METADATA_DISABLED=true",
-		"KIND=--secret", "KIND2=-secret", "KEYS=cli/"+strings.ToLower(filepath.Base(e.WorkDir))+"/of_"+strings.ReplaceAll(filepath.Base(filepath.Dir(e.WorkDir)), "-", "_"))
+		"KIND=--secret", "KIND2=-secret", "SETTING=OpenIDServerSigningSettings__AwsSecretManager__SecretName",
+		"KEYS=cli/"+strings.ToLower(filepath.Base(e.WorkDir))+"/of_"+strings.ReplaceAll(filepath.Base(filepath.Dir(e.WorkDir)), "-", "_"))
 }
 
 func TestOnFile(t *testing.T)   { testscript.Run(t, params(t, "script", onFile)) }
@@ -101,7 +102,14 @@ func TestOnFake(t *testing.T) {
 			return
 		}
 		policy := &awsfake.Policy{BareNames: args[0] == "bare"}
-		readPolicy(ts.ReadFile(args[1]), policy)
+		for _, word := range strings.Split(ts.ReadFile(args[1]), `"`) {
+			switch {
+			case strings.HasPrefix(word, "secretsmanager:"):
+				policy.Actions = append(policy.Actions, word)
+			case word == "*", strings.HasPrefix(word, "arn:"):
+				policy.Resources = append(policy.Resources, word)
+			}
+		}
 		server.Enforce(policy)
 	}
 	p.Cmds["inject"] = func(ts *testscript.TestScript, _ bool, args []string) {
@@ -157,19 +165,13 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// secretless FILE... fails if the last command has printed a line of a private
-// key in one of the files.
+// secretless FILE... fails if the last command has printed a line of these files.
 func secretless(ts *testscript.TestScript, _ bool, args []string) {
 	printed := ts.ReadFile("stdout") + ts.ReadFile("stderr")
 	for _, file := range args {
-		private := false
 		for line := range strings.Lines(ts.ReadFile(file)) {
-			line = strings.TrimSpace(line)
-			switch {
-			case strings.Contains(line, "PRIVATE KEY-----"):
-				private = strings.Contains(line, "BEGIN")
-			case private && len(line) > 15 && strings.Contains(printed, line):
-				ts.Fatalf("the command has printed a private key")
+			if line = strings.TrimSpace(line); len(line) > 15 && strings.Contains(printed, line) {
+				ts.Fatalf("the command has printed a line of %s", file)
 			}
 		}
 	}

@@ -66,10 +66,10 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	cfg.Issuer, cfg.Audience = c.Issuer, c.Audience
 	if c.Issuer == "" {
-		cfg.Issuer = said.issuer
+		cfg.Issuer = said.Issuer
 	}
 	if len(c.Audience) == 0 {
-		cfg.Audience = said.audience
+		cfg.Audience = said.Audience
 	}
 	signer, err := fleetkey.NewSigner(a.ctx, l, cfg)
 	if err != nil {
@@ -130,27 +130,21 @@ func (c *verifyCmd) print(a *app, failure error) {
 
 // A claimed is what a token says of itself. Nothing of it is proved.
 type claimed struct {
-	keyID    string
-	issuer   string
-	audience []string
-	issuedAt *jwt.NumericDate // nil: it does not say
+	keyID string
+	jwt.RegisteredClaims
 }
 
 // peek reads what it can: Verify says what is wrong with the rest.
 func peek(token string) (c claimed) {
-	claims := jwt.MapClaims{}
-	parsed, _, _ := jwt.NewParser().ParseUnverified(token, claims)
-	if parsed != nil {
+	if parsed, _, _ := jwt.NewParser().ParseUnverified(token, &c.RegisteredClaims); parsed != nil {
 		c.keyID, _ = parsed.Header["kid"].(string)
 	}
-	c.issuer, _ = claims.GetIssuer()
-	u, err := url.Parse(c.issuer)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.issuer, "?#") {
-		c.issuer = noIssuer
+	u, err := url.Parse(c.Issuer)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.Issuer, "?#") {
+		c.Issuer = noIssuer
 	}
-	if audience, _ := claims.GetAudience(); !slices.Contains(audience, "") {
-		c.audience = audience
+	if slices.Contains(c.Audience, "") {
+		c.Audience = nil
 	}
-	c.issuedAt, _ = claims.GetIssuedAt()
 	return c
 }

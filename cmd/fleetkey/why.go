@@ -43,16 +43,16 @@ func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 
 // guess compares when the token says that it was issued with the keys of the store.
 func guess(s fleetkey.Status, said claimed) string {
-	if said.issuedAt == nil {
+	if said.IssuedAt == nil {
 		return "The token does not say when it was issued."
 	}
-	text := fmt.Sprintf("The token says it was issued at %s", stamp(said.issuedAt.Time))
+	text := fmt.Sprintf("The token says it was issued at %s", stamp(said.IssuedAt.Time))
 	var oldest time.Time
 	for _, k := range s.Keys { // newest first
 		switch {
 		case k.NotBefore.IsZero() || k.Role == fleetkey.RoleFormer:
 			continue
-		case !k.NotBefore.After(said.issuedAt.Time):
+		case !k.NotBefore.After(said.IssuedAt.Time):
 			return text + fmt.Sprintf(", when %s was the key to sign with: so it comes from a server "+
 				"with another store, or from another issuer, whose certificate belongs in Config.Former.", k.KeyID)
 		}
