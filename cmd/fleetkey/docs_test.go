@@ -36,10 +36,8 @@ var varying = []*regexp.Regexp{
 	regexp.MustCompile(`\b[0-9a-f]{64}\b`),                        // the version of a file
 	regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}\b`), // the version of a secret
 	regexp.MustCompile(`[A-Za-z0-9_-]{43}`),                       // a kid
-	regexp.MustCompile(`[0-9A-F]{40}`),                            // a certificate's thumbprint
 	regexp.MustCompile(`uid \d+`),
 	regexp.MustCompile(`complete -C.*`),
-	regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`),
 }
 
 // sdkWarning is what the AWS SDK writes to standard error by itself, on a busy

@@ -53,7 +53,7 @@ func (c *importCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	there := &loaded{name: name(store), set: keyset.New(nil, nil, nil)}
+	there := &loaded{name: name(store), set: &keyset.Set{}}
 	if found, err := read(ctx, store); err == nil {
 		there = found
 	} else if !errors.Is(err, fleetkey.ErrNotExist) {
@@ -197,7 +197,7 @@ func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
 	}
 	before, _ := there.set.Signing(now)
 	if signing, _ := next.Signing(now); before != nil && signing != before {
-		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(keyset.New(nil, nil, nil), next, before.ID, now))
+		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(&keyset.Set{}, next, before.ID, now))
 	}
 	return out.String()
 }
@@ -216,10 +216,8 @@ func fate(there, next *keyset.Set, id string, now time.Time) string {
 	case k != nil:
 		return "begins to sign at " + stamp(k.Cert.NotBefore)
 	}
-	for _, r := range next.Retired {
-		if r.ID == id {
-			return "does not sign; its tokens are accepted until " + stamp(r.Until)
-		}
+	if i := slices.IndexFunc(next.Retired, func(r keyset.Retired) bool { return r.ID == id }); i >= 0 {
+		return "does not sign; its tokens are accepted until " + stamp(next.Retired[i].Until)
 	}
 	return "is left out"
 }

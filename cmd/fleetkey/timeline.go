@@ -53,7 +53,7 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 		if k.TrustedUntil.After(end) {
 			row = row[:width-1] + ">"
 		}
-		fmt.Fprintf(&out, "%-13s%s\n", short(k.KeyID), row)
+		fmt.Fprintf(&out, "%.10s~  %s\n", k.KeyID, row) // enough of a thumbprint to tell keys apart
 	}
 	fmt.Fprintf(&out, "%13s%-*s%*s\n", "", width/2, stamp(start), width-width/2, stamp(end))
 	fmt.Fprintf(&out, "%13s. announced   # signs   - trusted only\n", "")
@@ -64,15 +64,15 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
 	const near = 400 * 24 * time.Hour
 	times := []time.Time{now}
-	for _, k := range s.Keys {
-		for _, t := range []time.Time{k.NotBefore, k.TrustedUntil} {
-			if !t.IsZero() && t.Sub(now).Abs() < near {
-				times = append(times, t)
-			}
+	include := func(t time.Time) {
+		if !t.IsZero() && t.Sub(now).Abs() < near {
+			times = append(times, t)
 		}
 	}
-	if !s.RotationDue.IsZero() {
-		times = append(times, s.RotationDue)
+	include(s.RotationDue)
+	for _, k := range s.Keys {
+		include(k.NotBefore)
+		include(k.TrustedUntil)
 	}
 	if !slices.ContainsFunc(times, now.Before) {
 		times = append(times, now.AddDate(0, 1, 0)) // nothing is to come: show that
@@ -92,12 +92,4 @@ func successor(s fleetkey.Status, k fleetkey.KeyInfo) time.Time {
 		}
 	}
 	return next
-}
-
-// short cuts a kid to what tells keys apart.
-func short(kid string) string {
-	if len(kid) > 11 {
-		return kid[:10] + "~"
-	}
-	return kid
 }
