@@ -40,7 +40,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	credentials, err := cfg.Credentials.Retrieve(ctx)
 	if err != nil { // nothing else can work
 		x.found(wrong, "credentials", "none: "+err.Error(), "aws configure  # or give the instance a role, or set AWS_PROFILE")
-		return nil
+		return errWrong
 	}
 	x.found(fine, "credentials", "from "+credentials.Source, "")
 	var watch awsClock
