@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"software.sslmate.com/src/go-pkcs12"
@@ -30,17 +31,21 @@ type brought struct {
 	state        bytes.Buffer // RETIRED KEY and REVOKED KEY blocks of another bundle
 }
 
-// read adds what a file holds.
-func (b *brought) read(path string, password func(pfx []byte) (string, error)) error {
+// read adds what a file holds. Without a way to get a password, it cannot be a PFX.
+func (b *brought) read(path string, password func() (string, error)) error {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	if bytes.Contains(data, []byte("-----BEGIN ")) {
+	cert, certErr := x509.ParseCertificate(data)
+	switch {
+	case bytes.Contains(data, []byte("-----BEGIN ")):
 		err = b.pem(data)
-	} else if cert, certErr := x509.ParseCertificate(data); certErr == nil { // a .cer file
+	case certErr == nil: // a .cer file
 		b.certificates = append(b.certificates, cert)
-	} else {
+	case password == nil:
+		err = errors.New("not a certificate")
+	default:
 		err = b.pfx(data, password)
 	}
 	if err != nil {
@@ -102,14 +107,18 @@ func parseKey(der []byte) (crypto.Signer, error) {
 	return nil, errors.New("not a private key that can sign, in PKCS#8, PKCS#1 or SEC 1")
 }
 
-func (b *brought) pfx(data []byte, password func(pfx []byte) (string, error)) error {
-	secret, err := password(data)
-	if err != nil {
-		return err
+// pfx asks for the password unless it is empty.
+func (b *brought) pfx(data []byte, password func() (string, error)) error {
+	key, first, others, err := pkcs12.DecodeChain(data, "")
+	if isWrongPassword(err) {
+		var secret string
+		if secret, err = password(); err != nil {
+			return err
+		}
+		key, first, others, err = pkcs12.DecodeChain(data, secret)
 	}
-	key, first, others, err := pkcs12.DecodeChain(data, secret)
 	switch {
-	case errors.Is(err, pkcs12.ErrIncorrectPassword), errors.Is(err, pkcs12.ErrDecryption):
+	case isWrongPassword(err):
 		return errors.New("the password is wrong")
 	case err != nil:
 		return fmt.Errorf("neither PEM, nor a certificate, nor a PFX with one private key: %w", err)
@@ -122,34 +131,27 @@ func (b *brought) pfx(data []byte, password func(pfx []byte) (string, error)) er
 	return nil
 }
 
+func isWrongPassword(err error) bool {
+	return errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption)
+}
+
 // set returns the keys with their certificates, and the certificates left over. Of the
 // certificates of one key, the one that ends last is taken.
 func (b *brought) set() (*keyset.Set, []*x509.Certificate, error) {
 	var keys []*keyset.Key
-	rest := b.certificates
+	rest := slices.SortedStableFunc(slices.Values(b.certificates), func(a, b *x509.Certificate) int { return b.NotAfter.Compare(a.NotAfter) })
 	for _, private := range b.keys {
-		var own, others []*x509.Certificate
-		for _, cert := range rest {
-			if public, ok := private.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && public.Equal(cert.PublicKey) {
-				own = append(own, cert)
-			} else {
-				others = append(others, cert)
-			}
-		}
-		if len(own) == 0 {
+		public, _ := private.Public().(interface{ Equal(crypto.PublicKey) bool })
+		i := slices.IndexFunc(rest, func(cert *x509.Certificate) bool { return public != nil && public.Equal(cert.PublicKey) })
+		if i < 0 {
 			return nil, nil, errors.New("a private key without its certificate, or given twice " +
 				"(`openssl req -x509 -key FILE -subj /CN=NAME -days 3650` makes a certificate for a key that has none)")
 		}
-		for i, cert := range own {
-			if cert.NotAfter.After(own[0].NotAfter) {
-				own[0], own[i] = own[i], own[0]
-			}
-		}
-		k, err := keyset.NewKey(own[0], private)
+		k, err := keyset.NewKey(rest[i], private)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", jws.Quote(own[0].Subject.String()), err)
+			return nil, nil, fmt.Errorf("%s: %w", jws.Quote(rest[i].Subject.String()), err)
 		}
-		keys, rest = append(keys, k), append(others, own[1:]...)
+		keys, rest = append(keys, k), slices.Delete(rest, i, i+1)
 	}
 	if b.state.Len() == 0 {
 		return keyset.New(keys, nil, nil), rest, nil
@@ -165,31 +167,25 @@ func (b *brought) set() (*keyset.Set, []*x509.Certificate, error) {
 func readCertificates(paths ...string) ([]*x509.Certificate, error) {
 	var files brought
 	for _, path := range paths {
-		if err := files.read(path, func([]byte) (string, error) { return "", errors.New("not a certificate") }); err != nil {
+		if err := files.read(path, nil); err != nil {
 			return nil, err
 		}
 	}
 	return files.certificates, nil
 }
 
-// password finds the password of a PFX: in a file, in the environment, or by asking,
-// unless it turns out to be empty.
-func (c *importCmd) password(a *app, path string) func([]byte) (string, error) {
-	return func(pfx []byte) (string, error) {
-		if c.PasswordFile != "" {
-			text, err := os.ReadFile(c.PasswordFile)
-			return strings.TrimRight(string(text), "\r\n"), err
-		}
-		if password, ok := os.LookupEnv(passwordEnv); ok {
-			return password, nil
-		}
-		if _, _, _, err := pkcs12.DecodeChain(pfx, ""); !errors.Is(err, pkcs12.ErrIncorrectPassword) && !errors.Is(err, pkcs12.ErrDecryption) {
-			return "", nil
-		}
-		password, err := a.readSecret("Password of " + oneLine(path) + ": ")
-		if err != nil {
-			return "", fmt.Errorf("it needs a password: give --password-file, or set %s: %w", passwordEnv, err)
-		}
+// password finds the password of a PFX: in a file, in the environment, or by asking.
+func (c *importCmd) password(a *app, path string) (string, error) {
+	if c.PasswordFile != "" {
+		text, err := os.ReadFile(c.PasswordFile)
+		return strings.TrimRight(string(text), "\r\n"), err
+	}
+	if password, ok := os.LookupEnv(passwordEnv); ok {
 		return password, nil
 	}
+	password, err := a.readSecret("Password of " + oneLine(path) + ": ")
+	if err != nil {
+		return "", fmt.Errorf("it needs a password: give --password-file, or set %s: %w", passwordEnv, err)
+	}
+	return password, nil
 }

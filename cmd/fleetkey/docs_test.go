@@ -36,10 +36,8 @@ var varying = []*regexp.Regexp{
 	regexp.MustCompile(`\b[0-9a-f]{64}\b`),                        // the version of a file
 	regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}\b`), // the version of a secret
 	regexp.MustCompile(`[A-Za-z0-9_-]{43}`),                       // a kid
-	regexp.MustCompile(`[0-9A-F]{40}`),                            // a certificate's thumbprint
 	regexp.MustCompile(`uid \d+`),
 	regexp.MustCompile(`complete -C.*`),
-	regexp.MustCompile(`(?s)-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----`),
 }
 
 // sdkWarning is what the AWS SDK writes to standard error by itself, on a busy
@@ -58,7 +56,6 @@ func TestDocs(t *testing.T) {
 	page := must(os.ReadFile(docsPage))
 	run := shell(t)
 	var out strings.Builder
-	shown := map[string]bool{}
 	for text := string(page); text != ""; {
 		before, block, found := strings.Cut(text, "```console\n")
 		for _, hidden := range regexp.MustCompile(`<!-- run: (.*) -->`).FindAllStringSubmatch(before, -1) {
@@ -77,12 +74,8 @@ func TestDocs(t *testing.T) {
 				t.Errorf("$ %s\nprints\n%s\nand not, as docs/cli.md says,\n%s", command, got, want)
 			}
 			out.WriteString("$ " + command + "\n" + got)
-			shown[command] = true
 		}
 		out.WriteString("```\n")
-	}
-	if len(shown) < 15 {
-		t.Errorf("docs/cli.md has only %d commands", len(shown))
 	}
 	if *update {
 		if err := os.WriteFile(docsPage, []byte(out.String()), 0o644); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,7 +71,7 @@ func (c *doctorCmd) Run(a *app) error {
 	case *fleetkey.AWSStore:
 		err = x.aws(ctx, s)
 	case *fleetkey.FileStore:
-		err = x.file(ctx, s)
+		x.file(ctx, s)
 	}
 	if err == nil && x.sick {
 		return errWrong
@@ -107,11 +108,10 @@ func (x *examination) absent(check string) {
 // keys looks at what was read as a server would.
 func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) {
 	l, err := newLoaded(store, bundle, version)
-	if err != nil {
-		x.found(wrong, "keys", trimPrefix(err), "")
-		return
+	var signer *fleetkey.Signer
+	if err == nil {
+		signer, err = fleetkey.NewSigner(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
 	}
-	signer, err := fleetkey.NewSigner(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
 	if err != nil {
 		x.found(wrong, "keys", trimPrefix(err), "")
 		return
@@ -124,34 +124,32 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 	}
 	x.found(fine, "keys", fmt.Sprintf("%s; %s signs since %s", count(l.set), status.SigningKeyID, stamp(status.SigningSince)), "")
 	for _, w := range status.Warnings() {
-		x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
+		if slices.Contains(pressing(status), w) {
+			x.found(wrong, "keys", w, "fleetkey rotate "+x.store)
+		} else {
+			x.found(minor, "keys", w, "")
+		}
 	}
 }
 
-// unless returns how bad it is that a server may not write.
-func (x *examination) unless() verdict {
+// cannotWrite reports that a server may not write, which is as bad as rotation needs it.
+func (x *examination) cannotWrite(check, why, fix string) {
 	if x.rotation {
-		return wrong
+		x.found(wrong, check, why+", so no server can rotate the key", fix)
+	} else {
+		x.found(minor, check, why+"; no harm while rotation is off", fix)
 	}
-	return minor
-}
-
-func (x *examination) consequence() string {
-	if x.rotation {
-		return ", so no server can rotate the key"
-	}
-	return "; no harm while rotation is off"
 }
 
 // clock compares this machine's clock with another one.
 func (x *examination) clock(whose string, ahead time.Duration) {
-	if off := ahead.Abs(); off > maxSkew {
-		direction := "behind"
-		if ahead > 0 {
-			direction = "ahead of"
-		}
-		x.found(wrong, "clock", fmt.Sprintf("this machine is %s %s %s; at most %s is forgiven", off.Round(time.Second), direction, whose, maxSkew), setClock)
+	off, direction := ahead.Abs(), "behind"
+	if ahead > 0 {
+		direction = "ahead of"
+	}
+	if off <= maxSkew {
+		x.found(fine, "clock", "within a minute of "+whose, "")
 		return
 	}
-	x.found(fine, "clock", "within a minute of "+whose, "")
+	x.found(wrong, "clock", fmt.Sprintf("this machine is %s %s %s; at most %s is forgiven", off.Round(time.Second), direction, whose, maxSkew), setClock)
 }

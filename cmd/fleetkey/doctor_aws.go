@@ -13,7 +13,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
-	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/fleetkey/fleetkey"
@@ -22,6 +21,9 @@ import (
 // This file examines a secret in AWS Secrets Manager. Each permission is tried
 // by a call that AWS refuses for another reason once it has found it allowed,
 // or that changes nothing.
+
+// action begins the name of each permission.
+const action = "secretsmanager:"
 
 // aws examines the store that the servers would use, through a client of its
 // own that takes note of AWS's clock.
@@ -35,11 +37,14 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 		return err
 	}
 	x.found(fine, "region", region, "")
-	if !x.credentials(ctx, cfg) {
-		return nil // nothing else can work
+	credentials, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil { // nothing else can work
+		x.found(wrong, "credentials", "none: "+err.Error(), "aws configure  # or give the instance a role, or set AWS_PROFILE")
+		return errWrong
 	}
+	x.found(fine, "credentials", "from "+credentials.Source, "")
 	var watch awsClock
-	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { o.APIOptions = append(o.APIOptions, watch.listen) })
+	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { watch.HTTPClient, o.HTTPClient = o.HTTPClient, &watch })
 	store, err = fleetkey.NewAWSStore(ctx, secret, func(o *fleetkey.AWSOptions) { o.Client = client })
 	if err != nil {
 		return err
@@ -50,80 +55,56 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	} else {
 		x.found(skipped, "clock", "AWS did not answer", "")
 	}
-	x.permissions(ctx, store, client, secret, probe{bundle, version, err})
-	if err == nil {
+	where := quote(secret) + " --region " + region
+	policy := "fleetkey policy --secret " + where + " --account YOUR-ACCOUNT"
+	const get = action + "GetSecretValue"
+	switch {
+	case err == nil:
+		x.found(fine, get, "allowed", "")
+		x.permissions(ctx, store, client, secret, string(bundle), string(version), policy)
 		x.keys(ctx, store, bundle, version)
+	case errors.Is(err, fleetkey.ErrNotExist):
+		x.found(fine, get, "allowed", "")
+		x.absent("secret")
+		x.found(skipped, action+"CreateSecret", "not tried, since it would create the secret", "")
+	case errors.Is(err, fleetkey.ErrDeletionPending):
+		x.found(wrong, get, trimPrefix(err), "aws secretsmanager restore-secret --secret-id "+where)
+	case errors.Is(err, fleetkey.ErrAccessDenied):
+		x.found(wrong, get, trimPrefix(err), policy)
+		x.found(skipped, "other permissions", "not tried, since the secret could not be read", "")
+	default:
+		x.found(wrong, get, trimPrefix(err), "")
 	}
 	return nil
 }
 
-func (x *examination) credentials(ctx context.Context, cfg aws.Config) bool {
-	got, err := cfg.Credentials.Retrieve(ctx)
-	switch {
-	case err != nil:
-		x.found(wrong, "credentials", "none: "+err.Error(), "aws configure  # or give the instance a role, or set AWS_PROFILE")
-		return false
-	case got.Expired():
-		x.found(wrong, "credentials", fmt.Sprintf("from %s, expired at %s", got.Source, stamp(got.Expires)), "aws sso login  # or renew them where they come from")
-		return false
-	}
-	x.found(fine, "credentials", "from "+got.Source, "")
-	return true
-}
-
-// An awsClock is how far this machine's clock is ahead of AWS's, by the Date
-// header of the answers, failures included.
+// An awsClock is an HTTP client that takes down how far this machine's clock is ahead of
+// AWS's, by the Date header of the answers, failures included.
 type awsClock struct {
+	secretsmanager.HTTPClient
 	ahead time.Duration
 	heard bool
 }
 
-func (c *awsClock) listen(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("fleetkey clock",
-		func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
-			asked := time.Now()
-			out, metadata, err := next.HandleDeserialize(ctx, in)
-			if answer, ok := out.RawResponse.(*smithyhttp.Response); ok {
-				if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
-					middle := asked.Add(time.Since(asked) / 2)
-					c.ahead, c.heard = middle.Sub(date), true
-				}
-			}
-			return out, metadata, err
-		}), middleware.After)
-}
-
-// A probe is the outcome of the first read.
-type probe struct {
-	bundle  []byte
-	version fleetkey.Version
-	err     error
-}
-
-func (x *examination) permissions(ctx context.Context, store *fleetkey.AWSStore, client *secretsmanager.Client, secret string, p probe) {
-	const action = "secretsmanager:"
-	policy := "fleetkey policy --secret " + quote(secret) + " --region " + client.Options().Region + " --account YOUR-ACCOUNT"
-	switch {
-	case errors.Is(p.err, fleetkey.ErrNotExist):
-		x.found(fine, action+"GetSecretValue", "allowed", "")
-		x.absent("secret")
-		x.found(skipped, action+"CreateSecret", "not tried, since it would create the secret", "")
-		return
-	case errors.Is(p.err, fleetkey.ErrDeletionPending):
-		x.found(wrong, action+"GetSecretValue", trimPrefix(p.err), "aws secretsmanager restore-secret --secret-id "+quote(secret)+" --region "+client.Options().Region)
-		return
-	case errors.Is(p.err, fleetkey.ErrAccessDenied):
-		x.found(wrong, action+"GetSecretValue", trimPrefix(p.err), policy)
-		x.found(skipped, "other permissions", "not tried, since the secret could not be read", "")
-		return
-	case p.err != nil:
-		x.found(wrong, action+"GetSecretValue", trimPrefix(p.err), "")
-		return
+func (c *awsClock) Do(r *http.Request) (*http.Response, error) {
+	asked := time.Now()
+	answer, err := c.HTTPClient.Do(r)
+	if err != nil {
+		return nil, err
 	}
-	x.found(fine, action+"GetSecretValue", "allowed", "")
+	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
+		middle := asked.Add(time.Since(asked) / 2)
+		c.ahead, c.heard = middle.Sub(date), true
+	}
+	return answer, nil
+}
 
-	// The name is taken, so that nothing can come of it.
-	_, err := store.Save(ctx, p.bundle, "")
+// permissions tries those that write. Nothing comes of it.
+func (x *examination) permissions(
+	ctx context.Context, store *fleetkey.AWSStore, client *secretsmanager.Client, secret, bundle, version, policy string,
+) {
+	// The name is taken.
+	_, err := store.Save(ctx, []byte(bundle), "")
 	switch {
 	case errors.Is(err, fleetkey.ErrConflict):
 		x.found(fine, action+"CreateSecret", "allowed", "")
@@ -135,18 +116,15 @@ func (x *examination) permissions(ctx context.Context, store *fleetkey.AWSStore,
 
 	// The version exists with this very value: "the operation succeeds but does
 	// nothing" (AWS, PutSecretValue, ClientRequestToken).
-	value := string(p.bundle)
 	_, err = client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
-		SecretId: &secret, ClientRequestToken: aws.String(string(p.version)),
-		SecretString: &value, VersionStages: []string{"FLEETKEY_PENDING"},
+		SecretId: &secret, ClientRequestToken: &version, SecretString: &bundle, VersionStages: []string{"FLEETKEY_PENDING"},
 	})
 	x.write(action+"PutSecretValue", err, policy)
 
 	// To move AWSCURRENT to where it is, from a version where it is not, fails.
-	nowhere := "00000000-0000-4000-8000-000000000000"
 	_, err = client.UpdateSecretVersionStage(ctx, &secretsmanager.UpdateSecretVersionStageInput{
 		SecretId: &secret, VersionStage: aws.String("AWSCURRENT"),
-		MoveToVersionId: aws.String(string(p.version)), RemoveFromVersionId: &nowhere,
+		MoveToVersionId: &version, RemoveFromVersionId: aws.String("00000000-0000-4000-8000-000000000000"),
 	})
 	x.write(action+"UpdateSecretVersionStage", err, policy)
 }
@@ -157,18 +135,15 @@ var refusals = []string{"ResourceExistsException", "InvalidParameterException", 
 // write judges a permission to write by how AWS refused the call. The text of
 // AWS's answer is left out: it can quote what was sent.
 func (x *examination) write(check string, err error, policy string) {
-	var api smithy.APIError
-	var answer *smithyhttp.ResponseError
+	api, _ := errors.AsType[smithy.APIError](err)
+	answer, _ := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
-	case err == nil:
+	case err == nil, api != nil && slices.Contains(refusals, api.ErrorCode()):
 		x.found(fine, check, "allowed", "")
-	case errors.As(err, &api) && (strings.Contains(api.ErrorMessage(), "Access to KMS") || strings.Contains(api.ErrorMessage(), "perform: kms:")):
-		x.found(x.unless(), check, "the secret's KMS key denies kms:GenerateDataKey or kms:Decrypt", policy+" --rotation --kms-key YOUR-KEY-ARN")
-	case errors.As(err, &api) && api.ErrorCode() == "AccessDeniedException",
-		errors.As(err, &answer) && answer.HTTPStatusCode() == http.StatusForbidden:
-		x.found(x.unless(), check, "denied"+x.consequence(), policy+" --rotation")
-	case api != nil && slices.Contains(refusals, api.ErrorCode()):
-		x.found(fine, check, "allowed", "")
+	case api != nil && (strings.Contains(api.ErrorMessage(), "Access to KMS") || strings.Contains(api.ErrorMessage(), "perform: kms:")):
+		x.cannotWrite(check, "the secret's KMS key denies kms:GenerateDataKey or kms:Decrypt", policy+" --rotation --kms-key YOUR-KEY-ARN")
+	case api != nil && api.ErrorCode() == "AccessDeniedException", answer != nil && answer.HTTPStatusCode() == http.StatusForbidden:
+		x.cannotWrite(check, "denied", policy+" --rotation")
 	case api != nil:
 		x.found(skipped, check, "AWS answered "+api.ErrorCode()+", which does not tell", "")
 	default:

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +16,7 @@ import (
 // This file examines a file store: the file, the directory whose rights decide
 // over it, the lock, and the clock of the disk, which may be another machine's.
 
-func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) error {
+func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	path := strings.TrimPrefix(store.String(), "file ")
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -47,7 +46,6 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) error
 	default:
 		x.keys(ctx, store, bundle, version)
 	}
-	return nil
 }
 
 // directory writes and removes a file: to save keys takes rights to the
@@ -55,7 +53,7 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) error
 func (x *examination) directory(dir string) {
 	f, err := os.CreateTemp(dir, ".fleetkey-doctor-*")
 	if err != nil {
-		x.found(x.unless(), "directory", fmt.Sprintf("cannot be written%s: %v", x.consequence(), err), mine(dir))
+		x.cannotWrite("directory", err.Error(), mine(dir))
 		return
 	}
 	now := time.Now()
@@ -89,6 +87,6 @@ func (x *examination) lock(ctx context.Context, path string) {
 	case errors.Is(err, context.DeadlineExceeded):
 		x.found(wrong, "lock", path+" is held by another process", "fuser -v "+quote(path))
 	default:
-		x.found(x.unless(), "lock", fmt.Sprintf("cannot be taken%s: %v", x.consequence(), err), mine(path))
+		x.cannotWrite("lock", err.Error(), mine(path))
 	}
 }

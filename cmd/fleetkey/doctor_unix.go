@@ -38,11 +38,9 @@ func (x *examination) owner(what, path string, info fs.FileInfo) {
 	case !ok:
 	case int(stat.Uid) == me:
 		x.found(fine, what+" owner", fmt.Sprintf("uid %d, as this process", me), "")
-	case me == 0:
-		x.found(minor, what+" owner", fmt.Sprintf("uid %d; run doctor as that user to see what the server sees", stat.Uid), "")
-	case what == "file":
+	case me != 0 && what == "file":
 		x.found(wrong, what+" owner", fmt.Sprintf("uid %d, and this process is uid %d", stat.Uid, me), mine(path))
 	default:
-		x.found(minor, what+" owner", fmt.Sprintf("uid %d, and this process is uid %d", stat.Uid, me), "")
+		x.found(minor, what+" owner", fmt.Sprintf("uid %d; run doctor as that user to see what the server sees", stat.Uid), "")
 	}
 }

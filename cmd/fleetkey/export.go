@@ -10,24 +10,19 @@ import (
 	"os"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
 // exportCmd writes out what a store holds.
 type exportCmd struct {
 	storeFlags
-	KID         string `name:"kid" placeholder:"KID" help:"Only this key; default: every one that is trusted now."`
 	Out         string `short:"o" type:"path" predictor:"file" placeholder:"PATH" help:"A new file to write; default: standard output."`
 	PrivateKeys bool   `help:"Write the whole bundle, private keys included, to the new file of --out, with mode 0600."`
 }
 
 // Run is called by kong.
 func (c *exportCmd) Run(a *app) error {
-	switch {
-	case c.PrivateKeys && c.Out == "":
+	if c.PrivateKeys && c.Out == "" {
 		return usageError("--private-keys needs --out: private keys are not printed")
-	case c.PrivateKeys && c.KID != "":
-		return usageError("--private-keys writes the whole bundle, so --kid cannot be given")
 	}
 	l, err := c.load(a)
 	if err != nil {
@@ -45,7 +40,7 @@ func (c *exportCmd) Run(a *app) error {
 		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", oneLine(c.Out), l.name)
 		return nil
 	}
-	text, err := c.certificates(signer.PublicKeys())
+	text, err := certificates(signer.PublicKeys())
 	if err != nil {
 		return fmt.Errorf("%s: %w", l.name, err)
 	}
@@ -58,12 +53,9 @@ func (c *exportCmd) Run(a *app) error {
 
 // certificates writes a line of comment before each, as openssl does. A retired key has no
 // certificate any more: then it is the public key.
-func (c *exportCmd) certificates(keys []fleetkey.PublicKey) ([]byte, error) {
+func certificates(keys []fleetkey.PublicKey) ([]byte, error) {
 	var out bytes.Buffer
 	for _, k := range keys {
-		if c.KID != "" && k.KeyID != c.KID {
-			continue
-		}
 		block := &pem.Block{Type: "PUBLIC KEY"}
 		if k.Certificate != nil {
 			block.Type, block.Bytes = "CERTIFICATE", k.Certificate.Raw
@@ -77,9 +69,6 @@ func (c *exportCmd) certificates(keys []fleetkey.PublicKey) ([]byte, error) {
 		if err := pem.Encode(&out, block); err != nil {
 			return nil, err
 		}
-	}
-	if out.Len() == 0 {
-		return nil, fmt.Errorf("no trusted key has the kid %s; see fleetkey status", jws.Quote(c.KID))
 	}
 	return out.Bytes(), nil
 }

@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"log/slog"
@@ -19,12 +18,10 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"os"
-	"os/signal"
 	"strconv"
 	"testing"
 	"time"
 
-	"github.com/gofrs/flock"
 	"github.com/golang-jwt/jwt/v5"
 	"software.sslmate.com/src/go-pkcs12"
 
@@ -49,9 +46,6 @@ const (
 //	fixture history PATH                        a bundle with a key that was replaced long ago,
 //	                                            and a token of that key in PATH.token
 //	fixture forge TOKEN OTHER                   print the one token with the signature of the other
-//	fixture settings --file|--secret STORE      print an appsettings.json
-//	fixture hold LOCK READY                     hold a lock until killed; READY appears when it is held
-//	fixture await FILE                          wait for a file
 //	fixture ending PATH                         a bundle whose only certificate ends in a month
 //	fixture fill PATH                           a bundle that is as full as import fills it
 //	fixture system NAME                         another system: its certificate in all forms, and NAME.token
@@ -67,14 +61,8 @@ func fixture() {
 	case "forge":
 		a, b := must(os.ReadFile(args[0])), must(os.ReadFile(args[1]))
 		fmt.Printf("%s%s", a[:bytes.LastIndexByte(a, '.')], b[bytes.LastIndexByte(b, '.'):])
-	case "hold":
-		hold(args[0], args[1])
-	case "await":
-		await(args[0])
 	case "ending":
 		signerAt(fleetkey.NewFileStore(args[0]), time.Now().AddDate(-10, 1, 0))
-	case "settings":
-		printSettings(args[0], args[1])
 	case "fill":
 		fill(args[0])
 	case "pair":
@@ -127,31 +115,6 @@ func issueAt(key fleetkey.SigningKey, at time.Time) string {
 	})
 	token.Header["kid"], token.Header["typ"] = key.KeyID, "at+jwt"
 	return must(token.SignedString(key.Signer))
-}
-
-func hold(lock, ready string) {
-	check(flock.New(lock).Lock())
-	write(ready, nil)
-	stop := make(chan os.Signal, 1) // select {} would count as a deadlock without cgo
-	signal.Notify(stop, os.Interrupt)
-	<-stop
-}
-
-func await(file string) {
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if _, err := os.Stat(file); err == nil {
-			return
-		}
-	}
-	panic(file + " did not appear")
-}
-
-func printSettings(kind, where string) {
-	section := map[string]any{"File": map[string]string{"Path": where}}
-	if kind == "--secret" {
-		section = map[string]any{"AwsSecretManager": map[string]string{"SecretName": where}}
-	}
-	check(json.NewEncoder(os.Stdout).Encode(map[string]any{"OpenIDServerSigningSettings": section}))
 }
 
 func makeHistory(path string) {
@@ -227,22 +190,6 @@ func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKe
 		issuer, issuerKey = template, key
 	}
 	return key, must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey))))
-}
-
-// readPolicy takes actions and resources out of what fleetkey policy prints.
-func readPolicy(text string, p *awsfake.Policy) {
-	var document iamPolicy
-	check(json.Unmarshal([]byte(text), &document))
-	for _, s := range document.Statement {
-		p.Actions = append(p.Actions, s.Action...)
-		many, ok := s.Resource.([]any)
-		if !ok {
-			many = []any{s.Resource}
-		}
-		for _, one := range many {
-			p.Resources = append(p.Resources, one.(string))
-		}
-	}
 }
 
 // wrongClock returns the address of a proxy to an AWS whose clock is ten minutes

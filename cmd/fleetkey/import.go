@@ -53,7 +53,7 @@ func (c *importCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	there := &loaded{name: name(store), set: keyset.New(nil, nil, nil)}
+	there := &loaded{name: name(store), set: &keyset.Set{}}
 	if found, err := read(ctx, store); err == nil {
 		there = found
 	} else if !errors.Is(err, fleetkey.ErrNotExist) {
@@ -94,7 +94,7 @@ func (c *importCmd) Run(a *app) error {
 func (c *importCmd) read(a *app) (*keyset.Set, error) {
 	var all brought
 	for _, path := range c.Files {
-		if err := all.read(path, c.password(a, path)); err != nil {
+		if err := all.read(path, func() (string, error) { return c.password(a, path) }); err != nil {
 			return nil, err
 		}
 	}
@@ -105,12 +105,14 @@ func (c *importCmd) read(a *app) (*keyset.Set, error) {
 	for _, cert := range bare {
 		subject := jws.Quote(cert.Subject.String())
 		switch {
-		case issuedAnother(cert, all.certificates):
-			a.note("Left out %s: it is the certificate of an authority.", subject)
 		case set.Find(jws.Thumbprint(cert.PublicKey)) != nil:
 			a.note("Left out an older certificate of %s: if tokens name the key by it, put it into Config.Former.", subject)
 		case len(set.Keys) == 0:
 			return nil, fmt.Errorf("%s: %s", subject, onlyFormer)
+		case slices.ContainsFunc(all.certificates, func(other *x509.Certificate) bool {
+			return bytes.Equal(other.RawIssuer, cert.RawSubject) && !bytes.Equal(other.RawSubject, cert.RawSubject)
+		}):
+			a.note("Left out %s: it is the certificate of an authority.", subject)
 		default:
 			a.note("Left out %s: %s.", subject, onlyFormer)
 		}
@@ -119,13 +121,6 @@ func (c *importCmd) read(a *app) (*keyset.Set, error) {
 		return nil, errors.New("there is no private key to import")
 	}
 	return set, nil
-}
-
-// issuedAnother reports whether a certificate belongs to the authority of another one.
-func issuedAnother(cert *x509.Certificate, all []*x509.Certificate) bool {
-	return slices.ContainsFunc(all, func(other *x509.Certificate) bool {
-		return !bytes.Equal(other.RawSubject, cert.RawSubject) && bytes.Equal(other.RawIssuer, cert.RawSubject)
-	})
 }
 
 // merge returns the set that a store is to hold. What it says about a key already stays,
@@ -202,7 +197,7 @@ func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
 	}
 	before, _ := there.set.Signing(now)
 	if signing, _ := next.Signing(now); before != nil && signing != before {
-		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(keyset.New(nil, nil, nil), next, before.ID, now))
+		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(&keyset.Set{}, next, before.ID, now))
 	}
 	return out.String()
 }
@@ -221,10 +216,8 @@ func fate(there, next *keyset.Set, id string, now time.Time) string {
 	case k != nil:
 		return "begins to sign at " + stamp(k.Cert.NotBefore)
 	}
-	for _, r := range next.Retired {
-		if r.ID == id {
-			return "does not sign; its tokens are accepted until " + stamp(r.Until)
-		}
+	if i := slices.IndexFunc(next.Retired, func(r keyset.Retired) bool { return r.ID == id }); i >= 0 {
+		return "does not sign; its tokens are accepted until " + stamp(next.Retired[i].Until)
 	}
 	return "is left out"
 }

@@ -112,23 +112,17 @@ func run(ctx context.Context, args []string) int {
 	return report(os.Stderr, command.Run(a))
 }
 
-// shieldKIDs keeps kids that begin with a hyphen from being read as flags: one in 64 does.
+// shieldKIDs moves kids that begin with a hyphen behind the flags: one in 64 does.
 func shieldKIDs(args []string) []string {
-	var out, kids []string
-	for _, arg := range args {
-		switch {
-		case !strings.HasPrefix(arg, "-") || keyset.CheckThumbprint(arg) != nil || slices.Contains(out, "--"):
-			out = append(out, arg)
-		case len(out) > 0 && out[len(out)-1] == "--kid":
-			out[len(out)-1] += "=" + arg
-		default:
-			kids = append(kids, arg)
-		}
+	if slices.Contains(args, "--") {
+		return args
 	}
-	if len(kids) > 0 && !slices.Contains(out, "--") {
-		out = append(out, "--")
+	isKID := func(arg string) bool { return strings.HasPrefix(arg, "-") && keyset.CheckThumbprint(arg) == nil }
+	i := slices.IndexFunc(args, isKID)
+	if i < 0 {
+		return args
 	}
-	return append(out, kids...)
+	return slices.Concat(args[:i], args[i+1:], []string{"--", args[i]})
 }
 
 // report prints an error, if there is one to print, and returns the exit status.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/gofrs/flock"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/fleetkey/fleetkey"
@@ -39,7 +40,7 @@ func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscr
 		RequireExplicitExec: true,
 		Setup:               setup,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"capture": capture, "exits": exits, "secretless": secretless, "replace": replace,
+			"capture": capture, "exits": exits, "secretless": secretless, "hold": hold,
 		},
 		Condition: condition,
 	}
@@ -60,7 +61,7 @@ func condition(name string) (bool, error) {
 }
 
 func onFile(e *testscript.Env) error {
-	e.Vars = append(e.Vars, "KIND=--file", "KIND2=-file", "KEYS="+filepath.Join(e.WorkDir, "keys", "keys.pem"))
+	e.Vars = append(e.Vars, "KIND=--file", "KIND2=-file", "SETTING=OpenIDServerSigningSettings__File__Path", "KEYS="+filepath.Join(e.WorkDir, "keys", "keys.pem"))
 	return nil
 }
 
@@ -68,7 +69,8 @@ func onFile(e *testscript.Env) error {
 func awsEnv(e *testscript.Env, url string) {
 	e.Vars = append(e.Vars, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+url, "AWS_REGION="+awsfake.Region,
 		"AWS_ACCESS_KEY_ID=AKIDTEST", "AWS_SECRET_ACCESS_KEY=secret-of-the-test", "AWS_EC2_METADATA_DISABLED=true",
-		"KIND=--secret", "KIND2=-secret", "KEYS=cli/"+strings.ToLower(filepath.Base(e.WorkDir))+"/of_"+strings.ReplaceAll(filepath.Base(filepath.Dir(e.WorkDir)), "-", "_"))
+		"KIND=--secret", "KIND2=-secret", "SETTING=OpenIDServerSigningSettings__AwsSecretManager__SecretName",
+		"KEYS=cli/"+strings.ToLower(filepath.Base(e.WorkDir))+"/of_"+strings.ReplaceAll(filepath.Base(filepath.Dir(e.WorkDir)), "-", "_"))
 }
 
 func TestOnFile(t *testing.T)   { testscript.Run(t, params(t, "script", onFile)) }
@@ -100,7 +102,14 @@ func TestOnFake(t *testing.T) {
 			return
 		}
 		policy := &awsfake.Policy{BareNames: args[0] == "bare"}
-		readPolicy(ts.ReadFile(args[1]), policy)
+		for _, word := range strings.Split(ts.ReadFile(args[1]), `"`) {
+			switch {
+			case strings.HasPrefix(word, "secretsmanager:"):
+				policy.Actions = append(policy.Actions, word)
+			case word == "*", strings.HasPrefix(word, "arn:"):
+				policy.Resources = append(policy.Resources, word)
+			}
+		}
 		server.Enforce(policy)
 	}
 	p.Cmds["inject"] = func(ts *testscript.TestScript, _ bool, args []string) {
@@ -156,19 +165,13 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// secretless FILE... fails if the last command has printed a line of a private
-// key in one of the files.
+// secretless FILE... fails if the last command has printed a line of these files.
 func secretless(ts *testscript.TestScript, _ bool, args []string) {
 	printed := ts.ReadFile("stdout") + ts.ReadFile("stderr")
 	for _, file := range args {
-		private := false
 		for line := range strings.Lines(ts.ReadFile(file)) {
-			line = strings.TrimSpace(line)
-			switch {
-			case strings.Contains(line, "PRIVATE KEY-----"):
-				private = strings.Contains(line, "BEGIN")
-			case private && len(line) > 15 && strings.Contains(printed, line):
-				ts.Fatalf("the command has printed a private key")
+			if line = strings.TrimSpace(line); len(line) > 15 && strings.Contains(printed, line) {
+				ts.Fatalf("the command has printed a line of %s", file)
 			}
 		}
 	}
@@ -177,13 +180,11 @@ func secretless(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// replace FILE OLD NEW changes a file.
-func replace(ts *testscript.TestScript, _ bool, args []string) {
-	text := ts.ReadFile(args[0])
-	if !strings.Contains(text, args[1]) {
-		ts.Fatalf("%q is not in %s", args[1], args[0])
-	}
-	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(text, args[1], args[2])), 0o600))
+// hold LOCK holds a lock until the script ends.
+func hold(ts *testscript.TestScript, _ bool, args []string) {
+	lock := flock.New(ts.MkAbs(args[0]))
+	ts.Check(lock.Lock())
+	ts.Defer(func() { _ = lock.Close() })
 }
 
 // T9: what others choose is quoted, or escaped, before it gets to a terminal.
@@ -193,7 +194,7 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 	const hostile = "x\nlevel=INFO\x1b[2J\u202e"
 	f := storeFlags{File: path}
 	for _, c := range []interface{ Run(*app) error }{
-		&revokeCmd{KID: hostile, storeFlags: f}, &exportCmd{KID: hostile, storeFlags: f}, &statusCmd{storeFlags: storeFlags{File: path + hostile}},
+		&revokeCmd{KID: hostile, storeFlags: f}, &statusCmd{storeFlags: storeFlags{File: path + hostile}},
 		&importCmd{Files: []string{path + hostile}, Keep: 1, storeFlags: f}, &revokeCmd{Certificate: path + hostile, storeFlags: f},
 	} {
 		var out bytes.Buffer
@@ -204,6 +205,20 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 		if text := strings.TrimSuffix(out.String(), "\n"); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%T prints %q", c, text)
 		}
+	}
+}
+
+// A question at the terminal ends with Ctrl-C, although nobody has answered.
+func TestInterruptedQuestion(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	answer := make(chan string)
+	defer close(answer) // lets the reader go
+	_, err := (&app{ctx: ctx}).await(func(byte) (string, error) {
+		interrupt()
+		return <-answer, nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 }
 

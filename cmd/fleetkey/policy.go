@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
-	"path"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
@@ -18,8 +16,7 @@ type policyCmd struct {
 	Region   string `placeholder:"REGION" help:"AWS region of the secret, such as eu-west-1."`
 	Account  string `placeholder:"ID" help:"The account's 12 digits."`
 	Secret   string `required:"" placeholder:"NAME" help:"The secret's name; or its ARN, which tells region and account."`
-	Prefix   string `placeholder:"PREFIX" help:"Grant PREFIX-*; default: the name up to its last hyphen."`
-	Exact    bool   `help:"Grant this secret alone, and not all that begin alike."`
+	Exact    bool   `help:"Grant this secret alone, and not all that begin with its name up to the last hyphen."`
 	Rotation bool   `help:"Also allow replacing the value: servers that rotate, and fleetkey rotate, revoke and import."`
 	KMSKey   string `name:"kms-key" placeholder:"ARN" help:"Also allow the use of the secret's customer managed key."`
 }
@@ -30,18 +27,11 @@ func (c *policyCmd) Run(a *app) error {
 	if err := c.complete(); err != nil {
 		return err
 	}
-	resources, err := c.resources()
-	if err != nil {
-		return err
-	}
-	if err := c.check(resources); err != nil {
-		return err
-	}
 	actions := []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"}
 	if c.Rotation {
 		actions = append(actions, "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage")
 	}
-	p := iamPolicy{Version: "2012-10-17", Statement: []iamStatement{{"Allow", actions, oneOrMany(resources)}}}
+	p := iamPolicy{Version: "2012-10-17", Statement: []iamStatement{{"Allow", actions, c.resource()}}}
 	if c.KMSKey != "" {
 		p.Statement = append(p.Statement, iamStatement{"Allow", []string{"kms:Decrypt", "kms:GenerateDataKey"}, c.KMSKey})
 	}
@@ -65,14 +55,6 @@ type iamStatement struct {
 	Resource any // a string or several
 }
 
-// oneOrMany writes a single string as such, as people do in policies.
-func oneOrMany(list []string) any {
-	if len(list) == 1 {
-		return list[0]
-	}
-	return list
-}
-
 // complete takes an ARN apart, and has the library check the name.
 func (c *policyCmd) complete() error {
 	secret := c.Secret
@@ -94,21 +76,18 @@ func (c *policyCmd) complete() error {
 	return nil
 }
 
-func (c *policyCmd) resources() ([]string, error) {
-	base := "arn:" + partition(c.Region) + ":secretsmanager:" + c.Region + ":" + c.Account + ":secret:"
-	switch {
-	case c.Exact && c.Prefix != "":
-		return nil, usageError("--exact and --prefix exclude each other")
-	case c.Exact:
-		return []string{base + c.Secret, base + c.Secret + "-??????"}, nil
-	case c.Prefix != "":
-		return []string{base + strings.TrimSuffix(c.Prefix, "-") + "-*"}, nil
+// resource is one pattern or several. Each matches the secret's ARN as AWS may judge it
+// before the secret exists, with a made-up ending or without, and after.
+func (c *policyCmd) resource() any {
+	name := "arn:" + partition(c.Region) + ":secretsmanager:" + c.Region + ":" + c.Account + ":secret:" + c.Secret
+	if c.Exact {
+		return []string{name, name + "-??????"}
 	}
 	// A hyphen of a folder would grant far too much.
-	if i := strings.LastIndexByte(c.Secret, '-'); i > strings.LastIndexByte(c.Secret, '/')+1 {
-		return []string{base + c.Secret[:i] + "-*"}, nil
+	if i := strings.LastIndexByte(name, '-'); i > strings.LastIndexAny(name, "/:")+1 {
+		return name[:i] + "-*"
 	}
-	return []string{base + c.Secret + "*"}, nil
+	return name + "*"
 }
 
 func partition(region string) string {
@@ -120,30 +99,6 @@ func partition(region string) string {
 	return "aws"
 }
 
-// check makes sure that the patterns fit the secret's ARN as AWS may judge it
-// before the secret exists (with or without a made-up ending) and after.
-func (c *policyCmd) check(patterns []string) error {
-	base := "arn:" + partition(c.Region) + ":secretsmanager:" + c.Region + ":" + c.Account + ":secret:" + c.Secret
-	for _, judged := range []string{base, base + "-Ab3xYz"} {
-		fits := false
-		for _, p := range patterns {
-			fits = fits || matches(p, judged)
-		}
-		if !fits {
-			return fmt.Errorf("the pattern %s does not match %s: give a --prefix that the name begins with, up to one of its hyphens",
-				strings.Join(patterns, ", "), judged)
-		}
-	}
-	return nil
-}
-
-// matches is IAM's: * stands for anything, slashes included, ? for one character.
-func matches(pattern, s string) bool {
-	flat := strings.NewReplacer("/", "\x00", "[", "\x01", "\\", "\x02")
-	ok, err := path.Match(flat.Replace(pattern), flat.Replace(s))
-	return err == nil && ok
-}
-
 func (c *policyCmd) explain() string {
 	text := `
 AWS adds a hyphen and six random characters to the name of a secret, and IAM
@@ -152,13 +107,11 @@ So a Resource that ends in
   :secret:` + c.Secret + `
 lets nobody read, and one that ends in
   :secret:` + c.Secret + `-??????
-may not let the first server create it. What is granted above matches both;
-that was checked.`
-	switch {
-	case c.Exact:
+may not let the first server create it. What is granted above matches both.`
+	if c.Exact {
 		text += `
 It takes two lines, and grants this secret alone.`
-	default:
+	} else {
 		text += `
 It also matches every other secret that begins alike, such as those of another
 stage (test, production) in the same account: with --exact it would not.`

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -34,10 +35,17 @@ func (c *statusCmd) Run(a *app) error {
 	} else {
 		err = printStatus(a, status)
 	}
-	if err == nil && (status.Err != nil || len(status.Warnings()) > 0) {
+	if err == nil && (status.Err != nil || len(pressing(status)) > 0) {
 		return errWrong
 	}
 	return err
+}
+
+// pressing returns the warnings that a command can end. Revocations are for good, so that
+// there are many of them is no more than a note.
+func pressing(s fleetkey.Status) []string {
+	s.Keys = slices.DeleteFunc(slices.Clone(s.Keys), func(k fleetkey.KeyInfo) bool { return k.Role == fleetkey.RoleRevoked })
+	return s.Warnings()
 }
 
 func printStatus(a *app, s fleetkey.Status) error {
@@ -52,22 +60,21 @@ func printStatus(a *app, s fleetkey.Status) error {
 		return err
 	}
 	a.printf("\n%s\n", timeline(s, now, 72))
-	for _, next := range []struct {
-		at   time.Time
-		what string
-	}{
-		{s.NextActivation, "the announced key begins to sign"},
-		{s.RotationDue, "the next key is to be announced"},
-	} {
-		if !next.at.IsZero() {
-			a.printf("%s  %s\n", stamp(next.at), next.what)
-		}
+	if !s.NextActivation.IsZero() {
+		a.printf("%s  the announced key begins to sign\n", stamp(s.NextActivation))
+	}
+	if !s.RotationDue.IsZero() {
+		a.printf("%s  the next key is to be announced\n", stamp(s.RotationDue))
 	}
 	if s.Err != nil {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
 	}
 	for _, w := range s.Warnings() {
-		a.printf("WARNING: %s\n", oneLine(w))
+		word := "NOTE"
+		if slices.Contains(pressing(s), w) {
+			word = "WARNING"
+		}
+		a.printf("%s: %s\n", word, oneLine(w))
 	}
 	return nil
 }

@@ -25,42 +25,38 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 		return max(0, min(width, int(float64(width)*t.Sub(start).Seconds()/end.Sub(start).Seconds())))
 	}
 	var out strings.Builder
-	const margin = 13
-	head := []byte(strings.Repeat(" ", width+1))
-	head[column(now)] = '|'
-	fmt.Fprintf(&out, "%*s%s\n", margin, "now ", strings.TrimRight(string(head), " "))
+	fmt.Fprintf(&out, "%13s%s|\n", "now ", strings.Repeat(" ", column(now)))
 	for _, k := range s.Keys {
 		if k.Role == fleetkey.RoleRevoked {
 			continue
 		}
-		row := []byte(strings.Repeat(" ", width))
-		paint := func(mark byte, from, to time.Time) {
-			for i := column(from); i < min(width, max(column(to), column(from)+1)) && from.Before(to); i++ {
-				row[i] = mark
-			}
-		}
-		begins, replaced := k.NotBefore, successor(s, k)
-		if begins.IsZero() { // retired by name
-			begins, replaced = start, start
+		announced, begins, replaced := k.NotBefore, k.NotBefore, successor(s, k)
+		switch {
+		case begins.IsZero(): // retired by name
+			replaced = start
+		case begins.After(now):
+			announced = now
 		}
 		if replaced.IsZero() || replaced.After(k.TrustedUntil) {
 			replaced = k.TrustedUntil
 		}
-		if begins.After(now) {
-			paint('.', now, begins)
+		row := strings.Repeat(" ", column(announced))
+		for _, part := range []struct {
+			mark string
+			to   time.Time
+		}{{".", begins}, {"#", replaced}, {"-", k.TrustedUntil}} {
+			row += strings.Repeat(part.mark, max(0, column(part.to)-len(row)))
 		}
-		paint('-', replaced, k.TrustedUntil)
-		paint('#', begins, replaced)
-		if k.NotBefore.Before(start) && k.TrustedUntil.After(start) {
-			row[0] = '<'
+		if row != "" && k.NotBefore.Before(start) && k.TrustedUntil.After(start) {
+			row = "<" + row[1:]
 		}
 		if k.TrustedUntil.After(end) {
-			row[width-1] = '>'
+			row = row[:width-1] + ">"
 		}
-		fmt.Fprintf(&out, "%-*s%s\n", margin, short(k.KeyID), strings.TrimRight(string(row), " "))
+		fmt.Fprintf(&out, "%.10s~  %s\n", k.KeyID, row) // enough of a thumbprint to tell keys apart
 	}
-	fmt.Fprintf(&out, "%*s%-*s%*s\n", margin, "", width/2, stamp(start), width-width/2, stamp(end))
-	fmt.Fprintf(&out, "%*s. announced   # signs   - trusted only\n", margin, "")
+	fmt.Fprintf(&out, "%13s%-*s%*s\n", "", width/2, stamp(start), width-width/2, stamp(end))
+	fmt.Fprintf(&out, "%13s. announced   # signs   - trusted only\n", "")
 	return out.String()
 }
 
@@ -68,15 +64,15 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
 	const near = 400 * 24 * time.Hour
 	times := []time.Time{now}
-	for _, k := range s.Keys {
-		for _, t := range []time.Time{k.NotBefore, k.TrustedUntil} {
-			if !t.IsZero() && t.Sub(now).Abs() < near {
-				times = append(times, t)
-			}
+	include := func(t time.Time) {
+		if !t.IsZero() && t.Sub(now).Abs() < near {
+			times = append(times, t)
 		}
 	}
-	if !s.RotationDue.IsZero() {
-		times = append(times, s.RotationDue)
+	include(s.RotationDue)
+	for _, k := range s.Keys {
+		include(k.NotBefore)
+		include(k.TrustedUntil)
 	}
 	if !slices.ContainsFunc(times, now.Before) {
 		times = append(times, now.AddDate(0, 1, 0)) // nothing is to come: show that
@@ -96,12 +92,4 @@ func successor(s fleetkey.Status, k fleetkey.KeyInfo) time.Time {
 		}
 	}
 	return next
-}
-
-// short cuts a kid to what tells keys apart.
-func short(kid string) string {
-	if len(kid) > 11 {
-		return kid[:10] + "~"
-	}
-	return kid
 }

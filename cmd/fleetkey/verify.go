@@ -25,12 +25,14 @@ type verifyCmd struct {
 	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
 }
 
-// checks are what Verify looks at, in its order, each with the error that
-// says that it failed. Every check before the one that failed has succeeded.
-var checks = []struct {
+type step struct {
 	name   string
 	failed error
-}{
+}
+
+// checks are what Verify looks at, in its order, each with the error that
+// says that it failed. Every check before the one that failed has succeeded.
+var checks = []step{
 	{"form", fleetkey.ErrMalformed},
 	{"key", fleetkey.ErrUnknownKey},
 	{"type", fleetkey.ErrWrongType},
@@ -64,10 +66,10 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	cfg.Issuer, cfg.Audience = c.Issuer, c.Audience
 	if c.Issuer == "" {
-		cfg.Issuer = said.issuer
+		cfg.Issuer = said.Issuer
 	}
 	if len(c.Audience) == 0 {
-		cfg.Audience = said.audience
+		cfg.Audience = said.Audience
 	}
 	signer, err := fleetkey.NewSigner(a.ctx, l, cfg)
 	if err != nil {
@@ -105,53 +107,44 @@ func (c *verifyCmd) read(a *app) (string, error) {
 // print lists the checks. What Verify finds wrong with claims in general has no
 // separate line: some of it comes before the times, some after.
 func (c *verifyCmd) print(a *app, failure error) {
-	result := "ok"
-	general := failure != nil
-	for _, check := range checks {
-		general = general && !errors.Is(failure, check.failed)
+	failed, how := len(checks), "FAILED"
+	if failure != nil {
+		failed = slices.IndexFunc(checks, func(s step) bool { return errors.Is(failure, s.failed) })
 	}
-	for _, check := range checks {
+	if failed < 0 {
+		failed, how = slices.Index(checks, step{"claims present", fleetkey.ErrMissingClaim}), "FAILED (the claims)"
+	}
+	for i, check := range checks {
+		result := "ok"
 		switch {
-		case general && check.name == "claims present":
-			a.printf("%-16s FAILED (the claims)\n", check.name)
-			result, general = "not reached", false
-			continue
-		case failure != nil && errors.Is(failure, check.failed):
-			a.printf("%-16s FAILED\n", check.name)
+		case i == failed:
+			result = how
+		case i > failed:
 			result = "not reached"
-			continue
+		case check.name == "issuer" && c.Issuer == "", check.name == "audience" && len(c.Audience) == 0:
+			result = "not checked (give --" + check.name + ")"
 		}
-		line := result
-		if result == "ok" && (check.name == "issuer" && c.Issuer == "" || check.name == "audience" && len(c.Audience) == 0) {
-			line = "not checked (give --" + check.name + ")"
-		}
-		a.printf("%-16s %s\n", check.name, line)
+		a.printf("%-16s %s\n", check.name, result)
 	}
 }
 
 // A claimed is what a token says of itself. Nothing of it is proved.
 type claimed struct {
-	keyID    string
-	issuer   string
-	audience []string
-	issuedAt *jwt.NumericDate // nil: it does not say
+	keyID string
+	jwt.RegisteredClaims
 }
 
 // peek reads what it can: Verify says what is wrong with the rest.
 func peek(token string) (c claimed) {
-	claims := jwt.MapClaims{}
-	parsed, _, _ := jwt.NewParser().ParseUnverified(token, claims)
-	if parsed != nil {
+	if parsed, _, _ := jwt.NewParser().ParseUnverified(token, &c.RegisteredClaims); parsed != nil {
 		c.keyID, _ = parsed.Header["kid"].(string)
 	}
-	c.issuer, _ = claims.GetIssuer()
-	u, err := url.Parse(c.issuer)
-	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.issuer, "?#") {
-		c.issuer = noIssuer
+	u, err := url.Parse(c.Issuer)
+	if err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http" || strings.ContainsAny(c.Issuer, "?#") {
+		c.Issuer = noIssuer
 	}
-	if audience, _ := claims.GetAudience(); !slices.Contains(audience, "") {
-		c.audience = audience
+	if slices.Contains(c.Audience, "") {
+		c.Audience = nil
 	}
-	c.issuedAt, _ = claims.GetIssuedAt()
 	return c
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/keyset"
@@ -40,26 +41,23 @@ func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 	return "No key in the store has this kid. " + guess(s, said)
 }
 
-// guess compares when the token says that it was issued with who signed then.
+// guess compares when the token says that it was issued with the keys of the store.
 func guess(s fleetkey.Status, said claimed) string {
-	var oldest, then *fleetkey.KeyInfo
-	for i := range s.Keys { // newest first
-		k := &s.Keys[i]
-		if k.NotBefore.IsZero() || k.Role == fleetkey.RoleFormer {
-			continue
-		}
-		oldest = k
-		if then == nil && said.issuedAt != nil && !k.NotBefore.After(said.issuedAt.Time) {
-			then = k
-		}
-	}
-	switch {
-	case said.issuedAt == nil || oldest == nil:
+	if said.IssuedAt == nil {
 		return "The token does not say when it was issued."
-	case then == nil:
-		return fmt.Sprintf("The token says it was issued at %s. The oldest key in the store began at %s, so the token's key had been "+
-			"replaced by then, and is gone; or the token comes from a server with another store.", stamp(said.issuedAt.Time), stamp(oldest.NotBefore))
 	}
-	return fmt.Sprintf("The token says it was issued at %s, when %s was the key to sign with: so it comes from a server "+
-		"with another store, or from another issuer, whose certificate belongs in Config.Former.", stamp(said.issuedAt.Time), then.KeyID)
+	text := fmt.Sprintf("The token says it was issued at %s", stamp(said.IssuedAt.Time))
+	var oldest time.Time
+	for _, k := range s.Keys { // newest first
+		switch {
+		case k.NotBefore.IsZero() || k.Role == fleetkey.RoleFormer:
+			continue
+		case !k.NotBefore.After(said.IssuedAt.Time):
+			return text + fmt.Sprintf(", when %s was the key to sign with: so it comes from a server "+
+				"with another store, or from another issuer, whose certificate belongs in Config.Former.", k.KeyID)
+		}
+		oldest = k.NotBefore
+	}
+	return text + fmt.Sprintf(". The oldest key in the store began at %s, so the token's key had been "+
+		"replaced by then, and is gone; or the token comes from a server with another store.", stamp(oldest))
 }
