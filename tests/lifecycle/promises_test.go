@@ -10,7 +10,6 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -172,24 +171,58 @@ func TestRollbackDoesNotUndoARevocation(t *testing.T) {
 	}
 }
 
+// K10: NewSigner refuses a policy under which an instance could never sign.
+func TestK10_PolicyThatCannotWork(t *testing.T) {
+	cfg := testkit.Config()
+	cfg.MaxTokenTTL, cfg.RefreshEvery, cfg.JWKSMaxAge, cfg.ClockSkew = 30*time.Second, 5*time.Second, time.Second, 500*time.Millisecond
+	cfg.Rotation = fleetkey.Rotation{Every: time.Hour, Announce: 13 * time.Second, Retain: 31 * time.Second}
+	_, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), cfg)
+	require.ErrorContains(t, err, "MaxTokenTTL + 3 ClockSkew + 1 min + 2 RefreshEvery")
+}
+
+// RevokeAll is for a leaked bundle: one save revokes every private key, the announced one
+// included, and makes a fresh one.
+func TestRevokeAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s, other := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
+		require.NoError(t, s.Rotate(t.Context()))
+		leaked, revoked := s.PublicKeys(), 0
+		saves := store.Saves()
+		require.NoError(t, s.RevokeAll(t.Context()))
+		require.Equal(t, saves+1, store.Saves())
+		require.NoError(t, other.Refresh(t.Context()))
+		testkit.Accepts(t, testkit.Issue(t, s), s, other)
+		for _, k := range leaked {
+			require.NotContains(t, testkit.PublishedKeyIDs(t, other), k.KeyID)
+		}
+		for _, role := range roles(other) {
+			if role == fleetkey.RoleRevoked {
+				revoked++
+			}
+		}
+		require.Equal(t, len(leaked), revoked)
+	})
+}
+
 // K9: a first start, or a revocation, on a machine whose clock is off stops nobody.
 func TestK9_WrongClocks(t *testing.T) {
+	lazy, rotating := testkit.Lazily(testkit.Config()), testkit.Lazily(testkit.Rotating())
 	for _, off := range []time.Duration{15 * time.Minute, 3 * time.Hour, 45 * testkit.Day, -15 * time.Minute, -3 * time.Hour, -45 * testkit.Day} {
 		for _, revoke := range []bool{false, true} {
 			t.Run(fmt.Sprintf("clock off by %v, revoke=%v", off, revoke), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					store := fleetkeytest.NewStore()
 					if revoke {
-						testkit.Start(t, store, testkit.Config())
+						testkit.Start(t, store, lazy)
 					}
-					wrong := testkit.StartBy(t, testkit.Off(off), store.Open(), testkit.Config())
+					wrong := testkit.StartBy(t, testkit.Off(off), store.Open(), lazy)
 					if revoke {
 						require.NoError(t, wrong.Revoke(t.Context(), wrong.Status().Keys[0].KeyID))
 					}
-					right, also := testkit.Start(t, store.Open(), testkit.Lazily(testkit.Rotating())), testkit.Start(t, store.Open(), testkit.Config())
+					right, also := testkit.Start(t, store.Open(), rotating), testkit.Start(t, store.Open(), lazy)
 					testkit.Accepts(t, testkit.Issue(t, right), right, also)
-					_, err := wrong.Issue(t.Context(), fleetkey.Claims{ClientID: "web"})
-					require.NoError(t, err)
+					testkit.Issue(t, wrong)
 					warned := strings.Contains(fmt.Sprint(right.Status().Warnings()), "is the clock right?")
 					require.Equal(t, off > testkit.Day, warned, "%v", right.Status().Warnings())
 					first := right.SigningKey().KeyID
@@ -203,75 +236,36 @@ func TestK9_WrongClocks(t *testing.T) {
 	}
 }
 
-// K10: NewSigner refuses a policy under which an instance could never sign.
-func TestK10_PolicyThatCannotWork(t *testing.T) {
-	cfg := testkit.Config()
-	cfg.MaxTokenTTL, cfg.RefreshEvery, cfg.JWKSMaxAge, cfg.ClockSkew = 30*time.Second, 5*time.Second, time.Second, 500*time.Millisecond
-	cfg.Rotation = fleetkey.Rotation{Every: time.Hour, Announce: 13 * time.Second, Retain: 31 * time.Second}
-	_, err := fleetkey.NewSigner(t.Context(), fleetkeytest.NewStore(), cfg)
-	require.ErrorContains(t, err, "MaxTokenTTL + 3 ClockSkew + 1 min + 2 RefreshEvery")
-}
-
 // K11: a successor has the algorithm and the size of its predecessor, unless Config says
-// otherwise.
+// otherwise. In all directions, this is TestSuccessorsMatch of internal/keyset.
 func TestK11_SuccessorsMatch(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		for name, algorithm := range map[string]string{"ES384": "ES384", "RS256-4096": "RS256"} {
+	ec, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	require.NoError(t, err)
+	long, err := rsa.GenerateKey(rand.Reader, 3072)
+	require.NoError(t, err)
+	for _, tc := range []struct {
+		private         crypto.Signer
+		algorithm, want string
+		bits            int
+	}{{ec, "", "ES384", 384}, {long, "", "RS256", 3072}, {ec, "EdDSA", "EdDSA", 0}} {
+		synctest.Test(t, func(t *testing.T) {
 			store := fleetkeytest.NewStore()
-			private := newPrivateKey(t, name)
-			store.Set(testkit.Bundle(t, private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
+			store.Set(testkit.Bundle(t, tc.private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
 			cfg := testkit.Config()
-			cfg.Algorithm, cfg.Logger = "", slog.New(slog.DiscardHandler)
+			cfg.Algorithm = tc.algorithm
 			s := testkit.Start(t, store, cfg)
 			require.NoError(t, s.Rotate(t.Context()))
 			time.Sleep(25 * time.Hour)
 			next := s.SigningKey()
-			require.NotEqual(t, testkit.Thumbprint(private.Public()), next.KeyID)
-			require.Equal(t, algorithm, next.Algorithm)
-			if public, ok := next.Signer.Public().(*rsa.PublicKey); ok {
-				require.Equal(t, 4096, public.N.BitLen())
+			require.NotEqual(t, testkit.Thumbprint(tc.private.Public()), next.KeyID)
+			require.Equal(t, tc.want, next.Algorithm)
+			switch public := next.Signer.Public().(type) {
+			case *rsa.PublicKey:
+				require.Equal(t, tc.bits, public.N.BitLen())
+			case *ecdsa.PublicKey:
+				require.Equal(t, tc.bits, public.Curve.Params().BitSize)
 			}
-		}
-	})
-}
-
-// RevokeAll is for a leaked bundle: one save revokes every private key, the announced one
-// included, and makes a fresh one.
-func TestRevokeAll(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s, other := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
-		require.NoError(t, s.Rotate(t.Context()))
-		leaked := s.PublicKeys()
-		saves := store.Saves()
-		require.NoError(t, s.RevokeAll(t.Context()))
-		require.Equal(t, saves+1, store.Saves())
-		require.NoError(t, other.Refresh(t.Context()))
-		testkit.Accepts(t, testkit.Issue(t, s), s, other)
-		for _, k := range leaked {
-			require.NotContains(t, testkit.PublishedKeyIDs(t, other), k.KeyID)
-			require.Equal(t, fleetkey.RoleRevoked, roleOf(other, k.KeyID))
-		}
-	})
-}
-
-func newPrivateKey(t *testing.T, name string) crypto.Signer {
-	t.Helper()
-	if name == "ES384" {
-		private, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-		require.NoError(t, err)
-		return private
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+		})
 	}
-	private, err := rsa.GenerateKey(rand.Reader, 4096)
-	require.NoError(t, err)
-	return private
-}
-
-func roleOf(s *fleetkey.Signer, kid string) fleetkey.Role {
-	for _, k := range s.Status().Keys {
-		if k.KeyID == kid {
-			return k.Role
-		}
-	}
-	return ""
 }
