@@ -300,18 +300,6 @@ func TestOutdated(t *testing.T) {
 	require.True(t, v.Outdated(own.Cert.NotAfter))
 }
 
-func TestSigning(t *testing.T) {
-	next, own := key(t, -time.Hour), key(t, month)
-	v := view(t, setOf(next, own), former(key(t, time.Hour), ""))
-	for at, want := range map[time.Time]*keyset.Key{noon: own, noon.Add(time.Hour): next, noon.Add(-2 * month): own} {
-		k, early := v.Signing(at)
-		require.Equal(t, want, k.Source)
-		require.Equal(t, at.Before(own.Cert.NotBefore), early)
-	}
-	k, early := v.Signing(noon.AddDate(-10, 0, 0))
-	require.True(t, k == nil && !early)
-}
-
 func TestRoles(t *testing.T) {
 	date := func(text string) time.Time { return keysettest.Date(t, text) }
 	var set []*keyset.Key

@@ -105,19 +105,6 @@ func TestFormerIssuer(t *testing.T) {
 	testkit.Refuses(t, fleetkey.ErrUnknownKey, old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s)
 }
 
-// P1: a former key that is also the fleet's keeps its rules to its own names.
-func TestFormerKeyOfTheFleet(t *testing.T) {
-	old := newSystem(t)
-	cert := old.certificate(t, time.Now().AddDate(1, 0, 0))
-	store := fleetkeytest.NewStore()
-	store.Set(testkit.Bundle(t, old.private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
-	s := testkit.Start(t, store, former(fleetkey.Former{Certificate: cert}))
-	require.Equal(t, testkit.Thumbprint(old.private.Public()), s.SigningKey().KeyID)
-	testkit.Accepts(t, testkit.Issue(t, s), s)
-	testkit.Accepts(t, old.token(t, sha1Name(cert), nil), s)
-	testkit.Refuses(t, fleetkey.ErrWrongType, old.token(t, s.SigningKey().KeyID, nil), s)
-}
-
 func TestFormerRefusals(t *testing.T) {
 	one, other := newSystem(t), newSystem(t)
 	cert := one.certificate(t, time.Now().AddDate(1, 0, 0))

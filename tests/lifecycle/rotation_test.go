@@ -27,56 +27,6 @@ func roles(s *fleetkey.Signer) []fleetkey.Role {
 	return roles
 }
 
-func TestExactlyOneRotates(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		var fleet []*fleetkey.Signer
-		for range 16 {
-			fleet = append(fleet, testkit.Start(t, store.Open(), testkit.Lazily(testkit.Rotating())))
-		}
-		time.Sleep(89*testkit.Day + 7*time.Hour)
-		for _, s := range fleet {
-			require.Equal(t, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, roles(s))
-			testkit.Accepts(t, testkit.Issue(t, s), fleet...)
-		}
-	})
-}
-
-func TestSwitchingRotationOnAndOff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		off := testkit.Start(t, store, testkit.Lazily(testkit.Config()))
-		time.Sleep(200 * testkit.Day)
-		old := off.SigningKey().KeyID
-		on := testkit.Start(t, store.Open(), testkit.Lazily(testkit.Rotating()))
-		time.Sleep(14 * time.Hour)
-		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(on))
-		require.Equal(t, roles(on), roles(off), "the instances without rotation follow")
-		time.Sleep(testkit.Day)
-		testkit.Accepts(t, testkit.Issue(t, off), on, off)
-		require.NotEqual(t, old, off.SigningKey().KeyID)
-		require.NoError(t, on.Close())
-		time.Sleep(365 * testkit.Day)
-		testkit.Accepts(t, testkit.Issue(t, off), off)
-	})
-}
-
-func TestRotate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		a, b := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
-		first := a.SigningKey().KeyID
-		require.NoError(t, a.Rotate(t.Context()))
-		require.NoError(t, b.Rotate(t.Context()), "a second operator")
-		require.Equal(t, []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}, roles(b), "announces nothing more")
-		require.Equal(t, first, b.SigningKey().KeyID)
-		require.WithinDuration(t, time.Now().Add(testkit.Day), b.Status().NextActivation, 2*time.Second)
-		time.Sleep(testkit.Day + 2*time.Second)
-		require.NotEqual(t, first, a.SigningKey().KeyID)
-		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID)
-	})
-}
-
 func TestRotateLosesToAnotherWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
