@@ -120,28 +120,6 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestFloodSeenTwice finds each text of the flood once, so that it counts as in use as
-// well. A text that comes again twice while the flood goes through the cache once is
-// still found.
-func TestFloodSeenTwice(t *testing.T) {
-	const size, inUse, flood, between = 1_000, 20, 20_000, 500
-	c := New[string](size)
-	found, asked := 0, 0
-	for i := range flood {
-		remember(c, fmt.Sprint("flood ", i), 1)
-		if i%(between/inUse) == 0 {
-			honest := fmt.Sprint("honest ", asked%inUse)
-			asked++
-			if holds(c, honest) {
-				found++
-			} else {
-				remember(c, honest, 1)
-			}
-		}
-	}
-	assert.Greater(t, found, asked*9/10)
-}
-
 // TestForgetsWhatIsNoLongerUsed changes the working set of a full cache, as after a
 // shift or a deployment. However often the old texts were seen, the new ones are found
 // from the third time on.
