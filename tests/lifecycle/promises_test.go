@@ -110,6 +110,7 @@ func TestK6_RevokeAKeyThatIsGone(t *testing.T) {
 		store.Set(testkit.ForeignBundle(t, testkit.Config()))
 		require.NoError(t, running.Refresh(t.Context()))
 		testkit.Accepts(t, stolen, running)
+		require.Contains(t, testkit.PublishedKeyIDs(t, running), kid)
 		operator := testkit.Start(t, store.Open(), testkit.Config())
 		require.NoError(t, operator.Revoke(t.Context(), kid))
 		require.NoError(t, running.Refresh(t.Context()))

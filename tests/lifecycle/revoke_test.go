@@ -21,36 +21,6 @@ func signedBy(t *testing.T, store *fleetkeytest.Store, kid string) string {
 	return token
 }
 
-// The rows A10 and A11 of a store that an operator has changed by hand: tokens of the key
-// that vanished are good until they end.
-func TestVanishedKeys(t *testing.T) {
-	for name, change := range map[string]func(*testing.T, *fleetkeytest.Store, fleetkey.Version){
-		"A10 exchanged for another fleet's bundle": func(t *testing.T, store *fleetkeytest.Store, _ fleetkey.Version) {
-			store.Set(testkit.ForeignBundle(t, testkit.Config()))
-		},
-		"A11 rolled back to before the key": func(_ *testing.T, store *fleetkeytest.Store, first fleetkey.Version) { store.RollBack(first) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				store := fleetkeytest.NewStore()
-				s := testkit.Start(t, store, testkit.Config())
-				_, first := store.Content()
-				require.NoError(t, s.Rotate(t.Context()))
-				time.Sleep(25 * time.Hour)
-				token := testkit.Issue(t, s) // by the second key
-				change(t, store, first)
-				require.NoError(t, s.Refresh(t.Context()))
-				require.NotEqual(t, testkit.KeyID(token), s.SigningKey().KeyID)
-				time.Sleep(59 * time.Minute)
-				testkit.Accepts(t, token, s)
-				require.Contains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(token), "and published")
-				time.Sleep(20 * time.Minute)
-				require.NotContains(t, testkit.PublishedKeyIDs(t, s), testkit.KeyID(token), "until its tokens have ended")
-			})
-		})
-	}
-}
-
 // A replica of the store that lags behind brings no revoked key back.
 func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
 	synctest.Test(t, func(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,29 +45,6 @@ func TestRotateLosesToAnotherWriter(t *testing.T) {
 		defer cancel()
 		require.ErrorIs(t, s.Revoke(ctx, s.PublicKeys()[0].KeyID), fleetkey.ErrConflict)
 		require.Greater(t, store.Saves(), 300, "it does not give up before its context ends (P5)")
-	})
-}
-
-// Whoever loses a rotation that was due adopts the winner's key at once.
-func TestRotationLostIsDone(t *testing.T) { // A12
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s, winner := testkit.Start(t, store, testkit.Lazily(testkit.Rotating())), testkit.Start(t, store.Open(), testkit.Lazily(testkit.Config()))
-		var known atomic.Pointer[[]string]
-		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
-			if c.Op == fleetkeytest.OpSave && known.Load() == nil {
-				require.NoError(t, winner.Rotate(t.Context()))
-				known.Store(new(testkit.PublishedKeyIDs(t, winner)))
-			}
-			return f
-		})
-		for end := time.Now().Add(90 * testkit.Day); known.Load() == nil && time.Now().Before(end); {
-			time.Sleep(time.Hour)
-		}
-		synctest.Wait()
-		require.Len(t, *known.Load(), 2)
-		require.Equal(t, *known.Load(), testkit.PublishedKeyIDs(t, s))
-		require.NoError(t, s.Status().RotationErr)
 	})
 }
 
