@@ -93,6 +93,7 @@ func TestConfigRefusals(t *testing.T) {
 		"Every below Announce":     {func(c *Config) { c.Rotation.Every = 24*time.Hour - 1 }, "Config.Rotation.Every 23h59m59.999999999s is less than Announce 24h0m0s"},
 		"too many keys":            {func(c *Config) { c.Rotation = Rotation{Every: 24 * time.Hour, Retain: 14 * 24 * time.Hour} }, "Config.Rotation would keep 17 keys"},
 		"boundless skew":           {func(c *Config) { c.ClockSkew = math.MaxInt64 / 2 }, "Config.ClockSkew"},
+		"more tokens than memory":  {func(c *Config) { c.CachedTokens = math.MaxInt }, "Config.CachedTokens 9223372036854775807 is over 10000000"},
 		"boundless RefreshEvery":   {func(c *Config) { c.Rotation = rotating; c.RefreshEvery = math.MaxInt64/2 + 1 }, "Config.RefreshEvery"},
 		"boundless JWKSMaxAge":     {func(c *Config) { c.Rotation = rotating; c.JWKSMaxAge = math.MaxInt64 }, "Config.JWKSMaxAge"},
 	}

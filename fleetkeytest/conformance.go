@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -189,35 +191,25 @@ func testReplaceRace(s *suite) {
 // short bundles: every Load must give one of them, whole, and its version.
 func testLoadsDuringSaves(s *suite) {
 	const saves, readers = 20, 4
-	wrote := map[string]fleetkey.Version{}
 	v := s.mustSave(s.open(), bundle("0", 1000), "")
-	wrote[string(bundle("0", 1000))] = v
+	wrote := map[string]fleetkey.Version{string(bundle("0", 1000)): v}
 
 	type read struct {
 		content string
 		version fleetkey.Version
 		err     error
 	}
-	reads := make(chan []read, readers)
-	done := make(chan struct{})
-	for range readers {
+	reads, done, all := [readers][]read{}, atomic.Bool{}, sync.WaitGroup{}
+	for i := range readers {
 		store := s.open()
-		go func() {
-			var mine []read
-			defer func() { reads <- mine }()
+		all.Go(func() {
 			for last := false; !last; {
-				select {
-				case <-done:
-					last = true // one more, after the last save
-				default:
-				}
+				last = done.Load() // one more, after the last save
 				b, v, err := store.Load(s.ctx)
-				mine = append(mine, read{string(b), v, err})
-				if err != nil {
-					return
-				}
+				reads[i] = append(reads[i], read{string(b), v, err})
+				last = last || err != nil
 			}
-		}()
+		})
 	}
 	store := s.open()
 	var err error
@@ -227,17 +219,16 @@ func testLoadsDuringSaves(s *suite) {
 			wrote[string(b)] = v
 		}
 	}
-	close(done)
-	for range readers {
-		for _, r := range <-reads {
-			switch saved, ok := wrote[r.content]; {
-			case r.err != nil:
-				s.Errorf("Load during Saves: %v", r.err)
-			case !ok:
-				s.Errorf("Load during Saves: %d bytes that nobody has saved", len(r.content))
-			case saved != r.version:
-				s.Errorf("Load during Saves: version %q for the content saved as %q", r.version, saved)
-			}
+	done.Store(true)
+	all.Wait()
+	for _, r := range slices.Concat(reads[:]...) {
+		switch saved, ok := wrote[r.content]; {
+		case r.err != nil:
+			s.Errorf("Load during Saves: %v", r.err)
+		case !ok:
+			s.Errorf("Load during Saves: %d bytes that nobody has saved", len(r.content))
+		case saved != r.version:
+			s.Errorf("Load during Saves: version %q for the content saved as %q", r.version, saved)
 		}
 	}
 	if err != nil {

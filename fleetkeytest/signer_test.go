@@ -57,30 +57,6 @@ func TestNewSignerConfig(t *testing.T) {
 	}
 }
 
-// A recorder is a test that only records that it has failed.
-type recorder struct {
-	testing.TB
-	failed string
-}
-
-func (r *recorder) Fatalf(format string, args ...any) {
-	r.failed = format
-	panic(r)
-}
-
-func TestNewSignerFailsTheTest(t *testing.T) {
-	for name, cfg := range map[string]fleetkey.Config{
-		"unknown algorithm": {Algorithm: "HS256"},
-		"unusable config":   {TokenTTL: -1},
-	} {
-		t.Run(name, func(t *testing.T) {
-			r := &recorder{TB: t}
-			assert.Panics(t, func() { fleetkeytest.NewSigner(r, cfg) })
-			assert.NotEmpty(t, r.failed)
-		})
-	}
-}
-
 // The keys must not reach a program that does not import this package.
 func TestTestKeysStayHere(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "github.com/fleetkey/fleetkey").Output()

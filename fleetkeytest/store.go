@@ -13,8 +13,8 @@ package fleetkeytest
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -181,15 +181,31 @@ func (s *Store) Saves() int {
 
 // Set replaces the content behind everyone's back, as an operator would, and
 // returns the new version. It asks no hook and takes anything, garbage included.
-func (s *Store) Set(bundle []byte) fleetkey.Version { return s.cell.set(string(bundle)) }
+func (s *Store) Set(bundle []byte) fleetkey.Version {
+	s.cell.mu.Lock()
+	defer s.cell.mu.Unlock()
+	return s.cell.put(string(bundle))
+}
 
 // Delete removes the content behind everyone's back, as an operator would.
-func (s *Store) Delete() { s.cell.delete() }
+func (s *Store) Delete() {
+	s.cell.mu.Lock()
+	defer s.cell.mu.Unlock()
+	s.cell.history = append(s.cell.history, state{})
+}
 
 // RollBack puts back the content that had version v, under that version, as an
 // operator does who moves AWSCURRENT to an older version of a secret. It panics
 // if the store never had that version.
-func (s *Store) RollBack(v fleetkey.Version) { s.cell.rollBack(v) }
+func (s *Store) RollBack(v fleetkey.Version) {
+	s.cell.mu.Lock()
+	defer s.cell.mu.Unlock()
+	i := slices.IndexFunc(s.cell.history, func(old state) bool { return old.version == v })
+	if v == "" || i < 0 {
+		panic("fleetkeytest: roll back: the store never had version " + string(v))
+	}
+	s.cell.history = append(s.cell.history, s.cell.history[i])
+}
 
 // Content returns what the store holds now and its version, or nil and the zero
 // version. It is not counted and asks no hook.
@@ -229,37 +245,13 @@ func (c *cell) swap(data string, prev fleetkey.Version) (fleetkey.Version, error
 	if now := c.history[len(c.history)-1].version; now != prev {
 		return "", fmt.Errorf("%w: it holds version %q, the caller had %q", fleetkey.ErrConflict, now, prev)
 	}
-	return c.push(data), nil
+	return c.put(data), nil
 }
 
-func (c *cell) set(data string) fleetkey.Version {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.push(data)
-}
-
-// push needs c.mu.
-func (c *cell) push(data string) fleetkey.Version {
+// put needs c.mu.
+func (c *cell) put(data string) fleetkey.Version {
 	c.made++
 	v := fleetkey.Version(fmt.Sprintf("v%d", c.made))
 	c.history = append(c.history, state{data, v})
 	return v
-}
-
-func (c *cell) delete() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.history = append(c.history, state{})
-}
-
-func (c *cell) rollBack(v fleetkey.Version) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, s := range c.history {
-		if s.version == v && v != "" {
-			c.history = append(c.history, s)
-			return
-		}
-	}
-	panic(errors.New("fleetkeytest: roll back: the store never had version " + string(v)))
 }

@@ -11,7 +11,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"fmt"
 	"math/big"
 	"slices"
 	"strings"
@@ -124,74 +123,29 @@ func reversed(b []byte) []byte {
 	return b
 }
 
+// badECDSASignatures are good ones in the form of another standard or algorithm. Wrong
+// numbers are in TestWycheproofSignatures.
 func badECDSASignatures(t *testing.T, p *party) []hostile {
 	good := p.good()
-	signature := signatureOf(good)
-	private := p.Private.(*ecdsa.PrivateKey)
-	n := private.Params().N
-	pair := func(r, s *big.Int) []byte {
-		out := make([]byte, 64)
-		r.FillBytes(out[:32])
-		s.FillBytes(out[32:])
-		return out
-	}
-	zero, one := new(big.Int), big.NewInt(1)
-	r, s := new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
-	digest := sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
-	der, err := private.Sign(rand.Reader, digest[:], crypto.SHA256)
+	signature, digest := signatureOf(good), sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
+	der, err := p.Private.Sign(rand.Reader, digest[:], crypto.SHA256)
 	require.NoError(t, err)
-	long := sha512.Sum384([]byte(good[:strings.LastIndexByte(good, '.')]))
-	r384, s384, err := ecdsa.Sign(rand.Reader, private, long[:])
-	require.NoError(t, err)
-	wide := make([]byte, 96) // as ES384 would lay it out
-	r.FillBytes(wide[:48])
-	s.FillBytes(wide[48:])
+	wide := slices.Concat(make([]byte, 16), signature[:32], make([]byte, 16), signature[32:])
 	return withSignatures(good, map[string][]byte{
-		"in DER": der, "r=s=0": pair(zero, zero), "r=0": pair(zero, one), "s=0": pair(one, zero), "r=s=1": pair(one, one),
-		"r=n": pair(n, s), "s=n": pair(r, n), "r=s=n": pair(n, n), "r and s exchanged": pair(s, r), "r=n-r": pair(new(big.Int).Sub(n, r), s),
-		"over SHA-384": pair(r384, s384), "as wide as ES384": wide, "as wide as ES512": append(make([]byte, 68), signature...),
+		"in DER": der, "as wide as ES384": wide, "as wide as ES512": append(make([]byte, 68), signature...),
+		"r and s exchanged": slices.Concat(signature[32:], signature[:32]),
 	})
 }
 
-func badRSASignatures(t *testing.T, p *party) []hostile {
-	good := p.good()
-	private := p.Private.(*rsa.PrivateKey)
-	signed := good[:strings.LastIndexByte(good, '.')]
-	digest := sha256.Sum256([]byte(signed))
-	bare, err := rsa.SignPKCS1v15(rand.Reader, private, 0, digest[:]) // without the hash's name
-	require.NoError(t, err)
-	s, n := new(big.Int).SetBytes(signatureOf(good)), private.N
-	// A signature that begins with a zero byte may not leave it out.
-	short := good
-	for i := 0; signatureOf(short)[0] != 0; i++ {
-		short = p.Forge(p.Header(), payload("jti", fmt.Sprintf(`"%d"`, i)))
-	}
-	rows := []hostile{
-		{"leading zero stripped", withSignature(short, signatureOf(short)[1:]), jws.ErrBadSignature},
-		{"PS256 of the same key", signWith(jwt.SigningMethodPS256, private, p.Header("alg", `"PS256"`), payload()), jws.ErrWrongAlgorithm},
-		{"PS256 of the same key as RS256", signWith(jwt.SigningMethodPS256, private, p.Header(), payload()), jws.ErrBadSignature},
-		{"RS512 of the same key", signWith(jwt.SigningMethodRS512, private, p.Header("alg", `"RS512"`), payload()), jws.ErrWrongAlgorithm},
-		{"RS512 of the same key as RS256", signWith(jwt.SigningMethodRS512, private, p.Header(), payload()), jws.ErrBadSignature},
-	}
-	return append(rows, withSignatures(good, map[string][]byte{
-		"plus the modulus": new(big.Int).Add(s, n).Bytes(), "negative": new(big.Int).Sub(n, s).Bytes(), "without the hash's name": bare,
-		"= 1": append(make([]byte, 255), 1), "= n - 1": new(big.Int).Sub(n, big.NewInt(1)).Bytes(),
-	})...)
-}
-
-func badPSSSignatures(t *testing.T, p *party) []hostile {
-	good := p.good()
-	private := p.Private.(*rsa.PrivateKey)
-	digest := sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
-	rows := []hostile{
-		{"RS256 of the same key", signWith(jwt.SigningMethodRS256, private, p.Header("alg", `"RS256"`), payload()), jws.ErrWrongAlgorithm},
-		{"RS256 of the same key as PS256", signWith(jwt.SigningMethodRS256, private, p.Header(), payload()), jws.ErrBadSignature},
-		{"PS384 of the same key as PS256", signWith(jwt.SigningMethodPS384, private, p.Header(), payload()), jws.ErrBadSignature},
-	}
-	for _, salt := range []int{1, 20, 31, 33, 48, 64, 222} { // RFC 7518 section 3.5: 32; there is room for 222
-		signature, err := rsa.SignPSS(rand.Reader, private, crypto.SHA256, digest[:], &rsa.PSSOptions{SaltLength: salt})
-		require.NoError(t, err)
-		rows = append(rows, hostile{fmt.Sprintf("salt of length %d", salt), withSignature(good, signature), jws.ErrBadSignature})
+// otherRSASignatures are by the same key in ways of other algorithms. Damaged paddings and
+// salts are in TestWycheproofSignatures.
+func otherRSASignatures(p *party) (rows []hostile) {
+	for _, method := range []jwt.SigningMethod{jwt.SigningMethodRS256, jwt.SigningMethodRS512, jwt.SigningMethodPS256, jwt.SigningMethodPS384} {
+		if method.Alg() != p.Alg {
+			rows = append(rows,
+				hostile{method.Alg() + " of the same key", signWith(method, p.Private, p.Header("alg", `"`+method.Alg()+`"`), payload()), jws.ErrWrongAlgorithm},
+				hostile{method.Alg() + " of the same key as " + p.Alg, signWith(method, p.Private, p.Header(), payload()), jws.ErrBadSignature})
+		}
 	}
 	return rows
 }

@@ -92,7 +92,7 @@ func TestOff(t *testing.T) {
 // stay, however large the others are.
 func TestFlood(t *testing.T) {
 	const size, inUse, flood = 1_000, 100, 20_000
-	for _, length := range []int{0, 2 * share, maxSize / 2, maxSize - 1_000} {
+	for _, length := range []int{0, 1_000, 2 * share, maxSize / 2, maxSize - 1_000} {
 		t.Run(fmt.Sprint(length, " bytes"), func(t *testing.T) {
 			c := New[string](size)
 			require.InDelta(t, size, len(c.sets)*ways, ways-1)
@@ -104,7 +104,7 @@ func TestFlood(t *testing.T) {
 			}
 			entries, bytes := held(c)
 			assert.LessOrEqual(t, bytes, len(c.sets)*maxSize)
-			if length == 0 {
+			if length < share-overhead {
 				assert.Greater(t, entries, size*9/10, "the flood fills what nobody uses")
 			} else {
 				assert.Greater(t, bytes, len(c.sets)*maxSize/2)
@@ -118,28 +118,6 @@ func TestFlood(t *testing.T) {
 			assert.Greater(t, kept, inUse*9/10)
 		})
 	}
-}
-
-// TestFloodSeenTwice finds each text of the flood once, so that it counts as in use as
-// well. A text that comes again twice while the flood goes through the cache once is
-// still found.
-func TestFloodSeenTwice(t *testing.T) {
-	const size, inUse, flood, between = 1_000, 20, 20_000, 500
-	c := New[string](size)
-	found, asked := 0, 0
-	for i := range flood {
-		remember(c, fmt.Sprint("flood ", i), 1)
-		if i%(between/inUse) == 0 {
-			honest := fmt.Sprint("honest ", asked%inUse)
-			asked++
-			if holds(c, honest) {
-				found++
-			} else {
-				remember(c, honest, 1)
-			}
-		}
-	}
-	assert.Greater(t, found, asked*9/10)
 }
 
 // TestForgetsWhatIsNoLongerUsed changes the working set of a full cache, as after a
@@ -229,22 +207,8 @@ func TestAddAgain(t *testing.T) {
 	require.Equal(t, 1, entries)
 }
 
-// TestMemory: a cache takes what it was told to, however large the values are. That its
-// count of bytes is right is shown by TestRememberedTokensTakeLittle of the root.
+// TestMemory: what the bound of a set counts is what its entries take.
 func TestMemory(t *testing.T) {
-	const size = 1_000
-	for name, length := range map[string]int{"usual": 300, "large": maxSize - 5_000, "too large": maxSize} {
-		c := New[string](size)
-		for i := range 3 * size {
-			c.Add(fmt.Sprint(i, strings.Repeat("x", 700)), "", length, noon, hour, noon)
-		}
-		entries, bytes := held(c)
-		require.LessOrEqual(t, bytes, len(c.sets)*maxSize, name)
-		require.Equal(t, length < maxSize, entries > 0, name)
-		if length == 300 {
-			require.Greater(t, entries, size*9/10, "the usual ones have room")
-		}
-	}
 	require.EqualValues(t, 64, unsafe.Sizeof(set[*int]{}), "a cache line")
 	require.LessOrEqual(t, int(unsafe.Sizeof(entry[*int]{})), overhead)
 }

@@ -212,10 +212,6 @@ func TestFromKeys(t *testing.T) {
 	size, err := trust.JWKSSize(v.Keys)
 	require.NoError(t, err)
 	require.Len(t, v.JWKS, size)
-	v.Keys[1].Hidden = true
-	less, err := trust.JWKSSize(v.Keys)
-	require.NoError(t, err)
-	require.True(t, less < size && less > 0)
 	_, err = trust.JWKSSize([]*trust.Key{{Public: "no key"}})
 	require.Error(t, err)
 }
@@ -298,18 +294,6 @@ func TestOutdated(t *testing.T) {
 	v = viewAt(t, trust.Moment{Wall: x.Until}, "1", v, setOf(own, old), x)
 	require.False(t, v.Outdated(own.Cert.NotAfter.Add(-1)))
 	require.True(t, v.Outdated(own.Cert.NotAfter))
-}
-
-func TestSigning(t *testing.T) {
-	next, own := key(t, -time.Hour), key(t, month)
-	v := view(t, setOf(next, own), former(key(t, time.Hour), ""))
-	for at, want := range map[time.Time]*keyset.Key{noon: own, noon.Add(time.Hour): next, noon.Add(-2 * month): own} {
-		k, early := v.Signing(at)
-		require.Equal(t, want, k.Source)
-		require.Equal(t, at.Before(own.Cert.NotBefore), early)
-	}
-	k, early := v.Signing(noon.AddDate(-10, 0, 0))
-	require.True(t, k == nil && !early)
 }
 
 func TestRoles(t *testing.T) {

@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -98,35 +99,34 @@ func TestKeptAgain(t *testing.T) {
 // TestStaleReads: a replica of the store may show for a minute what was before.
 func TestStaleReads(t *testing.T) {
 	k := setOf(key(t, month))
-	at := func(seconds int) trust.Moment { // the wall clock does not matter
-		return trust.Moment{Wall: noon.Add(-time.Duration(seconds) * time.Hour), Monotonic: time.Duration(seconds) * time.Second}
+	type load struct {
+		seconds int
+		version string
 	}
-	stale := func(v *trust.View, version string, seconds int) bool {
-		return v.IsStale(version, at(seconds).Monotonic)
+	one, two, three := load{0, "1"}, load{10, "2"}, load{30, "3"}
+	for _, tc := range []struct {
+		loads   []load
+		seconds int
+		stale   string
+	}{
+		{[]load{one}, 0, ""},
+		{[]load{one, two}, 10, "1"},
+		{[]load{one, two}, 69, "1"},
+		{[]load{one, two}, 70, ""}, // what an operator rolls back lasts longer
+		{[]load{one, two, {20, "2"}}, 20, "1"},
+		{[]load{one, two, three}, 30, "1 2"},
+		{[]load{one, two, three}, 70, "2"},              // each has its own minute
+		{[]load{one, two, three, {40, "1"}}, 40, "2 3"}, // it is the one in use
+		{[]load{{0, ""}, {1, "1"}}, 1, ""},
+	} {
+		var v *trust.View
+		for _, l := range tc.loads { // the wall clock does not matter
+			at := trust.Moment{Wall: noon.Add(-time.Duration(l.seconds) * time.Hour), Monotonic: time.Duration(l.seconds) * time.Second}
+			v = viewAt(t, at, l.version, v, k)
+		}
+		for _, version := range []string{"", "1", "2", "3"} {
+			want := version != "" && strings.Contains(tc.stale, version)
+			require.Equal(t, want, v.IsStale(version, time.Duration(tc.seconds)*time.Second), "%q after %v at %d s", version, tc.loads, tc.seconds)
+		}
 	}
-	v := viewAt(t, at(0), "1", nil, k)
-	require.False(t, stale(v, "1", 0))
-	v = viewAt(t, at(10), "2", v, k)
-	require.True(t, stale(v, "1", 10))
-	require.True(t, stale(v, "1", 69))
-	require.False(t, stale(v, "1", 70), "what an operator rolls back lasts longer")
-	require.False(t, stale(v, "2", 10))
-	require.False(t, stale(v, "x", 10))
-
-	v = viewAt(t, at(20), "2", v, k)
-	require.True(t, stale(v, "1", 20), "a view of the same version changes nothing")
-	require.False(t, stale(v, "2", 20))
-
-	v = viewAt(t, at(30), "3", v, k)
-	require.True(t, stale(v, "1", 30))
-	require.True(t, stale(v, "2", 30))
-	require.False(t, stale(v, "1", 70), "each has its own minute")
-	require.True(t, stale(v, "2", 70))
-
-	rolledBack := viewAt(t, at(40), "1", v, k)
-	require.False(t, stale(rolledBack, "1", 40), "it is the one in use")
-	require.True(t, stale(rolledBack, "3", 40))
-
-	unsaved := viewAt(t, at(0), "", nil, k)
-	require.False(t, stale(viewAt(t, at(1), "1", unsaved, k), "", 1))
 }

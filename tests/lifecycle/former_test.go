@@ -8,8 +8,6 @@ import (
 	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/hex"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,12 +74,8 @@ func TestK7_FormerCertificates(t *testing.T) {
 		expired, renewed := old.certificate(t, time.Now().Add(-time.Hour)), old.certificate(t, time.Now().AddDate(1, 0, 0))
 		s := testkit.Start(t, fleetkeytest.NewStore(), former(
 			fleetkey.Former{Certificate: expired, Until: time.Now().Add(48 * time.Hour)}, fleetkey.Former{Certificate: renewed}))
-		hexName := func(cert *x509.Certificate) string {
-			digest := sha1.Sum(cert.Raw) //nolint:gosec // as above
-			return strings.ToUpper(hex.EncodeToString(digest[:]))
-		}
 		published := testkit.PublishedKeyIDs(t, s)
-		for _, kid := range []string{sha1Name(expired), sha1Name(renewed), hexName(expired), hexName(renewed) + "ES256", testkit.Thumbprint(old.private.Public())} {
+		for _, kid := range []string{sha1Name(expired), sha1Name(renewed), testkit.Thumbprint(old.private.Public())} {
 			token, err := s.Verify(t.Context(), old.token(t, kid, jwt.MapClaims{"scp": []string{"read", "write"}}))
 			require.NoError(t, err, kid)
 			require.Equal(t, "read write", token.Scope(), "T5")
@@ -103,19 +97,6 @@ func TestFormerIssuer(t *testing.T) {
 	require.Equal(t, []string{s.SigningKey().KeyID}, testkit.PublishedKeyIDs(t, s))
 	require.NoError(t, s.Revoke(t.Context(), "2019"), "by its name")
 	testkit.Refuses(t, fleetkey.ErrUnknownKey, old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s)
-}
-
-// P1: a former key that is also the fleet's keeps its rules to its own names.
-func TestFormerKeyOfTheFleet(t *testing.T) {
-	old := newSystem(t)
-	cert := old.certificate(t, time.Now().AddDate(1, 0, 0))
-	store := fleetkeytest.NewStore()
-	store.Set(testkit.Bundle(t, old.private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
-	s := testkit.Start(t, store, former(fleetkey.Former{Certificate: cert}))
-	require.Equal(t, testkit.Thumbprint(old.private.Public()), s.SigningKey().KeyID)
-	testkit.Accepts(t, testkit.Issue(t, s), s)
-	testkit.Accepts(t, old.token(t, sha1Name(cert), nil), s)
-	testkit.Refuses(t, fleetkey.ErrWrongType, old.token(t, s.SigningKey().KeyID, nil), s)
 }
 
 func TestFormerRefusals(t *testing.T) {
