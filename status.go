@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -98,7 +99,7 @@ func (v *Verifier) Status() Status {
 		NextChange: current.Set.NextChange(now, v.policy.Retain),
 		LastLoad:   loads.LastGood, LoadErr: loads.Err, Failures: loads.Failures, Counters: v.counters.read(loads),
 	}
-	if len(v.PublicKeys()) == 0 {
+	if !slices.ContainsFunc(current.Keys, func(k *trust.Key) bool { return k.Trusted(now) }) {
 		status.Err = fmt.Errorf("%w: no key is trusted now", ErrUnknownKey)
 	}
 	signing, _ := current.Signing(now)

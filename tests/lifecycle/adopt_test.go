@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -80,6 +81,10 @@ func TestAdoptedKeysEnd(t *testing.T) {
 		after := testkit.Issue(t, old)
 		testkit.Accepts(t, before, s)
 		testkit.Refuses(t, fleetkey.ErrUnknownKey, after, s)
+		_, err := jwt.Parse(before, s.Keyfunc)
+		require.NoError(t, err)
+		_, err = jwt.Parse(after, s.Keyfunc)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 		require.NotContains(t, testkit.PublishedKeyIDs(t, s), kid, "others would not know it")
 		time.Sleep(61 * time.Minute)
 		s = testkit.Start(t, shared.Open(), adopting(file))

@@ -105,6 +105,19 @@ func TestFormerIssuer(t *testing.T) {
 	testkit.Refuses(t, fleetkey.ErrUnknownKey, old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s)
 }
 
+// What cannot name the issuer that a key is for must not hand it out as one of ours.
+func TestFormerIssuerOutsideOfVerify(t *testing.T) {
+	old := newSystem(t)
+	s := testkit.Start(t, fleetkeytest.NewStore(), former(fleetkey.Former{Key: old.private.Public(), KeyID: "2019", Issuer: "https://old.example"}))
+	_, err := jwt.Parse(old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s.Keyfunc)
+	require.NoError(t, err)
+	_, err = jwt.Parse(old.token(t, "2019", nil), s.Keyfunc, jwt.WithIssuer(testkit.Issuer))
+	require.ErrorIs(t, err, fleetkey.ErrWrongIssuer)
+	keys := s.PublicKeys()
+	require.Len(t, keys, 1)
+	require.Equal(t, s.SigningKey().KeyID, keys[0].KeyID)
+}
+
 // P1: a former key that is also the fleet's keeps its rules to its own names.
 func TestFormerKeyOfTheFleet(t *testing.T) {
 	old := newSystem(t)
