@@ -158,6 +158,7 @@ func (s *Signer) learn(revoked []string) {
 // key which signs now has to stop. The revocations of a refused set hold all the same.
 func (s *Signer) take(r reading) error {
 	s.read = r
+	s.learn(r.set.Revoked) // of a set that this instance has saved
 	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
 	if old := s.verifier.current.Load(); old != nil {
 		kept := old.Set.Without(s.revoked)

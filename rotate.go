@@ -187,7 +187,6 @@ func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, wh
 		return err
 	}
 	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", read.version, "version", version)
-	s.learn(next.Revoked)
 	return s.take(reading{next, version})
 }
 

@@ -113,6 +113,22 @@ func TestAdoptAfterARevocation(t *testing.T) {
 	})
 }
 
+// P2: the first server knows of the revocations that it has brought along.
+func TestAdoptedRevocationsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
+		old := testkit.Start(t, file, testkit.Config())
+		before, _ := file.Content()
+		victim := old.SigningKey().KeyID
+		stolen := signedBy(t, file, victim)
+		require.NoError(t, old.Revoke(t.Context(), victim))
+		s := testkit.Start(t, shared, adopting(file))
+		shared.Set(before) // with the stolen key
+		_ = s.Refresh(t.Context())
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+	})
+}
+
 func TestAdoptRefusesGarbage(t *testing.T) {
 	file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
 	file.Set([]byte("garbage"))
