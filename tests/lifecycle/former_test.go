@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"math/big"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -144,14 +145,17 @@ func TestFormerRefusals(t *testing.T) {
 		formers []fleetkey.Former
 		want    string
 	}{
-		"nothing given":       {[]fleetkey.Former{{}}, "Config.Former[0]: neither Certificate nor Key"},
-		"both given":          {[]fleetkey.Former{{Certificate: cert, Key: one.private.Public()}}, "both Certificate and Key"},
-		"a key without a kid": {[]fleetkey.Former{{Certificate: cert}, {Key: one.private.Public()}}, "Config.Former[1]: a Key without a Certificate requires KeyID"},
-		"an odd kid":          {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "a\nb"}}, "the kid has 3 bytes"},
-		"a weak key":          {[]fleetkey.Former{{Key: &weak.PublicKey, KeyID: "x"}}, "1024 bits"},
-		"a key of a kind":     {[]fleetkey.Former{{Key: "text", KeyID: "x"}}, "not supported"},
-		"a name for two keys": {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "x"}, {Key: other.private.Public(), KeyID: "x"}}, `two keys have the kid "x"`},
-		"a JWKS of 60 keys":   {many, "bytes of the JWKS"},
+		"nothing given":        {[]fleetkey.Former{{}}, "Config.Former[0]: neither Certificate nor Key"},
+		"both given":           {[]fleetkey.Former{{Certificate: cert, Key: one.private.Public()}}, "both Certificate and Key"},
+		"a key without a kid":  {[]fleetkey.Former{{Certificate: cert}, {Key: one.private.Public()}}, "Config.Former[1]: a Key without a Certificate requires KeyID"},
+		"an odd kid":           {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "a\nb"}}, "the kid has 3 bytes"},
+		"a weak key":           {[]fleetkey.Former{{Key: &weak.PublicKey, KeyID: "x"}}, "1024 bits"},
+		"a key of a kind":      {[]fleetkey.Former{{Key: "text", KeyID: "x"}}, "not supported"},
+		"a name for two keys":  {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "x"}, {Key: other.private.Public(), KeyID: "x"}}, `two keys have the kid "x"`},
+		"one key, two issuers": {[]fleetkey.Former{{Certificate: cert}, {Certificate: cert, Issuer: "https://old.example"}}, "two issuers"},
+		"a nil key":            {[]fleetkey.Former{{Key: (*rsa.PublicKey)(nil), KeyID: "x"}}, "not a valid key"},
+		"off the curve":        {[]fleetkey.Former{{Key: &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, KeyID: "x"}}, "not a valid key"},
+		"a JWKS of 60 keys":    {many, "bytes of the JWKS"},
 	} {
 		store := fleetkeytest.NewStore()
 		_, err := fleetkey.NewSigner(t.Context(), store, former(tc.formers...))
