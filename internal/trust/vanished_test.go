@@ -22,6 +22,7 @@ func TestKeepVanished(t *testing.T) {
 	foreign := setOf(key(t, time.Hour))
 	older, lost, newer := key(t, 3*keysettest.Day), key(t, 2*keysettest.Day), key(t, keysettest.Day/2)
 	brief := keysettest.KeyUntil(t, "ES256", noon.Add(-time.Hour), noon.Add(time.Minute))
+	early := key(t, -45*keysettest.Day) // made by a clock ahead; signs early where it is alone
 	at, future := key(t, -slowest), key(t, -slowest-time.Second)
 	gone := key(t, 2*month)
 	with := func(k *keyset.Key, until time.Time) *keyset.Set {
@@ -38,6 +39,7 @@ func TestKeepVanished(t *testing.T) {
 		"and the key has ended":            {setOf(older, gone), foreign, gone, time.Time{}},
 		"and the key may have signed":      {setOf(lost, at), foreign, at, keptUntil},
 		"and the key was never used":       {setOf(lost, future), foreign, future, time.Time{}},
+		"and the key has signed early":     {setOf(early), foreign, early, keptUntil},
 		"and the key had retired":          {with(lost, noon.Add(month)), foreign, lost, keptUntil},
 		"the bundle was rolled back":       {setOf(older, lost), setOf(older), lost, keptUntil},
 		"and somebody has announced a key": {setOf(older, lost), setOf(older, key(t, -time.Hour)), lost, keptUntil},
