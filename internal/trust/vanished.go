@@ -63,7 +63,7 @@ func keepVanished(old *View, set *keyset.Set, now time.Time, p *keyset.Policy) [
 		}
 		copied := *k
 		if copied.Source, copied.Kept = nil, true; !k.Kept {
-			if until := now.Add(p.MaxTokenTTL + slowest); until.Before(k.Until) {
+			if until := now.Add(p.MaxTokenTTL + slowest); k.Until.IsZero() || until.Before(k.Until) {
 				copied.Until = until
 			}
 		}
