@@ -138,6 +138,11 @@ func (s Status) Warnings() []string {
 	if n := s.count(RoleRevoked); n >= manyRevoked {
 		warnings = append(warnings, fmt.Sprintf("%d keys are revoked; a bundle has room for about 300", n))
 	}
+	for _, k := range s.Keys {
+		if k.Role == RoleRetired && k.NotBefore.IsZero() && k.TrustedUntil.Sub(s.Time) > maxDuration {
+			warnings = append(warnings, fmt.Sprintf("retired key %s is trusted until %s, which no fleetkey writes; revoke it, or correct its date in the bundle", k.KeyID, k.TrustedUntil.UTC().Format(time.RFC3339)))
+		}
+	}
 	if !s.Ending.IsZero() {
 		warnings = append(warnings, "the signing key has no successor and ends at "+s.Ending.UTC().Format(time.RFC3339))
 	}
