@@ -196,7 +196,7 @@ func publicReason(err error) string {
 
 // refuse answers with a challenge and logs the reason, without the token.
 func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, status int, parameters string, reason error) {
-	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path, "reason", reason)
+	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path[:min(len(r.URL.Path), 100)], "reason", reason)
 	challenge := "Bearer"
 	if parameters != "" {
 		challenge += " " + parameters
