@@ -103,7 +103,7 @@ func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheC
 	h.Set("Access-Control-Allow-Origin", "*") // public data, and browser apps need it
 	if etag != "" {
 		h.Set("ETag", etag)
-		for tag := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		for tag := range strings.SplitSeq(strings.Join(r.Header.Values("If-None-Match"), ","), ",") {
 			if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
 				w.WriteHeader(http.StatusNotModified)
 				return
