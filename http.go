@@ -22,8 +22,9 @@ const JWKSPath = "/.well-known/jwks.json"
 const DiscoveryPath = "/.well-known/openid-configuration"
 
 // JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC
-// 7517 section 5): every key that is trusted now, those announced included. The
-// bytes are made when the set changes, not for each request. Clients may cache
+// 7517 section 5): every key that is trusted now, those announced included,
+// but not that of a [Former] with another issuer. The bytes are made when the set
+// changes, not for each request. Clients may cache
 // them for Config.JWKSMaxAge, and the ETag makes asking again cheap. It never
 // serves an empty set, which clients would understand as "trust nothing".
 func (s *Signer) JWKS() http.Handler {

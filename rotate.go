@@ -234,8 +234,8 @@ func (s *Signer) due(lost []string) (*keyset.Set, string, error) {
 	return s.read.set.Due(now, s.policy())
 }
 
-// rotation is what maintain remembers. Only the refresh goroutine uses it, except for
-// err.
+// rotation is what maintain remembers. Only the refresh goroutine uses it, except for err
+// and lost.
 type rotation struct {
 	watch  *clock.Watch
 	writes writes

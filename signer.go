@@ -121,8 +121,9 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm for every verb, and never the private half. That holds where fmt may call methods: not for a SigningKey in an
-// unexported field, and not for its Signer by itself.
+// Format prints the kid and algorithm for every verb, and never the private half. That
+// holds where fmt may call methods: not for a SigningKey in an unexported field, and not
+// for its Signer by itself.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
 // MarshalText returns the same text, for encoders such as encoding/json and

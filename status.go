@@ -43,14 +43,15 @@ type Status struct {
 	overdue bool // the rotation
 }
 
-// KeyInfo describes a key of the set.
+// KeyInfo describes a key of the set or of the configuration. Of a revoked key only KeyID
+// and Role are known, and a retired one has no certificate.
 type KeyInfo struct {
 	KeyID        string
 	Algorithm    string
 	Role         Role
-	NotBefore    time.Time // begins to sign
-	NotAfter     time.Time // the certificate's end
-	TrustedUntil time.Time // its tokens are accepted until then
+	NotBefore    time.Time // begins to sign; zero: it has no certificate
+	NotAfter     time.Time // the certificate's end; zero: it has none
+	TrustedUntil time.Time // its tokens are accepted until then; zero: without an end
 }
 
 // A Role is what a key does at a moment of its life.
