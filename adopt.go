@@ -67,7 +67,7 @@ func formerKeys(cfg *Config) ([]*trust.Key, error) {
 		return b.Until.Compare(a.Until)
 	})
 	if name, ok := trust.FindNames(keys); ok {
-		return nil, fmt.Errorf("Config.Former: two keys have the kid %s: give each its KeyID", jws.Quote(name))
+		return nil, fmt.Errorf("Config.Former: two keys have the kid %s, or one key has it for two issuers: give each its KeyID", jws.Quote(name))
 	}
 	if size, err := trust.JWKSSize(keys); err != nil || size > maxJWKS-roomForFleet {
 		return nil, errors.Join(err, fmt.Errorf("Config.Former: these keys take %d bytes of the JWKS; at most %d are allowed, since clients refuse large key sets: give KeyID, so that a key has one name",

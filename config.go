@@ -90,8 +90,8 @@ type Config struct {
 	// Rotation replaces the signing key from time to time. Default: off.
 	Rotation Rotation
 
-	// Logger receives an event for every change of state, and none for a
-	// token. Default: slog.Default().
+	// Logger receives an event for every change of state, and for a token only
+	// at level Debug, if Require refuses it. Default: slog.Default().
 	Logger *slog.Logger
 }
 

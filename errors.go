@@ -26,7 +26,7 @@ var (
 	ErrBadSignature error = jws.ErrBadSignature
 	// ErrMissingClaim: a required claim is absent: iss, sub, aud, exp or iat.
 	ErrMissingClaim error = jws.ErrMissingClaim
-	// ErrWrongIssuer: iss is not Config.Issuer.
+	// ErrWrongIssuer: iss is not Config.Issuer, or for a key of a Former, not its Issuer.
 	ErrWrongIssuer error = jws.ErrWrongIssuer
 	// ErrWrongAudience: aud names none of Config.Audience.
 	ErrWrongAudience error = jws.ErrWrongAudience
@@ -42,8 +42,8 @@ var ErrInvalidClaims error = jws.ErrInvalidClaims
 
 // Reasons why [Signer.Issue] and [Signer.Sign] do not sign.
 var (
-	// ErrNoSigningKey: no key of the set has begun to sign, or none has a
-	// private half.
+	// ErrNoSigningKey: no key of the set has a private half, or the first begins
+	// more than a year after this clock, which is then probably wrong.
 	ErrNoSigningKey = keyset.ErrNoSigningKey
 	// ErrKeyExpired: the signing key's certificate ends before a token issued
 	// now would, so that nobody could trust it. The key has to be rotated.

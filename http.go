@@ -22,8 +22,9 @@ const JWKSPath = "/.well-known/jwks.json"
 const DiscoveryPath = "/.well-known/openid-configuration"
 
 // JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC
-// 7517 section 5): every key that is trusted now, those announced included. The
-// bytes are made when the set changes, not for each request. Clients may cache
+// 7517 section 5): every key that is trusted now, those announced included,
+// but not that of a [Former] with another issuer. The bytes are made when the set
+// changes, not for each request. Clients may cache
 // them for Config.JWKSMaxAge, and the ETag makes asking again cheap. It never
 // serves an empty set, which clients would understand as "trust nothing".
 func (s *Signer) JWKS() http.Handler {
@@ -103,7 +104,7 @@ func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheC
 	h.Set("Access-Control-Allow-Origin", "*") // public data, and browser apps need it
 	if etag != "" {
 		h.Set("ETag", etag)
-		for tag := range strings.SplitSeq(r.Header.Get("If-None-Match"), ",") {
+		for tag := range strings.SplitSeq(strings.Join(r.Header.Values("If-None-Match"), ","), ",") {
 			if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
 				w.WriteHeader(http.StatusNotModified)
 				return
@@ -196,7 +197,7 @@ func publicReason(err error) string {
 
 // refuse answers with a challenge and logs the reason, without the token.
 func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, status int, parameters string, reason error) {
-	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path, "reason", reason)
+	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path[:min(len(r.URL.Path), 100)], "reason", reason)
 	challenge := "Bearer"
 	if parameters != "" {
 		challenge += " " + parameters

@@ -67,6 +67,8 @@ func TestJWKSAnswers(t *testing.T) {
 			assert.Equal(t, "public, max-age=90", again.Header.Get("Cache-Control"), "for the next %v too", ifNoneMatch)
 		}
 	}
+	twoLines := ask(h, "GET", "If-None-Match", `"x"`, "If-None-Match", etag)
+	assert.Equal(t, 304, twoLines.StatusCode, "lines of one field are one list (RFC 9110 section 5.3)")
 	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PATCH"} {
 		refused := ask(h, method)
 		assert.Equal(t, 405, refused.StatusCode, method)
@@ -303,6 +305,10 @@ func TestRequireLogsWhy(t *testing.T) { // T10
 			require.NotContains(t, text, token)
 		}
 	}
+	before := len(log.String())
+	long := httptest.NewRequest("GET", "/"+strings.Repeat("x", 100_000), nil)
+	p.Require()(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), long)
+	require.Less(t, len(log.String())-before, 500, "what anybody sends takes a bounded place in the log (P8)")
 	token, err := p.Verify(t.Context(), bound)
 	require.NoError(t, err, "Verify leaves the proof to its caller")
 	require.True(t, token.SenderConstrained())

@@ -158,11 +158,12 @@ func (s *Signer) learn(revoked []string) {
 // key which signs now has to stop. The revocations of a refused set hold all the same.
 func (s *Signer) take(r reading) error {
 	s.read = r
+	s.learn(r.set.Revoked) // of a set that this instance has saved
 	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
 	if old := s.verifier.current.Load(); old != nil {
 		kept := old.Set.Without(s.revoked)
 		signing, _ := kept.Signing(now)
-		if next, _ := set.Signing(now); next == nil && signing != nil && !set.Mentions(signing.ID) {
+		if next, _ := set.Signing(now); next == nil && signing != nil && (set.Find(signing.ID) != nil || !set.Mentions(signing.ID)) {
 			err := s.verifier.adopt(kept, Version(old.Version))
 			return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
 				refresh.ErrRefused, r.version, storeName(s.store), set.WhyNoKey(now)))

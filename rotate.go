@@ -187,7 +187,6 @@ func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, wh
 		return err
 	}
 	s.cfg.Logger.Info("changed the key set", "store", storeName(s.store), "why", why, "old_version", read.version, "version", version)
-	s.learn(next.Revoked)
 	return s.take(reading{next, version})
 }
 
@@ -235,8 +234,8 @@ func (s *Signer) due(lost []string) (*keyset.Set, string, error) {
 	return s.read.set.Due(now, s.policy())
 }
 
-// rotation is what maintain remembers. Only the refresh goroutine uses it, except for
-// err.
+// rotation is what maintain remembers. Only the refresh goroutine uses it, except for err
+// and lost.
 type rotation struct {
 	watch  *clock.Watch
 	writes writes

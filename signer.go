@@ -121,8 +121,9 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm for every verb, and never the private half. That holds where fmt may call methods: not for a SigningKey in an
-// unexported field, and not for its Signer by itself.
+// Format prints the kid and algorithm for every verb, and never the private half. That
+// holds where fmt may call methods: not for a SigningKey in an unexported field, and not
+// for its Signer by itself.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
 // MarshalText returns the same text, for encoders such as encoding/json and
@@ -156,9 +157,7 @@ func (s *Signer) Require(scopes ...string) func(http.Handler) http.Handler {
 // Keyfunc gives golang-jwt the key of a token, as [Verifier.Keyfunc] does.
 func (s *Signer) Keyfunc(t *jwt.Token) (any, error) { return s.verifier.Keyfunc(t) }
 
-// PublicKeys returns every key that is trusted now, including those announced and those
-// replaced. JWKS serves the same keys, and those of other systems under every kid that
-// they have.
+// PublicKeys returns the keys that JWKS serves, as [Verifier.PublicKeys] does.
 func (s *Signer) PublicKeys() []PublicKey { return s.verifier.PublicKeys() }
 
 // Refresh loads the key set from the store now, instead of within RefreshEvery. On

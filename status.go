@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,14 +43,15 @@ type Status struct {
 	overdue bool // the rotation
 }
 
-// KeyInfo describes a key of the set.
+// KeyInfo describes a key of the set or of the configuration. Of a revoked key only KeyID
+// and Role are known, and a retired one has no certificate.
 type KeyInfo struct {
 	KeyID        string
 	Algorithm    string
 	Role         Role
-	NotBefore    time.Time // begins to sign
-	NotAfter     time.Time // the certificate's end
-	TrustedUntil time.Time // its tokens are accepted until then
+	NotBefore    time.Time // begins to sign; zero: it has no certificate
+	NotAfter     time.Time // the certificate's end; zero: it has none
+	TrustedUntil time.Time // its tokens are accepted until then; zero: without an end
 }
 
 // A Role is what a key does at a moment of its life.
@@ -98,7 +100,7 @@ func (v *Verifier) Status() Status {
 		NextChange: current.Set.NextChange(now, v.policy.Retain),
 		LastLoad:   loads.LastGood, LoadErr: loads.Err, Failures: loads.Failures, Counters: v.counters.read(loads),
 	}
-	if len(v.PublicKeys()) == 0 {
+	if !slices.ContainsFunc(current.Keys, func(k *trust.Key) bool { return k.Trusted(now) }) {
 		status.Err = fmt.Errorf("%w: no key is trusted now", ErrUnknownKey)
 	}
 	signing, _ := current.Signing(now)
@@ -136,6 +138,11 @@ func (s Status) Warnings() []string {
 	}
 	if n := s.count(RoleRevoked); n >= manyRevoked {
 		warnings = append(warnings, fmt.Sprintf("%d keys are revoked; a bundle has room for about 300", n))
+	}
+	for _, k := range s.Keys {
+		if k.Role == RoleRetired && k.NotBefore.IsZero() && k.TrustedUntil.Sub(s.Time) > maxDuration {
+			warnings = append(warnings, fmt.Sprintf("retired key %s is trusted until %s, which no fleetkey writes; revoke it, or correct its date in the bundle", k.KeyID, k.TrustedUntil.UTC().Format(time.RFC3339)))
+		}
 	}
 	if !s.Ending.IsZero() {
 		warnings = append(warnings, "the signing key has no successor and ends at "+s.Ending.UTC().Format(time.RFC3339))

@@ -10,6 +10,8 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/keyset"
+	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -39,6 +41,25 @@ func TestStatusOfAStaleSigner(t *testing.T) {
 		require.ErrorIs(t, after.Err, fleetkey.ErrStale)
 		require.Equal(t, now(), after.Time)
 		require.Equal(t, before.RotationDue, after.RotationDue)
+	})
+}
+
+// A retired key is trusted for two years at most, unless somebody has edited the bundle.
+func TestWarnsOfALongTrust(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		signing, old := keysettest.Key(t, "ES256", time.Now().Add(-time.Hour)), keysettest.Key(t, "ES256", time.Now())
+		for years, want := range map[int]int{2: 0, 3: 1} {
+			bundle, err := keyset.New([]*keyset.Key{signing}, []keyset.Retired{{ID: old.ID, Alg: old.Alg, Public: old.Public,
+				Until: time.Now().Add(time.Duration(years) * 365 * keysettest.Day)}}, nil).Encode()
+			require.NoError(t, err)
+			store := fleetkeytest.NewStore()
+			store.Set(bundle)
+			warnings := testkit.Start(t, store, testkit.Config()).Status().Warnings()
+			require.Len(t, warnings, want)
+			if want > 0 {
+				require.Contains(t, warnings[0], "retired key "+old.ID+" is trusted until 2002-12-31")
+			}
+		}
 	})
 }
 

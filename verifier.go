@@ -123,7 +123,8 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 // Keyfunc gives golang-jwt the key of a token, for code that parses with jwt.Parse and
 // similar functions. It only knows the keys in memory. The token's alg must be the
 // key's; golang-jwt checks the claims that it is told to check, but neither typ nor
-// crit: it accepts an ID token as an access token. Prefer Verify.
+// crit: it accepts an ID token as an access token. A key of a [Former] with another
+// issuer is given for tokens of that issuer only. Prefer Verify.
 func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 	kid, _ := t.Header["kid"].(string)
 	k := v.current.Load().ByName(kid)
@@ -132,6 +133,16 @@ func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 	}
 	if t.Method.Alg() != k.Alg.Name {
 		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.Alg.Name)
+	}
+	if k.Issuer != "" { // the caller checks for ours, if for any, and this key must not vouch for that
+		if iss, err := t.Claims.GetIssuer(); err != nil || iss != k.Issuer {
+			return nil, fmt.Errorf("fleetkey: %w: %s", ErrWrongIssuer, jws.Quote(iss))
+		}
+	}
+	if !k.IssuedBefore.IsZero() {
+		if iat, err := t.Claims.GetIssuedAt(); err != nil || iat == nil || iat.After(k.IssuedBefore) {
+			return nil, fmt.Errorf("fleetkey: %w: kid %q is trusted for tokens issued until %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
+		}
 	}
 	return k.Public, nil
 }
@@ -144,13 +155,14 @@ type PublicKey struct {
 	Certificate *x509.Certificate
 }
 
-// PublicKeys returns every key that is trusted now, including those announced and those
-// replaced.
+// PublicKeys returns the keys that JWKS serves and that are trusted now, including those
+// announced and those replaced, each under one kid. A key of a [Former] with another
+// issuer is left out: whoever takes it for ours lets it sign tokens with our issuer.
 func (v *Verifier) PublicKeys() []PublicKey {
 	now := v.clock.Now()
 	var keys []PublicKey
 	for _, k := range v.current.Load().Keys {
-		if k.Trusted(now) {
+		if k.Trusted(now) && !k.Hidden {
 			keys = append(keys, PublicKey{KeyID: k.ID, Algorithm: k.Alg.Name, Key: k.Public, Certificate: k.Cert})
 		}
 	}

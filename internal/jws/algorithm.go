@@ -53,6 +53,9 @@ func AlgorithmNamed(name string) (Algorithm, error) {
 // the key is of a kind or strength that must not be trusted. An RSA key means RS256,
 // or PS256 if pss is set.
 func AlgorithmOf(public crypto.PublicKey, pss bool) (Algorithm, error) {
+	if !wellFormed(public) {
+		return Algorithm{}, fmt.Errorf("the %T is not a valid key", public)
+	}
 	switch public := public.(type) {
 	case *rsa.PublicKey:
 		if err := checkRSA(public); err != nil {

@@ -1,7 +1,10 @@
 package jws
 
 import (
+	"crypto"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -12,6 +15,24 @@ const (
 	minRSABits = 2048
 	maxRSABits = 8192 // the cost of a signature grows with the square of the length
 )
+
+// wellFormed reports whether a public key has all its parts, and those of an EC key are a
+// point of its curve. Keys that were decoded are; one that a program has put together may
+// not be, and would cause a panic later.
+func wellFormed(public crypto.PublicKey) bool {
+	switch public := public.(type) {
+	case *rsa.PublicKey:
+		return public != nil && public.N != nil
+	case *ecdsa.PublicKey:
+		if public == nil || public.Curve != elliptic.P256() && public.Curve != elliptic.P384() {
+			return public != nil && public.Curve != nil // and refused for its curve
+		}
+		return public.X != nil && public.Y != nil && public.Curve.IsOnCurve(public.X, public.Y)
+	case ed25519.PublicKey:
+		return len(public) == ed25519.PublicKeySize
+	}
+	return true
+}
 
 func checkRSA(public *rsa.PublicKey) error {
 	switch {

@@ -154,16 +154,17 @@ func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error
 	return k, false, nil
 }
 
-// FindNames returns a name that two of some keys have although they are not the same key.
+// FindNames returns a name that two of some keys have although they are not the same key,
+// or not for the same issuer.
 func FindNames(keys []*Key) (name string, found bool) {
 	owners := map[string]string{}
 	for _, k := range keys {
-		thumbprint := jws.Thumbprint(k.Public)
+		whose := jws.Thumbprint(k.Public) + " " + k.Issuer
 		for _, name := range k.names() {
-			if owner, ok := owners[name]; ok && owner != thumbprint {
+			if owner, ok := owners[name]; ok && owner != whose {
 				return name, true
 			}
-			owners[name] = thumbprint
+			owners[name] = whose
 		}
 	}
 	return "", false

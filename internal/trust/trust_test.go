@@ -175,8 +175,11 @@ func TestNamesAndRules(t *testing.T) {
 
 func TestFindNames(t *testing.T) {
 	a, b := key(t, month), key(t, month)
+	abroad := former(a, "w")
+	abroad.Issuer = "https://old.example"
 	for want, keys := range map[string][]*trust.Key{
 		"":                       {former(a, ""), former(a, ""), former(a, "x"), former(a, "x"), former(b, ""), former(b, "y")},
+		"w":                      {former(a, "w"), abroad},
 		"z":                      {former(a, "z"), former(b, "z")},
 		namesOf(a)[1]:            {former(a, ""), former(b, namesOf(a)[1])},
 		jws.Thumbprint(b.Public): {former(a, b.ID), former(b, "")},

@@ -52,17 +52,18 @@ func (v *View) IsStale(version string, now time.Duration) bool {
 func keepVanished(old *View, set *keyset.Set, now time.Time, p *keyset.Policy) []*Key {
 	// Others may sign with a lost key until they have read that, too.
 	slowest := 2*p.RefreshEvery + 2*p.ClockSkew
+	signing, _ := old.Set.Signing(now)
 	var kept []*Key
 	for _, k := range old.Keys {
 		ours := !k.Former && k.IssuedBefore.IsZero()
 		// No clock of the fleet has let it sign yet, so there are no tokens.
-		unused := k.Source != nil && k.Source.Cert.NotBefore.After(now.Add(slowest))
+		unused := k.Source != nil && k.Source != signing && k.Source.Cert.NotBefore.After(now.Add(slowest))
 		if !ours || unused || !k.Trusted(now) || set.Mentions(k.ID) {
 			continue
 		}
 		copied := *k
 		if copied.Source, copied.Kept = nil, true; !k.Kept {
-			if until := now.Add(p.MaxTokenTTL + slowest); until.Before(k.Until) {
+			if until := now.Add(p.MaxTokenTTL + slowest); k.Until.IsZero() || until.Before(k.Until) {
 				copied.Until = until
 			}
 		}

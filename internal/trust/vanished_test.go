@@ -23,6 +23,7 @@ func TestKeepVanished(t *testing.T) {
 	foreign := setOf(key(t, time.Hour))
 	older, lost, newer := key(t, 3*keysettest.Day), key(t, 2*keysettest.Day), key(t, keysettest.Day/2)
 	brief := keysettest.KeyUntil(t, "ES256", noon.Add(-time.Hour), noon.Add(time.Minute))
+	early := key(t, -45*keysettest.Day) // made by a clock ahead; signs early where it is alone
 	at, future := key(t, -slowest), key(t, -slowest-time.Second)
 	gone := key(t, 2*month)
 	with := func(k *keyset.Key, until time.Time) *keyset.Set {
@@ -39,6 +40,7 @@ func TestKeepVanished(t *testing.T) {
 		"and the key has ended":            {setOf(older, gone), foreign, gone, time.Time{}},
 		"and the key may have signed":      {setOf(lost, at), foreign, at, keptUntil},
 		"and the key was never used":       {setOf(lost, future), foreign, future, time.Time{}},
+		"and the key has signed early":     {setOf(early), foreign, early, keptUntil},
 		"and the key had retired":          {with(lost, noon.Add(month)), foreign, lost, keptUntil},
 		"the bundle was rolled back":       {setOf(older, lost), setOf(older), lost, keptUntil},
 		"and somebody has announced a key": {setOf(older, lost), setOf(older, key(t, -time.Hour)), lost, keptUntil},
@@ -75,6 +77,15 @@ func TestOthersAreNotKept(t *testing.T) {
 	require.False(t, v.ByName(mine.ID).Kept || v.ByName(other.ID).Kept)
 	v = viewAt(t, now, "3", v, setOf(key(t, month)))
 	require.True(t, v.ByName(mine.ID) == nil && v.ByName(other.ID) == nil)
+}
+
+// TestPlainKeysVanish: a public key without an end gets one when it is lost.
+func TestPlainKeysVanish(t *testing.T) {
+	plain := former(key(t, month), "a")
+	plain.Former = false
+	before, err := trust.FromKeys([]*trust.Key{plain}, "1", now)
+	require.NoError(t, err)
+	require.Equal(t, keptUntil, viewAt(t, now, "2", before, setOf(key(t, month))).ByName("a").Until)
 }
 
 // TestKeptAgain exchanges the bundle twice.

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -80,6 +81,10 @@ func TestAdoptedKeysEnd(t *testing.T) {
 		after := testkit.Issue(t, old)
 		testkit.Accepts(t, before, s)
 		testkit.Refuses(t, fleetkey.ErrUnknownKey, after, s)
+		_, err := jwt.Parse(before, s.Keyfunc)
+		require.NoError(t, err)
+		_, err = jwt.Parse(after, s.Keyfunc)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 		require.NotContains(t, testkit.PublishedKeyIDs(t, s), kid, "others would not know it")
 		time.Sleep(61 * time.Minute)
 		s = testkit.Start(t, shared.Open(), adopting(file))
@@ -105,6 +110,22 @@ func TestAdoptAfterARevocation(t *testing.T) {
 		again := testkit.Start(t, shared.Open(), adopting(copied))
 		require.NoError(t, s.Refresh(t.Context()))
 		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s, again)
+	})
+}
+
+// P2: the first server knows of the revocations that it has brought along.
+func TestAdoptedRevocationsAreRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, shared := fleetkeytest.NewStore(), fleetkeytest.NewStore()
+		old := testkit.Start(t, file, testkit.Config())
+		before, _ := file.Content()
+		victim := old.SigningKey().KeyID
+		stolen := signedBy(t, file, victim)
+		require.NoError(t, old.Revoke(t.Context(), victim))
+		s := testkit.Start(t, shared, adopting(file))
+		shared.Set(before) // with the stolen key
+		_ = s.Refresh(t.Context())
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 	})
 }
 

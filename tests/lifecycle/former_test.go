@@ -8,6 +8,7 @@ import (
 	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
 	"encoding/base64"
+	"math/big"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -99,6 +100,32 @@ func TestFormerIssuer(t *testing.T) {
 	testkit.Refuses(t, fleetkey.ErrUnknownKey, old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s)
 }
 
+// What cannot name the issuer that a key is for must not hand it out as one of ours.
+func TestFormerIssuerOutsideOfVerify(t *testing.T) {
+	old := newSystem(t)
+	s := testkit.Start(t, fleetkeytest.NewStore(), former(fleetkey.Former{Key: old.private.Public(), KeyID: "2019", Issuer: "https://old.example"}))
+	_, err := jwt.Parse(old.token(t, "2019", jwt.MapClaims{"iss": "https://old.example"}), s.Keyfunc)
+	require.NoError(t, err)
+	_, err = jwt.Parse(old.token(t, "2019", nil), s.Keyfunc, jwt.WithIssuer(testkit.Issuer))
+	require.ErrorIs(t, err, fleetkey.ErrWrongIssuer)
+	keys := s.PublicKeys()
+	require.Len(t, keys, 1)
+	require.Equal(t, s.SigningKey().KeyID, keys[0].KeyID)
+}
+
+// P1: a former key that is also the fleet's keeps its rules to its own names.
+func TestFormerKeyOfTheFleet(t *testing.T) {
+	old := newSystem(t)
+	cert := old.certificate(t, time.Now().AddDate(1, 0, 0))
+	store := fleetkeytest.NewStore()
+	store.Set(testkit.Bundle(t, old.private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
+	s := testkit.Start(t, store, former(fleetkey.Former{Certificate: cert}))
+	require.Equal(t, testkit.Thumbprint(old.private.Public()), s.SigningKey().KeyID)
+	testkit.Accepts(t, testkit.Issue(t, s), s)
+	testkit.Accepts(t, old.token(t, sha1Name(cert), nil), s)
+	testkit.Refuses(t, fleetkey.ErrWrongType, old.token(t, s.SigningKey().KeyID, nil), s)
+}
+
 func TestFormerRefusals(t *testing.T) {
 	one, other := newSystem(t), newSystem(t)
 	cert := one.certificate(t, time.Now().AddDate(1, 0, 0))
@@ -112,14 +139,17 @@ func TestFormerRefusals(t *testing.T) {
 		formers []fleetkey.Former
 		want    string
 	}{
-		"nothing given":       {[]fleetkey.Former{{}}, "Config.Former[0]: neither Certificate nor Key"},
-		"both given":          {[]fleetkey.Former{{Certificate: cert, Key: one.private.Public()}}, "both Certificate and Key"},
-		"a key without a kid": {[]fleetkey.Former{{Certificate: cert}, {Key: one.private.Public()}}, "Config.Former[1]: a Key without a Certificate requires KeyID"},
-		"an odd kid":          {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "a\nb"}}, "the kid has 3 bytes"},
-		"a weak key":          {[]fleetkey.Former{{Key: &weak.PublicKey, KeyID: "x"}}, "1024 bits"},
-		"a key of a kind":     {[]fleetkey.Former{{Key: "text", KeyID: "x"}}, "not supported"},
-		"a name for two keys": {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "x"}, {Key: other.private.Public(), KeyID: "x"}}, `two keys have the kid "x"`},
-		"a JWKS of 60 keys":   {many, "bytes of the JWKS"},
+		"nothing given":        {[]fleetkey.Former{{}}, "Config.Former[0]: neither Certificate nor Key"},
+		"both given":           {[]fleetkey.Former{{Certificate: cert, Key: one.private.Public()}}, "both Certificate and Key"},
+		"a key without a kid":  {[]fleetkey.Former{{Certificate: cert}, {Key: one.private.Public()}}, "Config.Former[1]: a Key without a Certificate requires KeyID"},
+		"an odd kid":           {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "a\nb"}}, "the kid has 3 bytes"},
+		"a weak key":           {[]fleetkey.Former{{Key: &weak.PublicKey, KeyID: "x"}}, "1024 bits"},
+		"a key of a kind":      {[]fleetkey.Former{{Key: "text", KeyID: "x"}}, "not supported"},
+		"a name for two keys":  {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "x"}, {Key: other.private.Public(), KeyID: "x"}}, `two keys have the kid "x"`},
+		"one key, two issuers": {[]fleetkey.Former{{Certificate: cert}, {Certificate: cert, Issuer: "https://old.example"}}, "two issuers"},
+		"a nil key":            {[]fleetkey.Former{{Key: (*rsa.PublicKey)(nil), KeyID: "x"}}, "not a valid key"},
+		"off the curve":        {[]fleetkey.Former{{Key: &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, KeyID: "x"}}, "not a valid key"},
+		"a JWKS of 60 keys":    {many, "bytes of the JWKS"},
 	} {
 		store := fleetkeytest.NewStore()
 		_, err := fleetkey.NewSigner(t.Context(), store, former(tc.formers...))

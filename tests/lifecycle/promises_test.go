@@ -93,6 +93,19 @@ func TestSetThatCannotSign(t *testing.T) {
 	})
 }
 
+// P3: a set in which the signing key has a certificate that has ended says nothing about
+// stopping it.
+func TestSigningKeyUnderAnExpiredCertificate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, mine := fleetkeytest.NewStore(), newSystem(t)
+		store.Set(testkit.Bundle(t, mine.private, time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0)))
+		s := testkit.Start(t, store, testkit.Config())
+		store.Set(testkit.Bundle(t, mine.private, time.Now().AddDate(-1, 0, 0), time.Now().Add(-time.Hour)))
+		require.ErrorContains(t, s.Refresh(t.Context()), "holds no key that can sign")
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+	})
+}
+
 // revokedBlock is what an operator may write by hand.
 func revokedBlock(t *testing.T, kid string) []byte {
 	t.Helper()
