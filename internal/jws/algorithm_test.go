@@ -139,7 +139,7 @@ func TestWeakKeys(t *testing.T) {
 		"EC that is nil":         {(*ecdsa.PublicKey)(nil), "not a valid key"},
 		"EC without a curve":     {curve(nil), "not a valid key"},
 		"EC without a point":     {curve(elliptic.P256()), "not a valid key"},
-		"EC off its curve":       {&ecdsa.PublicKey{Curve: elliptic.P384(), X: big.NewInt(1), Y: big.NewInt(1)}, "not a valid key"},
+		"EC off its curve":       {&ecdsa.PublicKey{Curve: elliptic.P384(), X: big.NewInt(1), Y: big.NewInt(1)}, "not a valid key"}, //nolint:staticcheck // no other way to an invalid one
 		"a short Ed25519 key":    {make(ed25519.PublicKey, 31), "not a valid key"},
 		"a long Ed25519 key":     {make(ed25519.PublicKey, 33), "not a valid key"},
 		"no key":                 {nil, "keys of type <nil> are not supported"},

@@ -27,7 +27,7 @@ func wellFormed(public crypto.PublicKey) bool {
 		if public == nil || public.Curve != elliptic.P256() && public.Curve != elliptic.P384() {
 			return public != nil && public.Curve != nil // and refused for its curve
 		}
-		return public.X != nil && public.Y != nil && public.Curve.IsOnCurve(public.X, public.Y)
+		return public.X != nil && public.Y != nil && public.Curve.IsOnCurve(public.X, public.Y) //nolint:staticcheck // the only way to ask whether they are nil
 	case ed25519.PublicKey:
 		return len(public) == ed25519.PublicKeySize
 	}

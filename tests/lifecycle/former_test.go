@@ -148,7 +148,7 @@ func TestFormerRefusals(t *testing.T) {
 		"a name for two keys":  {[]fleetkey.Former{{Key: one.private.Public(), KeyID: "x"}, {Key: other.private.Public(), KeyID: "x"}}, `two keys have the kid "x"`},
 		"one key, two issuers": {[]fleetkey.Former{{Certificate: cert}, {Certificate: cert, Issuer: "https://old.example"}}, "two issuers"},
 		"a nil key":            {[]fleetkey.Former{{Key: (*rsa.PublicKey)(nil), KeyID: "x"}}, "not a valid key"},
-		"off the curve":        {[]fleetkey.Former{{Key: &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, KeyID: "x"}}, "not a valid key"},
+		"off the curve":        {[]fleetkey.Former{{Key: &ecdsa.PublicKey{Curve: elliptic.P256(), X: big.NewInt(1), Y: big.NewInt(1)}, KeyID: "x"}}, "not a valid key"}, //nolint:staticcheck // no other way to an invalid one
 		"a JWKS of 60 keys":    {many, "bytes of the JWKS"},
 	} {
 		store := fleetkeytest.NewStore()
