@@ -27,6 +27,7 @@ type external struct {
 	keys   map[string]any // by kid
 	source *instance      // where they came from
 	knew   knowledge      // what that knew then
+	gone   map[string]time.Time
 }
 
 func newExternals(f *fleet) []*external {
@@ -67,7 +68,7 @@ func (x *external) fetch() {
 		}
 		f.keySets[etag] = keys
 	}
-	x.keys, x.source, x.knew = keys, in, in.state("")
+	x.keys, x.source, x.knew, x.gone = keys, in, in.state(""), in.gone()
 }
 
 func (x *external) verify(tok *token) {
@@ -75,6 +76,7 @@ func (x *external) verify(tok *token) {
 		return
 	}
 	who, begin := x.knew, time.Now()
+	who.revoked = x.gone[tok.key.id]
 	if _, ok := x.keys[tok.key.id]; ok {
 		who.knows = who.loaded
 	}
@@ -89,7 +91,7 @@ func (x *external) verify(tok *token) {
 
 // issue has an instance sign a token and schedules the checks of it.
 func (f *fleet) issue(in *instance, thorough bool) {
-	if in == nil {
+	if in == nil || in.asleep() {
 		return
 	}
 	s := in.signer.Load()
@@ -107,7 +109,11 @@ func (f *fleet) issue(in *instance, thorough bool) {
 		f.model.refused(in, err)
 		return
 	}
-	tok := f.model.issued(in, raw, exp.Truncate(time.Second))
+	f.checkLater(f.model.issued(in, raw, exp.Truncate(time.Second)), thorough)
+}
+
+// checkLater schedules the checks of a token.
+func (f *fleet) checkLater(tok *token, thorough bool) {
 	late := f.sc.policy.ClockSkew
 	for _, at := range []time.Time{
 		tok.at,
@@ -134,6 +140,9 @@ func (f *fleet) verify(in *instance, tok *token) {
 	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.id)
 	f.running.Go(func() {
 		_, err := s.Verify(context.Background(), tok.raw)
+		if in.asleep() {
+			return // before it could answer
+		}
 		f.model.checked("instance", tok, begin, who, in, err)
 	})
 }
