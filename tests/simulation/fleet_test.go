@@ -49,9 +49,10 @@ type instance struct {
 	policy fleetkey.Config
 	cancel context.CancelFunc // ends the start; nil: down
 
-	mu      sync.Mutex    // guards what follows
-	fell    time.Time     // asleep; zero: awake
-	slept   time.Duration // in all
+	mu      sync.Mutex // guards what follows
+	fell    time.Time  // asleep
+	wakes   time.Time
+	slept   time.Duration // before that
 	rng     *rand.Rand
 	started time.Time
 	loaded  time.Time            // begin of the last good load
@@ -70,7 +71,7 @@ func (sc *scenario) run(t *testing.T) *model {
 	f.acting.Lock()
 	if sc.former {
 		f.former = newFormer(f)
-		sc.policy.Former = f.former.at(0)
+		sc.policy.Former = f.former.certificates[:1]
 	}
 	for i := range sc.instances {
 		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
@@ -128,7 +129,6 @@ func (f *fleet) down(in *instance) {
 	}
 	in.cancel()
 	in.cancel = nil
-	in.wake() // it is started again, not resumed
 	if s := in.signer.Swap(nil); s != nil {
 		_ = s.Close()
 	}
@@ -170,6 +170,7 @@ func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle [
 				in.knows[k.ID] = time.Now()
 			}
 		}
+		in.revoked = maps.Clone(in.revoked) // others hold it
 		for _, kid := range content.revoked {
 			if in.revoked[kid].IsZero() {
 				in.revoked[kid] = time.Now()
@@ -181,14 +182,7 @@ func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle [
 func (in *instance) state(kid string) knowledge {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed, in.revoked[kid]}
-}
-
-// gone returns the keys that this process knows to be revoked.
-func (in *instance) gone() map[string]time.Time {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return maps.Clone(in.revoked)
+	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed, in.revoked}
 }
 
 // reached reports whether nothing kept an instance from the store since a time.
@@ -237,7 +231,7 @@ func (f *fleet) pick() *instance {
 	extreme := f.rng.IntN(3) - 1 // -1: the slowest of some, 1: the fastest, 0: any
 	for range 6 {
 		in := f.instances[f.rng.IntN(len(f.instances))]
-		if in.signer.Load() == nil || in.asleep() {
+		if in.awake() == nil {
 			continue
 		}
 		if found == nil || time.Duration(extreme)*in.offset > time.Duration(extreme)*found.offset {

@@ -66,7 +66,8 @@ type token struct {
 
 // knowledge is what an instance can know of a key at a moment.
 type knowledge struct {
-	loaded, started, knows, cut, failed, revoked time.Time
+	loaded, started, knows, cut, failed time.Time
+	revoked                             map[string]time.Time
 }
 
 func newModel(f *fleet) *model {
@@ -237,7 +238,7 @@ func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge,
 	switch {
 	case err == nil && !begin.Before(tok.exp.Add(sc.policy.ClockSkew+sc.clocks)):
 		m.count(m.wrong, kind+": accepted after exp")
-	case err == nil && !who.revoked.IsZero() && begin.After(who.revoked): // whatever became of the store since
+	case err == nil && !who.revoked[k.id].IsZero() && who.revoked[k.id].Before(begin): // whatever became of the store since
 		m.count(m.wrong, kind+": accepted though known to be revoked")
 	case err == nil && gone && returned.Before(revoked) && (who.loaded.After(revoked.Add(staleFor)) || source.reached(revoked) && begin.Sub(revoked) > sc.knownAfter(kind)):
 		m.count(m.wrong, kind+": accepted though revoked")

@@ -7,9 +7,12 @@ import (
 	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
+	"slices"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/tests/testkit"
@@ -29,12 +32,7 @@ func (m *model) rollBack(k *keyState) {
 	m.mu.Lock()
 	previous := m.previous
 	had := func(v fleetkey.Version) bool {
-		for _, in := range m.contents[v].keys {
-			if in.ID == k.id {
-				return true
-			}
-		}
-		return false
+		return slices.ContainsFunc(m.contents[v].keys, func(in testkit.Key) bool { return in.ID == k.id })
 	}
 	possible := previous != "" && had(m.version) && !had(previous)
 	m.mu.Unlock()
@@ -61,111 +59,88 @@ func (c clocks) Now() time.Time { return time.Now().Add(c.offset) }
 func (c clocks) Monotonic() time.Duration {
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
-	until := time.Now()
-	if !c.in.fell.IsZero() {
-		until = c.in.fell
+	now, nap := time.Now(), c.in.wakes.Sub(c.in.fell)
+	if now.Before(c.in.wakes) {
+		nap = now.Sub(c.in.fell)
 	}
-	return until.Sub(c.in.f.end.Add(-c.in.f.sc.span)) - c.in.slept
+	return c.in.f.sc.span - c.in.f.end.Sub(now) - c.in.slept - nap
 }
 
-func (in *instance) asleep() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return !in.fell.IsZero()
-}
-
-func (in *instance) wake() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if !in.fell.IsZero() {
-		in.slept, in.fell = in.slept+time.Since(in.fell), time.Time{}
+// awake returns the Signer of an instance that is up and not suspended, or nil.
+func (in *instance) awake() *fleetkey.Signer {
+	if in == nil {
+		return nil
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if time.Now().Before(in.wakes) {
+		return nil
+	}
+	return in.signer.Load()
 }
 
 // sleep suspends an instance. Its first act afterwards is to sign and to verify.
 func (f *fleet) sleep(in *instance, d time.Duration) {
-	if in.signer.Load() == nil || in.asleep() {
+	if in.awake() == nil {
 		return
 	}
 	f.cutOff(in, d)
 	in.mu.Lock()
-	in.fell = time.Now()
-	in.mu.Unlock()
-	f.after(d, func() {
-		in.wake()
-		f.issue(in, true)
-	})
+	defer in.mu.Unlock()
+	in.slept += in.wakes.Sub(in.fell)
+	in.fell, in.wakes = time.Now(), time.Now().Add(d)
+	f.after(d, func() { f.issue(in, true) })
 }
 
-// everyNight suspends every fifth instance.
-func (f *fleet) everyNight() {
-	if f.sc.sleepEvery == 0 || time.Now().After(f.end) {
-		return
-	}
-	for i := 4; i < len(f.instances); i += 5 {
-		f.after(f.upTo(2*time.Hour), func() { f.sleep(f.instances[i], 6*time.Hour+f.upTo(4*time.Hour)) })
-	}
-	f.after(day, f.everyNight)
+// sleepAtNight suspends an instance every day.
+func (f *fleet) sleepAtNight(in *instance) {
+	f.sleep(in, 6*time.Hour+f.upTo(4*time.Hour))
+	f.after(day, func() { f.sleepAtNight(in) })
 }
 
 // A former is another system. It renews its certificate, and a deployment makes that
 // known long before the old one ends.
 type former struct {
-	private       *ecdsa.PrivateKey
-	certificates  [2]*x509.Certificate
-	deploy, known time.Time
+	private      *ecdsa.PrivateKey
+	certificates [2]fleetkey.Former
 }
 
 func newFormer(f *fleet) *former {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	begin, part := time.Now(), f.sc.span/6
-	old := &former{private: private, deploy: begin.Add(part), known: begin.Add(part + part/6 + day)}
-	for i := range old.certificates {
-		template := &x509.Certificate{NotBefore: begin.Add(-time.Hour), NotAfter: begin.Add(3*part + time.Duration(i)*year*9)}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-		if err != nil {
-			panic(err)
-		}
-		if old.certificates[i], err = x509.ParseCertificate(der); err != nil {
-			panic(err)
-		}
+	require.NoError(f.t, err)
+	old := &former{private: private}
+	for i, end := range []time.Time{time.Now().Add(f.sc.span / 2), time.Now().Add(10 * year)} {
+		_, rest := pem.Decode(testkit.Bundle(f.t, private, time.Now(), end))
+		block, _ := pem.Decode(rest)
+		old.certificates[i].Certificate, err = x509.ParseCertificate(block.Bytes)
+		require.NoError(f.t, err)
 	}
 	return old
 }
 
-// at returns the configuration up to a certificate.
-func (o *former) at(last int) (all []fleetkey.Former) {
-	for _, c := range o.certificates[:last+1] {
-		all = append(all, fleetkey.Former{Certificate: c})
-	}
-	return all
-}
-
 // issueFormer checks a token that the other system signs, under the name of one of its
-// certificates. A token ends with the trust in that name, by the fastest clock.
+// certificates: of the renewed one once that is deployed.
 func (f *fleet) issueFormer() {
 	if f.former == nil {
 		return
 	}
-	which := 0
-	if now := time.Now(); now.After(f.former.known) && (f.chance(0.5) || now.After(f.former.certificates[0].NotAfter)) {
+	now, which := time.Now(), 0
+	if left := f.end.Sub(now); left < f.sc.span*2/3 && f.chance(0.5) || left < f.sc.span/2 {
 		which = 1
 	}
-	certificate := f.former.certificates[which]
+	certificate := f.former.certificates[which].Certificate
 	digest := sha1.Sum(certificate.Raw) //nolint:gosec // as above
-	exp := time.Now().Add(f.upTo(8 * time.Hour)).Truncate(time.Second)
+	kid, exp := base64.RawURLEncoding.EncodeToString(digest[:]), now.Add(f.upTo(8*time.Hour)).Truncate(time.Second)
 	t := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": testkit.Issuer, "aud": testkit.Issuer, "exp": exp.Unix()})
-	t.Header["kid"] = base64.RawURLEncoding.EncodeToString(digest[:])
+	t.Header["kid"] = kid
 	raw, err := t.SignedString(f.former.private)
 	if err != nil {
-		panic(err)
+		f.model.fault("the former system cannot sign: %v", err)
+		return
 	}
-	tok := &token{raw: raw, key: &keyState{id: t.Header["kid"].(string)}, at: time.Now(), exp: exp, loaded: time.Now(), former: true}
+	tok := &token{raw: raw, key: &keyState{id: kid}, at: now, exp: exp, loaded: now, former: true}
 	if end := certificate.NotAfter.Add(-f.sc.clocks); exp.After(end) {
-		tok.exp = end // of the trust, though clients have the key in their JWKS for a while
+		tok.exp = end // of the trust, by the fastest clock; clients have the key in their JWKS for a while
 		f.at(certificate.NotAfter.Add(f.sc.policy.ClockSkew), func() { f.verify(f.pick(), tok) })
 		return
 	}

@@ -27,7 +27,6 @@ type external struct {
 	keys   map[string]any // by kid
 	source *instance      // where they came from
 	knew   knowledge      // what that knew then
-	gone   map[string]time.Time
 }
 
 func newExternals(f *fleet) []*external {
@@ -68,7 +67,7 @@ func (x *external) fetch() {
 		}
 		f.keySets[etag] = keys
 	}
-	x.keys, x.source, x.knew, x.gone = keys, in, in.state(""), in.gone()
+	x.keys, x.source, x.knew = keys, in, in.state("")
 }
 
 func (x *external) verify(tok *token) {
@@ -76,7 +75,6 @@ func (x *external) verify(tok *token) {
 		return
 	}
 	who, begin := x.knew, time.Now()
-	who.revoked = x.gone[tok.key.id]
 	if _, ok := x.keys[tok.key.id]; ok {
 		who.knows = who.loaded
 	}
@@ -91,10 +89,7 @@ func (x *external) verify(tok *token) {
 
 // issue has an instance sign a token and schedules the checks of it.
 func (f *fleet) issue(in *instance, thorough bool) {
-	if in == nil || in.asleep() {
-		return
-	}
-	s := in.signer.Load()
+	s := in.awake()
 	if s == nil {
 		return
 	}
@@ -134,14 +129,15 @@ func (f *fleet) checkLater(tok *token, thorough bool) {
 // verify has an instance check a token. It does so in a goroutine, since an unknown kid
 // makes it wait for the store.
 func (f *fleet) verify(in *instance, tok *token) {
-	if in == nil {
+	s := in.awake()
+	if s == nil {
 		return
 	}
-	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.id)
+	begin, who := time.Now(), in.state(tok.key.id)
 	f.running.Go(func() {
 		_, err := s.Verify(context.Background(), tok.raw)
-		if in.asleep() {
-			return // before it could answer
+		if in.awake() != s {
+			return // suspended or stopped before it could answer
 		}
 		f.model.checked("instance", tok, begin, who, in, err)
 	})

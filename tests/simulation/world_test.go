@@ -97,15 +97,17 @@ func (f *fleet) plan() {
 	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
 	f.every(sc.swapEvery, f.swap)
 	f.every(sc.sleepEvery, func() { f.sleep(anyone(), f.upTo(min(3*day, sc.span/60))) })
-	f.everyNight()
+	for i := 4; sc.sleepEvery > 0 && i < len(f.instances); i += 5 {
+		f.after(f.upTo(day), func() { f.sleepAtNight(f.instances[i]) })
+	}
 	f.every(sc.tokenEvery, f.issueFormer)
 	for _, c := range sc.changes {
 		f.after(c.at, func() { f.deploy(c) })
 	}
 	if sc.former {
 		renewed := change{takes: sc.span / 36, policy: sc.policy}
-		renewed.policy.Former = f.former.at(1)
-		f.at(f.former.deploy, func() { f.deploy(renewed) })
+		renewed.policy.Former = f.former.certificates[:]
+		f.after(sc.span/6, func() { f.deploy(renewed) })
 	}
 }
 
@@ -190,11 +192,10 @@ func (f *fleet) deploy(c change) {
 
 // operate does something by hand on an instance.
 func (f *fleet) operate(do func(context.Context, *fleetkey.Signer)) {
-	in := f.pick()
-	if in == nil {
+	s := f.pick().awake()
+	if s == nil {
 		return
 	}
-	s := in.signer.Load()
 	f.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
