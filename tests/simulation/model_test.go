@@ -48,8 +48,8 @@ type keyState struct {
 	notBefore time.Time
 	published time.Time
 	revoked   time.Time // out of the store by Revoke, or because an instance wrote that back
-	returned  time.Time // to the store by a rollback, though revoked
-	lost      time.Time // out of the store by a rollback or exchange
+	returned  time.Time // when a rollback or exchange made the store forget that
+	lost      time.Time // out of the store by a rollback or exchange, for the first time
 	urgent    bool      // nobody announced it: the first key, or one that replaces others at once
 	used      bool
 }
@@ -144,15 +144,22 @@ func (m *model) observe() {
 	present := map[string]bool{}
 	for _, k := range after {
 		present[k.ID] = true
-		if r := m.keys[k.ID]; r != nil && m.editing && !r.revoked.IsZero() {
-			r.returned = now
-		}
 	}
 	for _, k := range before {
 		if r := m.keys[k.ID]; !present[k.ID] && slices.Contains(next.revoked, k.ID) {
 			r.revoked, replaces = now, true
 		} else if !present[k.ID] && m.editing {
-			r.lost, m.undone = now, now
+			if m.undone = now; r.lost.IsZero() {
+				r.lost = now
+			}
+		}
+	}
+	for id, r := range m.keys {
+		switch said := slices.Contains(next.revoked, id); {
+		case m.editing && !said && !r.revoked.IsZero():
+			r.returned = now
+		case said && r.returned.After(r.revoked):
+			r.revoked = now
 		}
 	}
 	m.begun = time.Time{}
