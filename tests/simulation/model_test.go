@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"slices"
@@ -84,31 +83,6 @@ func (m *model) fault(format string, args ...any) {
 	if len(m.faults) < 10 {
 		m.faults = append(m.faults, time.Now().UTC().Format(time.DateTime)+": "+fmt.Sprintf(format, args...))
 	}
-}
-
-// A content is what a bundle says.
-type content struct {
-	keys    []testkit.Key
-	revoked []string
-}
-
-// content reads a bundle. mu must be held.
-func (m *model) content(version fleetkey.Version, bundle []byte) content {
-	if c, ok := m.contents[version]; ok {
-		return c
-	}
-	keys, err := testkit.Keys(bundle)
-	if err != nil {
-		panic(err)
-	}
-	c := content{keys: keys}
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "REVOKED KEY" {
-			c.revoked = append(c.revoked, block.Headers["Kid"])
-		}
-	}
-	m.contents[version] = c
-	return c
 }
 
 // note does something with the model that nobody else may do at the same time.

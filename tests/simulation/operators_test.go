@@ -18,6 +18,31 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
+// A content is what a bundle says.
+type content struct {
+	keys    []testkit.Key
+	revoked []string
+}
+
+// content reads a bundle. mu must be held.
+func (m *model) content(version fleetkey.Version, bundle []byte) content {
+	if c, ok := m.contents[version]; ok {
+		return c
+	}
+	keys, err := testkit.Keys(bundle)
+	if err != nil {
+		panic(err)
+	}
+	c := content{keys: keys}
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "REVOKED KEY" {
+			c.revoked = append(c.revoked, block.Headers["Kid"])
+		}
+	}
+	m.contents[version] = c
+	return c
+}
+
 // edit does something to the store behind the back of the fleet.
 func (m *model) edit(do func()) {
 	m.note(func(m *model) { m.editing = true })

@@ -1,6 +1,6 @@
 // Package simulation proves that rotation loses no token. Whole fleets of real Signers
-// share a store in memory, in virtual time. Clocks are off, instances restart and lose
-// their store, the store fails, stalls and lags, operators make mistakes, and tokens are
+// share a store in memory, in virtual time. Clocks are off, instances restart, sleep and
+// lose their store, the store fails, stalls and lags, operators make mistakes, and tokens are
 // signed and checked all the while, above all around the moments that matter. A model
 // that knows nothing about the implementation judges every verdict.
 //
