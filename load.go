@@ -161,12 +161,17 @@ func (s *Signer) take(r reading) error {
 	s.learn(r.set.Revoked) // of a set that this instance has saved
 	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
 	if old := s.verifier.current.Load(); old != nil {
-		kept := old.Set.Without(s.revoked)
+		kept, able := old.Set.Without(s.revoked), set
 		signing, _ := kept.Signing(now)
-		if next, _ := set.Signing(now); next == nil && signing != nil && (set.Find(signing.ID) != nil || !set.Mentions(signing.ID)) {
+		if signing != nil && !set.Mentions(signing.ID) {
+			// Where the store has lost revocations, an older key would sign again, which
+			// others may no longer trust.
+			able = r.set.Withdraw(now, &s.verifier.policy, s.revoked...)
+		}
+		if next, _ := able.Signing(now); next == nil && signing != nil && (set.Find(signing.ID) != nil || !set.Mentions(signing.ID)) {
 			err := s.verifier.adopt(kept, Version(old.Version))
 			return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
-				refresh.ErrRefused, r.version, storeName(s.store), set.WhyNoKey(now)))
+				refresh.ErrRefused, r.version, storeName(s.store), able.WhyNoKey(now)))
 		}
 	}
 	return s.verifier.adopt(set, r.version)

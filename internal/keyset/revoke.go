@@ -9,6 +9,17 @@ import (
 // key signs by its dates, a fresh one signs at once. To make room for what must be said, the
 // retired keys whose trust ends first may leave.
 func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err error) {
+	next = s.Withdraw(now, p, ids...)
+	if signing, early := next.Signing(now); signing == nil || early {
+		if next, err = next.withFresh(now, p, s.newest()); err != nil {
+			return nil, err
+		}
+	}
+	return next.fit(), nil
+}
+
+// Withdraw returns s as Revoke does, but without a fresh key.
+func (s *Set) Withdraw(now time.Time, p *Policy, ids ...string) *Set {
 	keys, retired, lost := []*Key{}, slices.Clone(s.Retired), false
 	for _, k := range s.Keys {
 		if lost { // without its successor it would sign and be trusted again
@@ -18,13 +29,7 @@ func (s *Set) Revoke(now time.Time, p *Policy, ids ...string) (next *Set, err er
 		}
 		lost = lost || slices.Contains(ids, k.ID) && !k.Cert.NotBefore.After(now)
 	}
-	next = New(keys, retired, append(slices.Clone(s.Revoked), ids...))
-	if signing, early := next.Signing(now); signing == nil || early {
-		if next, err = next.withFresh(now, p, s.newest()); err != nil {
-			return nil, err
-		}
-	}
-	return next.fit(), nil
+	return New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 }
 
 // Without returns s with more keys revoked and nothing else changed.

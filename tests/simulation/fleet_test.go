@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -13,7 +14,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
-	"github.com/fleetkey/fleetkey/tests/testkit"
+	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
 // A fleet is real Signers on one store, in the virtual time of a synctest bubble. Events
@@ -30,6 +31,7 @@ type fleet struct {
 	externals []*external
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
 	getJWKS   *http.Request
+	former    *former
 	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
 	outage    atomic.Int64   // end of the present or last outage of the whole store
 	running   sync.WaitGroup // events to come, and goroutines of the fleet
@@ -43,16 +45,20 @@ type instance struct {
 	store  *fleetkeytest.Store
 	cut    atomic.Int64 // until then this instance alone does not reach the store
 	signer atomic.Pointer[fleetkey.Signer]
-	offset time.Duration // of its clock; changes with a restart only
+	offset time.Duration // of its wall clock; changes with a restart only
 	policy fleetkey.Config
 	cancel context.CancelFunc // ends the start; nil: down
 
 	mu      sync.Mutex // guards what follows
+	fell    time.Time  // asleep
+	wakes   time.Time
+	slept   time.Duration // before that
 	rng     *rand.Rand
 	started time.Time
 	loaded  time.Time            // begin of the last good load
 	version fleetkey.Version     // that it returned
 	knows   map[string]time.Time // kid: since when
+	revoked map[string]time.Time // kid: when this process first read that it is revoked
 	failed  time.Time            // when the last load failed outside of outages
 }
 
@@ -63,6 +69,10 @@ func (sc *scenario) run(t *testing.T) *model {
 		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
 	f.model = newModel(f)
 	f.acting.Lock()
+	if sc.former {
+		f.former = newFormer(f)
+		sc.policy.Former = f.former.certificates[:1]
+	}
 	for i := range sc.instances {
 		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
 		in.store.SetHook(in.fault)
@@ -90,9 +100,9 @@ func (f *fleet) up(in *instance) {
 	}
 	cfg := in.policy
 	in.mu.Lock()
-	in.knows = map[string]time.Time{}
+	in.knows, in.revoked = map[string]time.Time{}, map[string]time.Time{}
 	in.mu.Unlock()
-	ctx, cancel := context.WithCancel(testkit.By(testkit.Off(in.offset)))
+	ctx, cancel := context.WithCancel(clock.With(context.Background(), clocks{in, in.offset}))
 	in.cancel = cancel
 	f.running.Go(func() {
 		s, err := fleetkey.NewSigner(ctx, view{in}, cfg)
@@ -154,9 +164,16 @@ func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle [
 	}
 	in.version = version
 	in.f.model.note(func(m *model) {
-		for _, k := range m.content(version, bundle) {
+		content := m.content(version, bundle)
+		for _, k := range content.keys {
 			if in.knows[k.ID].IsZero() {
 				in.knows[k.ID] = time.Now()
+			}
+		}
+		in.revoked = maps.Clone(in.revoked) // others hold it
+		for _, kid := range content.revoked {
+			if in.revoked[kid].IsZero() {
+				in.revoked[kid] = time.Now()
 			}
 		}
 	})
@@ -165,7 +182,7 @@ func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle [
 func (in *instance) state(kid string) knowledge {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed}
+	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed, in.revoked}
 }
 
 // reached reports whether nothing kept an instance from the store since a time.
@@ -214,7 +231,7 @@ func (f *fleet) pick() *instance {
 	extreme := f.rng.IntN(3) - 1 // -1: the slowest of some, 1: the fastest, 0: any
 	for range 6 {
 		in := f.instances[f.rng.IntN(len(f.instances))]
-		if in.signer.Load() == nil {
+		if in.awake() == nil {
 			continue
 		}
 		if found == nil || time.Duration(extreme)*in.offset > time.Duration(extreme)*found.offset {

@@ -3,6 +3,7 @@ package simulation
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,14 +25,13 @@ type model struct {
 
 	mu                sync.Mutex // guards what follows
 	version, previous fleetkey.Version
-	contents          map[fleetkey.Version][]testkit.Key
+	contents          map[fleetkey.Version]content
 	keys              map[string]*keyState
 	begun             time.Time // the newest NotBefore of a key that has begun
 	urgent            time.Time // when the last key came that signed at once
-	undone            time.Time // when the last rollback was
-	asked             map[string]bool
-	byHand            int // Rotate calls, each of which may make one key more
-	rolling           bool
+	undone            time.Time // when the last rollback or exchange was
+	byHand            int       // Rotate calls, each of which may make one key more
+	editing           bool      // an operator, by hand
 
 	tokens, checks, firsts, announced, mostKeys int
 	atOnce                                      int            // keys that signed at once: the first, and replacements
@@ -46,9 +46,10 @@ type keyState struct {
 	id        string
 	notBefore time.Time
 	published time.Time
-	revoked   time.Time // out of the store by Revoke
-	lost      time.Time // out of the store by a rollback
-	urgent    bool      // the first key, or one that replaces a revoked one
+	revoked   time.Time // out of the store by Revoke, or because an instance wrote that back
+	returned  time.Time // when a rollback or exchange made the store forget that
+	lost      time.Time // out of the store by a rollback or exchange, for the first time
+	urgent    bool      // nobody announced it: the first key, or one that replaces others at once
 	used      bool
 }
 
@@ -59,16 +60,18 @@ type token struct {
 	at, exp  time.Time
 	loaded   time.Time         // when its issuer last read the store
 	rotation fleetkey.Rotation // that its issuer goes by
+	former   bool              // another system's
 }
 
 // knowledge is what an instance can know of a key at a moment.
 type knowledge struct {
 	loaded, started, knows, cut, failed time.Time
+	revoked                             map[string]time.Time
 }
 
 func newModel(f *fleet) *model {
-	return &model{f: f, contents: map[fleetkey.Version][]testkit.Key{}, keys: map[string]*keyState{},
-		asked: map[string]bool{}, beyond: map[string]int{}, wrong: map[string]int{}}
+	return &model{f: f, contents: map[fleetkey.Version]content{}, keys: map[string]*keyState{},
+		beyond: map[string]int{}, wrong: map[string]int{}}
 }
 
 func (m *model) lastChange() time.Time { return time.Unix(0, m.changed.Load()) }
@@ -80,19 +83,6 @@ func (m *model) fault(format string, args ...any) {
 	if len(m.faults) < 10 {
 		m.faults = append(m.faults, time.Now().UTC().Format(time.DateTime)+": "+fmt.Sprintf(format, args...))
 	}
-}
-
-// content returns the keys of a bundle. mu must be held.
-func (m *model) content(version fleetkey.Version, bundle []byte) []testkit.Key {
-	if keys, ok := m.contents[version]; ok {
-		return keys
-	}
-	keys, err := testkit.Keys(bundle)
-	if err != nil {
-		panic(err)
-	}
-	m.contents[version] = keys
-	return keys
 }
 
 // note does something with the model that nobody else may do at the same time.
@@ -109,19 +99,20 @@ func (m *model) key(kid string) (k *keyState) {
 
 // observe looks at the store after a write.
 func (m *model) observe() {
-	bundle, version := m.f.cell.Content()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	bundle, version := m.f.cell.Content()
 	if version == m.version || version == "" {
 		return
 	}
 	now := time.Now()
 	m.changed.Store(now.UnixNano())
-	before, after := m.contents[m.version], m.content(version, bundle)
+	next := m.content(version, bundle)
+	before, after := m.contents[m.version].keys, next.keys
 	m.previous, m.version = m.version, version
 	m.mostKeys = max(m.mostKeys, len(after))
-	replaces := len(before) == 0
-	if replaces {
+	replaces := len(before) == 0 || m.editing
+	if len(before) == 0 {
 		m.firsts++
 	}
 	present := map[string]bool{}
@@ -129,10 +120,20 @@ func (m *model) observe() {
 		present[k.ID] = true
 	}
 	for _, k := range before {
-		if r := m.keys[k.ID]; !present[k.ID] && m.asked[k.ID] {
+		if r := m.keys[k.ID]; !present[k.ID] && slices.Contains(next.revoked, k.ID) {
 			r.revoked, replaces = now, true
-		} else if !present[k.ID] && m.rolling {
-			r.lost, m.undone = now, now
+		} else if !present[k.ID] && m.editing {
+			if m.undone = now; r.lost.IsZero() {
+				r.lost = now
+			}
+		}
+	}
+	for id, r := range m.keys {
+		switch said := slices.Contains(next.revoked, id); {
+		case m.editing && !said && !r.revoked.IsZero():
+			r.returned = now
+		case said && r.returned.After(r.revoked):
+			r.revoked = now
 		}
 	}
 	m.begun = time.Time{}
@@ -212,33 +213,39 @@ func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge,
 	sc, k := m.f.sc, tok.key
 	m.mu.Lock()
 	m.checks++
-	revoked, lost, urgent, undone := k.revoked, k.lost, m.urgent, m.undone
+	revoked, returned, lost, urgent, undone := k.revoked, k.returned, k.lost, m.urgent, m.undone
 	m.mu.Unlock()
-	gone := !revoked.IsZero() && !time.Now().Before(revoked)
+	gone, outage := !revoked.IsZero() && !time.Now().Before(revoked), time.Unix(0, m.f.outage.Load())
 	switch {
 	case err == nil && !begin.Before(tok.exp.Add(sc.policy.ClockSkew+sc.clocks)):
 		m.count(m.wrong, kind+": accepted after exp")
-	case err == nil && gone && (who.loaded.After(revoked.Add(staleFor)) || source.reached(revoked) && begin.Sub(revoked) > sc.knownAfter(kind)):
+	case err == nil && !who.revoked[k.id].IsZero() && who.revoked[k.id].Before(begin): // whatever became of the store since
+		m.count(m.wrong, kind+": accepted though known to be revoked")
+	case err == nil && gone && returned.Before(revoked) && (who.loaded.After(revoked.Add(staleFor)) || source.reached(revoked) && begin.Sub(revoked) > sc.knownAfter(kind)):
 		m.count(m.wrong, kind+": accepted though revoked")
 	case err == nil || gone || !time.Now().Before(tok.exp):
+	case tok.former:
+		m.count(m.wrong, kind+": token of the former system: "+cause(err))
 	case !errors.Is(err, fleetkey.ErrUnknownKey) && !errors.Is(err, errNotCached):
 		m.count(m.wrong, kind+": "+cause(err))
 	case before(tok.loaded, urgent) && tok.at.Sub(urgent) > sc.policy.Rotation.Retain-sc.policy.MaxTokenTTL-3*sc.policy.ClockSkew:
-		m.count(m.beyond, "issuer cut off while a key was revoked, for longer than Retain allows")
+		m.count(m.beyond, "issuer cut off while a key was replaced at once, for longer than Retain allows")
 	case m.mixed(tok):
 		m.count(m.beyond, "issuer cut off for longer than another policy of the fleet allows")
 	case before(who.loaded, undone) && who.cut.After(undone):
-		m.count(m.beyond, "verifier cut off while a key was rolled back")
+		m.count(m.beyond, "verifier cut off while keys were rolled back or exchanged")
 	case !who.knows.IsZero() && lost.IsZero():
 		m.count(m.wrong, kind+": "+cause(err))
 	case k.urgent && (before(who.loaded, k.published) || begin.Sub(k.published) < sc.knownAfter(kind)):
-		m.count(m.beyond, "signed with the replacement of a revoked key, not known yet")
+		m.count(m.beyond, "signed with a key that nobody could announce, not known yet")
 	case who.cut.After(k.published) && before(who.loaded, k.published) && begin.Sub(who.loaded) > sc.longestOutage():
 		m.count(m.beyond, "verifier cut off for longer than Announce allows")
 	case !lost.IsZero() && tok.at.Sub(lost) > sc.knownAfter("instance") && before(tok.loaded, lost):
-		m.count(m.beyond, "issuer cut off while the key was rolled back")
+		m.count(m.beyond, "issuer cut off while its key was rolled back or exchanged")
 	case !lost.IsZero() && who.started.After(lost):
-		m.count(m.beyond, "verifier started after the key was rolled back")
+		m.count(m.beyond, "verifier started after the key was rolled back or exchanged")
+	case !lost.IsZero() && who.knows.IsZero() && (who.cut.After(k.published) || outage.After(k.published) || lost.Sub(k.published) < sc.knownAfter(kind)):
+		m.count(m.beyond, "key rolled back or exchanged before the verifier could read it")
 	default:
 		m.count(m.wrong, kind+": "+cause(err))
 	}

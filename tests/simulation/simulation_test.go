@@ -1,6 +1,6 @@
 // Package simulation proves that rotation loses no token. Whole fleets of real Signers
-// share a store in memory, in virtual time. Clocks are off, instances restart and lose
-// their store, the store fails, stalls and lags, operators make mistakes, and tokens are
+// share a store in memory, in virtual time. Clocks are off, instances restart, sleep and
+// lose their store, the store fails, stalls and lags, operators make mistakes, and tokens are
 // signed and checked all the while, above all around the moments that matter. A model
 // that knows nothing about the implementation judges every verdict.
 //
@@ -62,6 +62,7 @@ func usual() scenario {
 		instances: testkit.Long(20, 500), externals: testkit.Long(6, 20), span: testkit.Long(year/2, 5*year), clocks: 5 * time.Minute,
 		policy: policyOf(30*day, day, day), tokenEvery: testkit.Long(12*time.Hour, time.Hour), burst: testkit.Long(30, 1000),
 		restartEvery: testkit.Long(6*time.Hour, 2*time.Hour), cutEvery: testkit.Long(4*day, day), outageChance: 0.5,
+		sleepEvery: testkit.Long(2*day, day),
 	}
 	if testkit.Long(testkit.Race(), false) {
 		sc.instances, sc.externals, sc.span = 10, 3, year/4
@@ -82,6 +83,7 @@ func sound() []*scenario {
 	operators := usual()
 	operators.name, operators.outage = "operators at work", operators.longestOutage()
 	operators.rotateEvery, operators.revokeEvery, operators.rollBack = testkit.Long(20*day, 100*day), testkit.Long(15*day, 60*day), 0.3
+	operators.swapEvery, operators.former = testkit.Long(40*day, 150*day), true
 
 	deployments := usual()
 	deployments.name = "policies deployed"

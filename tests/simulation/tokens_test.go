@@ -89,10 +89,7 @@ func (x *external) verify(tok *token) {
 
 // issue has an instance sign a token and schedules the checks of it.
 func (f *fleet) issue(in *instance, thorough bool) {
-	if in == nil {
-		return
-	}
-	s := in.signer.Load()
+	s := in.awake()
 	if s == nil {
 		return
 	}
@@ -107,7 +104,11 @@ func (f *fleet) issue(in *instance, thorough bool) {
 		f.model.refused(in, err)
 		return
 	}
-	tok := f.model.issued(in, raw, exp.Truncate(time.Second))
+	f.checkLater(f.model.issued(in, raw, exp.Truncate(time.Second)), thorough)
+}
+
+// checkLater schedules the checks of a token.
+func (f *fleet) checkLater(tok *token, thorough bool) {
 	late := f.sc.policy.ClockSkew
 	for _, at := range []time.Time{
 		tok.at,
@@ -128,12 +129,16 @@ func (f *fleet) issue(in *instance, thorough bool) {
 // verify has an instance check a token. It does so in a goroutine, since an unknown kid
 // makes it wait for the store.
 func (f *fleet) verify(in *instance, tok *token) {
-	if in == nil {
+	s := in.awake()
+	if s == nil {
 		return
 	}
-	s, begin, who := in.signer.Load(), time.Now(), in.state(tok.key.id)
+	begin, who := time.Now(), in.state(tok.key.id)
 	f.running.Go(func() {
 		_, err := s.Verify(context.Background(), tok.raw)
+		if in.awake() != s {
+			return // suspended or stopped before it could answer
+		}
 		f.model.checked("instance", tok, begin, who, in, err)
 	})
 }

@@ -28,7 +28,10 @@ type scenario struct {
 	outageChance float64       // of one as a key is announced
 	rotateEvery  time.Duration // by hand
 	revokeEvery  time.Duration
-	rollBack     float64 // chance that an announcement is rolled back
+	rollBack     float64 // chance that an announcement or a revocation is rolled back
+	swapEvery    time.Duration
+	sleepEvery   time.Duration // of one instance; some sleep every night besides
+	former       bool          // whether another system's tokens come in
 
 	// What only a broken world sets.
 	cached time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
@@ -92,8 +95,19 @@ func (f *fleet) plan() {
 		})
 	})
 	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
+	f.every(sc.swapEvery, f.swap)
+	f.every(sc.sleepEvery, func() { f.sleep(anyone(), f.upTo(min(3*day, sc.span/60))) })
+	for i := 4; sc.sleepEvery > 0 && i < len(f.instances); i += 5 {
+		f.after(f.upTo(day), func() { f.sleepAtNight(f.instances[i]) })
+	}
+	f.every(sc.tokenEvery, f.issueFormer)
 	for _, c := range sc.changes {
 		f.after(c.at, func() { f.deploy(c) })
+	}
+	if sc.former {
+		renewed := change{takes: sc.span / 36, policy: sc.policy}
+		renewed.policy.Former = f.former.certificates[:]
+		f.after(sc.span/6, func() { f.deploy(renewed) })
 	}
 }
 
@@ -178,11 +192,10 @@ func (f *fleet) deploy(c change) {
 
 // operate does something by hand on an instance.
 func (f *fleet) operate(do func(context.Context, *fleetkey.Signer)) {
-	in := f.pick()
-	if in == nil {
+	s := f.pick().awake()
+	if s == nil {
 		return
 	}
-	s := in.signer.Load()
 	f.running.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 		defer cancel()
@@ -196,14 +209,14 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 	status := s.Status()
 	kid := status.SigningKeyID
 	if n := time.Now().UnixNano() / 1000 % 10; n < 3 {
-		kid = status.Keys[int(n)%len(status.Keys)].KeyID
+		if k := status.Keys[int(n)%len(status.Keys)]; f.model.key(k.KeyID) != nil { // not a former system's
+			kid = k.KeyID
+		}
 	}
-	bundle, _ := f.cell.Content()
-	f.model.note(func(m *model) { m.asked[kid] = true })
+	bundle, version := f.cell.Content()
 	err := s.Revoke(ctx, kid)
 	f.model.observe()
 	if err != nil {
-		f.model.note(func(m *model) { m.asked[kid] = false })
 		return
 	}
 	keys, err := testkit.Keys(bundle)
@@ -212,7 +225,12 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 	}
 	for _, k := range keys {
 		if k.ID == kid && k.Signs() {
-			f.after(0, func() { f.abuse(k) })
+			f.after(0, func() {
+				f.abuse(k)
+				if f.chance(f.sc.rollBack) { // by somebody who does not know better
+					f.after(f.upTo(12*time.Hour), func() { f.model.edit(func() { f.cell.RollBack(version) }) })
+				}
+			})
 		}
 	}
 }
@@ -232,33 +250,4 @@ func (f *fleet) abuse(k testkit.Key) {
 			f.externals[f.rng.IntN(len(f.externals))].verify(tok)
 		})
 	}
-}
-
-// rollBack puts the store's last version back, if the announcement of a key was the last
-// change. To roll back a revocation would trust a stolen key again.
-func (m *model) rollBack(k *keyState) {
-	m.mu.Lock()
-	previous := m.previous
-	had := func(v fleetkey.Version) bool {
-		for _, in := range m.contents[v] {
-			if in.ID == k.id {
-				return true
-			}
-		}
-		return false
-	}
-	possible := previous != "" && had(m.version) && !had(previous)
-	for _, in := range m.contents[previous] {
-		possible = possible && m.keys[in.ID].revoked.IsZero()
-	}
-	m.rolling = possible
-	m.mu.Unlock()
-	if !possible {
-		return
-	}
-	m.f.cell.RollBack(previous)
-	m.observe()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.rolling = false
 }

@@ -1,0 +1,173 @@
+package simulation
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // names a certificate
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"slices"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// A content is what a bundle says.
+type content struct {
+	keys    []testkit.Key
+	revoked []string
+}
+
+// content reads a bundle. mu must be held.
+func (m *model) content(version fleetkey.Version, bundle []byte) content {
+	if c, ok := m.contents[version]; ok {
+		return c
+	}
+	keys, err := testkit.Keys(bundle)
+	if err != nil {
+		panic(err)
+	}
+	c := content{keys: keys}
+	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type == "REVOKED KEY" {
+			c.revoked = append(c.revoked, block.Headers["Kid"])
+		}
+	}
+	m.contents[version] = c
+	return c
+}
+
+// edit does something to the store behind the back of the fleet.
+func (m *model) edit(do func()) {
+	m.note(func(m *model) { m.editing = true })
+	do()
+	m.observe()
+	m.note(func(m *model) { m.editing = false })
+}
+
+// rollBack puts the store's last version back, if the announcement of a key was the last
+// change.
+func (m *model) rollBack(k *keyState) {
+	m.mu.Lock()
+	previous := m.previous
+	had := func(v fleetkey.Version) bool {
+		return slices.ContainsFunc(m.contents[v].keys, func(in testkit.Key) bool { return in.ID == k.id })
+	}
+	possible := previous != "" && had(m.version) && !had(previous)
+	m.mu.Unlock()
+	if possible {
+		m.edit(func() { m.f.cell.RollBack(previous) })
+	}
+}
+
+// swap puts the bundle of another fleet in the place of ours.
+func (f *fleet) swap() {
+	bundle := testkit.ForeignBundle(f.t, f.sc.policy)
+	f.model.edit(func() { f.cell.Set(bundle) })
+}
+
+// clocks are those of an instance: a wall clock that is off, and a monotonic clock that
+// stands still while the machine is suspended.
+type clocks struct {
+	in     *instance
+	offset time.Duration
+}
+
+func (c clocks) Now() time.Time { return time.Now().Add(c.offset) }
+
+func (c clocks) Monotonic() time.Duration {
+	c.in.mu.Lock()
+	defer c.in.mu.Unlock()
+	now, nap := time.Now(), c.in.wakes.Sub(c.in.fell)
+	if now.Before(c.in.wakes) {
+		nap = now.Sub(c.in.fell)
+	}
+	return c.in.f.sc.span - c.in.f.end.Sub(now) - c.in.slept - nap
+}
+
+// awake returns the Signer of an instance that is up and not suspended, or nil.
+func (in *instance) awake() *fleetkey.Signer {
+	if in == nil {
+		return nil
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if time.Now().Before(in.wakes) {
+		return nil
+	}
+	return in.signer.Load()
+}
+
+// sleep suspends an instance. Its first act afterwards is to sign and to verify.
+func (f *fleet) sleep(in *instance, d time.Duration) {
+	if in.awake() == nil {
+		return
+	}
+	f.cutOff(in, d)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.slept += in.wakes.Sub(in.fell)
+	in.fell, in.wakes = time.Now(), time.Now().Add(d)
+	f.after(d, func() { f.issue(in, true) })
+}
+
+// sleepAtNight suspends an instance every day.
+func (f *fleet) sleepAtNight(in *instance) {
+	f.sleep(in, 6*time.Hour+f.upTo(4*time.Hour))
+	f.after(day, func() { f.sleepAtNight(in) })
+}
+
+// A former is another system. It renews its certificate, and a deployment makes that
+// known long before the old one ends.
+type former struct {
+	private      *ecdsa.PrivateKey
+	certificates [2]fleetkey.Former
+}
+
+func newFormer(f *fleet) *former {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(f.t, err)
+	old := &former{private: private}
+	for i, end := range []time.Time{time.Now().Add(f.sc.span / 2), time.Now().Add(10 * year)} {
+		_, rest := pem.Decode(testkit.Bundle(f.t, private, time.Now(), end))
+		block, _ := pem.Decode(rest)
+		old.certificates[i].Certificate, err = x509.ParseCertificate(block.Bytes)
+		require.NoError(f.t, err)
+	}
+	return old
+}
+
+// issueFormer checks a token that the other system signs, under the name of one of its
+// certificates: of the renewed one once that is deployed.
+func (f *fleet) issueFormer() {
+	if f.former == nil {
+		return
+	}
+	now, which := time.Now(), 0
+	if left := f.end.Sub(now); left < f.sc.span*2/3 && f.chance(0.5) || left < f.sc.span/2 {
+		which = 1
+	}
+	certificate := f.former.certificates[which].Certificate
+	digest := sha1.Sum(certificate.Raw) //nolint:gosec // as above
+	kid, exp := base64.RawURLEncoding.EncodeToString(digest[:]), now.Add(f.upTo(8*time.Hour)).Truncate(time.Second)
+	t := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": testkit.Issuer, "aud": testkit.Issuer, "exp": exp.Unix()})
+	t.Header["kid"] = kid
+	raw, err := t.SignedString(f.former.private)
+	if err != nil {
+		f.model.fault("the former system cannot sign: %v", err)
+		return
+	}
+	tok := &token{raw: raw, key: &keyState{id: kid}, at: now, exp: exp, loaded: now, former: true}
+	if end := certificate.NotAfter.Add(-f.sc.clocks); exp.After(end) {
+		tok.exp = end // of the trust, by the fastest clock; clients have the key in their JWKS for a while
+		f.at(certificate.NotAfter.Add(f.sc.policy.ClockSkew), func() { f.verify(f.pick(), tok) })
+		return
+	}
+	f.checkLater(tok, false)
+}
