@@ -141,6 +141,9 @@ func (s *Set) Signing(at time.Time) (k *Key, early bool) {
 
 // WhyNoKey says why no key signs at a time.
 func (s *Set) WhyNoKey(now time.Time) error {
+	if len(s.Keys) == 0 && len(s.Revoked) > 0 {
+		return fmt.Errorf("%w: the bundle holds no private key but revoked ones and those from before them", ErrNoSigningKey)
+	}
 	if len(s.Keys) == 0 {
 		return fmt.Errorf("%w: the bundle holds no private key", ErrNoSigningKey)
 	}

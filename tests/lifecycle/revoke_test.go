@@ -73,3 +73,37 @@ func TestRevoke(t *testing.T) { // L6
 		}
 	})
 }
+
+// P2: where the store is rolled back to before a revocation and cannot be written, an instance
+// that knows of the revocation goes on with the fresh key: the others may no longer trust the
+// one before the revoked.
+func TestRollBackBeforeRevocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Rotating())
+		older := s.SigningKey().KeyID
+		require.NoError(t, s.Rotate(t.Context()))
+		time.Sleep(testkit.Day + time.Hour)
+		revoked := s.SigningKey().KeyID
+		require.NotEqual(t, older, revoked)
+		_, before := store.Content()
+		require.NoError(t, s.Revoke(t.Context(), revoked))
+		fresh := s.SigningKey().KeyID
+		require.NotContains(t, []string{older, revoked}, fresh)
+		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
+			if c.Op == fleetkeytest.OpSave {
+				f.Err = fleetkey.ErrUnavailable
+			}
+			return f
+		})
+		store.RollBack(before)
+		time.Sleep(4 * time.Hour)
+		require.ErrorContains(t, s.Status().LoadErr, "from before")
+		require.Equal(t, fresh, s.SigningKey().KeyID)
+		store.SetHook(nil)
+		time.Sleep(testkit.Day)
+		require.NoError(t, s.Refresh(t.Context()))
+		require.NotContains(t, []string{older, revoked}, s.SigningKey().KeyID)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, s), revoked)
+	})
+}
