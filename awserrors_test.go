@@ -198,7 +198,11 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"HTTP/2 reset", h2.URL, h2.Client().Transport, awsfake.Fault{Lost: true}, fleetkey.ErrUnavailable, "cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := openAWS(t, fake, freshName(), func(o *fleetkey.AWSOptions) { o.Timeout = 200 * time.Millisecond },
+			timeout := time.Minute // which no busy machine needs
+			if errors.Is(c.want, errTimedOut) {
+				timeout = 200 * time.Millisecond
+			}
+			s := openAWS(t, fake, freshName(), func(o *fleetkey.AWSOptions) { o.Timeout = timeout },
 				using(fake, func(o *secretsmanager.Options) {
 					o.HTTPClient, o.BaseEndpoint = &http.Client{Transport: c.transport}, aws.String(c.url)
 				}))
