@@ -44,8 +44,8 @@ type phase struct {
 
 const hour = 60 // minutes
 
-// quick is a rotation that takes hours: the next key is due after two, and
-// without the store a server issues tokens for two hours less four minutes.
+// quick is a rotation that takes hours: the first key begins one before it is made, so the
+// next is due one after. Without the store a server issues tokens for two hours less four minutes.
 var quick = fleetkey.Rotation{Every: 3 * time.Hour, Announce: time.Hour, Retain: 2 * time.Hour}
 
 var scenarios = []scenario{
@@ -59,7 +59,7 @@ var scenarios = []scenario{
 		rotation: quick,
 		failing:  fleetkeytest.OpSave, from: 1, to: 6 * hour,
 		phases: []phase{
-			{3*hour + 10, nil}, {8 * hour, []string{"FleetkeyRotationOverdue"}}, {9 * hour, nil},
+			{2*hour + 10, nil}, {8 * hour, []string{"FleetkeyRotationOverdue"}}, {9 * hour, nil},
 		},
 	},
 	{
@@ -83,7 +83,7 @@ var scenarios = []scenario{
 		failing:  fleetkeytest.OpLoad, from: 10, to: 3 * hour,
 		phases: []phase{
 			{35, nil}, {2*hour + 2, []string{"FleetkeyStoreUnreachable"}},
-			{3*hour + 10, []string{"FleetkeyCannotIssue", "FleetkeyStoreUnreachable"}}, {5 * hour, nil},
+			{3*hour + 10, []string{"FleetkeyCannotIssue", "FleetkeyRotationOverdue", "FleetkeyStoreUnreachable"}}, {5 * hour, nil},
 		},
 	},
 	{

@@ -123,7 +123,7 @@ func broken() []*scenario {
 			longer.MaxTokenTTL = 4 * time.Hour
 			sc.changes = []change{{5 * day, 10 * day, longer}}
 		}),
-		world("store down for as long as announced", atInstance, func(sc *scenario) {
+		world("store down for as long as announced", "published for too short a time", func(sc *scenario) {
 			sc.policy = policyOf(5*day, day, day)
 			sc.outage, sc.outageChance = day+2*time.Hour, 1
 		}),
