@@ -75,7 +75,7 @@ func TestRevoke(t *testing.T) { // L6
 }
 
 // P2: where the store is rolled back to before a revocation and cannot be written, an instance
-// that knows of the revocation goes on with the fresh key: the others may no longer trust the
+// that knows of the revocation continues with the fresh key: the others may no longer trust the
 // one before the revoked.
 func TestRollBackBeforeRevocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
