@@ -62,7 +62,7 @@ func formerKeys(cfg *Config) ([]*trust.Key, error) {
 	// that both have.
 	slices.SortStableFunc(keys, func(a, b *trust.Key) int {
 		if a.Until.IsZero() || b.Until.IsZero() {
-			return b.Until.Compare(a.Until) * -1
+			return a.Until.Compare(b.Until) // zero never ends
 		}
 		return b.Until.Compare(a.Until)
 	})

@@ -160,21 +160,26 @@ func (s *Signer) take(r reading) error {
 	s.read = r
 	s.learn(r.set.Revoked) // of a set that this instance has saved
 	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
-	if old := s.verifier.current.Load(); old != nil {
-		kept, able := old.Set.Without(s.revoked), set
-		signing, _ := kept.Signing(now)
-		if signing != nil && !set.Mentions(signing.ID) {
-			// Where the store has lost revocations, an older key would sign again, which
-			// others may no longer trust.
-			able = r.set.Withdraw(now, &s.verifier.policy, s.revoked...)
-		}
-		if next, _ := able.Signing(now); next == nil && signing != nil && (set.Find(signing.ID) != nil || !set.Mentions(signing.ID)) {
-			err := s.verifier.adopt(kept, Version(old.Version))
-			return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
-				refresh.ErrRefused, r.version, storeName(s.store), able.WhyNoKey(now)))
-		}
+	old := s.verifier.current.Load()
+	if old == nil {
+		return s.verifier.adopt(set, r.version)
 	}
-	return s.verifier.adopt(set, r.version)
+	kept, able := old.Set.Without(s.revoked), set
+	signing, _ := kept.Signing(now)
+	if signing == nil || set.Stops(signing.ID) {
+		return s.verifier.adopt(set, r.version)
+	}
+	if set.Find(signing.ID) == nil {
+		// Where the store has lost revocations, an older key would sign again, which
+		// others may no longer trust.
+		able = r.set.Withdraw(now, &s.verifier.policy, s.revoked...)
+	}
+	if next, _ := able.Signing(now); next != nil {
+		return s.verifier.adopt(set, r.version)
+	}
+	err := s.verifier.adopt(kept, Version(old.Version))
+	return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
+		refresh.ErrRefused, r.version, storeName(s.store), able.WhyNoKey(now)))
 }
 
 // reload is load, for the refresher: after a failure, trust still ends by the clock.

@@ -54,7 +54,7 @@ type Retired struct {
 func New(keys []*Key, retired []Retired, revoked []string) *Set {
 	s := &Set{Keys: slices.Clone(keys), Retired: slices.Clone(retired), Revoked: slices.Compact(slices.Sorted(slices.Values(revoked)))}
 	s.Retired = slices.DeleteFunc(s.Retired, func(r Retired) bool { return s.IsRevoked(r.ID) })
-	s.Keys = slices.DeleteFunc(s.Keys, func(k *Key) bool { return s.IsRevoked(k.ID) || s.isRetired(k.ID) })
+	s.Keys = slices.DeleteFunc(s.Keys, func(k *Key) bool { return s.Stops(k.ID) })
 	slices.SortStableFunc(s.Keys, func(a, b *Key) int { return b.Cert.NotBefore.Compare(a.Cert.NotBefore) })
 	slices.SortStableFunc(s.Retired, func(a, b Retired) int { return b.Until.Compare(a.Until) })
 	return s
@@ -115,8 +115,11 @@ func (s *Set) IsRevoked(kid string) bool {
 
 // Mentions reports whether the set says anything about a kid.
 func (s *Set) Mentions(kid string) bool {
-	return s.Find(kid) != nil || s.isRetired(kid) || s.IsRevoked(kid)
+	return s.Find(kid) != nil || s.Stops(kid)
 }
+
+// Stops reports whether the set says that a kid must not sign.
+func (s *Set) Stops(kid string) bool { return s.isRetired(kid) || s.IsRevoked(kid) }
 
 // maxEarly is how far ahead of a clock a key may begin that signs early: a clock that is
 // further off (1970, say) signs nothing.
