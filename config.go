@@ -99,7 +99,8 @@ type Config struct {
 // zero. Switched on, it requires permission to write to the store.
 type Rotation struct {
 	// Every is how long a key signs before the next one takes over; 90 days is
-	// a good choice. Zero: keys are not replaced.
+	// a good choice. Zero: keys are not replaced. A key that signs at once, such as a
+	// fleet's first, counts as begun up to a day earlier.
 	Every time.Duration
 
 	// Announce is how long a new key is published before it signs, so that

@@ -135,7 +135,7 @@ func TestConfigAccepts(t *testing.T) {
 	}
 }
 
-// TestDefaultCommonName: whatever the issuer, a certificate can be made for it.
+// TestDefaultCommonName: a certificate can be made for every issuer.
 func TestDefaultCommonName(t *testing.T) {
 	for issuer, want := range map[string]string{
 		"https://op.example/a":                             "https://op.example/a",

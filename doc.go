@@ -45,7 +45,7 @@
 // trusted until their last token has ended. [NewSigner] refuses a policy that
 // could get a valid token rejected. [Signer.Rotate], [Signer.Revoke] and
 // [Signer.RevokeAll] do it by hand. Config.Former keeps another system's tokens valid, and
-// Config.Adopt those of an instance that had keys of its own.
+// Config.Adopt those of an instance that had its own keys.
 //
 // # Tests
 //

@@ -16,7 +16,7 @@ import (
 )
 
 // TestKeyStore checks an implementation of [fleetkey.KeyStore] against the
-// promises of that interface, each in a subtest of its own:
+// promises of that interface, each in its own subtest:
 //
 //	func TestS3Store(t *testing.T) {
 //		fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
@@ -26,7 +26,7 @@ import (
 //	}
 //
 // Each call of open makes a fresh cell that holds nothing; it may use t.Cleanup
-// and t.TempDir. The function it returns opens that cell anew each time, as one
+// and t.TempDir. The function it returns opens that cell again each time, as one
 // more instance of a fleet would. All of these calls come from the subtest's own
 // goroutine, so they may end it by t.Fatal. Some subtests ask for two cells.
 //

@@ -25,7 +25,7 @@ import (
 // of the interface until a hook ([Store.SetHook]) makes it misbehave.
 //
 // One Store stands for one instance's way to the cell: [Store.Open] gives
-// another instance the same cell with a hook and counts of its own, so that a
+// another instance the same cell with its own hook and counts, so that a
 // test can cut one instance off while the others go on. All methods may be
 // called at the same time.
 type Store struct {
@@ -69,7 +69,7 @@ const (
 // call alone. The fields add up: first the delay, then the rest.
 type Fault struct {
 	// Delay is how long the call waits before it does anything. A context
-	// that ends meanwhile ends the call with the context's error.
+	// that ends in that time ends the call with the context's error.
 	Delay time.Duration
 
 	// Err, if not nil, is what the call fails with. The content is not touched,

@@ -15,7 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file holds the examples of the RFCs, as printed there but for line breaks.
+// This file holds the examples of the RFCs, as printed there except for line breaks.
 // The test first lets go-jose verify each one, so that none is mistyped.
 
 const (

@@ -24,7 +24,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// unpackBundle makes the bundle as "make" does, but for this machine, unpacks
+// unpackBundle makes the bundle as "make" does, though for this machine, unpacks
 // it, and returns the directory and the command of the Procfile.
 func unpackBundle(t *testing.T) (dir string, command []string) {
 	if _, err := exec.LookPath("python3"); err != nil {

@@ -91,7 +91,7 @@ func TestStoreOutage(t *testing.T) {
 		signer, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{
 			Issuer:    config.Issuer,
 			Algorithm: "ES256",                       // its keys are made faster than RSA's
-			Logger:    slog.New(slog.DiscardHandler), // which would tell of every failure
+			Logger:    slog.New(slog.DiscardHandler), // which would report every failure
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -100,7 +100,7 @@ func TestFormerRules(t *testing.T) {
 	former.view.Keys[0].Issuer = "https://old.example"
 	for iss, want := range map[string]error{"https://old.example": nil, "https://old.example/": jws.ErrWrongIssuer, issuer: jws.ErrWrongIssuer} {
 		_, err := former.verify(p.Forge(p.Header(), payload("iss", `"`+iss+`"`)))
-		assert.ErrorIs(t, err, want, "a key with an issuer of its own, and %s", iss)
+		assert.ErrorIs(t, err, want, "a key with its own issuer, and %s", iss)
 	}
 }
 

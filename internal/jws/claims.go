@@ -52,7 +52,7 @@ func (c *Claims) read(payload []byte) error {
 
 // UnmarshalJSONFrom reads the claims by their exact names; a name that differs
 // only in case from one of them is refused, since another reader of the same
-// token might take the one for the other.
+// token might confuse the two.
 func (c *Claims) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	r := reader{dec, c.Text}
 	return r.eachMember(func(name string) error {

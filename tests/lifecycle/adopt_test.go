@@ -22,7 +22,7 @@ func adopting(old fleetkey.KeyStore) fleetkey.Config {
 }
 
 // K1, K2: 64 servers, each with keys in a file, move to one store at once, in which they may
-// only create (80 ms a call). One CreateSecret is the only write; each goes on to accept its
+// only create (80 ms a call). One CreateSecret is the only write; each still accepts its
 // own old tokens, restarts included, and all sign with one key.
 func TestK1_K2_AllAdoptAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,7 +19,7 @@ import (
 
 // TestFIPS140: every algorithm works in Go's FIPS 140-3 mode, also where it enforces that
 // nothing else is used (https://go.dev/doc/security/fips140). A process has one mode from
-// its start, so each runs in a process of its own.
+// its start, so each runs in its own process.
 func TestFIPS140(t *testing.T) {
 	const variable = "FLEETKEY_TEST_FIPS140"
 	if mode := os.Getenv(variable); mode != "" {

@@ -90,12 +90,7 @@ func TestRollBackBeforeRevocation(t *testing.T) {
 		require.NoError(t, s.Revoke(t.Context(), revoked))
 		fresh := s.SigningKey().KeyID
 		require.NotContains(t, []string{older, revoked}, fresh)
-		store.SetHook(func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
-			if c.Op == fleetkeytest.OpSave {
-				f.Err = fleetkey.ErrUnavailable
-			}
-			return f
-		})
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpSave))
 		store.RollBack(before)
 		time.Sleep(4 * time.Hour)
 		require.ErrorContains(t, s.Status().LoadErr, "from before")

@@ -96,8 +96,8 @@ func TestHealth(t *testing.T) {
 	})
 }
 
-// A fleet that may not write goes on until its certificate ends; when it may again, an
-// operator mends it.
+// A fleet that may not write continues until its certificate ends; when it may again, an
+// operator rotates by hand.
 func TestFleetThatMayNotWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
