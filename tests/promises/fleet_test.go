@@ -124,6 +124,17 @@ func (f *fleet) learn(b *bundle) {
 	}
 }
 
+// stolen returns every private key that the store has ever held, oldest first. A load that
+// a verification has caused may learn of more at the same time.
+func (f *fleet) stolen() (all []pair) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, kid := range f.kids {
+		all = append(all, f.keys[kid])
+	}
+	return all
+}
+
 func (f *fleet) content() *bundle {
 	data, _ := f.cell.Content()
 	if data == nil {

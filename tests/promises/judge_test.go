@@ -196,8 +196,8 @@ func (in *instance) hasSeen(kid string) bool {
 // checkRevoked is a thief with all private keys that the store has ever held.
 func (in *instance) checkRevoked(n int) {
 	f := in.machine.fleet
-	for i, kid := range f.kids {
-		p := f.keys[kid]
+	for i, p := range f.stolen() {
+		kid := p.kid
 		if !in.knowsRevoked(kid) {
 			continue
 		}
