@@ -253,14 +253,15 @@ func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge,
 
 // mixed reports whether a token's issuer had gone without the store for longer than
 // another policy allows, while both were in use. Its own policy let it sign, and it could
-// not know that others drop keys sooner.
+// not know that others drop keys sooner. A policy without rotation counts as well: its
+// Retain ends the trust in the keys that rotation has left.
 func (m *model) mixed(tok *token) bool {
 	sc, before := m.f.sc, m.f.sc.policy
 	for _, c := range sc.changes {
 		begun := m.f.end.Add(c.at - sc.span)
 		deploying := tok.at.After(begun) && tok.loaded.Before(begun.Add(c.takes+time.Hour))
 		for _, p := range []fleetkey.Config{before, c.policy} {
-			if deploying && p.Rotation != tok.rotation && p.Rotation.Every > 0 && tok.at.Sub(tok.loaded) > signsFor(p) {
+			if deploying && p.Rotation != tok.rotation && tok.at.Sub(tok.loaded) > signsFor(p) {
 				return true
 			}
 		}
