@@ -1,7 +1,6 @@
 package fleetkey
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -126,7 +125,11 @@ const (
 // withDefaults returns a copy of c with every field filled in, or an error that
 // names the field that cannot work.
 func (c Config) withDefaults() (Config, error) {
-	if err := c.checkDurations(); err != nil {
+	if err := checkDurations("Config", map[string]time.Duration{
+		"TokenTTL": c.TokenTTL, "MaxTokenTTL": c.MaxTokenTTL, "ClockSkew": c.ClockSkew,
+		"RefreshEvery": c.RefreshEvery, "JWKSMaxAge": c.JWKSMaxAge, "Rotation.Every": c.Rotation.Every,
+		"Rotation.Announce": c.Rotation.Announce, "Rotation.Retain": c.Rotation.Retain,
+	}); err != nil {
 		return c, err
 	}
 	u, err := url.Parse(c.Issuer)
@@ -138,16 +141,11 @@ func (c Config) withDefaults() (Config, error) {
 		c.Audience = []string{c.Issuer}
 	}
 	c.Former = slices.Clone(c.Former)
-	if c.CachedTokens > maxCachedTokens {
-		return c, fmt.Errorf("Config.CachedTokens %d is over %d", c.CachedTokens, maxCachedTokens)
+	if err := checkAccepted("Config", c.Audience, c.CachedTokens); err != nil {
+		return c, err
 	}
-	if slices.Contains(c.Audience, "") {
-		return c, errors.New("Config.Audience holds an empty name")
-	}
-	for _, name := range append(c.Audience, c.CommonName) {
-		if !utf8.ValidString(name) {
-			return c, fmt.Errorf("Config.Audience or CommonName %q is not UTF-8", name)
-		}
+	if !utf8.ValidString(c.CommonName) {
+		return c, fmt.Errorf("Config.CommonName %q is not UTF-8", c.CommonName)
 	}
 	if _, err := jws.AlgorithmNamed(c.Algorithm); c.Algorithm != "" && err != nil {
 		return c, fmt.Errorf("Config.Algorithm: %w", err)
@@ -177,17 +175,26 @@ func (c Config) withDefaults() (Config, error) {
 
 // checkDurations refuses durations that cannot be meant. It comes before any sum
 // of them, which could overflow.
-func (c *Config) checkDurations() error {
-	for name, d := range map[string]time.Duration{
-		"TokenTTL": c.TokenTTL, "MaxTokenTTL": c.MaxTokenTTL, "ClockSkew": c.ClockSkew,
-		"RefreshEvery": c.RefreshEvery, "JWKSMaxAge": c.JWKSMaxAge, "Rotation.Every": c.Rotation.Every,
-		"Rotation.Announce": c.Rotation.Announce, "Rotation.Retain": c.Rotation.Retain,
-	} {
+func checkDurations(config string, durations map[string]time.Duration) error {
+	for name, d := range durations {
 		if d < 0 {
-			return fmt.Errorf("Config.%s is negative: %v", name, d)
+			return fmt.Errorf("%s.%s is negative: %v", config, name, d)
 		}
 		if d > maxDuration {
-			return fmt.Errorf("Config.%s %v is over two years; a certificate lives ten", name, d)
+			return fmt.Errorf("%s.%s %v is over two years", config, name, d)
+		}
+	}
+	return nil
+}
+
+// checkAccepted refuses an audience that no token can name, and a cache without bounds.
+func checkAccepted(config string, audience []string, cachedTokens int) error {
+	if cachedTokens > maxCachedTokens {
+		return fmt.Errorf("%s.CachedTokens %d is over %d", config, cachedTokens, maxCachedTokens)
+	}
+	for _, name := range audience {
+		if name == "" || !utf8.ValidString(name) {
+			return fmt.Errorf("%s.Audience holds %q, which is empty or not UTF-8", config, name)
 		}
 	}
 	return nil

@@ -66,8 +66,8 @@ func TestConfigRefusals(t *testing.T) {
 		want   string
 	}
 	refusals := map[string]refusal{
-		"empty audience":          {func(c *Config) { c.Audience = []string{"x", ""} }, "Config.Audience holds an empty name"},
-		"audience, no UTF-8":      {func(c *Config) { c.Audience = []string{"\xff"} }, `CommonName "\xff" is not UTF-8`},
+		"empty audience":          {func(c *Config) { c.Audience = []string{"x", ""} }, `Config.Audience holds ""`},
+		"audience, no UTF-8":      {func(c *Config) { c.Audience = []string{"\xff"} }, `Config.Audience holds "\xff"`},
 		"algorithm":               {func(c *Config) { c.Algorithm = "HS256" }, `Config.Algorithm: unknown algorithm "HS256": use RS256`},
 		"algorithm in lower case": {func(c *Config) { c.Algorithm = "rs256" }, "Config.Algorithm"},
 		"common name":             {func(c *Config) { c.CommonName = strings.Repeat("x", 65) }, "Config.CommonName has 65 bytes; at most 64"},

@@ -120,7 +120,13 @@ func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheC
 
 type contextKey struct{}
 
-// FromContext returns the token that [Verifier.Require] has verified for a request.
+// NewContext returns a context that carries a verified token, for programs that get tokens
+// from elsewhere than the Authorization header, such as gRPC metadata or a cookie.
+func NewContext(ctx context.Context, t *Token) context.Context {
+	return context.WithValue(ctx, contextKey{}, t)
+}
+
+// FromContext returns the token that [Verifier.Require] or [NewContext] has put there.
 func FromContext(ctx context.Context) (*Token, bool) {
 	t, ok := ctx.Value(contextKey{}).(*Token)
 	return t, ok
@@ -130,9 +136,10 @@ func FromContext(ctx context.Context) (*Token, bool) {
 // valid access token in its Authorization header (RFC 6750 section 2.1) with
 // all the given scopes. [FromContext] then returns the token. Others get 400,
 // 401 or 403 and a WWW-Authenticate header (RFC 6750 section 3); the answer
-// says the class of the error, not the cause, which the Logger gets at level Debug. A
-// token that is bound to another key of its sender (RFC 7800) is not accepted as a bearer
-// token.
+// says the class of the error, not the cause, which the Logger gets at level Debug. Where
+// nobody knows whether a token is good ([ErrUnavailable]), the answer is 503 with a
+// Retry-After header, since clients discard a token on 401. A token that is bound to another
+// key of its sender (RFC 7800) is not accepted as a bearer token.
 func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 	needed := strings.Join(scopes, " ")
 	return func(next http.Handler) http.Handler {
@@ -147,6 +154,11 @@ func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 				return
 			}
 			token, err := v.Verify(r.Context(), raw)
+			if errors.Is(err, ErrUnavailable) {
+				w.Header().Set("Retry-After", retryAfter)
+				v.refuse(w, r, http.StatusServiceUnavailable, "", err)
+				return
+			}
 			if err == nil && token.SenderConstrained() {
 				err = errors.New("the token is bound to a key of its sender, so it is no bearer token")
 			}
@@ -160,7 +172,7 @@ func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 					return
 				}
 			}
-			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), contextKey{}, token)))
+			next.ServeHTTP(w, r.WithContext(NewContext(r.Context(), token)))
 		})
 	}
 }
@@ -195,14 +207,16 @@ func publicReason(err error) string {
 	return "the token is invalid"
 }
 
-// refuse answers with a challenge and logs the reason, without the token.
+// retryAfter is when the keys may be loaded again for an unknown kid, in seconds.
+const retryAfter = "10"
+
+// refuse answers with a challenge, unless the fault is ours, and logs the reason, without
+// the token.
 func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, status int, parameters string, reason error) {
 	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path[:min(len(r.URL.Path), 100)], "reason", reason)
-	challenge := "Bearer"
-	if parameters != "" {
-		challenge += " " + parameters
+	if status < http.StatusInternalServerError {
+		w.Header().Set("WWW-Authenticate", strings.TrimSpace("Bearer "+parameters))
 	}
-	w.Header().Set("WWW-Authenticate", challenge)
 	w.Header().Set("Cache-Control", "no-store")
 	http.Error(w, http.StatusText(status), status)
 }

@@ -67,10 +67,11 @@ var (
 	// ErrConflict says that someone else has saved first.
 	ErrConflict = errors.New("another writer saved first")
 
-	// ErrUnavailable says that the store cannot be reached or is overloaded just
-	// now, and that the same call may succeed later. [NewSigner] tries again
-	// until its context ends; after any other error it gives up at once.
-	ErrUnavailable = errors.New("the store is unavailable")
+	// ErrUnavailable says that the store, or the issuer whose keys a [Verifier]
+	// fetches, cannot be reached or is overloaded just now, and that the same call may
+	// succeed later. [NewSigner] tries again until its context ends; after any other
+	// error it gives up at once.
+	ErrUnavailable = errors.New("the keys are unavailable")
 
 	// ErrAccessDenied says that the store refuses the caller. It matches
 	// [fs.ErrPermission]. On the very first Load it may hide an absent bundle

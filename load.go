@@ -183,12 +183,12 @@ func (s *Signer) take(r reading) error {
 }
 
 // reload is load, for the refresher: after a failure, trust still ends by the clock.
-func (s *Signer) reload(ctx context.Context) error {
-	err := s.load(ctx)
+func (s *Signer) reload(ctx context.Context) (next time.Duration, err error) {
+	err = s.load(ctx)
 	if old := s.verifier.current.Load(); err != nil && old.Outdated(s.verifier.clock.Now()) {
 		err = errors.Join(err, s.verifier.adopt(old.Set, Version(old.Version)))
 	}
-	return err
+	return 0, err
 }
 
 func (s *Signer) save(ctx context.Context, bundle []byte, prev Version) (Version, error) {

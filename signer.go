@@ -77,7 +77,7 @@ func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 		return nil, fmt.Errorf("start: %w", err)
 	}
 	s.verifier.refresh = refresh.Start(refresh.Options{Every: cfg.RefreshEvery, Clock: s.verifier.clock,
-		Load: s.reload, Report: s.report, Then: s.maintain})
+		Load: s.reload, Report: s.report, Then: s.maintain}, 0, nil)
 	s.noteAdoption(ctx, adoption)
 	return s, nil
 }

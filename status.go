@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -18,8 +19,8 @@ import (
 // moment. It is answered from memory.
 type Status struct {
 	Time    time.Time // the moment, by the wall clock
-	Store   string    // how the store names itself
-	Version Version   // of the bundle in use
+	Store   string    // how the store names itself, or "issuer" and the issuer of a [NewVerifier]
+	Version Version   // of the bundle in use; of an issuer's keys, a digest of them
 	Keys    []KeyInfo // newest first, those gone included until they are pruned
 
 	SigningKeyID   string    // kid of the key that signs now; "": none can
@@ -29,8 +30,13 @@ type Status struct {
 	NextChange     time.Time // when a key begins to sign or ends to be trusted; zero: never
 	Ending         time.Time // when the signing key's certificate ends, if that is near and no key takes over
 
-	LastLoad time.Time // when the store was last read successfully
+	LastLoad time.Time // when the keys were last loaded successfully; zero: never
 	Failures int       // failed loads since
+
+	// SkippedKeys counts the keys of the issuer's JWKS that cannot be used, by reason:
+	// "malformed", "unsupported", "weak", "private", "use", "unnamed", "issuer" or
+	// "ambiguous". Only a Verifier of [NewVerifier] has any.
+	SkippedKeys map[string]int
 
 	LostRevocations int // that this instance knows and the store does not hold, after a rollback
 
@@ -41,6 +47,7 @@ type Status struct {
 	Counters Counters // since the start
 
 	overdue bool // the rotation
+	foreign bool // the keys are those of another issuer
 }
 
 // KeyInfo describes a key of the set or of the configuration. Of a revoked key only KeyID
@@ -65,6 +72,8 @@ const (
 	RoleFormer    Role = trust.RoleFormer    // another system's, or an adopted one; trusted
 	RoleRevoked   Role = trust.RoleRevoked   // never trusted again
 	RoleGone      Role = trust.RoleGone      // no longer trusted; the next writer drops it
+
+	RolePublished Role = trust.RolePublished // of another issuer: its JWKS does not tell more
 )
 
 // Status reports the keys and the result of the last loads.
@@ -99,8 +108,18 @@ func (v *Verifier) Status() Status {
 		Time: now, Store: v.source, Version: Version(current.Version),
 		NextChange: current.Set.NextChange(now, v.policy.Retain),
 		LastLoad:   loads.LastGood, LoadErr: loads.Err, Failures: loads.Failures, Counters: v.counters.read(loads),
+		foreign: v.jwks != nil,
 	}
-	if !slices.ContainsFunc(current.Keys, func(k *trust.Key) bool { return k.Trusted(now) }) {
+	status.Counters.SuppressedLoads = v.refresh.Suppressed()
+	if skipped := v.skipped.Load(); skipped != nil {
+		status.SkippedKeys = maps.Clone(*skipped)
+	}
+	switch {
+	case v.maxStale > 0 && !loads.LastGood.IsZero():
+		status.Err = v.tooStale(now)
+	case status.foreign && loads.LastGood.IsZero():
+		status.Err = fmt.Errorf("%w: the issuer's keys could not be fetched yet: %w", ErrUnavailable, loads.Err)
+	case !slices.ContainsFunc(current.Keys, func(k *trust.Key) bool { return k.Trusted(now) }):
 		status.Err = fmt.Errorf("%w: no key is trusted now", ErrUnknownKey)
 	}
 	signing, _ := current.Signing(now)
@@ -121,8 +140,8 @@ func (v *Verifier) Status() Status {
 // verified. It is empty if all is well.
 func (s Status) Warnings() []string {
 	var warnings []string
-	if s.LoadErr != nil {
-		warnings = append(warnings, fmt.Sprintf("the store could not be read since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
+	if s.LoadErr != nil && (!s.foreign || s.Time.Sub(s.LastLoad) >= foreignPatience) {
+		warnings = append(warnings, fmt.Sprintf("the keys could not be loaded since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
 	}
 	if s.RotationErr != nil {
 		warnings = append(warnings, fmt.Sprintf("the signing key could not be rotated: %v", s.RotationErr))
@@ -150,8 +169,13 @@ func (s Status) Warnings() []string {
 	return warnings
 }
 
-// manyRevoked is from how many revoked keys on Warnings mentions them.
-const manyRevoked = 48
+const (
+	// manyRevoked is from how many revoked keys on Warnings mentions them.
+	manyRevoked = 48
+	// foreignPatience is how long an issuer of somebody else's may be out of reach before
+	// Warnings mentions it.
+	foreignPatience = time.Hour
+)
 
 func (s Status) count(role Role) (n int) {
 	for _, k := range s.Keys {
@@ -170,8 +194,9 @@ func (s Status) count(role Role) (n int) {
 // errors: serve it where only operators and the load balancer can see it.
 func (s *Signer) Health() http.Handler { return health(s.Status) }
 
-// Health returns a handler as [Signer.Health] does. It answers 503 when no key is
-// trusted, so that Verify would reject every token.
+// Health returns a handler as [Signer.Health] does. It answers 503 when Verify would reject
+// every token: without a key, and with keys older than MaxStale. An issuer that cannot be
+// reached is a warning after an hour.
 func (v *Verifier) Health() http.Handler { return health(v.Status) }
 
 func health(read func() Status) http.Handler {
@@ -244,8 +269,12 @@ type Counters struct {
 	Verified map[string]uint64
 
 	CacheHits   uint64 // those accepted that cost no cryptography
-	Loads       uint64 // background loads of the store that succeeded
+	Loads       uint64 // background loads of the keys that succeeded
 	FailedLoads uint64 // and that did not
+
+	// SuppressedLoads counts the tokens with an unknown kid that caused no load, since there
+	// had been one within the last 10 seconds.
+	SuppressedLoads uint64
 }
 
 const accepted = "accepted"
@@ -255,7 +284,7 @@ var rejections = [...]struct {
 	err     error
 	outcome string
 }{
-	{ErrMalformed, "malformed"}, {ErrWrongType, "wrong_type"}, {ErrUnknownKey, "unknown_key"},
+	{ErrUnavailable, "unavailable"}, {ErrMalformed, "malformed"}, {ErrWrongType, "wrong_type"}, {ErrUnknownKey, "unknown_key"},
 	{ErrWrongAlgorithm, "wrong_algorithm"}, {ErrBadSignature, "bad_signature"}, {ErrMissingClaim, "missing_claim"},
 	{ErrExpired, "expired"}, {ErrNotYetValid, "not_yet_valid"}, {ErrWrongIssuer, "wrong_issuer"},
 	{ErrWrongAudience, "wrong_audience"}, {ErrInvalidClaims, "invalid_claims"},

@@ -87,7 +87,7 @@ func TestCounters(t *testing.T) {
 		require.Equal(t, uint64(2), got.Verified["malformed"])
 		require.Equal(t, uint64(1), got.Verified["expired"])
 		require.Zero(t, got.Verified["invalid_claims"], "a rejection counts once, under its own reason")
-		require.Len(t, got.Verified, 12)
+		require.Len(t, got.Verified, 13)
 		require.InDelta(t, 24, got.Loads, 3, "in two hours")
 		require.Zero(t, before.FailedLoads)
 		require.Equal(t, uint64(1), got.FailedLoads)

@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
 	"github.com/fleetkey/fleetkey/internal/clock"
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
@@ -22,17 +20,22 @@ import (
 )
 
 // A Verifier verifies access tokens with the public keys that it holds in memory. It
-// cannot sign. [Signer.Verifier] returns one, for handlers that only verify.
+// cannot sign. [NewVerifier] returns one for services that have only the issuer's address,
+// and [Signer.Verifier] one for handlers that only verify.
 //
 // All methods may be called at the same time.
 type Verifier struct {
-	source       string // how the store of the keys names itself
+	source       string // of the keys: how their store names itself, or their issuer
 	rules        jws.Rules
 	others       []*trust.Key // from the configuration: former systems' keys and adopted ones
 	policy       keyset.Policy
 	cachedTokens int
+	maxStale     time.Duration // 0: no limit
 	clock        clock.Clock
 	logger       *slog.Logger
+
+	jwks    *jwksSource // nil: the keys come from a Signer's store
+	skipped atomic.Pointer[map[string]int]
 
 	current  atomic.Pointer[view]
 	refresh  *refresh.Refresher
@@ -46,6 +49,45 @@ type view struct {
 	cache *tokencache.Cache[*Token]
 }
 
+// NewVerifier fetches the keys of an issuer and keeps them fresh until Close.
+//
+// It makes one attempt, for at most 10 seconds or until ctx ends. Only an invalid
+// configuration and the discovery document of another issuer are errors. If the issuer
+// cannot be reached, the Verifier goes on trying: until the first keys are there, Verify
+// returns [ErrUnavailable] and Health answers 503. A program that must not start without
+// keys calls Refresh. After NewVerifier has returned, ctx has no effect.
+//
+// From then on a failed fetch keeps the last good keys, and a successful one replaces them.
+// One Verifier is for one issuer; for several, choose by the token's unverified iss, as the
+// example shows.
+func NewVerifier(ctx context.Context, cfg VerifierConfig) (*Verifier, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	v := &Verifier{
+		source:       "issuer " + cfg.Issuer,
+		rules:        jws.Rules{Issuer: cfg.Issuer, Audience: cfg.Audience, MaxTokenTTL: cfg.MaxTokenTTL, FormerTTL: cfg.MaxTokenTTL, ClockSkew: cfg.ClockSkew},
+		cachedTokens: cfg.CachedTokens, maxStale: cfg.MaxStale, clock: clock.From(ctx), logger: cfg.Logger,
+	}
+	v.jwks = newJWKSSource(&cfg, v.clock)
+	none, err := trust.FromKeys(nil, "", cfg.Legacy, v.moment())
+	if err != nil {
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	v.current.Store(&view{View: none})
+	fresh, err := v.fetch(ctx)
+	if errors.Is(err, errOtherIssuer) {
+		v.jwks.client.CloseIdleConnections()
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	if err != nil {
+		cfg.Logger.Warn("cannot fetch the issuer's keys yet, will try again", "source", v.source, "err", err)
+	}
+	v.refresh = refresh.Start(refresh.Options{Every: cfg.RefreshEvery, Foreign: true, Clock: v.clock, Load: v.fetch, Report: v.report}, fresh, err)
+	return v, nil
+}
+
 // newVerifier returns the verifying half of a Signer, which then fills the first view
 // and starts the refresher.
 func newVerifier(ctx context.Context, store KeyStore, cfg *Config) *Verifier {
@@ -56,95 +98,29 @@ func newVerifier(ctx context.Context, store KeyStore, cfg *Config) *Verifier {
 	}
 }
 
-// Verify checks an access token and returns what it says. The error says which check
-// failed and matches one of the sentinels ([ErrExpired], [ErrUnknownKey], ...); the
-// token is then nil.
-//
-// The checks and their order follow RFC 8725 and RFC 9068 section 4: form and size,
-// header, typ, kid, alg (given by the key, not by the token), signature, and only then
-// the claims: exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL
-// from a token. The algorithm and the strictness cannot be configured.
-//
-// Verify works from memory. Only a token with an unknown kid makes it load the keys
-// again, at most once in 10 seconds; ctx bounds the wait.
-func (v *Verifier) Verify(ctx context.Context, token string) (*Token, error) {
-	if t, ok := v.current.Load().cache.Find(token, v.clock.Now()); ok {
-		v.counters.cacheHits.Add(1)
-		return t, nil
-	}
-	t, err := v.verify(ctx, token)
+// fetch takes over the keys that the issuer publishes now.
+func (v *Verifier) fetch(ctx context.Context) (next time.Duration, err error) {
+	got, err := v.jwks.load(ctx)
 	if err != nil {
-		v.counters.reject(err)
-		return nil, fmt.Errorf("fleetkey: %w", err)
+		return 0, err
 	}
-	v.counters.accepted.Add(1)
-	return t, nil
-}
-
-// verify checks a token that is not in the cache.
-func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
-	parts, err := jws.Split(token)
+	if got.fresh > 0 && got.fresh < v.jwks.cfg.RefreshEvery {
+		next = got.fresh
+	}
+	if got.keys == nil {
+		return next, nil
+	}
+	v.skipped.Store(&got.skipped)
+	old, version := v.current.Load(), trust.Fingerprint(got.keys)
+	if old.Version == version {
+		return next, nil
+	}
+	fetched, err := trust.FromKeys(got.keys, version, v.jwks.cfg.Legacy, v.moment())
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	current, now := v.current.Load(), v.clock.Now()
-	k, ask, err := current.KeyFor(parts.Header, now)
-	if ask && v.refresh.Look(ctx) {
-		current, now = v.current.Load(), v.clock.Now()
-		k, _, err = current.KeyFor(parts.Header, now)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := parts.Verify(k.Alg, k.Public); err != nil {
-		return nil, fmt.Errorf("%w: key %s", err, k.ID)
-	}
-	t := &Token{keyID: k.ID}
-	if err := parts.Read(&t.claims); err != nil {
-		return nil, err
-	}
-	if !k.IssuedBefore.IsZero() && t.claims.IssuedAt.After(k.IssuedBefore) {
-		return nil, fmt.Errorf("%w: kid %q is trusted for tokens issued until %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
-	}
-	if err := v.rules.Check(&t.claims, k.Former, k.Issuer, now); err != nil {
-		return nil, err
-	}
-	if k.Former && t.claims.Scope == "" {
-		t.claims.Scope = t.claims.FormerScope
-	}
-	from, until := v.rules.Validity(&t.claims)
-	if !k.Until.IsZero() && k.Until.Before(until) {
-		until = k.Until
-	}
-	current.cache.Add(token, t, t.size(), from, until, now)
-	return t, nil
-}
-
-// Keyfunc gives golang-jwt the key of a token, for code that parses with jwt.Parse and
-// similar functions. It only knows the keys in memory. The token's alg must be the
-// key's; golang-jwt checks the claims that it is told to check, but neither typ nor
-// crit: it accepts an ID token as an access token. A key of a [Former] with another
-// issuer is given for tokens of that issuer only. Prefer Verify.
-func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
-	kid, _ := t.Header["kid"].(string)
-	k := v.current.Load().ByName(kid)
-	if k == nil || !k.Trusted(v.clock.Now()) {
-		return nil, fmt.Errorf("fleetkey: %w: kid %s", ErrUnknownKey, jws.Quote(kid)) // of any length here
-	}
-	if t.Method.Alg() != k.Alg.Name {
-		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.Alg.Name)
-	}
-	if k.Issuer != "" { // the caller checks for ours, if for any, and this key must not vouch for that
-		if iss, err := t.Claims.GetIssuer(); err != nil || iss != k.Issuer {
-			return nil, fmt.Errorf("fleetkey: %w: %s", ErrWrongIssuer, jws.Quote(iss))
-		}
-	}
-	if !k.IssuedBefore.IsZero() {
-		if iat, err := t.Claims.GetIssuedAt(); err != nil || iat == nil || iat.After(k.IssuedBefore) {
-			return nil, fmt.Errorf("fleetkey: %w: kid %q is trusted for tokens issued until %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
-		}
-	}
-	return k.Public, nil
+	v.swap(old, fetched)
+	return next, nil
 }
 
 // A PublicKey verifies tokens.
@@ -170,7 +146,7 @@ func (v *Verifier) PublicKeys() []PublicKey {
 }
 
 // Refresh loads the keys now, instead of within RefreshEvery. On failure the keys stay
-// as they are, and the error says why.
+// as they are, and the error says why. It is not limited: never call it for a request.
 func (v *Verifier) Refresh(ctx context.Context) error {
 	if err := v.refresh.Refresh(ctx); err != nil {
 		return fmt.Errorf("fleetkey: refresh: %w", err)
@@ -178,9 +154,16 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// Close does nothing: the Signer that the Verifier belongs to ends the refresh of the
-// keys.
-func (v *Verifier) Close() error { return nil }
+// Close ends the background refresh, and returns when it has ended. Verify continues to
+// work from memory. On the Verifier of a [Signer] it does nothing, since the Signer ends the
+// refresh.
+func (v *Verifier) Close() error {
+	if v.jwks != nil {
+		v.refresh.Close()
+		v.jwks.client.CloseIdleConnections()
+	}
+	return nil
+}
 
 // Format prints where the keys come from, for every verb. The fields are left out,
 // since they change while fmt would read them.
@@ -203,11 +186,16 @@ func (v *Verifier) adopt(set *keyset.Set, version Version) error {
 	if err != nil {
 		return err
 	}
+	v.swap(old, next)
+	return nil
+}
+
+// swap makes a view the one that this instance works with.
+func (v *Verifier) swap(old *view, next *trust.View) {
 	v.current.Store(&view{next, tokencache.New[*Token](v.cachedTokens)})
 	if old == nil || old.Version != next.Version {
 		v.logAdopted(old, next)
 	}
-	return nil
 }
 
 // logAdopted logs what changed with a newly adopted set. It names the certificates'
@@ -224,6 +212,10 @@ func (v *Verifier) logAdopted(old *view, next *trust.View) {
 		}
 	}
 	keys := []any{"store", v.source, "version", next.Version, "kids", kids, "certificates", certificates}
+	if v.jwks != nil {
+		v.logger.Info("fetched the issuer's keys", "source", v.source, "kids", kids, "skipped", *v.skipped.Load())
+		return
+	}
 	if old == nil {
 		v.logger.Info("loaded the signing keys", keys...)
 		return

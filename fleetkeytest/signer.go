@@ -8,6 +8,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
+const defaultIssuer = "https://issuer.example"
+
 // testKeys holds a bundle for each algorithm, made by testdata/generate.go. The
 // keys are published and protect nothing.
 //
@@ -29,7 +31,7 @@ var testKeys embed.FS
 func NewSigner(t testing.TB, cfg fleetkey.Config) *fleetkey.Signer {
 	t.Helper()
 	if cfg.Issuer == "" {
-		cfg.Issuer = "https://issuer.example"
+		cfg.Issuer = defaultIssuer
 	}
 	if cfg.Algorithm == "" {
 		cfg.Algorithm = "RS256"

@@ -71,7 +71,7 @@ func trusting(t *testing.T, keys ...jwk) (*trust.View, error) {
 			trusted = append(trusted, trust.Former(key.Public().Key, alg, nil, kid))
 		}
 	}
-	return trust.FromKeys(trusted, "", trust.Moment{Wall: jwstest.Noon})
+	return trust.FromKeys(trusted, "", false, trust.Moment{Wall: jwstest.Noon})
 }
 
 // verify returns nil if the signature is good.

@@ -113,7 +113,7 @@ func TestReasons(t *testing.T) {
 		"token is not valid yet before " + at(time.Hour):                              {"nbf", unix(time.Hour)},
 		"token is not valid yet: issued at " + at(time.Hour) + ", ahead of the clock": {"iat", unix(time.Hour), "nbf", unix(59 * time.Minute)},
 		"token is not valid yet before " + at(time.Hour+time.Second):                  {"iat", unix(time.Hour + time.Second), "nbf", unix(time.Hour + time.Second)},
-		"claims are invalid: the lifetime is not within Config.MaxTokenTTL 1h0m0s":    {"exp", unix(2 * time.Hour)},
+		"claims are invalid: the lifetime is not within MaxTokenTTL 1h0m0s":           {"exp", unix(2 * time.Hour)},
 		`token has another issuer: "x\n"`:                                             {"iss", `"x\n"`},
 		`token is for another audience: ["a" "b"]`:                                    {"aud", `["a","b"]`},
 		"token lacks a required claim: exp":                                           {"exp", "", "iss", ""},

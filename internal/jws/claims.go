@@ -21,8 +21,10 @@ type Claims struct {
 	Audience                             []string
 	ExpiresAt, IssuedAt, NotBefore       time.Time
 
-	FormerScope string // scp, which some systems write in place of scope; read only
-	Constrained bool   // cnf is there (RFC 7800); read only
+	FormerScope  string // scp, which some systems write in place of scope; read only
+	FormerClient string // azp or appid, which some write in place of client_id; read only
+	Constrained  bool   // cnf is there (RFC 7800); read only
+	hints        hints
 }
 
 // registered are the claims that have a field in Claims.
@@ -78,9 +80,13 @@ func (c *Claims) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			c.Scope, err = r.readScope()
 		case "scp":
 			c.FormerScope, err = r.readFormerScope()
+		case "azp", "appid":
+			err = c.readClient(r, name == "azp")
 		case "cnf":
 			c.Constrained = true
 			return r.SkipValue()
+		case "typ", "token_use", "roles", "at_hash", "c_hash", "nonce", "events":
+			err = c.hints.read(r, name)
 		default:
 			if IsRegistered(name) {
 				return &claimError{"a registered claim's name is written in another case"}

@@ -70,6 +70,12 @@ func (h Header) IsAccessToken() bool {
 	return strings.EqualFold(h.Type, AccessTokenType) || strings.EqualFold(h.Type, "application/"+AccessTokenType)
 }
 
+// Supported reports whether a key can have the header's alg.
+func (h Header) Supported() bool {
+	_, err := AlgorithmNamed(h.Algorithm)
+	return err == nil || h.Algorithm == "Ed25519" // EdDSA in RFC 9864
+}
+
 // IsUntyped reports whether typ says no more than that this is a JWT, as in access
 // tokens of systems older than RFC 9068.
 func (h Header) IsUntyped() bool { return h.Type == "" || strings.EqualFold(h.Type, "JWT") }

@@ -57,7 +57,7 @@ func (p *party) trusts(t testing.TB, former bool) {
 	require.NoError(t, err)
 	k := trust.Former(p.Private.Public(), alg, nil, p.KID)
 	k.Former = former
-	p.view, err = trust.FromKeys([]*trust.Key{k}, "", trust.Moment{Wall: noon})
+	p.view, err = trust.FromKeys([]*trust.Key{k}, "", false, trust.Moment{Wall: noon})
 	require.NoError(t, err)
 }
 

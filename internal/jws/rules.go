@@ -13,13 +13,14 @@ type Rules struct {
 	Issuer      string
 	Audience    []string // a token must name one of them
 	MaxTokenTTL time.Duration
+	FormerTTL   time.Duration // of tokens that follow the former rules; 0: no limit
 	ClockSkew   time.Duration
 }
 
 // Check checks the registered claims (RFC 7519 section 4.1) of a token whose
-// signature is good. By the former rules, for systems older than RFC 9068, a token
-// need not have iat and sub and may have any lifetime. The issuer is that of the Rules
-// unless another one is given.
+// signature is good. By the former rules, for systems older than RFC 9068, a token need
+// not have iat and sub, but must not look like a token of another kind. The issuer is that
+// of the Rules unless another one is given.
 func (r *Rules) Check(c *Claims, former bool, issuer string, now time.Time) error {
 	if issuer == "" {
 		issuer = r.Issuer
@@ -30,13 +31,24 @@ func (r *Rules) Check(c *Claims, former bool, issuer string, now time.Time) erro
 	if err := r.checkTimes(c, now); err != nil {
 		return err
 	}
+	longest, begin := r.MaxTokenTTL, c.IssuedAt
+	if former {
+		longest = r.FormerTTL
+		if begin.IsZero() {
+			begin = now
+		}
+	}
 	switch {
-	case !former && (!c.ExpiresAt.After(c.IssuedAt) || c.ExpiresAt.Sub(c.IssuedAt) > r.MaxTokenTTL):
-		return fmt.Errorf("%w: the lifetime is not within Config.MaxTokenTTL %v", ErrInvalidClaims, r.MaxTokenTTL)
+	case !former && !c.ExpiresAt.After(c.IssuedAt) || longest > 0 && c.ExpiresAt.Sub(begin) > longest:
+		return fmt.Errorf("%w: the lifetime is not within MaxTokenTTL %v", ErrInvalidClaims, longest)
 	case c.Issuer != issuer:
 		return fmt.Errorf("%w: %s", ErrWrongIssuer, Quote(c.Issuer))
+	case former && len(c.Audience) == 0: // see checkFormer
 	case !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(r.Audience, a) }):
 		return fmt.Errorf("%w: %s", ErrWrongAudience, "["+Quote(c.Audience...)+"]")
+	}
+	if former {
+		return r.checkFormer(c)
 	}
 	return nil
 }
@@ -48,7 +60,7 @@ func (c *Claims) missing(former bool) string {
 		return "exp"
 	case c.Issuer == "":
 		return "iss"
-	case len(c.Audience) == 0:
+	case len(c.Audience) == 0 && !(former && c.hints&usedForAccess != 0 && c.ClientID != ""):
 		return "aud"
 	case c.IssuedAt.IsZero() && !former:
 		return "iat"

@@ -25,7 +25,7 @@ func TestClose(t *testing.T) {
 			synctest.Wait()
 		}
 		require.NoError(t, r.State().Err)
-		locking, looking := make(chan error), make(chan bool)
+		locking, looking := make(chan error), make(chan error)
 		go func() { locking <- r.Lock(context.Background()) }()
 		go func() { looking <- r.Look(context.Background()) }()
 		synctest.Wait()
@@ -37,10 +37,10 @@ func TestClose(t *testing.T) {
 			require.ErrorIs(t, <-waiting, refresh.ErrClosed)
 		}
 		require.Error(t, <-locking)
-		require.False(t, <-looking)
+		require.ErrorIs(t, <-looking, refresh.ErrClosed)
 		require.ErrorIs(t, r.Refresh(context.Background()), refresh.ErrClosed)
 		require.ErrorIs(t, r.Lock(context.Background()), refresh.ErrClosed)
-		require.False(t, r.Look(context.Background()))
+		require.Error(t, r.Look(context.Background()))
 		sleep(2 * every)
 		require.Len(t, s.loads, 1)
 		require.Zero(t, r.State().Bad)

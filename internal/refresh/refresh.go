@@ -4,7 +4,8 @@
 //
 // Everyone who wants a load joins a flight: a load shared by all callers waiting for
 // it. After failures the waits grow, and made-up kids cost the source at most six
-// loads a minute.
+// loads a minute. A foreign source, which belongs to somebody else, gets no more than
+// that from timers and unknown kids together.
 package refresh
 
 import (
@@ -21,40 +22,40 @@ import (
 )
 
 // ErrClosed is returned after Close.
-var ErrClosed = errors.New("the signer is closed")
+var ErrClosed = errors.New("closed")
 
 // ErrRefused marks an error of Load about a source that was read, but whose content was
 // not taken over. What is held is then as fresh as after a good load.
 var ErrRefused = errors.New("refused")
 
 const (
-	// unknownEvery is the least time between two loads that unknown kids cause.
-	unknownEvery = 10 * time.Second
-	// maxWaiting bounds how many calls of Look wait for such a load, and with it the
-	// memory that a flood of made-up kids takes while the source is slow.
-	maxWaiting = 1000
-	// firstBackoff is the wait after a failed load; it doubles with each, up to Every.
-	firstBackoff = 10 * time.Second
+	// firstBackoff is the wait after a failed load; it doubles with each, up to Every. Of a
+	// foreign source it is firstBackoffAtStart before the first good load, and at most
+	// maxForeignBackoff.
+	firstBackoff        = 10 * time.Second
+	firstBackoffAtStart = time.Second
+	maxForeignBackoff   = time.Minute
 )
 
 // Options say what to do and when.
 type Options struct {
-	Every time.Duration // between two loads: up to 10% sooner, never later
-	Clock clock.Clock
-	// Load loads the source and takes over what it holds. The first good load has
-	// been made before Start.
-	Load func(ctx context.Context) error
+	Every   time.Duration // between two loads: up to 10% sooner, and later only for a foreign source that fails
+	Foreign bool
+	Clock   clock.Clock
+	// Load loads the source and takes over what it holds. It returns the time until the
+	// next load, or 0 for Every.
+	Load func(ctx context.Context) (next time.Duration, err error)
 	// Report is told about each load, with the state before it and the wait until
 	// the next one.
 	Report func(before, after State, wait time.Duration)
-	// Then is called after the source was read, when those who waited for that have
-	// gone on.
+	// Then, unless it is nil, is called after the source was read, when those who waited
+	// for that have gone on.
 	Then func(ctx context.Context)
 }
 
 // A State is the result of the loads so far.
 type State struct {
-	LastGood    time.Time // begin of the last good load, by the wall clock
+	LastGood    time.Time // begin of the last good load, by the wall clock; zero: none yet
 	Err         error     // of the last load; nil: it was good
 	Failures    int       // since the last good load
 	Good, Bad   uint64    // loads since the start
@@ -75,7 +76,9 @@ type Refresher struct {
 	flying  *flight
 	closed  bool
 	waiting int           // calls of Look on a flight
-	unknown *rate.Limiter // flights that unknown kids may start
+	unknown *rate.Limiter // flights that unknown kids may start, and the timer of a foreign source
+
+	suppressed atomic.Uint64
 }
 
 // A flight is a load shared by all callers waiting for it; done is closed once err
@@ -85,15 +88,19 @@ type flight struct {
 	err  error
 }
 
-// Start returns a Refresher whose source has just been loaded.
-func Start(o Options) *Refresher {
+// Start returns a Refresher of a source that has just been loaded, with this result.
+func Start(o Options, next time.Duration, err error) *Refresher {
 	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
 		unknown: rate.NewLimiter(rate.Every(unknownEvery), 1)}
-	good := r.begin()
-	r.state.Store(&good)
+	first := r.begin()
+	if err != nil {
+		first = State{Err: err, Failures: 1, Bad: 1}
+		next = r.backoff(State{})
+	}
+	r.state.Store(&first)
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
-	go r.run(ctx)
+	go r.run(ctx, r.orEvery(next))
 	return r
 }
 
@@ -151,41 +158,10 @@ func (f *flight) land(err error) {
 	close(f.done)
 }
 
-// Look loads the source because a token names a key that is not known. It reports
-// whether a load has succeeded, so that looking again makes sense. Everyone who comes
-// during that load shares it, and a new one begins only every 10 seconds.
-func (r *Refresher) Look(ctx context.Context) bool {
-	r.mu.Lock()
-	f := r.next
-	if f == nil && !r.closed && r.unknown.Allow() {
-		f = r.request()
-	}
-	if f == nil { // better than nothing, although it may have read too early
-		f = r.flying
-	}
-	if f == nil || r.waiting >= maxWaiting {
-		r.mu.Unlock()
-		return false
-	}
-	r.waiting++
-	r.mu.Unlock()
-	defer func() {
-		r.mu.Lock()
-		r.waiting--
-		r.mu.Unlock()
-	}()
-	select {
-	case <-f.done:
-		return f.err == nil
-	case <-ctx.Done():
-		return false
-	}
-}
-
 // run flies until its context ends.
-func (r *Refresher) run(ctx context.Context) {
+func (r *Refresher) run(ctx context.Context, first time.Duration) {
 	defer close(r.stopped)
-	timer := time.NewTimer(Jitter(r.Every))
+	timer := time.NewTimer(Jitter(first))
 	defer timer.Stop()
 	for {
 		select {
@@ -198,6 +174,10 @@ func (r *Refresher) run(ctx context.Context) {
 			r.mu.Unlock()
 			return
 		case <-timer.C:
+			if wait := r.turn(); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-r.wake:
 		}
 		timer.Reset(Jitter(r.fly(ctx)))
@@ -224,32 +204,33 @@ func (r *Refresher) fly(ctx context.Context) time.Duration {
 	}
 	defer r.Unlock()
 	good := r.begin()
-	err := r.Load(ctx)
+	next, err := r.Load(ctx)
 	if ctx.Err() != nil {
 		err = ErrClosed
 	}
-	wait := r.record(good, err)
+	wait := r.record(good, r.orEvery(next), err)
 
 	r.mu.Lock()
 	r.flying = nil
 	r.mu.Unlock()
 	f.land(err)
-	if err == nil || errors.Is(err, ErrRefused) {
+	if r.Then != nil && (err == nil || errors.Is(err, ErrRefused)) {
 		r.Then(ctx)
 	}
 	return wait
 }
 
-// record notes the result of a load and returns the time until the next one.
-func (r *Refresher) record(good State, err error) time.Duration {
-	before, wait := r.State(), r.Every
+// record notes the result of a load and returns the time until the next one, which is
+// next after a good load.
+func (r *Refresher) record(good State, next time.Duration, err error) time.Duration {
+	before := r.State()
 	if errors.Is(err, ErrClosed) { // not the source's fault
-		return wait
+		return next
 	}
 	after := good
 	after.Good, after.Bad = before.Good+1, before.Bad
 	if err != nil {
-		wait = min(firstBackoff<<min(before.Failures, 10), r.Every)
+		next = r.backoff(before)
 		after = before
 		after.Err, after.Failures, after.Bad = err, before.Failures+1, before.Bad+1
 		if errors.Is(err, ErrRefused) {
@@ -257,8 +238,27 @@ func (r *Refresher) record(good State, err error) time.Duration {
 		}
 	}
 	r.state.Store(&after)
-	r.Report(before, after, wait)
-	return wait
+	r.Report(before, after, next)
+	return next
+}
+
+// backoff returns the wait after one more failure.
+func (r *Refresher) backoff(before State) time.Duration {
+	first, most := firstBackoff, r.Every
+	if r.Foreign {
+		most = min(most, maxForeignBackoff)
+		if before.LastGood.IsZero() {
+			first = firstBackoffAtStart
+		}
+	}
+	return min(first<<min(before.Failures, 10), most)
+}
+
+func (r *Refresher) orEvery(next time.Duration) time.Duration {
+	if next == 0 {
+		return r.Every
+	}
+	return next
 }
 
 // Lock waits until nobody else of this instance uses the source. Between a load and a

@@ -22,6 +22,7 @@ var errDown = errors.New("the source is down")
 
 // A source is loaded by a Refresher, and notes what happens to it.
 type source struct {
+	next   time.Duration // that each load returns
 	err    error         // of each load
 	takes  time.Duration // each load
 	deaf   bool          // to the end of its context
@@ -39,26 +40,25 @@ func start(t *testing.T, c clock.Clock, test func(t *testing.T, s *source, r *re
 		if c == nil {
 			c = clock.From(t.Context())
 		}
-		r := refresh.Start(refresh.Options{Every: every, Clock: c,
-			Load:   s.load,
+		r := refresh.Start(refresh.Options{Every: every, Clock: c, Load: s.load,
 			Report: func(before, after refresh.State, wait time.Duration) { s.report(before, after, wait) },
-			Then:   func(context.Context) { s.then() }})
+			Then:   func(context.Context) { s.then() }}, 0, nil)
 		defer r.Close()
 		synctest.Wait()
 		test(t, s, r)
 	})
 }
 
-func (s *source) load(ctx context.Context) error {
+func (s *source) load(ctx context.Context) (time.Duration, error) {
 	s.loads = append(s.loads, time.Now())
 	if s.deaf {
 		ctx = context.Background()
 	}
 	if !refresh.Sleep(ctx, s.takes) {
-		return ctx.Err()
+		return 0, ctx.Err()
 	}
 	s.ends = append(s.ends, time.Now())
-	return s.err
+	return s.next, s.err
 }
 
 // waits returns the times from each load to the next.
@@ -80,6 +80,21 @@ func TestTimer(t *testing.T) {
 		}
 		require.Greater(t, len(distinct), 900, "a fleet does not read in step")
 		require.InDelta(t, 0.95, float64(sum)/float64(every)/float64(len(s.waits())), 0.01)
+	})
+}
+
+// TestSourceSaysWhen: a source may ask for the next load sooner.
+func TestSourceSaysWhen(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.next = time.Minute
+		require.NoError(t, r.Refresh(t.Context()))
+		s.next = 0
+		sleep(time.Minute)
+		require.Len(t, s.loads, 2)
+		sleep(every * 85 / 100)
+		require.Len(t, s.loads, 2)
+		sleep(time.Minute)
+		require.Len(t, s.loads, 3)
 	})
 }
 
@@ -129,7 +144,7 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 		defer cancel()
 		begin := time.Now()
 		require.ErrorIs(t, r.Refresh(ctx), context.DeadlineExceeded)
-		require.False(t, r.Look(ctx))
+		require.Error(t, r.Look(ctx))
 		require.Equal(t, time.Second, time.Since(begin))
 	})
 }
@@ -148,78 +163,6 @@ func TestLock(t *testing.T) {
 		require.NoError(t, <-done)
 		synctest.Wait()
 		require.Len(t, s.loads, 2, "one for the timer, one for the request")
-	})
-}
-
-func TestLook(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		require.True(t, r.Look(t.Context()))
-		require.False(t, r.Look(t.Context()), "too soon")
-		sleep(10*time.Second - 1)
-		require.False(t, r.Look(t.Context()), "still too soon")
-		require.Len(t, s.loads, 1)
-		sleep(1)
-		require.True(t, r.Look(t.Context()))
-		sleep(10 * time.Second)
-		s.err = errDown
-		require.False(t, r.Look(t.Context()), "it failed")
-		require.Len(t, s.loads, 3)
-		before, begin := len(s.loads), time.Now()
-		for time.Since(begin) < time.Minute { // a flood, while the source is down
-			r.Look(t.Context())
-			sleep(50 * time.Millisecond)
-		}
-		require.LessOrEqual(t, len(s.loads)-before, 8) // six, and the timer after failures
-	})
-}
-
-func TestLookJoins(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		s.takes = time.Second
-		require.True(t, r.Look(t.Context()))
-		loads := len(s.loads)
-		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
-		synctest.Wait()
-		begin := time.Now()
-		require.True(t, r.Look(t.Context()), "a load that has begun is joined")
-		require.Equal(t, time.Second, time.Since(begin))
-		require.Len(t, s.loads, loads+1)
-
-		sleep(10 * time.Second)
-		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
-		synctest.Wait()
-		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
-		synctest.Wait()
-		begin = time.Now()
-		require.True(t, r.Look(t.Context()), "as is one that somebody has asked for")
-		require.Equal(t, 2*time.Second, time.Since(begin))
-		require.Len(t, s.loads, loads+3)
-		require.True(t, r.Look(t.Context()), "and the allowance is still there")
-		require.Len(t, s.loads, loads+4)
-	})
-}
-
-// TestLookBoundsTheWaiting: a flood of made-up kids takes little memory.
-func TestLookBoundsTheWaiting(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		s.takes = time.Second
-		results := make(chan bool, 1500)
-		for range cap(results) {
-			go func() { results <- r.Look(t.Context()) }()
-		}
-		synctest.Wait()
-		require.Len(t, results, 500, "those beyond a thousand do not wait")
-		time.Sleep(time.Second)
-		synctest.Wait()
-		found := 0
-		for range cap(results) {
-			if <-results {
-				found++
-			}
-		}
-		require.Equal(t, 1000, found)
-		sleep(10 * time.Second)
-		require.True(t, r.Look(t.Context()), "and there is room again")
 	})
 }
 
@@ -281,7 +224,7 @@ func TestRefused(t *testing.T) {
 		thens := 0
 		s.then = func() { thens++ }
 		s.err = fmt.Errorf("no key could sign: %w", refresh.ErrRefused)
-		require.False(t, r.Look(t.Context()))
+		require.Error(t, r.Look(t.Context()))
 		sleep(time.Second)
 		require.ErrorIs(t, r.Refresh(t.Context()), refresh.ErrRefused)
 		synctest.Wait()
@@ -307,7 +250,7 @@ func TestThen(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		require.ErrorIs(t, r.Lock(ctx), context.DeadlineExceeded, "it has the source to itself")
-		require.False(t, r.Look(canceled()), "and no flight to join")
+		require.Error(t, r.Look(canceled()), "and no flight to join")
 		s.err = errDown
 		require.Error(t, r.Refresh(t.Context()))
 		require.Equal(t, time.Minute, time.Since(begin))

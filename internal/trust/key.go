@@ -30,10 +30,11 @@ type Key struct {
 	Kept   bool        // not in the set any more, see keepVanished
 
 	Names        []string  // further kids
-	Former       bool      // of another system, whose tokens follow the rules from before RFC 9068
+	Former       bool      // its tokens follow the rules from before RFC 9068
 	Issuer       string    // of its tokens; empty: the usual one
 	IssuedBefore time.Time // of its tokens; zero: no limit
 	Hidden       bool      // not in the JWKS
+	Published    bool      // read from the JWKS of an issuer
 }
 
 // Former returns a key of another system, under a kid, or, with "", under every kid that
@@ -104,6 +105,7 @@ func (k *Key) jwk(name string, withCert bool) jose.JSONWebKey {
 // What a key does at a moment of its life, in the order of its life. The root package
 // repeats and documents these roles.
 const (
+	RolePublished = "published"
 	RoleAnnounced = "announced"
 	RoleSigning   = "signing"
 	RoleRetired   = "retired"
@@ -117,6 +119,8 @@ func (k *Key) Role(now time.Time, signing *Key) string {
 	switch {
 	case !k.Trusted(now):
 		return RoleGone
+	case k.Published:
+		return RolePublished
 	case k.Former, !k.IssuedBefore.IsZero():
 		return RoleFormer
 	case k == signing:

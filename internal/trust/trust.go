@@ -24,12 +24,16 @@ type View struct {
 	JWKS []byte // RFC 7517 section 5: the keys trusted when it was made; nil: none
 	ETag string // of JWKS
 
+	former   bool            // keys that might appear follow the rules from before RFC 9068, too
 	byName   map[string]*Key // every name of every key
+	byPair   map[pair]*Key   // the same with the algorithm: a JWKS may give one name to a key for each
 	byHeader map[string]*Key // and the encoded header of the access tokens that it signs
 	made     time.Time       // by the wall clock
 	changes  time.Time       // when a key of it stops being trusted or begins to sign; zero: never
 	replaced []replaced      // versions that this instance has lately moved on from
 }
+
+type pair struct{ name, alg string }
 
 // A Source is what a view is made of.
 type Source struct {
@@ -65,9 +69,10 @@ func New(src Source, old *View, now Moment, p *keyset.Policy) (*View, error) {
 }
 
 // FromKeys returns the view of plain public keys, which are trusted until they are
-// replaced.
-func FromKeys(keys []*Key, version string, now Moment) (*View, error) {
-	v := &View{Version: version, Set: &keyset.Set{}, Keys: keys}
+// replaced. With former, their tokens follow the rules from before RFC 9068, as those of
+// keys that replace them will.
+func FromKeys(keys []*Key, version string, former bool, now Moment) (*View, error) {
+	v := &View{Version: version, Set: &keyset.Set{}, Keys: keys, former: former}
 	return v, v.index(now.Wall)
 }
 
@@ -78,7 +83,7 @@ func FromKeys(keys []*Key, version string, now Moment) (*View, error) {
 // this clock that is wrong.
 func (v *View) index(now time.Time) (err error) {
 	v.made = now.Round(0) // without the monotonic reading, which no step of the clock changes
-	v.byName, v.byHeader = make(map[string]*Key), make(map[string]*Key)
+	v.byName, v.byPair, v.byHeader = make(map[string]*Key), make(map[pair]*Key), make(map[string]*Key)
 	signing, _ := v.Set.Signing(now)
 	var published []jose.JSONWebKey
 	for _, k := range v.Keys {
@@ -86,11 +91,13 @@ func (v *View) index(now time.Time) (err error) {
 			v.changes = k.Until
 		}
 		for _, name := range k.names() {
-			if v.byName[name] != nil {
+			if other := v.byName[name]; other == nil {
+				v.byName[name] = k
+			} else if !k.Published || v.byPair[pair{name, k.Alg.Name}] != nil {
 				continue // the first key has the name
 			}
-			v.byName[name] = k
-			if name == k.ID {
+			v.byPair[pair{name, k.Alg.Name}] = k
+			if name == k.ID && k.Header != "" {
 				v.byHeader[k.Header] = k
 			}
 			if k.Trusted(now) && !k.Hidden {
@@ -112,6 +119,14 @@ func (v *View) Outdated(now time.Time) bool {
 // ByName returns the key of a kid, or nil.
 func (v *View) ByName(kid string) *Key { return v.byName[kid] }
 
+// Find returns the key of a kid for an algorithm, or that of the kid for another, or nil.
+func (v *View) Find(kid, alg string) *Key {
+	if k := v.byPair[pair{kid, alg}]; k != nil {
+		return k
+	}
+	return v.byName[kid]
+}
+
 // Signing returns the key that signs at a time, or nil, and whether it signs before its
 // certificate says so.
 func (v *View) Signing(at time.Time) (k *Key, early bool) {
@@ -127,24 +142,24 @@ func (v *View) Signing(at time.Time) (k *Key, early bool) {
 // parsed. Access tokens of other systems may lack that typ (it came with RFC 9068) and
 // carry a certificate's thumbprint.
 //
-// The error matches jws.ErrUnknownKey for an unknown kid of any typ; ask is whether
-// a key that might appear under that kid would accept the typ.
+// The error matches jws.ErrUnknownKey for an unknown kid of any typ; ask is whether a key
+// that might appear under that kid would accept typ and alg.
 func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error) {
 	if k = v.byHeader[header]; k == nil {
 		h, err := jws.ParseHeader(header)
 		if err != nil {
 			return nil, false, err
 		}
-		k = v.byName[h.KeyID]
+		k = v.Find(h.KeyID, h.Algorithm)
 		switch {
 		case k == nil:
-			return nil, h.IsAccessToken(), fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
+			return nil, h.Supported() && (h.IsAccessToken() || v.former && h.IsUntyped()), fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
 		case !h.IsAccessToken() && !(k.Former && h.IsUntyped()):
 			return nil, false, fmt.Errorf("%w: its typ is not %s", jws.ErrWrongType, jws.AccessTokenType)
 		case h.Thumbprint && !k.Former:
 			return nil, false, fmt.Errorf("%w: x5t in the header", jws.ErrMalformed)
 		}
-		if h.Algorithm != k.Alg.Name {
+		if h.Algorithm != k.Alg.Name && !(k.Published && sameAlgorithm(h.Algorithm, k.Alg.Name)) {
 			return nil, false, fmt.Errorf("%w: the key's is %s", jws.ErrWrongAlgorithm, k.Alg.Name)
 		}
 	}
@@ -153,6 +168,10 @@ func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error
 	}
 	return k, false, nil
 }
+
+// sameAlgorithm reports whether a name is the one that RFC 9864 section 2.2 gives to an
+// algorithm of an older, less specific name.
+func sameAlgorithm(name, older string) bool { return name == "Ed25519" && older == "EdDSA" }
 
 // FindNames returns a name that two of some keys have although they are not the same key,
 // or not for the same issuer.
@@ -183,7 +202,7 @@ func Named(keys []*Key, name string) *Key {
 // JWKSSize returns how many bytes some keys take in a JSON Web Key Set.
 func JWKSSize(keys []*Key) (int, error) {
 	keys = slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return k.Hidden })
-	v, err := FromKeys(keys, "", Moment{})
+	v, err := FromKeys(keys, "", false, Moment{})
 	if err != nil {
 		return 0, err
 	}

@@ -194,7 +194,7 @@ func TestFromKeys(t *testing.T) {
 	a, b := key(t, month), key(t, month)
 	plain := former(a, "a")
 	plain.Former = false
-	v, err := trust.FromKeys([]*trust.Key{plain, former(b, "b")}, "etag", now)
+	v, err := trust.FromKeys([]*trust.Key{plain, former(b, "b")}, "etag", false, now)
 	require.NoError(t, err)
 	later := noon.AddDate(100, 0, 0)
 	for _, text := range []string{header("kid", "a", "alg", "ES256", "typ", "at+jwt"), v.Keys[0].Header} {

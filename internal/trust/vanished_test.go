@@ -83,7 +83,7 @@ func TestOthersAreNotKept(t *testing.T) {
 func TestPlainKeysVanish(t *testing.T) {
 	plain := former(key(t, month), "a")
 	plain.Former = false
-	before, err := trust.FromKeys([]*trust.Key{plain}, "1", now)
+	before, err := trust.FromKeys([]*trust.Key{plain}, "1", false, now)
 	require.NoError(t, err)
 	require.Equal(t, keptUntil, viewAt(t, now, "2", before, setOf(key(t, month))).ByName("a").Until)
 }

@@ -1,0 +1,169 @@
+package refresh_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/refresh"
+)
+
+func TestLook(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.NoError(t, r.Look(t.Context()))
+		require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
+		sleep(10*time.Second - 1)
+		require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
+		require.EqualValues(t, 2, r.Suppressed())
+		require.Len(t, s.loads, 1)
+		sleep(1)
+		require.NoError(t, r.Look(t.Context()))
+		sleep(10 * time.Second)
+		s.err = errDown
+		require.ErrorIs(t, r.Look(t.Context()), errDown)
+		require.Len(t, s.loads, 3)
+		before, begin := len(s.loads), time.Now()
+		for time.Since(begin) < time.Minute { // a flood, while the source is down
+			r.Look(t.Context())
+			sleep(50 * time.Millisecond)
+		}
+		require.LessOrEqual(t, len(s.loads)-before, 8) // six, and the timer after failures
+	})
+}
+
+func TestLookJoins(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Second
+		require.NoError(t, r.Look(t.Context()))
+		loads := len(s.loads)
+		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
+		synctest.Wait()
+		begin := time.Now()
+		require.NoError(t, r.Look(t.Context()), "a load that has begun is joined")
+		require.Equal(t, time.Second, time.Since(begin))
+		require.Len(t, s.loads, loads+1)
+
+		sleep(10 * time.Second)
+		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
+		synctest.Wait()
+		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
+		synctest.Wait()
+		begin = time.Now()
+		require.NoError(t, r.Look(t.Context()), "as is one that somebody has asked for")
+		require.Equal(t, 2*time.Second, time.Since(begin))
+		require.Len(t, s.loads, loads+3)
+		require.NoError(t, r.Look(t.Context()), "and the allowance is still there")
+		require.Len(t, s.loads, loads+4)
+	})
+}
+
+// TestLookBoundsTheWaiting: a flood of made-up kids takes little memory.
+func TestLookBoundsTheWaiting(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Second
+		results := make(chan error, 1500)
+		for range cap(results) {
+			go func() { results <- r.Look(t.Context()) }()
+		}
+		synctest.Wait()
+		require.Len(t, results, 500, "those beyond a thousand do not wait")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		found := 0
+		for range cap(results) {
+			if <-results == nil {
+				found++
+			}
+		}
+		require.Equal(t, 1000, found)
+		sleep(10 * time.Second)
+		require.NoError(t, r.Look(t.Context()), "and there is room again")
+	})
+}
+
+// TestLookDoesNotWaitLong: nobody waits for a slow source for longer than 3 seconds.
+func TestLookDoesNotWaitLong(t *testing.T) {
+	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.takes = time.Minute
+		begin := time.Now()
+		require.ErrorContains(t, r.Look(t.Context()), "3 seconds")
+		require.Equal(t, 3*time.Second, time.Since(begin))
+		require.Error(t, r.Look(t.Context()), "it joins the load")
+		require.Equal(t, 6*time.Second, time.Since(begin))
+		require.Len(t, s.loads, 1)
+	})
+}
+
+// foreign runs a test with a Refresher of a foreign source whose first load has ended with
+// an error, or nil.
+func foreign(t *testing.T, err error, test func(t *testing.T, s *source, r *refresh.Refresher)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		s := &source{err: err, report: func(_, _ refresh.State, _ time.Duration) {}}
+		r := refresh.Start(refresh.Options{Every: every, Foreign: true, Clock: clock.From(t.Context()), Load: s.load, Report: s.report}, 0, err)
+		defer r.Close()
+		test(t, s, r)
+	})
+}
+
+// TestForeignStart: without a first good load the waits are short, and nobody's turn is
+// waited for.
+func TestForeignStart(t *testing.T) {
+	foreign(t, errDown, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.Equal(t, []any{errDown, 1, true}, []any{r.State().Err, r.State().Failures, r.State().LastGood.IsZero()})
+		require.ErrorIs(t, r.Look(t.Context()), errDown)
+		begin := time.Now()
+		sleep(5 * time.Minute)
+		want := []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute}
+		for i, wait := range want {
+			require.LessOrEqual(t, s.waits()[i], wait)
+			require.GreaterOrEqual(t, s.waits()[i], wait*9/10)
+		}
+		s.err = nil
+		sleep(time.Minute)
+		require.NoError(t, r.State().Err)
+		require.True(t, r.State().LastGood.After(begin))
+	})
+	foreign(t, errDown, func(t *testing.T, s *source, _ *refresh.Refresher) {
+		sleep(time.Second)
+		require.Len(t, s.loads, 1, "the first wait is a second")
+	})
+}
+
+// TestForeignTakesTurns: a source of somebody else's gets at most six loads a minute,
+// whatever causes them, unless the program asks for more itself.
+func TestForeignTakesTurns(t *testing.T) {
+	foreign(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		s.err = errDown
+		for range 6000 { // a flood, while the source is down
+			_ = r.Look(t.Context())
+			sleep(50 * time.Millisecond)
+		}
+		for _, wait := range s.waits() {
+			require.GreaterOrEqual(t, wait, 10*time.Second-time.Microsecond) // the limiter rounds
+		}
+		require.Len(t, s.loads, 30, "the flood takes every turn")
+		sleep(time.Hour)
+		waits := s.waits()
+		require.LessOrEqual(t, waits[len(waits)-1], time.Minute, "it is tried at least once a minute")
+		require.NotErrorIs(t, r.Refresh(t.Context()), refresh.ErrTooSoon)
+		require.NotErrorIs(t, r.Refresh(t.Context()), refresh.ErrTooSoon)
+		require.Len(t, s.loads, len(waits)+3)
+	})
+}
+
+// TestForeignTimerTakesATurn: right after a load by the timer no kid causes another.
+func TestForeignTimerTakesATurn(t *testing.T) {
+	foreign(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		for len(s.loads) == 0 {
+			sleep(time.Second)
+		}
+		require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
+		sleep(10 * time.Second)
+		require.NoError(t, r.Look(t.Context()))
+	})
+}

@@ -1,0 +1,177 @@
+package trust
+
+import (
+	"crypto"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-jose/go-jose/v4"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+)
+
+// maxPublished is how many keys a JSON Web Key Set may hold.
+const maxPublished = 256
+
+// Why a key of a JSON Web Key Set is skipped.
+const (
+	skipMalformed   = "malformed"   // no key (RFC 7517, RFC 7518 section 6), or a name is there twice
+	skipUnsupported = "unsupported" // its type, curve or algorithm
+	skipWeak        = "weak"
+	skipPrivate     = "private"   // it gives away its private half, or is a shared secret
+	skipUse         = "use"       // not for signatures
+	skipUnnamed     = "unnamed"   // no kid, or one that no token can have
+	skipIssuer      = "issuer"    // another one's (Entra)
+	skipAmbiguous   = "ambiguous" // another key has its kid and algorithm
+)
+
+// ParseJWKS returns the keys of an issuer's JSON Web Key Set (RFC 7517 section 5) that can
+// verify tokens, and counts the others by the reason why they are skipped: one odd key
+// spoils nothing. A set without a usable key is an error. With former, tokens follow the rules
+// from before RFC 9068.
+func ParseJWKS(document []byte, issuer string, former bool) (keys []*Key, skipped map[string]int, err error) {
+	var set struct {
+		Keys []jsontext.Value `json:"keys"`
+	}
+	lenient := []json.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)} // here, but not in a key
+	if err := json.Unmarshal(document, &set, lenient...); err != nil {
+		return nil, nil, errors.New("it is not a JSON Web Key Set")
+	}
+	if len(set.Keys) > maxPublished {
+		return nil, nil, fmt.Errorf("the JSON Web Key Set has %d keys; at most %d are read", len(set.Keys), maxPublished)
+	}
+	skipped = map[string]int{}
+	seen := map[pair]*Key{} // nil: refused
+	for _, raw := range set.Keys {
+		k, why := parseJWK(raw, issuer)
+		if why != "" {
+			skipped[why]++
+			continue
+		}
+		k.Former = former
+		at := pair{k.ID, k.Alg.Name}
+		first, known := seen[at]
+		switch {
+		case !known:
+			seen[at] = k
+			keys = append(keys, k)
+		case first == nil || !first.same(k):
+			skipped[skipAmbiguous]++
+			if first != nil {
+				skipped[skipAmbiguous]++
+				seen[at] = nil
+				keys = slices.DeleteFunc(keys, func(k *Key) bool { return k == first })
+			}
+		}
+	}
+	if len(keys) == 0 {
+		return nil, skipped, fmt.Errorf("none of the %d keys of the JSON Web Key Set can be used %v", len(set.Keys), skipped)
+	}
+	return keys, skipped, nil
+}
+
+func (k *Key) same(other *Key) bool {
+	return k.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(other.Public)
+}
+
+// A jwk is what decides whether and how a key is used. Certificates are left out, since a
+// wrong one does not make a key wrong.
+type jwk struct {
+	Type       string   `json:"kty"`
+	KeyID      string   `json:"kid"`
+	Algorithm  string   `json:"alg"`
+	Use        string   `json:"use"`
+	Operations []string `json:"key_ops"`
+	Issuer     string   `json:"issuer"`
+
+	Curve string `json:"crv"`
+	N     string `json:"n"`
+	E     string `json:"e"`
+	X     string `json:"x"`
+	Y     string `json:"y"`
+
+	D jsontext.Value `json:"d"`
+	K jsontext.Value `json:"k"`
+	P jsontext.Value `json:"p"`
+	Q jsontext.Value `json:"q"`
+}
+
+// parseJWK returns a key, or why it is skipped.
+func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
+	var in jwk
+	if json.Unmarshal(raw, &in) != nil {
+		return nil, skipMalformed
+	}
+	switch {
+	case in.D != nil || in.K != nil || in.P != nil || in.Q != nil:
+		return nil, skipPrivate
+	case in.Type != "RSA" && in.Type != "EC" && in.Type != "OKP":
+		return nil, skipUnsupported
+	case in.Use != "" && in.Use != "sig" || in.Operations != nil && !slices.Contains(in.Operations, "verify"):
+		return nil, skipUse
+	case in.KeyID == "" || len(in.KeyID) > jws.MaxKeyID:
+		return nil, skipUnnamed
+	case in.Issuer != "" && in.Issuer != issuer && !fillsIn(in.Issuer, issuer):
+		return nil, skipIssuer
+	}
+	if in.Type == "OKP" && in.Curve != "Ed25519" || in.Type == "EC" && in.Curve != "P-256" && in.Curve != "P-384" {
+		return nil, skipUnsupported
+	}
+	public, ok := in.public()
+	if !ok {
+		return nil, skipMalformed
+	}
+	alg, err := jws.AlgorithmOf(public, in.Algorithm == "PS256")
+	if err != nil {
+		return nil, skipWeak
+	}
+	if in.Algorithm != "" && in.Algorithm != alg.Name && !sameAlgorithm(in.Algorithm, alg.Name) {
+		return nil, skipUnsupported
+	}
+	k = &Key{ID: in.KeyID, Alg: alg, Public: public, Published: true}
+	if jws.CheckKeyID(k.ID) == nil { // other kids are looked up, too, but not as bytes of a header
+		k.Header = jws.EncodeHeader(alg, k.ID, jws.AccessTokenType)
+	}
+	return k, ""
+}
+
+// public returns the key itself.
+func (in *jwk) public() (crypto.PublicKey, bool) {
+	if x, err := base64.RawURLEncoding.DecodeString(in.X); in.Type == "OKP" && (err != nil || len(x) != 32) {
+		return nil, false // go-jose fills it up
+	}
+	members := map[string]string{"kty": in.Type, "crv": in.Curve, "n": in.N, "e": in.E, "x": in.X, "y": in.Y}
+	text, err := json.Marshal(members)
+	var out jose.JSONWebKey
+	if err != nil || out.UnmarshalJSON(text) != nil {
+		return nil, false
+	}
+	return out.Key, true
+}
+
+// fillsIn reports whether an issuer is a template with its tenant filled in. Entra writes
+// https://login.microsoftonline.com/{tenantid}/v2.0 into its keys.
+func fillsIn(template, issuer string) bool {
+	before, after, found := strings.Cut(template, "{tenantid}")
+	tenant, ok := strings.CutPrefix(issuer, before)
+	tenant, ok2 := strings.CutSuffix(tenant, after)
+	return found && ok && ok2 && tenant != "" && !strings.Contains(tenant, "/")
+}
+
+// Fingerprint returns a text that is the same for the same keys under the same names.
+func Fingerprint(keys []*Key) string {
+	var lines []string
+	for _, k := range keys {
+		lines = append(lines, fmt.Sprintf("%q %s %s", k.ID, k.Alg.Name, jws.Thumbprint(k.Public)))
+	}
+	slices.Sort(lines)
+	digest := sha256.Sum256([]byte(strings.Join(lines, "\n")))
+	return hex.EncodeToString(digest[:16])
+}

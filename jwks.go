@@ -1,0 +1,262 @@
+package fleetkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/trust"
+)
+
+// This file holds how a Verifier gets the keys that an issuer publishes.
+
+const (
+	fetchTimeout    = 10 * time.Second // for discovery and key set together
+	maxDocument     = 1 << 20          // bytes
+	maxRedirects    = 3
+	discoverEvery   = 24 * time.Hour
+	discoverAfter   = 3           // failures, in case the key set has moved
+	shortestFreshly = time.Minute // that Cache-Control can ask for
+
+	oauthPath = "/.well-known/oauth-authorization-server" // RFC 8414 section 3
+	userAgent = "fleetkey (https://github.com/fleetkey/fleetkey)"
+)
+
+// errOtherIssuer says that a discovery document is not the one of the configured issuer.
+// No other try can help.
+var errOtherIssuer = errors.New("the discovery document is another issuer's")
+
+// A jwksSource fetches the keys of an issuer. The refresher calls load, one at a time.
+type jwksSource struct {
+	cfg    *VerifierConfig
+	client *http.Client
+	clock  clock.Clock
+
+	url        string        // of the key set; "": not discovered yet
+	discovered time.Duration // when, by the monotonic clock
+	failures   int           // since the last success
+	etag       string        // of the keys in use; "": unknown
+
+	// whole asks for the keys even if the ETag has not changed. It may be wrong, and a
+	// token with a new kid shows that the keys have changed.
+	whole atomic.Bool
+}
+
+// An answer is what a successful load has brought.
+type answer struct {
+	keys    []*trust.Key // nil: those in use have not changed
+	skipped map[string]int
+	fresh   time.Duration // how long there is no need to ask again; 0: not said
+}
+
+func newJWKSSource(cfg *VerifierConfig, c clock.Clock) *jwksSource {
+	client := http.Client{}
+	if cfg.HTTPClient != nil {
+		client = *cfg.HTTPClient
+	}
+	if client.Transport == nil {
+		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+			MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: time.Minute, MaxIdleConns: 2}
+	}
+	client.CheckRedirect = checkRedirect
+	return &jwksSource{cfg: cfg, client: &client, clock: c, url: cfg.JWKSURL}
+}
+
+// checkRedirect allows few redirects, and none to another origin: who controls that could
+// replace the keys.
+func checkRedirect(next *http.Request, via []*http.Request) error {
+	if len(via) > maxRedirects {
+		return fmt.Errorf("more than %d redirects", maxRedirects)
+	}
+	if first := via[0].URL; next.URL.Scheme != first.Scheme || next.URL.Host != first.Host {
+		return fmt.Errorf("it redirects to another origin, %q", next.URL.Scheme+"://"+next.URL.Host)
+	}
+	return nil
+}
+
+// load fetches the keys. The error never holds what the server has sent.
+func (s *jwksSource) load(ctx context.Context) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	got, err := s.fetch(ctx)
+	if err != nil {
+		s.failures++
+		return answer{}, err
+	}
+	s.failures = 0
+	return got, nil
+}
+
+func (s *jwksSource) fetch(ctx context.Context) (answer, error) {
+	if err := s.discover(ctx); err != nil {
+		return answer{}, err
+	}
+	etag := s.etag
+	if s.whole.Swap(false) {
+		etag = ""
+	}
+	header, body, err := s.get(ctx, s.url, etag)
+	if err != nil {
+		return answer{}, fmt.Errorf("fetch the keys: %w", err)
+	}
+	if body == nil {
+		return answer{fresh: freshness(header)}, nil
+	}
+	keys, skipped, err := trust.ParseJWKS(body, s.cfg.Issuer, s.cfg.Legacy)
+	if err != nil {
+		return answer{}, fmt.Errorf("%w: %s: %w", ErrUnavailable, s.url, err)
+	}
+	s.etag = header.Get("ETag")
+	return answer{keys, skipped, freshness(header)}, nil
+}
+
+// discover finds out where the keys are (OpenID Connect Discovery 1.0 section 4). Once that
+// is known, only a document of another issuer is an error.
+func (s *jwksSource) discover(ctx context.Context) error {
+	now := s.clock.Monotonic()
+	due := s.url == "" || now-s.discovered >= discoverEvery || s.failures > 0 && s.failures%discoverAfter == 0
+	if s.cfg.JWKSURL != "" || !due {
+		return nil
+	}
+	found, err := s.discovery(ctx)
+	switch {
+	case err == nil && found != s.url:
+		s.url, s.discovered, s.etag = found, now, ""
+	case err == nil:
+		s.discovered = now
+	case s.url == "" || errors.Is(err, errOtherIssuer):
+		return fmt.Errorf("discover the keys: %w", err)
+	}
+	return nil
+}
+
+// discovery returns the address of the key set.
+func (s *jwksSource) discovery(ctx context.Context) (string, error) {
+	issuer, err := url.Parse(s.cfg.Issuer)
+	if err != nil {
+		return "", err
+	}
+	base := strings.TrimSuffix(s.cfg.Issuer, "/")
+	_, body, err := s.get(ctx, base+DiscoveryPath, "")
+	if status, ok := errors.AsType[statusError](err); ok && status == http.StatusNotFound {
+		path := strings.TrimSuffix(issuer.EscapedPath(), "/")
+		_, body, err = s.get(ctx, issuer.Scheme+"://"+issuer.Host+oauthPath+path, "")
+	}
+	if err != nil {
+		return "", err
+	}
+	var document struct {
+		Issuer  string `json:"issuer"`
+		JWKSURI string `json:"jwks_uri"`
+	}
+	if err := json.Unmarshal(body, &document); err != nil {
+		return "", fmt.Errorf("%w: the discovery document of %q is not JSON", ErrUnavailable, s.cfg.Issuer)
+	}
+	if document.Issuer != s.cfg.Issuer {
+		advice := "set VerifierConfig.Issuer to what tokens have as iss, and JWKSURL if discovery says something else"
+		switch {
+		case strings.TrimSuffix(document.Issuer, "/") == base:
+			advice = "they differ in the slash at the end"
+		case strings.Contains(document.Issuer, tenantTemplate):
+			advice = "use the issuer of one tenant"
+		}
+		return "", fmt.Errorf("%w: it names %.200q, and VerifierConfig.Issuer is %q: %s", errOtherIssuer, document.Issuer, s.cfg.Issuer, advice)
+	}
+	keys, err := checkURL(document.JWKSURI, s.cfg.InsecureHTTP)
+	if err == nil && isLoopback(keys) && !isLoopback(issuer) {
+		err = errors.New("it is on this machine, but the issuer is not")
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w: jwks_uri %.200q of %q: %w", ErrUnavailable, document.JWKSURI, s.cfg.Issuer, err)
+	}
+	return document.JWKSURI, nil
+}
+
+// A statusError is an HTTP status other than 200.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(e)) }
+
+// get fetches a document. The body is nil if it is still the one with that ETag.
+func (s *jwksSource) get(ctx context.Context, address, etag string) (http.Header, []byte, error) {
+	fail := func(err error) (http.Header, []byte, error) {
+		return nil, nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, address, err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return fail(err)
+	}
+	req.Header.Set("User-Agent", userAgent)
+	req.Header.Set("Accept", "application/json, application/jwk-set+json")
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	resp, err := s.client.Do(req)
+	if err != nil {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
+			err = wrapped.Err // the address is there already
+		}
+		return fail(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode == http.StatusNotModified && etag != "" {
+		return resp.Header, nil, nil
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fail(statusError(resp.StatusCode))
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	if err == nil && len(body) > maxDocument {
+		err = fmt.Errorf("over %d bytes", maxDocument)
+	}
+	if err != nil {
+		return fail(err)
+	}
+	return resp.Header, body, nil
+}
+
+// freshness returns for how long an answer says that it is fresh (RFC 9111 section 5.2.2.1),
+// or 0 if it does not say.
+func freshness(h http.Header) time.Duration {
+	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		seconds, err := strconv.ParseUint(strings.Trim(value, `"`), 10, 31)
+		if !strings.EqualFold(name, "max-age") || err != nil {
+			continue
+		}
+		age, _ := strconv.ParseUint(strings.TrimSpace(h.Get("Age")), 10, 31)
+		return max(shortestFreshly, time.Duration(int64(seconds)-int64(age))*time.Second)
+	}
+	return 0
+}
+
+// checkURL accepts an address that nobody on the way can replace the keys of.
+func checkURL(address string, insecureHTTP bool) (*url.URL, error) {
+	u, err := url.Parse(address)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("it is not an https URL")
+	case u.User != nil:
+		return nil, errors.New("it holds a user name")
+	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u):
+		return nil, errors.New("without TLS anybody on the way could replace the keys; use https, or set InsecureHTTP on a private network")
+	}
+	return u, nil
+}
+
+// isLoopback reports whether an address is on this machine.
+func isLoopback(u *url.URL) bool {
+	ip := net.ParseIP(u.Hostname())
+	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+}

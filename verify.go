@@ -1,0 +1,158 @@
+package fleetkey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/trust"
+)
+
+// Verify checks an access token and returns what it says. The error says which check
+// failed and matches one of the sentinels ([ErrExpired], [ErrUnknownKey], ...); the
+// token is then nil.
+//
+// The checks and their order follow RFC 8725 and RFC 9068 section 4: form and size,
+// header, typ, kid, alg (given by the key, not by the token), signature, and only then
+// the claims: exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL
+// from a token. The algorithm and the strictness cannot be configured.
+//
+// Verify works from memory. Only a token with an unknown kid, which otherwise looks like
+// one of this issuer, makes it load the keys again: at most once in 10 seconds, and for at
+// most 3 seconds, or until ctx ends. If the keys cannot be loaded then, nobody knows whether
+// the token is good, and the error matches [ErrUnavailable].
+func (v *Verifier) Verify(ctx context.Context, token string) (*Token, error) {
+	now := v.clock.Now()
+	if v.maxStale > 0 {
+		if err := v.tooStale(now); err != nil {
+			v.counters.reject(err)
+			return nil, fmt.Errorf("fleetkey: %w", err)
+		}
+	}
+	if t, ok := v.current.Load().cache.Find(token, now); ok {
+		v.counters.cacheHits.Add(1)
+		return t, nil
+	}
+	t, err := v.verify(ctx, token)
+	if err != nil {
+		v.counters.reject(err)
+		return nil, fmt.Errorf("fleetkey: %w", err)
+	}
+	v.counters.accepted.Add(1)
+	return t, nil
+}
+
+// verify checks a token that is not in the cache.
+func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
+	parts, err := jws.Split(token)
+	if err != nil {
+		return nil, err
+	}
+	current, now := v.current.Load(), v.clock.Now()
+	k, ask, err := current.KeyFor(parts.Header, now)
+	if ask {
+		if err = v.look(ctx, parts, err); err == nil {
+			current, now = v.current.Load(), v.clock.Now()
+			k, _, err = current.KeyFor(parts.Header, now)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := parts.Verify(k.Alg, k.Public); err != nil {
+		return nil, fmt.Errorf("%w: key %q", err, k.ID)
+	}
+	t := &Token{keyID: k.ID}
+	if err := parts.Read(&t.claims); err != nil {
+		return nil, err
+	}
+	if !k.IssuedBefore.IsZero() && t.claims.IssuedAt.After(k.IssuedBefore) {
+		return nil, issuedTooLate(k)
+	}
+	if err := v.rules.Check(&t.claims, k.Former, k.Issuer, now); err != nil {
+		return nil, err
+	}
+	if k.Former {
+		setDefault(&t.claims.Scope, t.claims.FormerScope)
+		setDefault(&t.claims.ClientID, t.claims.FormerClient)
+	}
+	from, until := v.rules.Validity(&t.claims)
+	if !k.Until.IsZero() && k.Until.Before(until) {
+		until = k.Until
+	}
+	current.cache.Add(token, t, t.size(), from, until, now)
+	return t, nil
+}
+
+// look loads the keys because of a token whose key is unknown. It returns nil if that makes
+// sense and has succeeded. Others than the issuer could name made-up kids; a token that
+// would be rejected with any key costs no load.
+func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) error {
+	failed := refresh.ErrTooSoon
+	var claims jws.Claims
+	if err := parts.Read(&claims); err == nil && claims.Issuer == v.rules.Issuer {
+		if _, until := v.rules.Validity(&claims); v.clock.Now().Before(until) {
+			failed = v.refresh.Look(ctx)
+		}
+	}
+	if failed == nil {
+		return nil
+	}
+	if errors.Is(failed, refresh.ErrTooSoon) {
+		failed = v.refresh.State().Err
+	}
+	if failed == nil || errors.Is(failed, refresh.ErrRefused) || errors.Is(failed, refresh.ErrClosed) {
+		return unknown
+	}
+	return fmt.Errorf("%w: %w; the token has an %v", ErrUnavailable, failed, unknown)
+}
+
+// tooStale returns why no token can be verified, although there are keys.
+func (v *Verifier) tooStale(now time.Time) error {
+	if age := v.refresh.Age(now); age > v.maxStale {
+		return fmt.Errorf("%w: the keys are %v old, more than MaxStale %v", ErrUnavailable, age.Round(time.Second), v.maxStale)
+	}
+	return nil
+}
+
+func issuedTooLate(k *trust.Key) error {
+	return fmt.Errorf("%w: kid %q is trusted for tokens issued until %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
+}
+
+// Keyfunc gives golang-jwt the key of a token, for code that parses with jwt.Parse and
+// similar functions. It only knows the keys in memory. The token's alg must be the
+// key's; golang-jwt checks the claims that it is told to check, but neither typ nor
+// crit: it accepts an ID token as an access token. A key of a [Former] with another
+// issuer is given for tokens of that issuer only. Prefer Verify.
+func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
+	now := v.clock.Now()
+	if v.maxStale > 0 {
+		if err := v.tooStale(now); err != nil {
+			return nil, fmt.Errorf("fleetkey: %w", err)
+		}
+	}
+	kid, _ := t.Header["kid"].(string)
+	k := v.current.Load().Find(kid, t.Method.Alg())
+	if k == nil || !k.Trusted(now) {
+		return nil, fmt.Errorf("fleetkey: %w: kid %s", ErrUnknownKey, jws.Quote(kid)) // of any length here
+	}
+	if t.Method.Alg() != k.Alg.Name {
+		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.Alg.Name)
+	}
+	if k.Issuer != "" { // the caller checks for ours, if for any, and this key must not vouch for that
+		if iss, err := t.Claims.GetIssuer(); err != nil || iss != k.Issuer {
+			return nil, fmt.Errorf("fleetkey: %w: %s", ErrWrongIssuer, jws.Quote(iss))
+		}
+	}
+	if !k.IssuedBefore.IsZero() {
+		if iat, err := t.Claims.GetIssuedAt(); err != nil || iat == nil || iat.After(k.IssuedBefore) {
+			return nil, fmt.Errorf("fleetkey: %w", issuedTooLate(k))
+		}
+	}
+	return k.Public, nil
+}
