@@ -25,7 +25,7 @@ import (
 // Verify works from memory. Only a token with an unknown kid, which otherwise looks like
 // one of this issuer, makes it load the keys again: at most once in 10 seconds, and for at
 // most 3 seconds, or until ctx ends. If the keys cannot be loaded then, nobody knows whether
-// the token is good, and the error matches [ErrUnavailable].
+// the token is good, and the error matches [ErrUnavailable] besides [ErrUnknownKey].
 func (v *Verifier) Verify(ctx context.Context, token string) (*Token, error) {
 	now := v.clock.Now()
 	if v.maxStale > 0 {
@@ -109,7 +109,7 @@ func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) err
 	if failed == nil || errors.Is(failed, refresh.ErrRefused) || errors.Is(failed, refresh.ErrClosed) {
 		return unknown
 	}
-	return fmt.Errorf("%w: %w; the token has an %v", ErrUnavailable, failed, unknown)
+	return fmt.Errorf("%w: %w; the token has an %w", ErrUnavailable, failed, unknown)
 }
 
 // tooStale returns why no token can be verified, although there are keys.
