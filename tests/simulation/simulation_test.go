@@ -10,7 +10,7 @@
 //
 // The short form runs 20 instances for half a year and takes seconds; with the race
 // detector the fleets are smaller. The long form runs 500 instances for five years and
-// takes about half an hour on two cores:
+// takes 25 minutes on two cores:
 //
 //	FLEETKEY_LONG=1 go test -run TestSimulation -v -timeout 2h ./tests/simulation
 //
