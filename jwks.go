@@ -41,6 +41,7 @@ var errOtherIssuer = errors.New("the discovery document is another issuer's")
 type jwksSource struct {
 	cfg    *VerifierConfig
 	client *http.Client
+	close  func() // idle connections, unless they are the program's
 	clock  clock.Clock
 
 	url        string        // of the key set; "": not discovered yet
@@ -61,16 +62,17 @@ type answer struct {
 }
 
 func newJWKSSource(cfg *VerifierConfig, c clock.Clock) *jwksSource {
-	client := http.Client{}
+	s := &jwksSource{cfg: cfg, client: &http.Client{}, close: func() {}, clock: c, url: cfg.JWKSURL}
 	if cfg.HTTPClient != nil {
-		client = *cfg.HTTPClient
+		*s.client = *cfg.HTTPClient
 	}
-	if client.Transport == nil {
-		client.Transport = &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+	if s.client.Transport == nil {
+		own := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
 			MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: time.Minute, MaxIdleConns: 2}
+		s.client.Transport, s.close = own, own.CloseIdleConnections
 	}
-	client.CheckRedirect = checkRedirect
-	return &jwksSource{cfg: cfg, client: &client, clock: c, url: cfg.JWKSURL}
+	s.client.CheckRedirect = checkRedirect
+	return s
 }
 
 // checkRedirect allows few redirects, and none to another origin: who controls that could
@@ -79,10 +81,19 @@ func checkRedirect(next *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
 	}
-	if first := via[0].URL; next.URL.Scheme != first.Scheme || next.URL.Host != first.Host {
-		return fmt.Errorf("it redirects to another origin, %q", next.URL.Scheme+"://"+next.URL.Host)
+	if to := origin(next.URL); to != origin(via[0].URL) {
+		return fmt.Errorf("it redirects to another origin, %.200q", to)
 	}
 	return nil
+}
+
+// origin returns what RFC 6454 section 4 compares.
+func origin(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	if u.Port() == "" {
+		host += map[string]string{"http": ":80", "https": ":443"}[u.Scheme]
+	}
+	return u.Scheme + "://" + host
 }
 
 // load fetches the keys. The error never holds what the server has sent.
@@ -160,8 +171,8 @@ func (s *jwksSource) discovery(ctx context.Context) (string, error) {
 		Issuer  string `json:"issuer"`
 		JWKSURI string `json:"jwks_uri"`
 	}
-	if err := json.Unmarshal(body, &document); err != nil {
-		return "", fmt.Errorf("%w: the discovery document of %q is not JSON", ErrUnavailable, s.cfg.Issuer)
+	if err := json.Unmarshal(body, &document); err != nil || document.Issuer == "" {
+		return "", fmt.Errorf("%w: what %q answers is no discovery document", ErrUnavailable, s.cfg.Issuer)
 	}
 	if document.Issuer != s.cfg.Issuer {
 		advice := "set VerifierConfig.Issuer to what tokens have as iss, and JWKSURL if discovery says something else"

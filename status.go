@@ -207,7 +207,7 @@ func health(read func() Status) http.Handler {
 			Reason       string    `json:"reason,omitempty"`
 			Warnings     []string  `json:"warnings,omitempty"`
 			SigningKeyID string    `json:"signing_kid,omitempty"`
-			LastLoad     time.Time `json:"last_load"`
+			LastLoad     time.Time `json:"last_load,omitzero"`
 		}{"ok", "", status.Warnings(), status.SigningKeyID, status.LastLoad.UTC()}
 		code := http.StatusOK
 		if status.Err != nil {

@@ -21,7 +21,7 @@ type Token struct {
 // size returns about how many bytes the Token holds. Its strings are parts of the text,
 // except where that has escapes and in a scope joined from an array.
 func (t *Token) size() int {
-	size := 208 + len(t.claims.Text) + len(t.claims.Scope) + 16*cap(t.claims.Audience)
+	size := 256 + len(t.claims.Text) + len(t.claims.Scope) + 16*cap(t.claims.Audience)
 	if strings.Contains(t.claims.Text, `\`) {
 		size += len(t.claims.Text)
 	}

@@ -78,7 +78,7 @@ func NewVerifier(ctx context.Context, cfg VerifierConfig) (*Verifier, error) {
 	v.current.Store(&view{View: none})
 	fresh, err := v.fetch(ctx)
 	if errors.Is(err, errOtherIssuer) {
-		v.jwks.client.CloseIdleConnections()
+		v.jwks.close()
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
 	if err != nil {
@@ -160,7 +160,7 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 func (v *Verifier) Close() error {
 	if v.jwks != nil {
 		v.refresh.Close()
-		v.jwks.client.CloseIdleConnections()
+		v.jwks.close()
 	}
 	return nil
 }

@@ -97,6 +97,9 @@ func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) err
 	var claims jws.Claims
 	if err := parts.Read(&claims); err == nil && claims.Issuer == v.rules.Issuer {
 		if _, until := v.rules.Validity(&claims); v.clock.Now().Before(until) {
+			if v.jwks != nil {
+				v.jwks.whole.Store(true)
+			}
 			failed = v.refresh.Look(ctx)
 		}
 	}
