@@ -183,6 +183,7 @@ func (in *instance) verify(raw string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	_, err := in.signer.Verify(ctx, raw)
+	synctest.Wait() // a load that it has not waited for may end at this very moment
 	in.machine.fleet.say("", err)
 	return err
 }
