@@ -22,6 +22,11 @@ func TestFound(t *testing.T) {
 		"a refused bundle that was rolled back went on": {First: 1, Fleet: 3, Start: 288, Steps: []step{
 			{stop, 0, 397}, {restore, 0, 5}, {together, 0, 483}, {remove, 1, 0}, {edit, 1, 45}, {pass, 0, 318}, {remove, 0, 3},
 			{stop, 1, 30}, {pass, 0, 253}, {restore, 0, 3}, {rollBack, 1, 8}}},
+		// The model took the certificate of a save that met a conflict for the one in the store.
+		"a key that was announced, retired and swapped": {Policy: 1, First: 1, Fleet: 3, Start: 264, Fault: slow, Steps: []step{
+			{together, 0, 418}, {pass, 0, 1}, {together, 2, 1}, {pass, 0, 30}, {edit, 1, 12}, {pass, 2, 13}, {together, 2, 22}, {pass, 0, 1},
+			{edit, 0, 169}, {swap, 0, 76}, {edit, 0, 306}, {swap, 0, 79}, {together, 0, 17}, {edit, 1, 17}, {swap, 1, 511}, {together, 2, 0},
+			{edit, 0, 2}, {pass, 2, 511}, {edit, 1, 2}, {swap, 1, 0}, {swap, 2, 81}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			verdict := ""

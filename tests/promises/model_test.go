@@ -99,7 +99,11 @@ func (in *instance) take(b *bundle) {
 	until := b.ends(in.revoked, in.cfg.Rotation.Retain)
 	for kid, end := range in.until { // what has vanished lives on while its tokens do
 		lives := now.Add(in.cfg.MaxTokenTTL)
-		if key, known := in.machine.fleet.key(kid); !known || b.mentions(kid) || !end.After(now) || key.begin.After(now) {
+		key, known := in.machine.fleet.key(kid)
+		if p := in.set.find(kid); p != nil {
+			key = *p // a save that met a conflict may have had another certificate of it
+		}
+		if !known || b.mentions(kid) || !end.After(now) || key.begin.After(now) {
 			continue
 		}
 		if end.Before(lives) {
