@@ -18,7 +18,7 @@ GOTESTSUM = gotest.tools/gotestsum@v1.13.0
 GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 
 .PHONY: test check long test-all test-long fmt fmt-check lint vet vuln cover fuzz \
-	mutation fips example bench interop simulation clean
+	mutation fips example bench interop simulation release clean
 
 MOTO = .venv/installed
 
@@ -143,6 +143,10 @@ interop:
 # The proof of rotation at full size: 500 instances for five years.
 simulation:
 	FLEETKEY_LONG=1 $(GO) test -run TestSimulation -v -timeout 2h ./tests/simulation
+
+# The commit and the tags of a release, in this clone only. CONTRIBUTING.md explains it.
+release:
+	@GO=$(GO) .ci/release $(VERSION)
 
 clean:
 	rm -rf .venv bin cover.out interop/node/node_modules interop/python/.venv interop/java/target

@@ -1,0 +1,107 @@
+// Package release proves that a stranger can use what a release would publish: it makes
+// one of a clone of this checkout, and serves its modules from a file:// module proxy that
+// comes before the usual ones. It takes a minute, most of it compiling, and has one form.
+package release
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+const (
+	path    = "github.com/fleetkey/fleetkey"
+	version = "v0.1.0"
+)
+
+// A stranger has a clone with a release, and a Go that finds it on a module proxy.
+type stranger struct {
+	t     *testing.T
+	clone string
+	env   []string
+}
+
+func TestRelease(t *testing.T) {
+	if os.Getenv("FLEETKEY_REQUIRE") == "" {
+		t.Skip("skipped: installing a release from a module proxy; make check does it")
+	}
+	s := newStranger(t)
+
+	for _, module := range s.modules() {
+		t.Run("no replace directive in "+module, func(t *testing.T) {
+			require.NotContains(t, s.run(s.clone, "git", "show", version+":"+filepath.ToSlash(filepath.Join(module, "go.mod"))), "replace")
+		})
+	}
+	t.Run("install the tool", func(t *testing.T) {
+		bin := t.TempDir()
+		s.run(bin, "env", "GOBIN="+bin, "go", "install", path+"/cmd/fleetkey@"+version)
+		require.Contains(t, s.run(bin, filepath.Join(bin, "fleetkey"), "--version"), version)
+	})
+	t.Run("get a module that needs the library", func(t *testing.T) {
+		dir := t.TempDir()
+		program := "package main\n\nimport \"" + path + "/otelfleetkey\"\n\nfunc main() { _ = otelfleetkey.Name }\n"
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o600))
+		s.run(dir, "go", "mod", "init", "example.com/stranger")
+		s.run(dir, "go", "get", path+"/otelfleetkey@"+version)
+		s.run(dir, "go", "run", ".")
+	})
+	t.Run("run an example without a clone", func(t *testing.T) {
+		s.run(t.TempDir(), "go", "run", path+"/examples/openid-server@"+version, "-once", "-addr", "127.0.0.1:0")
+	})
+	t.Run("copy the examples", func(t *testing.T) {
+		s.run(s.clone, "git", "checkout", "-q", version)
+		for _, module := range s.modules() {
+			if strings.HasPrefix(module, "examples/") {
+				dir := filepath.Join(t.TempDir(), "copy")
+				require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join(s.clone, module))))
+				s.run(dir, "go", "vet", "./...")
+			}
+		}
+	})
+}
+
+func newStranger(t *testing.T) *stranger {
+	t.Helper()
+	s := &stranger{t: t, clone: filepath.Join(t.TempDir(), "clone"), env: append(os.Environ(), "GOWORK=off", "GOFLAGS=-trimpath -modcacherw",
+		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@example.com", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@example.com")}
+	checkout := strings.TrimSpace(s.run(".", "git", "rev-parse", "--show-toplevel"))
+	s.run(".", "git", "clone", "-q", checkout, s.clone)
+	s.run(s.clone, ".ci/release", version)
+
+	// Go fetches the modules by git from the clone, as a module proxy does from the
+	// repository, and its cache has the form of a proxy.
+	fetched := t.TempDir()
+	fetch := []string{"env", "GOMODCACHE=" + fetched, "GOPROXY=direct", "GOPRIVATE=" + path,
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url.file://" + s.clone + "/.insteadOf", "GIT_CONFIG_VALUE_0=https://" + path, "go", "mod", "download", path + "@" + version}
+	for _, module := range s.modules() {
+		fetch = append(fetch, path+"/"+module+"@"+version)
+	}
+	s.run(t.TempDir(), fetch...)
+	usual := strings.Fields(s.run(".", "go", "env", "GOMODCACHE", "GOPROXY"))
+	s.env = append(s.env, "GOMODCACHE="+t.TempDir(), "GONOSUMDB="+path,
+		"GOPROXY=file://"+fetched+"/cache/download,file://"+usual[0]+"/cache/download,"+usual[1])
+	return s
+}
+
+// modules returns the folders of the modules that the release has tagged, except the root.
+func (s *stranger) modules() (folders []string) {
+	for tag := range strings.FieldsSeq(s.run(s.clone, "git", "tag")) {
+		if folder, ok := strings.CutSuffix(tag, "/"+version); ok {
+			folders = append(folders, folder)
+		}
+	}
+	return folders
+}
+
+func (s *stranger) run(dir string, args ...string) string {
+	s.t.Helper()
+	cmd := exec.CommandContext(s.t.Context(), args[0], args[1:]...)
+	cmd.Dir, cmd.Env = dir, s.env
+	out, err := cmd.CombinedOutput()
+	require.NoError(s.t, err, "%v in %s:\n%s", args, dir, out)
+	return string(out)
+}
