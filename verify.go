@@ -140,11 +140,15 @@ func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 		}
 	}
 	kid, _ := t.Header["kid"].(string)
-	k := v.current.Load().Find(kid, t.Method.Alg())
+	alg := ""
+	if t.Method != nil {
+		alg = t.Method.Alg()
+	}
+	k := v.current.Load().Find(kid, alg)
 	if k == nil || !k.Trusted(now) {
 		return nil, fmt.Errorf("fleetkey: %w: kid %s", ErrUnknownKey, jws.Quote(kid)) // of any length here
 	}
-	if t.Method.Alg() != k.Alg.Name {
+	if alg != k.Alg.Name {
 		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.Alg.Name)
 	}
 	if k.Issuer != "" { // the caller checks for ours, if for any, and this key must not vouch for that
