@@ -48,13 +48,17 @@ func FuzzImportPEM(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
+	quiet := &app{stderr: io.Discard}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var files brought
-		if files.pem(text) != nil {
+		files := brought{password: func() (string, error) { return password, nil }}
+		if files.data(text) != nil {
 			return
 		}
-		set, _, err := files.set()
+		set, bare, _, err := files.set()
 		if err != nil {
+			return
+		}
+		if set, _, err = quiet.certify(keyset.New(nil, nil, nil), set, bare, time.Now()); err != nil {
 			return
 		}
 		written, err := encode(merge(keyset.New(nil, nil, nil), set, time.Now(), time.Hour))

@@ -44,7 +44,7 @@ func TestMalformedBundles(t *testing.T) {
 	for title, tc := range map[string]struct{ bundle, want string }{
 		"empty":                          {"", "no PEM block"},
 		"text only":                      {"hello, world\n", "no PEM block"},
-		"JSON":                           {`{"keys":[]}`, "no PEM block: this is JSON; `fleetkey import FILE` reads it"},
+		"JSON":                           {`{"keys":[]}`, "no PEM block: this is JSON; take the PEM"},
 		"JSON around PEM":                {`{"pem":"` + strings.ReplaceAll(pair, "\n", `\n`) + `"}`, "PEM block 1: damaged or cut off: not a complete PEM block: this is JSON around PEM"},
 		"escaped line breaks":            {strings.ReplaceAll(pair, "\n", `\n`), `PEM block 1: damaged or cut off: not a complete PEM block: this is PEM with its line breaks written as \n`},
 		"UTF-16":                         {"\xff\xfe" + strings.Join(strings.Split(pair, ""), "\x00"), "no PEM block: this is text in UTF-16"},
