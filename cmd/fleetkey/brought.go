@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
@@ -211,7 +212,10 @@ func (b *brought) key(key any, k broughtKey) error {
 // certificates left over. Of the certificates of one key, the one that ends last is taken.
 func (b *brought) set() (set *keyset.Set, bare []broughtKey, rest []*x509.Certificate, err error) {
 	var keys []*keyset.Key
-	rest = slices.SortedStableFunc(slices.Values(b.certificates), func(a, b *x509.Certificate) int { return b.NotAfter.Compare(a.NotAfter) })
+	rest = slices.SortedFunc(slices.Values(b.certificates), func(a, b *x509.Certificate) int {
+		return cmp.Or(b.NotAfter.Compare(a.NotAfter), bytes.Compare(a.Raw, b.Raw))
+	})
+	rest = slices.CompactFunc(rest, (*x509.Certificate).Equal) // given twice
 	for _, private := range b.keys {
 		i := slices.IndexFunc(rest, func(cert *x509.Certificate) bool { return private.is(cert.PublicKey) })
 		if i < 0 {

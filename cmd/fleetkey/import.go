@@ -33,7 +33,7 @@ const (
 )
 
 const aboutFormer = "The store knows a key by the kid above and no other. Another system may name it otherwise (x5t, or SHA-1 in hexadecimal) or\n" +
-	"write another iss. If it does, put its certificate into Config.Former of all servers until its last token has ended:\n" +
+	"write another iss. If it does, put it into Config.Former of all servers until its last token has ended:\n" +
 	"\tFormer: []fleetkey.Former{%s}"
 
 const onlyFormer = "a certificate without its private key cannot sign, so it does not go into the store. To accept the tokens of its system, " +

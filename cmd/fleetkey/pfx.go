@@ -6,7 +6,6 @@ import (
 	"crypto/pbkdf2"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/asn1"
 	"errors"
 	"fmt"
@@ -24,14 +23,10 @@ import (
 type (
 	pfxFile struct {
 		Version int
-		Safe    pfxPart
+		Safe    pfxItem       // a list of parts
 		MAC     asn1.RawValue `asn1:"optional"`
 	}
-	pfxPart struct {
-		Type  asn1.ObjectIdentifier
-		Value asn1.RawValue `asn1:"tag:0,explicit"`
-	}
-	pfxBag struct {
+	pfxItem struct { // a part, or one of the bags in it
 		ID         asn1.ObjectIdentifier
 		Value      asn1.RawValue `asn1:"tag:0,explicit"`
 		Attributes asn1.RawValue `asn1:"optional"`
@@ -41,6 +36,9 @@ type (
 var (
 	oidData        = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 7, 1}
 	oidShroudedBag = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 12, 10, 1, 2}
+	oidPBMAC1      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}
+	oidPBKDF2      = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}
+	oidHMACSHA256  = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}
 )
 
 // maxIterations bounds the work of deriving keys from a password for one file, which then
@@ -83,12 +81,13 @@ func (b *brought) encrypted(der []byte, convert string) error {
 		}
 		keys, certificates, err = decodePFX(der, password)
 	}
+	says := func(text string) bool { return strings.Contains(err.Error(), text) } // these errors are text only
 	switch {
 	case err == nil:
-	case strings.Contains(err.Error(), "x509: "): // a certificate, such as one with a negative serial number
-		return fmt.Errorf("a certificate in it cannot be read (%w): take the private key alone with `openssl pkcs12 -in FILE -nocerts -nodes -out NEW.key`", err)
-	case errors.Is(err, pkcs12.ErrIncorrectPassword), strings.Contains(err.Error(), "incorrect padding"), strings.Contains(err.Error(), "decrypted private key"):
+	case errors.Is(err, pkcs12.ErrIncorrectPassword), says("incorrect padding"), says("unmarshaling decrypted private key"):
 		return errors.New("the password is wrong")
+	case says("x509: ") && !says("private key"): // a certificate, such as one with a negative serial number
+		return fmt.Errorf("a certificate in it cannot be read (%w): take the private key alone with `openssl pkcs12 -in FILE -nocerts -nodes -out NEW.key`", err)
 	default:
 		return fmt.Errorf("fleetkey does not read this one (%w): convert it with `%s`", err, convert)
 	}
@@ -132,17 +131,16 @@ func decodePFX(der []byte, password string) (keys []any, certificates []*x509.Ce
 
 // split returns parts with one key or none, unless keys are encrypted together; or the key,
 // if it is an encrypted private key.
-func split(der []byte) (parts []pfxPart) {
+func split(der []byte) (parts []pfxItem) {
 	whole := pfxParts(der)
 	if whole == nil {
-		return []pfxPart{partOf(pfxBag{ID: oidShroudedBag, Value: explicit(der)})}
+		return []pfxItem{partOf(pfxItem{ID: oidShroudedBag, Value: explicit(der)})}
 	}
 	for _, part := range whole {
 		var contents []byte
-		var bags []pfxBag
-		if !part.Type.Equal(oidData) || !unmarshal(part.Value.Bytes, &contents) || !unmarshal(contents, &bags) {
-			parts = append(parts, part)
-			continue
+		var bags []pfxItem
+		if !part.ID.Equal(oidData) || !unmarshal(part.Value.Bytes, &contents) || !unmarshal(contents, &bags) {
+			parts = append(parts, part) // encrypted
 		}
 		for _, bag := range bags {
 			parts = append(parts, partOf(bag))
@@ -151,7 +149,7 @@ func split(der []byte) (parts []pfxPart) {
 	return parts
 }
 
-func pfxParts(der []byte) (parts []pfxPart) {
+func pfxParts(der []byte) (parts []pfxItem) {
 	var file pfxFile
 	var safe []byte
 	if unmarshal(der, &file) && unmarshal(file.Safe.Value.Bytes, &safe) && unmarshal(safe, &parts) {
@@ -160,28 +158,21 @@ func pfxParts(der []byte) (parts []pfxPart) {
 	return nil
 }
 
-func partOf(bags ...pfxBag) pfxPart { return pfxPart{oidData, explicit(marshal(marshal(bags)))} }
+// partOf is a part that holds one bag as it is.
+func partOf(bag pfxItem) pfxItem {
+	return pfxItem{ID: oidData, Value: explicit(marshal(marshal([]pfxItem{bag})))}
+}
 
 // pfxOf puts parts together. Their file has checked its MAC, if it has one; go-pkcs12 requires
 // one here as well, so this is PBMAC1 (RFC 9579).
-func pfxOf(password string, parts ...pfxPart) []byte {
+func pfxOf(password string, parts ...pfxItem) []byte {
 	safe, salt := marshal(parts), make([]byte, 16)
-	file := pfxFile{3, pfxPart{oidData, explicit(marshal(safe))}, asn1.RawValue{}}
+	file := pfxFile{Version: 3, Safe: pfxItem{ID: oidData, Value: explicit(marshal(safe))}}
 	if key, err := pbkdf2.Key(sha256.New, password, salt, 1, sha256.Size); err == nil && password != "" {
-		mac := hmac.New(sha256.New, key)
+		mac, hash := hmac.New(sha256.New, key), []any{oidHMACSHA256}
 		mac.Write(safe)
-		type algorithm struct {
-			ID     asn1.ObjectIdentifier
-			Params any `asn1:"optional"`
-		}
-		sha := pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}}
-		kdf := algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 12}, struct {
-			Salt          []byte
-			Count, Length int
-			PRF           pkix.AlgorithmIdentifier
-		}{salt, 1, sha256.Size, sha}}
-		pbmac := algorithm{asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 5, 14}, []any{kdf, sha}}
-		file.MAC = asn1.RawValue{FullBytes: marshal([]any{[]any{pbmac, mac.Sum(nil)}, salt})}
+		kdf := []any{oidPBKDF2, []any{salt, 1, sha256.Size, hash}}
+		file.MAC.FullBytes = marshal([]any{[]any{[]any{oidPBMAC1, []any{kdf, hash}}, mac.Sum(nil)}, salt})
 	}
 	return marshal(file)
 }
