@@ -103,7 +103,7 @@ func (b *brought) pem(text []byte) error {
 	frames := bytes.Count(text, []byte("-----BEGIN "))
 	blocks := pemBlocks(text)
 	if len(blocks) < frames { // pem.Decode skips what it cannot read
-		blocks = pemBlocks(mend(text))
+		blocks = pemBlocks(relined(text))
 	}
 	if len(blocks) != frames {
 		return fmt.Errorf("damaged: %d PEM blocks begin, and %d are whole", frames, len(blocks))
@@ -125,8 +125,8 @@ func pemBlocks(text []byte) (all []*pem.Block) {
 
 var pemFrame = regexp.MustCompile(`\n?[ \t]*(-----(?:BEGIN|END)(?:[ -][A-Z0-9]+)+-----)[ \t]*\n?`)
 
-// mend gives PEM back the line breaks that it has lost to JSON, a shell or an old Mac.
-func mend(text []byte) []byte {
+// relined gives PEM back the line breaks that it has lost to JSON, a shell or an old Mac.
+func relined(text []byte) []byte {
 	lines := strings.NewReplacer(`\\n`, "\n", `\n`, "\n", `\\r`, "", `\r`, "", `\/`, "/", "\r\n", "\n", "\r", "\n").Replace(string(text))
 	return []byte(pemFrame.ReplaceAllString(lines, "\n$1\n"))
 }

@@ -18,7 +18,7 @@ import (
 // certYears is the library's.
 const certYears = 10
 
-// freshKeys returns keys with certificates of their own. They begin to sign at once, and the
+// freshKeys returns keys with new certificates. They begin to sign at once, and the
 // first before the others: a day ago, so that they sign on instances whose clock is behind,
 // but after the keys that have begun.
 func freshKeys(bare []broughtKey, begun []*keyset.Key, now time.Time) (keys []*keyset.Key, err error) {

@@ -16,7 +16,8 @@ import (
 // head of a DER sequence, and the first that matches counts.
 var forms = [][3]string{
 	{`^\s*$`, "empty", "export the key again"},
-	{`^(\xff\xfe|\xfe\xff|[\[{"-]\x00|\x00[\[{"-])`, "text in UTF-16"},
+	{`^(\xff\xfe|\xfe\xff)`, "text in UTF-16"},
+	{`^([\[{"-]\x00|\x00[\[{"-])`, "text in UTF-16 without its mark", "save it as UTF-8"},
 	{`^\xfe\xed\xfe\xed`, "a Java keystore (JKS)", "convert it with `keytool -importkeystore -srckeystore FILE -destkeystore NEW.p12 -deststoretype PKCS12`"},
 	{`^\xce\xce\xce\xce`, "a Java keystore (JCEKS)", "convert it with `keytool -importkeystore -srckeystore FILE -srcstoretype JCEKS -destkeystore NEW.p12 -deststoretype PKCS12`"},
 	{`^0\x80`, "a PFX or another structure in BER", "convert a PFX with `openssl pkcs12 -in FILE -nodes -out NEW.pem`"},

@@ -82,7 +82,7 @@ func TestForms(t *testing.T) {
 		"base64 of PFX":                 {b64(pfx), "base64 of a PFX (PKCS#12)", ""},
 		"UTF-16":                        {utf16le(pair), "text in UTF-16", ""},
 		"UTF-16, the other way":         {"\xfe\xff\x00-\x00-", "text in UTF-16", ""},
-		"UTF-16 without a mark":         {utf16le(pair)[2:], "text in UTF-16", ""},
+		"UTF-16 without a mark":         {utf16le(pair)[2:], "text in UTF-16 without its mark", "save it as UTF-8"},
 		"UTF-8 mark before JSON":        {"\xef\xbb\xbf{}", "JSON", "take the PEM"},
 		"certificate":                   {string(cert), "a certificate in DER", ""},
 		"negative serial":               {string(negative), "a certificate with a negative serial number", "openssl pkey"},
