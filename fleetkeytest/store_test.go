@@ -3,6 +3,8 @@ package fleetkeytest_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +20,30 @@ func TestStore(t *testing.T) {
 	fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
 		s := fleetkeytest.NewStore()
 		return func() fleetkey.KeyStore { return s.Open() }
+	})
+}
+
+// TestStoreNamesPrev: a sound store may name the version that it was given in an error.
+func TestStoreNamesPrev(t *testing.T) {
+	const long = "-0123456789abcdef0123456789abcdef0123456789abcdef"
+	fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
+		sound := fleetkeytest.NewStore()
+		s := &store{sound, nil, nil}
+		s.load = func(ctx context.Context) ([]byte, fleetkey.Version, error) {
+			b, v, err := sound.Load(ctx)
+			if err == nil {
+				v += long
+			}
+			return b, v, err
+		}
+		s.save = func(ctx context.Context, b []byte, prev fleetkey.Version) (fleetkey.Version, error) {
+			v, err := sound.Save(ctx, b, fleetkey.Version(strings.TrimSuffix(string(prev), long)))
+			if err != nil {
+				return "", fmt.Errorf("expected version %q: %w", prev, err)
+			}
+			return v + long, nil
+		}
+		return func() fleetkey.KeyStore { return s }
 	})
 }
 

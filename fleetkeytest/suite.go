@@ -38,6 +38,7 @@ type suite struct {
 	ctx     context.Context
 	newCell func(*testing.T) func() fleetkey.KeyStore
 	open    func() fleetkey.KeyStore
+	races   int // begun
 }
 
 // A saved is what one Save in a race came to.
@@ -51,8 +52,9 @@ type saved struct {
 func (s *suite) saveAll(ctx context.Context, prev fleetkey.Version) <-chan saved {
 	results := make(chan saved, instances)
 	start := make(chan struct{})
+	s.races++ // a bundle must not hold prev, which errors may name
 	for i := range instances {
-		store, b := s.open(), bundle(fmt.Sprintf("instance %d after %q", i, prev), 3000+i)
+		store, b := s.open(), bundle(fmt.Sprintf("instance %d in race %d", i, s.races), 3000+i)
 		go func() {
 			<-start
 			v, err := store.Save(ctx, b, prev)

@@ -2,51 +2,78 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/x509"
+	"encoding/asn1"
+	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
-	"software.sslmate.com/src/go-pkcs12"
+	"golang.org/x/text/encoding/unicode"
+	"golang.org/x/text/transform"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file reads the keys and certificates that other programs write: PEM, DER, and
-// PFX, which is PKCS#12 (RFC 7292), with old encryption or new.
+// This file reads the keys and certificates that other programs write, and what people
+// make of them on the way. A store reads its own form only; see internal/keyset.
 
-// passwordEnv is where the PFX's password may be. It is never an argument: the
+// passwordEnv is where the password may be. It is never an argument: the
 // arguments of a process are open to everyone on the machine.
 const passwordEnv = "FLEETKEY_PFX_PASSWORD"
 
+// maxFile bounds a file, in bytes: ten keys with their chains fit.
+const maxFile = 256 << 10
+
 // Brought is what files hold, in any order.
 type brought struct {
-	keys         []crypto.Signer
+	password     func() (string, error) // nil: only the certificates are wanted
+	keys         []broughtKey
 	certificates []*x509.Certificate
 	state        bytes.Buffer // RETIRED KEY and REVOKED KEY blocks of another bundle
+	unfit        bool         // there was a key that cannot sign: public, or for encryption
 }
 
-// read adds what a file holds. Without a way to get a password, it cannot be a PFX.
+// A broughtKey comes with a certificate or without.
+type broughtKey struct {
+	crypto.Signer
+	pss     bool   // its JWK, or its certificate, is for PS256
+	kid     string // of its JWK
+	subject []byte // of its certificate that has ended
+}
+
+func (k *broughtKey) is(public crypto.PublicKey) bool {
+	own, ok := k.Public().(interface{ Equal(crypto.PublicKey) bool })
+	return ok && own.Equal(public)
+}
+
+// read adds what a file holds.
 func (b *brought) read(path string, password func() (string, error)) error {
-	data, err := os.ReadFile(path)
+	file, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	cert, certErr := x509.ParseCertificate(data)
-	switch {
-	case bytes.Contains(data, []byte("-----BEGIN ")):
-		err = b.pem(data)
-	case certErr == nil: // a .cer file
-		b.certificates = append(b.certificates, cert)
-	case password == nil:
-		err = errors.New("not a certificate")
-	default:
-		err = b.pfx(data, password)
+	defer func() { _ = file.Close() }()
+	if b.password = nil; password != nil {
+		b.password = sync.OnceValues(password)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if len(data) > maxFile {
+		err = fmt.Errorf("more than %d bytes, so it is no file of keys", maxFile)
+	} else if err == nil {
+		err = b.data(data)
+	}
+	if err != nil && password == nil {
+		err = fmt.Errorf("not a certificate: %w", err)
 	}
 	if err != nil {
 		return fmt.Errorf("%q: %w", path, err)
@@ -54,116 +81,173 @@ func (b *brought) read(path string, password func() (string, error)) error {
 	return nil
 }
 
-func (b *brought) pem(text []byte) error {
-	frames, n := bytes.Count(text, []byte("-----BEGIN ")), 0
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		n++
-		if err := b.block(block); err != nil {
-			return fmt.Errorf("PEM block %d: %w", n, err)
-		}
+func (b *brought) data(data []byte) error {
+	data, _, err := transform.Bytes(unicode.BOMOverride(transform.Nop), data)
+	if err != nil {
+		return err
 	}
-	if n != frames { // pem.Decode skips what it cannot read
-		return fmt.Errorf("damaged: %d PEM blocks begin, and %d are whole", frames, n)
+	text := bytes.TrimSpace(data)
+	if bytes.Contains(text, []byte("-----BEGIN ")) {
+		return b.pem(text)
+	} else if bytes.HasPrefix(text, []byte("{")) {
+		return b.json(text)
+	}
+	unpadded := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(string(bytes.Join(bytes.Fields(text), nil)))
+	if plain, err := base64.RawStdEncoding.DecodeString(unpadded); err == nil && len(plain) > 0 {
+		return b.data(plain)
+	}
+	return b.der(data)
+}
+
+func (b *brought) pem(text []byte) error {
+	frames := bytes.Count(text, []byte("-----BEGIN "))
+	blocks := pemBlocks(text)
+	if len(blocks) < frames { // pem.Decode skips what it cannot read
+		blocks = pemBlocks(relined(text))
+	}
+	if len(blocks) != frames {
+		return fmt.Errorf("damaged: %d PEM blocks begin, and %d are whole", frames, len(blocks))
+	}
+	for i, block := range blocks {
+		if err := b.block(block); err != nil {
+			return fmt.Errorf("PEM block %d: %w", i+1, err)
+		}
 	}
 	return nil
 }
 
-func (b *brought) block(block *pem.Block) error {
-	switch {
-	case block.Type == "ENCRYPTED PRIVATE KEY" || block.Headers["DEK-Info"] != "":
-		return errors.New("the private key is encrypted: decrypt it with `openssl pkey -in FILE -out NEW`, or import a PFX")
-	case strings.HasSuffix(block.Type, "PRIVATE KEY"):
-		key, err := parseKey(block.Bytes)
-		b.keys = append(b.keys, key)
-		return err
-	case block.Type == "CERTIFICATE":
-		cert, err := x509.ParseCertificate(block.Bytes)
-		b.certificates = append(b.certificates, cert)
-		return err
-	case block.Type == "RETIRED KEY", block.Type == "REVOKED KEY":
-		return pem.Encode(&b.state, block)
-	case block.Type == "PUBLIC KEY":
-		return errors.New("a public key cannot sign: put it into Config.Former of all servers, as Key, with its KeyID")
-	case block.Type == "EC PARAMETERS": // openssl writes them before the key
-		return nil
+func pemBlocks(text []byte) (all []*pem.Block) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		all = append(all, block)
 	}
-	return fmt.Errorf("%s is neither a certificate nor a private key", jws.Quote(block.Type))
+	return all
 }
 
-// parseKey leaves out the causes of its errors: they could quote what they
+var pemFrame = regexp.MustCompile(`\n?[ \t]*(-----(?:BEGIN|END)(?:[ -][A-Z0-9]+)+-----)[ \t]*\n?`)
+
+// relined gives PEM back the line breaks that it has lost to JSON, a shell or an old Mac.
+func relined(text []byte) []byte {
+	lines := strings.NewReplacer(`\\n`, "\n", `\n`, "\n", `\\r`, "", `\r`, "", `\/`, "/", "\r\n", "\n", "\r", "\n").Replace(string(text))
+	return []byte(pemFrame.ReplaceAllString(lines, "\n$1\n"))
+}
+
+func (b *brought) block(block *pem.Block) error {
+	switch typ := block.Type; {
+	case typ == "RETIRED KEY", typ == "REVOKED KEY":
+		return pem.Encode(&b.state, block)
+	case typ == "EC PARAMETERS", typ == "DH PARAMETERS": // beside the key, by openssl and for HAProxy
+		return nil
+	case typ == "PUBLIC KEY", typ == "RSA PUBLIC KEY": // beside its private key, perhaps
+		b.unfit = true
+		return nil
+	case block.Headers["DEK-Info"] == "" && slices.Contains([]string{"CERTIFICATE", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY"}, typ):
+		return b.der(block.Bytes)
+	}
+	return notRead(pem.EncodeToMemory(block), jws.Quote(block.Type)+" is neither a certificate nor a private key")
+}
+
+// notRead names a form. It leaves out the causes of errors: they could quote what they
 // could not read.
-func parseKey(der []byte) (crypto.Signer, error) {
+func notRead(data []byte, otherwise string) error {
+	switch name, advice := keyset.Form(data); {
+	case name == "":
+		return errors.New(otherwise)
+	case advice == "":
+		return fmt.Errorf("%s, damaged or of a kind that cannot sign tokens", name)
+	default:
+		return fmt.Errorf("this is %s; %s", name, advice)
+	}
+}
+
+func (b *brought) der(der []byte) error {
+	if cert, err := x509.ParseCertificate(der); err == nil && cert.PublicKey != nil {
+		b.certificates = append(b.certificates, cert)
+		return nil
+	} else if err == nil {
+		return fmt.Errorf("certificate %s: Go does not know its kind of key, such as RSA-PSS (id-RSASSA-PSS): import the private key alone", jws.Quote(cert.Subject.String()))
+	}
+	if key, err := parseKey(der); err == nil {
+		return b.key(key, broughtKey{})
+	}
+	name, _ := keyset.Form(der)
+	convert := map[string]string{"a PFX (PKCS#12)": "openssl pkcs12 -in FILE -nodes -out NEW.pem", "an encrypted private key": "openssl pkey -in FILE -out NEW.key"}[name]
+	if rest, err := asn1.Unmarshal(der, new(asn1.RawValue)); convert == "" || err != nil || len(rest) > 0 {
+		return notRead(der, "none of the forms of keys and certificates that fleetkey knows")
+	} else if b.password == nil {
+		return fmt.Errorf("this is %s; give its certificate alone", name)
+	}
+	return b.encrypted(der, convert)
+}
+
+func parseKey(der []byte) (any, error) {
 	if key, err := x509.ParsePKCS8PrivateKey(der); err == nil {
-		if signer, ok := key.(crypto.Signer); ok {
-			return signer, nil
-		}
+		return key, nil
 	}
 	if key, err := x509.ParsePKCS1PrivateKey(der); err == nil {
 		return key, nil
 	}
-	if key, err := x509.ParseECPrivateKey(der); err == nil {
-		return key, nil
-	}
-	return nil, errors.New("not a private key that can sign, in PKCS#8, PKCS#1 or SEC 1")
+	return x509.ParseECPrivateKey(der)
 }
 
-// pfx asks for the password unless it is empty.
-func (b *brought) pfx(data []byte, password func() (string, error)) error {
-	key, first, others, err := pkcs12.DecodeChain(data, "")
-	if isWrongPassword(err) {
-		var secret string
-		if secret, err = password(); err != nil {
-			return err
-		}
-		key, first, others, err = pkcs12.DecodeChain(data, secret)
+// key adds a private key. A JWK may hold the public half of another one, and PKCS#8 holds none.
+func (b *brought) key(key any, k broughtKey) error {
+	given, ok := key.(crypto.Signer)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if ok && err == nil {
+		key, err = x509.ParsePKCS8PrivateKey(der)
 	}
-	switch {
-	case isWrongPassword(err):
-		return errors.New("the password is wrong")
-	case err != nil:
-		return fmt.Errorf("neither PEM, nor a certificate, nor a PFX with one private key: %w", err)
+	if !ok || err != nil {
+		return fmt.Errorf("a damaged private key, or a %T, which cannot sign tokens", key)
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return fmt.Errorf("private keys of type %T cannot sign", key)
+	if k.Signer = key.(crypto.Signer); !k.is(given.Public()) {
+		return errors.New("the private key does not belong to the public key beside it")
 	}
-	b.keys, b.certificates = append(b.keys, signer), append(append(b.certificates, first), others...)
+	if !slices.ContainsFunc(b.keys, func(other broughtKey) bool { return other.is(k.Public()) }) { // else it was given twice
+		b.keys = append(b.keys, k)
+	}
 	return nil
 }
 
-func isWrongPassword(err error) bool {
-	return errors.Is(err, pkcs12.ErrIncorrectPassword) || errors.Is(err, pkcs12.ErrDecryption)
-}
-
-// set returns the keys with their certificates, and the certificates left over. Of the
-// certificates of one key, the one that ends last is taken.
-func (b *brought) set() (*keyset.Set, []*x509.Certificate, error) {
+// set returns the keys with their certificates, the keys that have none, and the
+// certificates left over. Of the certificates of one key, the one that ends last is taken.
+func (b *brought) set() (set *keyset.Set, bare []broughtKey, rest []*x509.Certificate, err error) {
 	var keys []*keyset.Key
-	rest := slices.SortedStableFunc(slices.Values(b.certificates), func(a, b *x509.Certificate) int { return b.NotAfter.Compare(a.NotAfter) })
+	rest = slices.SortedFunc(slices.Values(b.certificates), func(a, b *x509.Certificate) int {
+		return cmp.Or(b.NotAfter.Compare(a.NotAfter), bytes.Compare(a.Raw, b.Raw))
+	})
+	rest = slices.CompactFunc(rest, (*x509.Certificate).Equal) // given twice
 	for _, private := range b.keys {
-		public, _ := private.Public().(interface{ Equal(crypto.PublicKey) bool })
-		i := slices.IndexFunc(rest, func(cert *x509.Certificate) bool { return public != nil && public.Equal(cert.PublicKey) })
+		i := slices.IndexFunc(rest, func(cert *x509.Certificate) bool { return private.is(cert.PublicKey) })
 		if i < 0 {
-			return nil, nil, errors.New("a private key without its certificate, or given twice " +
-				"(`openssl req -x509 -key FILE -subj /CN=NAME -days 3650` makes a certificate for a key that has none)")
+			bare = append(bare, private)
+			continue
 		}
-		k, err := keyset.NewKey(rest[i], private)
+		k, err := keyset.NewKey(rest[i], private.Signer)
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", jws.Quote(rest[i].Subject.String()), err)
+			return nil, nil, nil, fmt.Errorf("%s: %w", jws.Quote(rest[i].Subject.String()), err)
 		}
 		keys, rest = append(keys, k), slices.Delete(rest, i, i+1)
 	}
+	if len(bare) > 0 && slices.ContainsFunc(rest, func(cert *x509.Certificate) bool { return !b.has(cert) }) {
+		return nil, nil, nil, errors.New("a private key without its certificate, beside certificates of other keys: " +
+			"give its own, or leave the others out, and import makes one")
+	}
 	if b.state.Len() == 0 {
-		return keyset.New(keys, nil, nil), rest, nil
+		return keyset.New(keys, nil, nil), bare, rest, nil
 	}
 	state, err := keyset.Parse(b.state.Bytes())
 	if err != nil {
-		return nil, nil, fmt.Errorf("of the RETIRED KEY and REVOKED KEY blocks, %w", err)
+		return nil, nil, nil, fmt.Errorf("of the RETIRED KEY and REVOKED KEY blocks, %w", err)
 	}
-	return keyset.New(keys, state.Retired, state.Revoked), rest, nil
+	return keyset.New(keys, state.Retired, state.Revoked), bare, rest, nil
 }
 
-// readCertificates returns the certificates in files, PEM or DER.
+// has reports whether a certificate belongs to one of the private keys.
+func (b *brought) has(cert *x509.Certificate) bool {
+	return slices.ContainsFunc(b.keys, func(k broughtKey) bool { return k.is(cert.PublicKey) })
+}
+
+// readCertificates returns the certificates in files, in any form.
 func readCertificates(paths ...string) ([]*x509.Certificate, error) {
 	var files brought
 	for _, path := range paths {
@@ -171,17 +255,27 @@ func readCertificates(paths ...string) ([]*x509.Certificate, error) {
 			return nil, err
 		}
 	}
+	for _, cert := range files.certificates {
+		if _, err := jws.AlgorithmOf(cert.PublicKey, false); err != nil {
+			return nil, fmt.Errorf("certificate %s: %w", jws.Quote(cert.Subject.String()), err)
+		}
+	}
 	return files.certificates, nil
 }
 
-// password finds the password of a PFX: in a file, in the environment, or by asking.
+// password finds the password of a file: in a file, in the environment, or by asking.
 func (c *importCmd) password(a *app, path string) (string, error) {
+	text, found := os.LookupEnv(passwordEnv)
 	if c.PasswordFile != "" {
-		text, err := os.ReadFile(c.PasswordFile)
-		return strings.TrimRight(string(text), "\r\n"), err
+		file, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return "", err
+		}
+		text, found = string(file), true
 	}
-	if password, ok := os.LookupEnv(passwordEnv); ok {
-		return password, nil
+	if found {
+		text, _, err := transform.String(unicode.BOMOverride(transform.Nop), text)
+		return strings.TrimRight(text, "\r\n"), err
 	}
 	password, err := a.readSecret("Password of " + oneLine(path) + ": ")
 	if err != nil {

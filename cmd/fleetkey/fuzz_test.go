@@ -17,6 +17,8 @@ import (
 	"time"
 	"unicode"
 
+	"software.sslmate.com/src/go-pkcs12"
+
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
@@ -32,29 +34,43 @@ func exampleStore(f *testing.F) (path string, bundle []byte) {
 	return path, must(os.ReadFile(path))
 }
 
-// FuzzImportPEM: what import makes of a PEM file can be written and read again,
-// and no private key goes to a certificate that is not its own.
-func FuzzImportPEM(f *testing.F) {
+// FuzzImport: what import makes of a file can be written and read again, no private key goes
+// to a certificate that is not its own, and no file keeps it busy for long.
+func FuzzImport(f *testing.F) {
 	_, bundle := exampleStore(f)
 	keyBlock, rest := pem.Decode(bundle)
 	certificate := string(bytes.TrimSpace(rest))
-	sec1 := must(x509.MarshalECPrivateKey(must(x509.ParsePKCS8PrivateKey(keyBlock.Bytes)).(*ecdsa.PrivateKey)))
-	ecKey := string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}))
+	key := must(x509.ParsePKCS8PrivateKey(keyBlock.Bytes)).(*ecdsa.PrivateKey)
+	cert := must(x509.ParseCertificate(derOf(certificate)))
+	ecKey := inPEM("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(key)))
 	const revoked = "-----BEGIN REVOKED KEY-----\nKid: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n-----END REVOKED KEY-----\n"
 	for _, seed := range []string{
 		string(bundle), certificate, certificate + "\n" + ecKey, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + ecKey + certificate,
 		string(bundle) + revoked, strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
 		strings.Replace(ecKey, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1), "-----BEGIN -----BEGIN -----END ", "Bag Attributes\n    friendlyName: x\n" + certificate, "",
+		string(keyBlock.Bytes), base64.StdEncoding.EncodeToString(bundle), inUTF16(ecKey, "\xff\xfe", 1), strings.ReplaceAll(string(bundle), "\n", `\n`), strings.ReplaceAll(string(bundle), "\n", " "),
+		inJWK(key, "k", "ES256", "sig", cert), `{"Keys":[` + inJWK(key, "", "", "enc") + `,{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"},null]}`, `{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQ","p":"AQ","q":"AQ"}`,
+		string(must(pkcs12.Modern2026.WithIterations(1).Encode(key, cert, nil, password))), string(must(pkcs12.LegacyRC2.WithIterations(1).Encode(key, cert, nil, ""))),
+		string(must(pkcs12.Passwordless.Encode(key, cert, []*x509.Certificate{cert}, ""))), pasted("keytool.p12"), pasted("openssl-nomac.p12"), string(derOf(pasted("pkcs8-v1.key"))), pasted("negative.crt"), pasted("e.der.p7b"), pasted("rsa-pss.key"),
 	} {
 		f.Add([]byte(seed))
 	}
+	quiet := &app{stderr: io.Discard}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var files brought
-		if files.pem(text) != nil {
+		begin := time.Now()
+		files := brought{password: func() (string, error) { return password, nil }}
+		err := files.data(text)
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Fatalf("reading took %v", took)
+		}
+		if err != nil {
 			return
 		}
-		set, _, err := files.set()
+		set, bare, _, err := files.set()
 		if err != nil {
+			return
+		}
+		if set, _, err = quiet.certify(keyset.New(nil, nil, nil), set, bare, time.Now()); err != nil {
 			return
 		}
 		written, err := encode(merge(keyset.New(nil, nil, nil), set, time.Now(), time.Hour))

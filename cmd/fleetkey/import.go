@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -15,14 +16,14 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// importCmd brings in keys that are to sign, each with its certificate, whose dates say
-// when. Whatever no longer signs stays trusted for a while, so that no token is lost.
+// importCmd brings in keys that are to sign. The dates of their certificates say when; a key
+// without one gets one, and signs at once. Whatever no longer signs stays trusted for a while, so that no token is lost.
 type importCmd struct {
-	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"PEM with private keys and their certificates, in one file or several; or a PFX (PKCS#12)."`
+	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"Private keys and their certificates, in one file or several: PEM, PFX (PKCS#12), JWK, DER, or base64 of these."`
 	storeFlags
 	newSecretFlags
 	Keep         days   `default:"30d" placeholder:"TIME" help:"How long the tokens of a key that does not sign any more are accepted, up to 730d: as long as its last token lives."`
-	PasswordFile string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the PFX's password. Otherwise it is taken from FLEETKEY_PFX_PASSWORD, or asked for."`
+	PasswordFile string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the password. Otherwise it is taken from FLEETKEY_PFX_PASSWORD, or asked for."`
 	consent
 }
 
@@ -32,8 +33,8 @@ const (
 )
 
 const aboutFormer = "The store knows a key by the kid above and no other. Another system may name it otherwise (x5t, or SHA-1 in hexadecimal) or\n" +
-	"write another iss. If it does, put its certificate into Config.Former of all servers until its last token has ended:\n" +
-	"\tFormer: []fleetkey.Former{{Certificate: certificate, Issuer: \"https://OLD-ISSUER\"}}"
+	"write another iss. If it does, put it into Config.Former of all servers until its last token has ended:\n" +
+	"\tFormer: []fleetkey.Former{%s}"
 
 const onlyFormer = "a certificate without its private key cannot sign, so it does not go into the store. To accept the tokens of its system, " +
 	"put it into Config.Former of all servers: fleetkey.Former{Certificate: certificate} (see docs/migrating.md)"
@@ -43,7 +44,7 @@ func (c *importCmd) Run(a *app) error {
 	if keep := time.Duration(c.Keep); keep <= 0 || keep > maxKeep {
 		return usageError("--keep must be more than 0 and at most 730d")
 	}
-	imported, err := c.read(a)
+	imported, bare, err := c.read(a)
 	if err != nil {
 		return err
 	}
@@ -60,6 +61,9 @@ func (c *importCmd) Run(a *app) error {
 		return err
 	}
 	now := time.Now()
+	if imported, bare, err = a.certify(there.set, imported, bare, now); err != nil {
+		return err
+	}
 	next := merge(there.set, imported, now, time.Duration(c.Keep))
 	if signing, _ := next.Signing(now); signing == nil {
 		return fmt.Errorf("after this import, %s could not sign: %w (create a key with fleetkey init, and put the imported certificate into Config.Former)",
@@ -86,29 +90,29 @@ func (c *importCmd) Run(a *app) error {
 		return err
 	}
 	a.printf("Imported into %s:\n%s", there.name, report)
-	a.note(aboutFormer)
+	a.note(aboutFormer, former(imported, bare))
 	return nil
 }
 
 // read reads the files as one, so that a key may come apart from its certificate.
-func (c *importCmd) read(a *app) (*keyset.Set, error) {
+func (c *importCmd) read(a *app) (*keyset.Set, []broughtKey, error) {
 	var all brought
 	for _, path := range c.Files {
 		if err := all.read(path, func() (string, error) { return c.password(a, path) }); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	set, bare, err := all.set()
+	set, bare, rest, err := all.set()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, cert := range bare {
+	for _, cert := range rest {
 		subject := jws.Quote(cert.Subject.String())
 		switch {
-		case set.Find(jws.Thumbprint(cert.PublicKey)) != nil:
+		case all.has(cert):
 			a.note("Left out an older certificate of %s: if tokens name the key by it, put it into Config.Former.", subject)
 		case len(set.Keys) == 0:
-			return nil, fmt.Errorf("%s: %s", subject, onlyFormer)
+			return nil, nil, fmt.Errorf("%s: %s", subject, onlyFormer)
 		case slices.ContainsFunc(all.certificates, func(other *x509.Certificate) bool {
 			return bytes.Equal(other.RawIssuer, cert.RawSubject) && !bytes.Equal(other.RawSubject, cert.RawSubject)
 		}):
@@ -117,20 +121,71 @@ func (c *importCmd) read(a *app) (*keyset.Set, error) {
 			a.note("Left out %s: %s.", subject, onlyFormer)
 		}
 	}
-	if len(set.Keys)+len(set.Retired)+len(set.Revoked) == 0 {
-		return nil, errors.New("there is no private key to import")
+	if len(all.keys)+len(set.Retired)+len(set.Revoked) == 0 {
+		if all.unfit {
+			return nil, nil, errors.New("a public key, or one for encryption, cannot sign: to accept the tokens of its system, put it into Config.Former of all servers, as Key, with its KeyID")
+		}
+		return nil, nil, errors.New("there is no private key to import")
 	}
-	return set, nil
+	return set, bare, nil
+}
+
+// certify makes the certificates that keys lack: those that were brought without one, and,
+// where nothing else could sign, the newest of those whose certificate has ended, since
+// IdentityServer signs with such. It returns all keys, and those it made one for.
+func (a *app) certify(there, imported *keyset.Set, bare []broughtKey, now time.Time) (*keyset.Set, []broughtKey, error) {
+	keys := slices.Clone(imported.Keys)
+	bare = slices.DeleteFunc(slices.Clone(bare), func(b broughtKey) bool {
+		i := slices.IndexFunc(there.Keys, func(k *keyset.Key) bool { return b.is(k.Public) })
+		if i >= 0 {
+			keys = append(keys, there.Keys[i])
+		}
+		return i >= 0
+	})
+	all := keyset.New(slices.Concat(there.Keys, keys), slices.Concat(there.Retired, imported.Retired), slices.Concat(there.Revoked, imported.Revoked))
+	if signing, _ := all.Signing(now); signing == nil && len(bare) == 0 {
+		if i := slices.IndexFunc(keys, func(k *keyset.Key) bool { return all.Find(k.ID) != nil && !k.Cert.NotAfter.After(now) }); i >= 0 {
+			a.note("The certificate of %s ended at %s.", keys[i].ID, stamp(keys[i].Cert.NotAfter))
+			bare = append(bare, broughtKey{Signer: keys[i].Private, pss: keys[i].Alg.Name == "PS256", subject: keys[i].Cert.RawSubject})
+			keys = slices.Delete(keys, i, i+1)
+		}
+	}
+	made, err := freshKeys(bare, all.Keys, now)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, k := range made {
+		a.note("Made a certificate for %s.", k.ID)
+	}
+	return keyset.New(append(keys, made...), imported.Retired, imported.Revoked), bare, nil
+}
+
+// former returns the elements of Config.Former that keep the tokens of other systems valid.
+func former(imported *keyset.Set, bare []broughtKey) string {
+	var entries []string
+	for _, b := range bare {
+		entry := `{Certificate: certificate, Issuer: "https://OLD-ISSUER", Until: lastToken}`
+		if b.subject == nil {
+			entry = fmt.Sprintf(`{Key: publicKey, KeyID: %q, Issuer: "https://OLD-ISSUER"}`, cmp.Or(b.kid, "OLD-KID"))
+		}
+		entries = append(entries, entry)
+	}
+	if len(imported.Keys) > len(bare) || len(bare) == 0 {
+		entries = append(entries, `{Certificate: certificate, Issuer: "https://OLD-ISSUER"}`)
+	}
+	return strings.Join(slices.Compact(slices.Sorted(slices.Values(entries))), ", ")
 }
 
 // merge returns the set that a store is to hold. What it says about a key already stays,
-// and so do all revocations. The certificates' dates decide who signs. A key that signs no
+// unless its certificate was renewed, and so do all revocations. The certificates' dates decide who signs. A key that signs no
 // more, because another one takes over, is retired by name: a successor's certificate may
 // have begun long ago, and dates alone would end the trust at once.
 func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keyset.Set {
 	keys, retired := slices.Clone(there.Keys), slices.Clone(there.Retired)
 	for _, k := range imported.Keys {
-		if !there.Mentions(k.ID) {
+		if old := there.Find(k.ID); old != nil && k.Cert.NotAfter.After(old.Cert.NotAfter) && !k.Cert.NotBefore.After(now) {
+			keys[slices.Index(keys, old)] = k // renewed
+		} else if !there.Mentions(k.ID) {
 			keys = append(keys, k)
 		}
 	}
@@ -152,7 +207,7 @@ func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keys
 	retired = all.Retired
 	for _, k := range all.Keys {
 		ours := there.Find(k.ID) != nil
-		if k != signing && !k.Cert.NotBefore.After(now) && (!ours || k == before) {
+		if k != signing && !k.Cert.NotBefore.After(now) && (!ours || before != nil && k.ID == before.ID) {
 			retired = append(retired, keyset.Retired{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: now.Add(keep).Truncate(time.Second)})
 		}
 	}
@@ -196,7 +251,7 @@ func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
 		fmt.Fprintf(&out, "%d revocations come along: %s.\n", n, strings.Join(imported.Revoked, ", "))
 	}
 	before, _ := there.set.Signing(now)
-	if signing, _ := next.Signing(now); before != nil && signing != before {
+	if signing, _ := next.Signing(now); before != nil && signing.ID != before.ID {
 		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(&keyset.Set{}, next, before.ID, now))
 	}
 	return out.String()
@@ -209,6 +264,8 @@ func fate(there, next *keyset.Set, id string, now time.Time) string {
 		return "was REVOKED here and stays out; its tokens are refused for good"
 	case next.IsRevoked(id):
 		return "is REVOKED; its tokens are refused for good"
+	case k != nil && there.Find(id) != nil && !k.Cert.Equal(there.Find(id).Cert):
+		return "has a newer certificate now, which ends at " + stamp(k.Cert.NotAfter)
 	case there.Mentions(id):
 		return "is in the store already, and nothing changes for it"
 	case k != nil && k == signing:

@@ -41,7 +41,7 @@ func Parse(bundle []byte) (*Set, error) {
 			return nil, fmt.Errorf("PEM block %d: %w", p.n+1, err)
 		}
 		if p.private != nil && (block == nil || block.Type != pemCertificate) {
-			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it", p.n)
+			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it (`fleetkey import FILE` makes one, and puts a key before its certificate)", p.n)
 		}
 		if block == nil {
 			break
@@ -52,7 +52,7 @@ func Parse(bundle []byte) (*Set, error) {
 		}
 	}
 	if p.n == 0 {
-		return nil, fmt.Errorf("the bundle holds no PEM block%s", form(bundle))
+		return nil, fmt.Errorf("the bundle holds no PEM block%s", hint(bundle))
 	}
 	return New(p.keys, p.retired, p.revoked), nil
 }
@@ -89,7 +89,7 @@ func (p *parser) add(block *pem.Block) (err error) {
 		}
 		return err
 	default:
-		return unknownBlock(block.Type)
+		return unknownBlock(block)
 	}
 	if first, ok := p.seen[id]; ok && err == nil {
 		return fmt.Errorf("the same key as in block %d", first)
@@ -113,7 +113,7 @@ func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	}
 	block, rest := pem.Decode(data[len(text):])
 	if block == nil || bytes.Count(data[len(text):len(data)-len(rest)], []byte(begin)) != 1 {
-		return nil, nil, fmt.Errorf("damaged or cut off: not a complete PEM block%s", form(data))
+		return nil, nil, fmt.Errorf("damaged or cut off: not a complete PEM block%s", hint(data))
 	}
 	return block, rest, checkHeaders(block)
 }
@@ -121,6 +121,9 @@ func nextBlock(data []byte) (*pem.Block, []byte, error) {
 // checkHeaders accepts headers only where they have a meaning. A name may be a line of a
 // key, so a long one is not shown.
 func checkHeaders(block *pem.Block) error {
+	if block.Headers["DEK-Info"] != "" {
+		return unknownBlock(block)
+	}
 	known := map[string][]string{pemRetired: {"Kid", "Until", "Alg", "Sum"}, pemRevoked: {"Kid"}}[block.Type]
 	for _, name := range slices.Sorted(maps.Keys(block.Headers)) {
 		switch {
@@ -139,13 +142,11 @@ func checkHeaders(block *pem.Block) error {
 var errOldForm = errors.New("a bundle of a version before 0.1, which nobody released: " +
 	"start with a new store, and put the certificates of other systems into Config.Former")
 
-func unknownBlock(typ string) error {
-	switch typ {
-	case "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY":
-		return fmt.Errorf("%s: turn it into an unencrypted PKCS#8 key with `openssl pkcs8 -topk8 -nocrypt`", typ)
-	case "EC PARAMETERS":
-		return fmt.Errorf("%s: remove this block, the key names its curve itself", typ)
+func unknownBlock(block *pem.Block) error {
+	if known := hint(pem.EncodeToMemory(block)); known != "" {
+		return fmt.Errorf("no block of a bundle%s", known)
 	}
+	typ := block.Type
 	if strings.Trim(typ, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
 		typ = "..." // no type, but a line of a key, perhaps
 	}
@@ -157,7 +158,7 @@ func parsePrivateKey(der []byte) (crypto.Signer, error) {
 	// ParsePKCS8PrivateKey ignores what follows the key, and the next write would drop it.
 	if rest, derErr := asn1.Unmarshal(der, new(asn1.RawValue)); err != nil || derErr != nil || len(rest) > 0 {
 		// The cause is left out: it could quote what it could not read.
-		return nil, errors.New("not a PKCS#8 private key")
+		return nil, fmt.Errorf("not a PKCS#8 private key%s", hint(der))
 	}
 	private, ok := parsed.(crypto.Signer)
 	if !ok {
@@ -169,14 +170,14 @@ func parsePrivateKey(der []byte) (crypto.Signer, error) {
 func parseCertificate(der []byte, private crypto.Signer) (*Key, error) {
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, fmt.Errorf("not a certificate: %w", err)
+		return nil, fmt.Errorf("not a certificate: %w%s", err, hint(der))
 	}
 	if slices.ContainsFunc(cert.URIs, func(u *url.URL) bool { return u.Scheme == "fleetkey" }) {
 		return nil, errOldForm
 	}
 	if private == nil {
 		return nil, errors.New("a certificate without its private key before it: this looks like an export, a chain or a truncated bundle. " +
-			"Restore the whole bundle; put the certificate of another system into Config.Former; leave out the certificates of authorities")
+			"Restore the whole bundle, or let `fleetkey import FILE` put a key before its certificate; put the certificate of another system into Config.Former; leave out the certificates of authorities")
 	}
 	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
 		// A certificate's dates are the schedule, and this finds a flipped bit in them. No
@@ -189,24 +190,4 @@ func parseCertificate(der []byte, private crypto.Signer) (*Key, error) {
 		}
 	}
 	return NewKey(cert, private)
-}
-
-// form says what somebody has pasted who did not paste PEM.
-func form(data []byte) string {
-	text := bytes.TrimSpace(data)
-	switch {
-	case bytes.HasPrefix(data, []byte("\xff\xfe")), bytes.HasPrefix(data, []byte("\xfe\xff")):
-		return ": the text is in UTF-16; save it as UTF-8 or ASCII"
-	case bytes.HasPrefix(text, []byte("{")):
-		return ": this is JSON; store the PEM text itself"
-	case bytes.Contains(text, []byte(`-----\n`)):
-		return `: its line breaks are written as \n; store real ones`
-	case bytes.Contains(text, []byte("-----END ")) && !bytes.Contains(text, []byte("\n")):
-		return ": it has no line breaks; store them, too"
-	case bytes.HasPrefix(text, []byte("LS0tLS1CRUdJTi")): // of "-----BEGIN "
-		return ": this is base64 of PEM; decode it first"
-	case bytes.HasPrefix(data, []byte{0x30, 0x82}), bytes.HasPrefix(text, []byte("MII")):
-		return ": this looks like a PFX file or a key in DER; convert it with `fleetkey import`"
-	}
-	return ""
 }

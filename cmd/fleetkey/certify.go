@@ -1,0 +1,60 @@
+package main
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"time"
+
+	"github.com/fleetkey/fleetkey/internal/keyset"
+)
+
+// This file makes certificates for keys that were brought without one, or with one that has
+// ended.
+
+// certYears is the library's.
+const certYears = 10
+
+// freshKeys returns keys with new certificates. They begin to sign at once, and the
+// first before the others: a day ago, so that they sign on instances whose clock is behind,
+// but after the keys that have begun.
+func freshKeys(bare []broughtKey, begun []*keyset.Key, now time.Time) (keys []*keyset.Key, err error) {
+	begin := now.Add(-24 * time.Hour)
+	for _, k := range begun {
+		if at := k.Cert.NotBefore; !at.After(now) && !at.Before(begin) {
+			begin = at.Add(time.Second)
+		}
+	}
+	for i, private := range bare {
+		template := &x509.Certificate{RawSubject: private.subject, Subject: pkix.Name{CommonName: "fleetkey"},
+			NotBefore: begin.Add(time.Duration(len(bare)-1-i) * time.Second)}
+		if _, ok := private.Public().(*rsa.PublicKey); ok && private.pss {
+			template.SignatureAlgorithm = x509.SHA256WithRSAPSS
+		}
+		cert, err := certify(private, template)
+		if err != nil {
+			return nil, err
+		}
+		k, err := keyset.NewKey(cert, private.Signer)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
+
+// certify signs a certificate by its own key.
+func certify(private crypto.Signer, template *x509.Certificate) (*x509.Certificate, error) {
+	template.NotBefore = template.NotBefore.UTC().Truncate(time.Second)
+	template.NotAfter = template.NotBefore.AddDate(certYears, 0, 0)
+	template.KeyUsage, template.BasicConstraintsValid = x509.KeyUsageDigitalSignature, true
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	if err != nil {
+		return nil, fmt.Errorf("sign a certificate: %w", err)
+	}
+	return x509.ParseCertificate(der)
+}
