@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -219,9 +220,38 @@ func (d *driver) tokens(s *fleetkey.Signer) {
 	for _, method := range []string{"PublicKeys", "Status", "Refresh", "Close"} {
 		d.must(v, method)
 	}
+	other := d.verifies(s, good)
 	time.Sleep(2 * time.Hour)
 	d.fails(s, "Verify", good) // it has expired
 	d.fails(v, "Verify", good)
+	d.fails(other, "Verify", good)
+}
+
+// A published signer answers requests with what it publishes.
+type published struct{ *fleetkey.Signer }
+
+func (p published) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	if r.URL.Path == fleetkey.JWKSPath {
+		p.JWKS().ServeHTTP(w, r)
+	} else {
+		p.Discovery(nil).ServeHTTP(w, r)
+	}
+	return w.Result(), nil
+}
+
+// verifies lets a service without private keys verify a token.
+func (d *driver) verifies(s *fleetkey.Signer, good string) *fleetkey.Verifier {
+	cfg := fleetkey.VerifierConfig{Issuer: testkit.Issuer, Audience: []string{testkit.Issuer}, HTTPClient: &http.Client{Transport: published{s}}, Logger: d.logger}
+	result, err := d.call("NewVerifier", fleetkey.NewVerifier, cfg)
+	require.NoError(d.t, err)
+	v := result.(*fleetkey.Verifier)
+	d.t.Cleanup(func() { d.must(v, "Close") })
+	_, err = d.call("NewContext", fleetkey.NewContext, d.t.Context(), d.must(v, "Verify", good))
+	require.NoError(d.t, err)
+	_, err = d.call("NewVerifier", fleetkey.NewVerifier, fleetkey.VerifierConfig{Issuer: "x"})
+	require.Error(d.t, err)
+	return v
 }
 
 // failures lets the store fail in every way, while a signer uses it and at a start.
