@@ -56,6 +56,26 @@ func TestFileStore_F6_NotAFile(t *testing.T) {
 	require.NoFileExists(t, "/dev/zero.lock")
 }
 
+// A settings file that is a FIFO must not make OpenStore wait for its other end.
+func TestOpenStore_F21_NotAFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "appsettings.json")
+	for name, create := range map[string]func() error{
+		"directory": func() error { return os.Mkdir(file, 0o700) },
+		"FIFO":      func() error { return syscall.Mkfifo(file, 0o600) },
+		"device":    func() error { return os.Symlink("/dev/zero", file) },
+		"socket":    func() error { return syscall.Mknod(file, syscall.S_IFSOCK|0o600, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, create())
+			defer os.Remove(file)
+			store, err := fleetkey.OpenStore(t.Context(), file)
+			require.ErrorContains(t, err, "appsettings.json")
+			require.ErrorContains(t, err, "not a regular file")
+			require.Nil(t, store)
+		})
+	}
+}
+
 func TestFileStore_F7_ModeOfOthers(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o640, 0o604, 0o620, 0o602, 0o611} {
 		t.Run(fmt.Sprintf("%04o", mode), func(t *testing.T) {

@@ -154,6 +154,22 @@ func TestOpenStoreFile(t *testing.T) {
 			}
 		})
 	}
+	for name, text := range map[string]string{ // as .NET reads them (F22)
+		"comment at the end":         "{\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}}}\n// x",
+		"comment behind the end":     `{"OpenIDServerSigningSettings": {"File": {"Path": "k.pem"}}} // http://x`,
+		"comment and return":         "{\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}}} // x\r",
+		"comment that return ends":   "{ // x\r\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}},\r\"x\": 1\n}",
+		"returns and newlines":       "{ // x\r\n\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}}\r\n} // x\r\n",
+		"pair of surrogates, FEFF":   "\ufeff" + `{"x": "\ud83d\ude00", "y": "\ud800", "OpenIDServerSigningSettings": {"File": {"Path": "k.pem"}}}`,
+		"trailing commas, comments ": `{"OpenIDServerSigningSettings": {"File": {"Path": "k.pem",/**/},/**/},/**/}/**/`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, dir := writeSettings(t, text)
+			store, err := OpenStore(t.Context(), file)
+			require.NoError(t, err)
+			require.Equal(t, "file "+filepath.Join(dir, "k.pem"), store.(*FileStore).String())
+		})
+	}
 	t.Run("environment alone", func(t *testing.T) {
 		t.Setenv(envPath, abs)
 		store, err := OpenStore(t.Context(), "")
@@ -183,34 +199,40 @@ func TestOpenStoreRefuses(t *testing.T) {
 		env  map[string]string
 		want []string
 	}{
-		"null section":          {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretManager\": null}}", want: []string{":2:", "SecretName is missing", "remove the whole section"}},
-		"empty section":         {text: awsSection(""), want: []string{":1:", "SecretName is missing"}},
-		"no name":               {text: awsSection("\n\n\"Region\": \"eu-west-1\""), want: []string{":3:", "SecretName is missing"}},
-		"empty name":            {text: awsSection("\n\"SecretName\": \"\""), want: []string{":2:", "SecretName is empty"}},
-		"null name":             {text: awsSection(`"SecretName": null`), want: []string{"SecretName is not a string"}},
-		"number":                {text: awsSection(`"SecretName": 42`), want: []string{"SecretName is not a string"}},
-		"array":                 {text: awsSection(`"SecretName": ["a"]`), want: []string{"SecretName is not a string"}},
-		"object":                {text: awsSection(`"SecretName": {"a": "b"}`), want: []string{"unknown setting", "SecretName:a"}},
-		"empty object":          {text: awsSection(`"SecretName": {}`), want: []string{"SecretName is not a string"}},
-		"empty path":            {text: `{"OpenIDServerSigningSettings": {"File": {"Path": ""}}}`, want: []string{"Path is empty"}},
-		"section with a value":  {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": "` + secret + `"}}`, want: []string{"is a section"}},
-		"misspelt section":      {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretsManager\": {\"SecretName\": \"" + secret + "\"}}}", want: []string{":2:", "unknown setting", "AwsSecretsManager", "AwsSecretManager:SecretName"}},
-		"letter that folds":     {text: `{"OpenIDServerSigningSettings": {"Awſ` + `SecretManager": {"SecretName": "a"}}}`, want: []string{"unknown setting"}},
-		"misspelt environment":  {text: `{}`, env: map[string]string{"OpenIDServerSigningSettings__AwsSecretManager__Name": secret}, want: []string{"environment variable OpenIDServerSigningSettings__AwsSecretManager__Name", "unknown setting"}},
-		"empty environment":     {text: awsSection(`"SecretName": "a"`), env: map[string]string{envSecretName: ""}, want: []string{"environment variable " + envSecretName, "is empty"}},
-		"given twice":           {text: awsSection("\n\"SecretName\": \"a\",\n\"secretname\": \"" + secret + "\""), want: []string{":3:", "given twice", ":2"}},
-		"given twice by colons": {text: "{\"OpenIDServerSigningSettings:AwsSecretManager:SecretName\": \"a\",\n\"OpenIDServerSigningSettings\": {\"AwsSecretManager\": {\"SecretName\": \"a\"}}}", want: []string{":2:", "given twice"}},
-		"bad secret name":       {text: awsSection(`"SecretName": "no spaces"`), want: []string{`"no spaces"`}},
-		"not JSON":              {text: "{\n  \"Password\": \"" + secret + "\\q\"}", want: []string{":2:15: not valid JSON"}},
-		"cut off":               {text: "{\n  \"Password\": \"" + secret, want: []string{":2:", "ends too early"}},
-		"two documents":         {text: "{} {}", want: []string{":1:4: not valid JSON"}},
-		"empty file":            {text: "", want: []string{"not valid JSON"}},
-		"an array":              {text: "[]", want: []string{"not a JSON object"}},
-		"UTF-16":                {text: "\xff\xfe{\x00}\x00", want: []string{"UTF-16"}},
-		"deep":                  {text: deep, want: []string{"64 levels"}},
-		"too large":             {text: "{}" + strings.Repeat(" ", 1<<20), want: []string{"larger than 1048576 bytes"}},
-		"deep and large":        {text: strings.Repeat("[", 1<<20), want: []string{"more than 50000 objects and arrays"}},
-		"as deep as it gets":    {text: strings.Repeat("[", 50_000), want: []string{"ends too early"}},
+		"null section":           {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretManager\": null}}", want: []string{":2:", "SecretName is missing", "remove the whole section"}},
+		"empty section":          {text: awsSection(""), want: []string{":1:", "SecretName is missing"}},
+		"no name":                {text: awsSection("\n\n\"Region\": \"eu-west-1\""), want: []string{":3:", "SecretName is missing"}},
+		"empty name":             {text: awsSection("\n\"SecretName\": \"\""), want: []string{":2:", "SecretName is empty"}},
+		"null name":              {text: awsSection(`"SecretName": null`), want: []string{"SecretName is not a string"}},
+		"number":                 {text: awsSection(`"SecretName": 42`), want: []string{"SecretName is not a string"}},
+		"array":                  {text: awsSection(`"SecretName": ["a"]`), want: []string{"SecretName is not a string"}},
+		"object":                 {text: awsSection(`"SecretName": {"a": "b"}`), want: []string{"unknown setting", "SecretName:a"}},
+		"empty object":           {text: awsSection(`"SecretName": {}`), want: []string{"SecretName is not a string"}},
+		"empty path":             {text: `{"OpenIDServerSigningSettings": {"File": {"Path": ""}}}`, want: []string{"Path is empty"}},
+		"section with a value":   {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": "` + secret + `"}}`, want: []string{"is a section"}},
+		"misspelt section":       {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretsManager\": {\"SecretName\": \"" + secret + "\"}}}", want: []string{":2:", "unknown setting", "AwsSecretsManager", "AwsSecretManager:SecretName"}},
+		"letter that folds":      {text: `{"OpenIDServerSigningSettings": {"Awſ` + `SecretManager": {"SecretName": "a"}}}`, want: []string{"unknown setting"}},
+		"misspelt environment":   {text: `{}`, env: map[string]string{"OpenIDServerSigningSettings__AwsSecretManager__Name": secret}, want: []string{"environment variable OpenIDServerSigningSettings__AwsSecretManager__Name", "unknown setting"}},
+		"empty environment":      {text: awsSection(`"SecretName": "a"`), env: map[string]string{envSecretName: ""}, want: []string{"environment variable " + envSecretName, "is empty"}},
+		"given twice":            {text: awsSection("\n\"SecretName\": \"a\",\n\"secretname\": \"" + secret + "\""), want: []string{":3:", "given twice", ":2"}},
+		"given twice by colons":  {text: "{\"OpenIDServerSigningSettings:AwsSecretManager:SecretName\": \"a\",\n\"OpenIDServerSigningSettings\": {\"AwsSecretManager\": {\"SecretName\": \"a\"}}}", want: []string{":2:", "given twice"}},
+		"bad secret name":        {text: awsSection(`"SecretName": "no spaces"`), want: []string{`"no spaces"`}},
+		"lone surrogate":         {text: "{\"OpenIDServerSigningSettings\": {\"File\": {\n\"Path\": \"" + secret + `\ud800.pem"}}}`, want: []string{":2:", settingPath, "invalid UTF-8"}},
+		"surrogates swapped":     {text: awsSection(`"SecretName": "\ude00\ud83d"`), want: []string{settingSecretName, "invalid UTF-8"}},
+		"invalid UTF-8":          {text: "{\"OpenIDServerSigningSettings:File:Path\": \"k\xff.pem\"}", want: []string{settingPath, "invalid UTF-8"}},
+		"lone surrogate in name": {text: awsSection(`"SecretName\udfff": "a"`), want: []string{"unknown setting"}},
+		"NUL":                    {text: `{"OpenIDServerSigningSettings:File:Path": "k.pem\u0000"}`, want: []string{settingPath, "invalid UTF-8"}},
+		"invalid UTF-8 by env":   {env: map[string]string{envPath: "/k\xff.pem"}, text: "{}", want: []string{envPath, "invalid UTF-8"}},
+		"not JSON":               {text: "{\n  \"Password\": \"" + secret + "\\q\"}", want: []string{":2:15: not valid JSON"}},
+		"cut off":                {text: "{\n  \"Password\": \"" + secret, want: []string{":2:", "ends too early"}},
+		"two documents":          {text: "{} {}", want: []string{":1:4: not valid JSON"}},
+		"empty file":             {text: "", want: []string{"not valid JSON"}},
+		"an array":               {text: "[]", want: []string{"not a JSON object"}},
+		"UTF-16":                 {text: "\xff\xfe{\x00}\x00", want: []string{"UTF-16"}},
+		"deep":                   {text: deep, want: []string{"64 levels"}},
+		"too large":              {text: "{}" + strings.Repeat(" ", 1<<20), want: []string{"larger than 1048576 bytes"}},
+		"deep and large":         {text: strings.Repeat("[", 1<<20), want: []string{"more than 50000 objects and arrays"}},
+		"as deep as it gets":     {text: strings.Repeat("[", 50_000), want: []string{"ends too early"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setAWSRegion(t, "eu-central-1")
@@ -266,7 +288,7 @@ func FuzzSettings(f *testing.F) {
 			require.True(t, strings.HasPrefix(err.Error(), "appsettings.json:"), err)
 			return
 		}
-		plain, err := hujson.Standardize(bytes.TrimPrefix(bytes.Clone(text), []byte("\ufeff")))
+		plain, err := hujson.Standardize(append(bytes.ReplaceAll(bytes.TrimPrefix(text, []byte("\ufeff")), []byte("\r"), []byte("\n")), '\n'))
 		require.NoError(t, err)
 		var document map[string]any
 		if jsonv2.Unmarshal(plain, &document) == nil { // so no name is there twice

@@ -12,13 +12,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
+	"unicode/utf8"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/tailscale/hujson"
 )
 
@@ -45,6 +49,10 @@ func (s Setting) Shown() string {
 	return strconv.Quote(s.Name)
 }
 
+func (s Setting) notText() error {
+	return fmt.Errorf("%s: %s holds invalid UTF-8, half of a surrogate pair, or a NUL", s.Place, s.Shown())
+}
+
 // Settings holds the section's values by their path in lower case.
 type Settings map[string]Setting
 
@@ -54,8 +62,12 @@ func inSection(path, section string) bool {
 	return path == section || strings.HasPrefix(path, section+":")
 }
 
-// add rejects a path that is there already, as .NET does.
+// add rejects a path that is there already, as .NET does, and a value that would become
+// another one on its way to a file system or to AWS.
 func (set Settings) add(s Setting) error {
+	if !utf8.ValidString(s.Value) || strings.Contains(s.Value, "\x00") {
+		return s.notText()
+	}
 	key := strings.ToLower(s.Name)
 	if first, ok := set[key]; ok {
 		return fmt.Errorf("%s: %s is given twice, first at %s", s.Place, s.Shown(), first.Place)
@@ -108,16 +120,31 @@ func Read(section, file string, environ []string) (Settings, string, error) {
 }
 
 func readLimited(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	info, err := os.Stat(file) // opening a device can have effects
+	if err := requireRegular(file, info, err); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a FIFO by now
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
+	info, err = f.Stat()
+	if err := requireRegular(file, info, err); err != nil {
+		return nil, err
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
 	if err == nil && len(text) > maxSize {
 		err = fmt.Errorf("%s: larger than %d bytes", file, maxSize)
 	}
 	return text, err
+}
+
+func requireRegular(file string, info fs.FileInfo, err error) error {
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file (mode %s)", file, info.Mode())
+	}
+	return err
 }
 
 // Environ picks a section out of environment variables, in whose names two underscores
@@ -149,7 +176,14 @@ func Parse(section, file string, text []byte) (Settings, error) {
 	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) > maxParts {
 		return nil, fmt.Errorf("%s: more than %d objects and arrays", file, maxParts)
 	}
+	// For .NET, each of CR, LF and CR LF ends a line comment, and so does the end of the file.
+	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte(" \n")), []byte("\r"), []byte("\n"))
 	root, err := hujson.Parse(text)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		if again, err2 := hujson.Parse(append(bytes.Clone(text), '\n')); err2 == nil {
+			root, err = again, nil
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s%s", file, jsonProblem(err))
 	}
@@ -188,8 +222,12 @@ func (r reader) walk(path string, v hujson.Value, depth int) error {
 		return nil
 	}
 	s := Setting{Name: path, Place: r.place(v), Kind: v.Value.Kind()}
-	if literal, ok := v.Value.(hujson.Literal); ok {
-		s.Value = literal.String()
+	if literal, ok := v.Value.(hujson.Literal); ok && s.Kind == '"' {
+		text, err := jsontext.AppendUnquote(nil, []byte(literal)) // literal.String would replace what is wrong
+		if err != nil {
+			return s.notText()
+		}
+		s.Value = string(text)
 	}
 	return r.set.add(s)
 }
