@@ -11,11 +11,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
 // A FileStore is a [KeyStore] in one file, on a disk of this machine or on a folder that
@@ -49,7 +50,14 @@ import (
 //
 // File modes mean nothing there and directories cannot be synced. The access control list
 // that the file inherits from its directory protects it: let only the service and
-// administrators access that.
+// administrators access that. A call that is refused because another program, such as a
+// virus scanner, holds the file is tried again for two seconds.
+//
+// # Other file systems
+//
+// Save writes no key to a file system that does not keep file modes, such as SMB or FAT,
+// unless it is mounted so that files have mode 0600. It cannot replace a file that is
+// mounted by itself (docker run -v HOST-FILE:FILE): mount its directory.
 //
 // # Network folders
 //
@@ -59,16 +67,33 @@ import (
 // that hangs in the kernel, as on a hard NFS mount whose server is away.
 type FileStore struct {
 	path string // absolute, links not yet followed
+	opts FileOptions
+}
+
+// FileOptions change how a [FileStore] works.
+type FileOptions struct {
+	// ReadOnly is for a file that something else provides and replaces: a Secret mounted by
+	// Kubernetes, a credential of systemd, a secret of Docker. The store never writes,
+	// not even a lock, and Save returns [ErrReadOnly]. It accepts any file mode, since
+	// whoever provides the file decides who else can read it. Default: false.
+	ReadOnly bool
 }
 
 // NewFileStore returns the store in the file at path. It does not touch the
 // disk. A relative path is taken from the present working directory.
-func NewFileStore(path string) *FileStore {
+func NewFileStore(path string, opts ...func(*FileOptions)) *FileStore {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs // a later Chdir must not make the keys seem absent
 	}
-	return &FileStore{path: path}
+	s := &FileStore{path: path}
+	for _, opt := range opts {
+		opt(&s.opts)
+	}
+	return s
 }
+
+// ReadOnly reports whether [FileOptions].ReadOnly is set.
+func (s *FileStore) ReadOnly() bool { return s.opts.ReadOnly }
 
 // String names the store for errors and logs: "file /var/lib/app/keys.pem".
 func (s *FileStore) String() string { return "file " + s.path }
@@ -77,7 +102,9 @@ func (s *FileStore) String() string { return "file " + s.path }
 //
 // The error matches [ErrNotExist] only if nothing exists at the path, including when the
 // directory is missing. Load rejects a file that is empty, longer than [MaxBundleSize],
-// not a regular file or, except on Windows, accessible to group or others.
+// not a regular file or, except on Windows and with [FileOptions].ReadOnly, accessible to
+// group or others. It also rejects a file without links, which is a bind mount whose
+// source was replaced: it would never change again.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
 	if err != nil {
@@ -110,25 +137,38 @@ func versionOf(bundle []byte) Version {
 
 // load also returns where the file is, or would be, with all links followed.
 func (s *FileStore) load(ctx context.Context) (path string, bundle []byte, err error) {
+	var exists, dangling bool
 	for range 5 {
 		if err := ctx.Err(); err != nil {
 			return "", nil, err
 		}
-		var exists bool
 		if path, exists, err = s.resolve(); err == nil {
 			if !exists {
 				return path, nil, ErrNotExist
 			}
-			bundle, err = readBundle(path)
+			err = insist(ctx, refusedForNow, func() error {
+				bundle, err = s.read(path)
+				return err
+			})
 		}
-		// The file was replaced between two steps: ESTALE is how NFS says
-		// so; ENOENT is a link that now leads elsewhere. Look again.
-		if !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
+		// The file was replaced between two steps: ESTALE is how NFS says so; ENOENT, or
+		// no target, is a link that now leads elsewhere. Look again.
+		if _, dangling = errors.AsType[danglingError](err); !dangling && !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
 			return path, bundle, err
 		}
 	}
+	if dangling {
+		return "", nil, err
+	}
 	// %v, since this is not absence.
 	return "", nil, fmt.Errorf("%w: the file changes faster than it can be read: %v", ErrUnavailable, err)
+}
+
+// A danglingError is a symbolic link without a target.
+type danglingError string
+
+func (e danglingError) Error() string {
+	return fmt.Sprintf("the symbolic link %s leads nowhere: bring its target back (is a volume not mounted?) or remove the link", string(e))
 }
 
 // resolve follows every link in the path. If nothing is there it returns where
@@ -148,14 +188,14 @@ func (s *FileStore) resolve() (path string, exists bool, err error) {
 		}
 		path, err = filepath.EvalSymlinks(p)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", false, fmt.Errorf("the symbolic link %s leads nowhere: bring its target back (is a volume not mounted?) or remove the link", p)
+			return "", false, danglingError(p)
 		}
 		return filepath.Join(path, rest), err == nil && rest == "", err
 	}
 }
 
-// readBundle reads the file at path, which holds no links.
-func readBundle(path string) ([]byte, error) {
+// read reads the file at path, which holds no links.
+func (s *FileStore) read(path string) ([]byte, error) {
 	f, err := openNoWait(path)
 	if err != nil {
 		return nil, err
@@ -168,7 +208,7 @@ func readBundle(path string) ([]byte, error) {
 	if !fi.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file (mode %s): choose another path", path, fi.Mode())
 	}
-	if err := checkMode(path, fi); err != nil {
+	if err := checkFile(path, fi, s.opts.ReadOnly); err != nil {
 		return nil, err
 	}
 	bundle, err := io.ReadAll(io.LimitReader(f, MaxBundleSize+1))
@@ -184,6 +224,9 @@ func readBundle(path string) ([]byte, error) {
 }
 
 func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error {
+	if s.opts.ReadOnly {
+		return fmt.Errorf("%w (FileOptions.ReadOnly): write keys where the file comes from", ErrReadOnly)
+	}
 	if len(bundle) == 0 || len(bundle) > MaxBundleSize {
 		return fmt.Errorf("a bundle of %d bytes: it must have 1 to %d", len(bundle), MaxBundleSize)
 	}
@@ -196,22 +239,37 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 			return err
 		}
 	}
-	unlock, err := lock(ctx, path)
-	if err != nil {
+	var l *flock.Flock
+	if err := insist(ctx, refusedForNow, func() (err error) {
+		l, err = lock(ctx, path)
+		return err
+	}); err != nil {
 		return err
 	}
-	defer unlock()
-	// Look again: whoever held the lock before us may have saved, or moved a
-	// link, which left us with the lock of another file.
+	// The bundle is saved by then, so an error is not worth a failed Save: the collector
+	// closes the descriptor, and that frees the lock.
+	defer func() { _ = l.Close() }()
+	// Look again: whoever held the lock before us may have saved, or moved a link or the
+	// directory, which left us with the lock of another file.
 	again, err := s.requireVersion(ctx, prev)
 	if err != nil {
 		return err
 	}
-	if again != path {
-		return ErrConflict
+	if held, err := isHeld(l); err != nil || !held || again != path {
+		return cmp.Or(err, ErrConflict)
 	}
 	removeStale(path)
 	return replace(ctx, path, bundle)
+}
+
+// insist calls f again while it is refused for now, for two seconds at most.
+func insist(ctx context.Context, forNow func(error) bool, f func() error) error {
+	for end := time.Now().Add(2 * time.Second); ; {
+		err := f()
+		if err == nil || !forNow(err) || time.Now().After(end) || !refresh.Sleep(ctx, 20*time.Millisecond) {
+			return err
+		}
+	}
 }
 
 // requireVersion returns the path of the file, or an error unless the file may
@@ -228,128 +286,4 @@ func (s *FileStore) requireVersion(ctx context.Context, prev Version) (path stri
 		return "", ErrConflict
 	}
 	return path, nil
-}
-
-// makeDir is os.MkdirAll, but makes the directory survive a power cut, also if it
-// was made by another process, which may have been killed before it synced it.
-// Those above were synced by whoever made a directory in them.
-func makeDir(dir string) error {
-	parent := filepath.Dir(dir)
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && dir != parent {
-		if err := makeDir(parent); err != nil {
-			return err
-		}
-		if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	if err := syncDir(parent); !errors.Is(err, fs.ErrPermission) {
-		return err
-	}
-	return nil // the parent may be written but not read, so not synced either
-}
-
-// lock keeps other writers of path out until unlock is called or the process
-// ends, however it ends.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	name := path + ".lock"
-	if err := makeLock(name, path); err != nil {
-		return nil, err
-	}
-	l := flock.New(name, flock.SetFlag(os.O_RDWR|noWait))
-	switch _, err := l.TryLockContext(ctx, 10*time.Millisecond); {
-	case err == nil:
-		// The bundle is saved by then, so an error is not worth a failed Save:
-		// the collector closes the descriptor, and that frees the lock.
-		return func() { _ = l.Close() }, nil
-	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return nil, fmt.Errorf("wait for other writers at the lock %s: %w", name, err)
-	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.ENOLCK):
-		return nil, fmt.Errorf("locking is not supported on the file system at %s (move the file or mount it with locks): %w", path, err)
-	default:
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-}
-
-// makeLock makes the lock file of path unless it exists. The file gets its owner before
-// its name: if root were killed in between, only root could open the lock, and the
-// service could never save again.
-func makeLock(name, path string) error {
-	if _, err := os.Lstat(name); err == nil {
-		return nil
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if err := cmp.Or(setOwner(f, path), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
-		// No hard links here, regardless of what the error says. Few such file
-		// systems have owners.
-		f, err = os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err == nil {
-			if err = cmp.Or(setOwner(f, path), f.Close()); err != nil {
-				os.Remove(name)
-			}
-		}
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return nil // another writer was first
-	}
-	return err
-}
-
-// replace puts bundle in the place of the file at path, durably and whole.
-func replace(ctx context.Context, path string, bundle []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name()) // after the rename the name is gone: no harm
-		}
-	}()
-	if err := setOwner(f, path); err != nil {
-		return err
-	}
-	if _, err := f.Write(bundle); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if err := rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
-
-// removeStale removes the temporary files of writers that died. The lock must be held;
-// the hour is for writers that lost theirs (a network folder whose server was restarted).
-// Best effort; errors are ignored.
-func removeStale(path string) {
-	dir := filepath.Dir(path)
-	entries, _ := os.ReadDir(dir)
-	for _, e := range entries {
-		number, ours := strings.CutPrefix(e.Name(), tempPrefix(path))
-		if !ours || number == "" || strings.Trim(number, "0123456789") != "" || !e.Type().IsRegular() {
-			continue
-		}
-		if fi, err := e.Info(); err == nil && time.Since(fi.ModTime()) > time.Hour {
-			os.Remove(filepath.Join(dir, e.Name()))
-		}
-	}
 }

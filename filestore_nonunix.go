@@ -3,9 +3,13 @@
 package fleetkey
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"syscall"
 )
 
 const noWait = 0
@@ -32,7 +36,15 @@ func rename(from, to string) error {
 	return root.Rename(filepath.Base(from), filepath.Base(to))
 }
 
+// refusedForNow reports whether another program may hold the file just now. Windows also
+// answers so where rights are missing; then it costs two seconds.
+func refusedForNow(err error) bool {
+	const accessDenied, sharingViolation, lockViolation, deletePending = 5, 32, 33, 303 // winerror.h
+	errno, ok := errors.AsType[syscall.Errno](err)
+	return ok && runtime.GOOS == "windows" && slices.Contains([]syscall.Errno{accessDenied, sharingViolation, lockViolation, deletePending}, errno)
+}
+
 // Access control lists, inherited from the directory, take the place of modes.
-func checkMode(string, fs.FileInfo) error { return nil }
-func setOwner(*os.File, string) error     { return nil }
-func syncDir(string) error                { return nil }
+func checkFile(string, fs.FileInfo, bool) error { return nil }
+func setOwner(*os.File, string) error           { return nil }
+func syncDir(string) error                      { return nil }

@@ -86,6 +86,34 @@ func TestFileStore_BundleSizes(t *testing.T) {
 	}
 }
 
+func readOnly(o *fleetkey.FileOptions) { o.ReadOnly = true }
+
+// A ReadOnly store leaves nothing behind, whatever is asked of it.
+func TestFileStore_F19_ReadOnly(t *testing.T) {
+	path := newPath(t)
+	s := fleetkey.NewFileStore(path, readOnly)
+	require.True(t, s.ReadOnly())
+	require.False(t, fleetkey.NewFileStore(path).ReadOnly())
+	_, _, err := s.Load(t.Context())
+	require.ErrorIs(t, err, fleetkey.ErrNotExist)
+	for _, prev := range []fleetkey.Version{"", "x"} {
+		_, err = s.Save(t.Context(), []byte("x"), prev)
+		require.ErrorIs(t, err, fleetkey.ErrReadOnly)
+		requireRefused(t, err, path)
+		require.NoDirExists(t, filepath.Dir(path))
+	}
+	_, v := stored(t, path, "one")
+	bundle, got, err := s.Load(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, v, got)
+	require.Equal(t, "one", string(bundle))
+	require.NoError(t, os.Remove(path+".lock"))
+	_, err = s.Save(t.Context(), []byte("two"), v)
+	require.ErrorIs(t, err, fleetkey.ErrReadOnly)
+	requireContent(t, path, "one")
+	require.NoFileExists(t, path+".lock")
+}
+
 func TestFileStore_F11_Damage(t *testing.T) {
 	for name, size := range map[string]int64{"empty": 0, "too long": fleetkey.MaxBundleSize + 1, "100 MiB": 100 << 20} {
 		t.Run(name, func(t *testing.T) {

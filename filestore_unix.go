@@ -22,19 +22,50 @@ func openNoWait(path string) (*os.File, error) {
 
 func rename(from, to string) error { return os.Rename(from, to) }
 
-func checkMode(path string, fi fs.FileInfo) error {
-	if mode := fi.Mode().Perm(); mode&0o077 != 0 {
-		quoted := "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-		return fmt.Errorf("%s has mode %04o, so that group or others can reach private keys; run: chmod 600 %s", path, mode, quoted)
+// errNoLinks is that of a bind mount. It is also seen for a moment while a file is replaced.
+var errNoLinks = errors.New("has no links left: it is a bind mount of a file that was replaced, and never changes again; mount its directory instead, and restart")
+
+func refusedForNow(err error) bool { return errors.Is(err, errNoLinks) }
+
+// checkFile refuses the file that was opened at path if it will never change again or, unless
+// anyMode is set, if others can reach it. A file that is no longer at path is whole, and
+// was there a moment ago.
+func checkFile(path string, fi fs.FileInfo, anyMode bool) error {
+	st := fi.Sys().(*syscall.Stat_t)
+	if st.Nlink == 0 {
+		if now, err := os.Lstat(path); err == nil && os.SameFile(fi, now) {
+			return fmt.Errorf("%s %w", path, errNoLinks)
+		}
 	}
-	return nil
+	mode, uid := fi.Mode().Perm(), os.Geteuid()
+	if mode&0o077 == 0 || anyMode {
+		return nil
+	}
+	problem := fmt.Sprintf("%s has mode %04o, so that group or others can reach private keys", path, mode)
+	if uid != 0 && uid != int(st.Uid) || errors.Is(syscall.Access(path, 2), syscall.EROFS) {
+		return fmt.Errorf("%s, and this process cannot change it: open a mounted secret with FileOptions.ReadOnly, or give the file to uid %d with mode 0600", problem, uid)
+	}
+	quoted := "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+	return fmt.Errorf("%s; if its file system keeps no modes, mount it so that files have mode 0600, otherwise run: chmod 600 %s", problem, quoted)
 }
 
 // setOwner gives f, which is to lie at path or beside it, mode 0600 whatever
-// the umask, and the owner of the file at path.
+// the umask, and the owner of the file at path. It fails where the file system does not
+// keep modes.
 func setOwner(f *os.File, path string) error {
-	if err := f.Chmod(0o600); err != nil {
+	refused := f.Chmod(0o600)
+	if refused != nil && !errors.Is(refused, errors.ErrUnsupported) && !errors.Is(refused, fs.ErrPermission) {
+		return refused
+	}
+	mine, err := f.Stat()
+	if err != nil {
 		return err
+	}
+	if mode := mine.Mode().Perm(); refused == nil && mode&0o677 != 0o600 {
+		refused = fmt.Errorf("%04o after chmod 600", mode)
+	}
+	if refused != nil {
+		return fmt.Errorf("the file system of %s does not keep file modes, so others could read the keys (mount it so that files have mode 0600, or choose another path): %w", path, refused)
 	}
 	like, err := os.Lstat(path)
 	first := errors.Is(err, fs.ErrNotExist)
@@ -44,10 +75,6 @@ func setOwner(f *os.File, path string) error {
 		}
 		like, err = os.Stat(filepath.Dir(path))
 	}
-	if err != nil {
-		return err
-	}
-	mine, err := f.Stat()
 	if err != nil {
 		return err
 	}
@@ -69,8 +96,8 @@ func syncDir(dir string) error {
 		return err
 	}
 	defer d.Close()
-	if err := d.Sync(); !errors.Is(err, syscall.EINVAL) {
+	if err := d.Sync(); !errors.Is(err, syscall.EINVAL) && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
-	return nil // a file system that cannot sync directories (some FUSE, SMB)
+	return nil // a file system that cannot sync directories (some FUSE, SMB, 9p)
 }

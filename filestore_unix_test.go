@@ -3,6 +3,7 @@
 package fleetkey_test
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -14,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/gofrs/flock"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -96,6 +99,56 @@ func TestFileStore_F7_ModeOfOthers(t *testing.T) {
 			_, err = s.Save(t.Context(), []byte("two"), v)
 			require.NoError(t, err)
 		})
+	}
+}
+
+// mounted makes a directory as Kubernetes mounts a Secret, and returns the path of the keys
+// in it.
+func mounted(t *testing.T, mode fs.FileMode) (path string) {
+	t.Helper()
+	dir := t.TempDir()
+	link(t, dir, "keys.pem -> ..data/keys.pem", "..data -> ..2026_11_27")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "..2026_11_27"), 0o755))
+	path = filepath.Join(dir, "keys.pem")
+	require.NoError(t, os.WriteFile(path, []byte("one"), 0o600))
+	require.NoError(t, os.Chmod(path, mode))
+	return path
+}
+
+func TestFileStore_F19_MountedSecret(t *testing.T) {
+	for _, mode := range []fs.FileMode{0o400, 0o440, 0o444, 0o644, 0o660, 0o777} {
+		path := mounted(t, mode)
+		for range 2 {
+			bundle, _, err := fleetkey.NewFileStore(path, readOnly).Load(t.Context())
+			require.NoError(t, err, "%04o", mode)
+			require.Equal(t, "one", string(bundle))
+		}
+		_, _, err := fleetkey.NewFileStore(path).Load(t.Context())
+		require.Equal(t, mode&0o077 != 0, err != nil, "%04o: %v", mode, err)
+	}
+}
+
+// An update of the Secret moves ..data to a new directory and removes the old one.
+func TestFileStore_F19_SecretIsUpdated(t *testing.T) {
+	path := mounted(t, 0o440)
+	dir := filepath.Dir(path)
+	replaceForEver(t, func(n int) error {
+		old, err := os.Readlink(filepath.Join(dir, "..data"))
+		if err != nil {
+			return err
+		}
+		next := filepath.Join(dir, fmt.Sprintf("..%d", n))
+		return cmp.Or(os.Mkdir(next, 0o755),
+			os.WriteFile(filepath.Join(next, "keys.pem"), []byte("two"), 0o440),
+			os.Symlink(filepath.Base(next), filepath.Join(dir, "..data_tmp")),
+			os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")),
+			os.RemoveAll(filepath.Join(dir, old)))
+	})
+	s := fleetkey.NewFileStore(path, readOnly)
+	for range 2000 {
+		bundle, _, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, []string{"one", "two"}, string(bundle))
 	}
 }
 
@@ -243,6 +296,67 @@ func TestFileStore_F8_LinkMovedDuringSave(t *testing.T) {
 		}
 	}
 	require.Positive(t, conflicts)
+}
+
+// A Load while the file is replaced returns one bundle or the other, and never an error.
+func TestFileStore_F15_ReplacedUnderAReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "keys.pem")
+	stored(t, path, "one")
+	replaceForEver(t, func(n int) error {
+		next := fmt.Sprintf("%s.next%d", path, n)
+		return cmp.Or(os.WriteFile(next, []byte("two"), 0o600), os.Rename(next, path))
+	})
+	s := fleetkey.NewFileStore(path)
+	for range 2000 {
+		bundle, _, err := s.Load(t.Context())
+		require.NoError(t, err)
+		require.Contains(t, []string{"one", "two"}, string(bundle))
+	}
+}
+
+// replaceForEver calls replace until the test ends.
+func replaceForEver(t *testing.T, replace func(n int) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		var err error
+		for n := 0; err == nil && ctx.Err() == nil; n++ {
+			err = replace(n)
+		}
+		done <- err
+	}()
+	t.Cleanup(func() { cancel(); assert.NoError(t, <-done) })
+}
+
+// A directory that is moved away and replaced during a Save takes the lock with it. A
+// Save that succeeds has written the file that the path now leads to, under its lock.
+func TestFileStore_F15_DirectorySwappedDuringSave(t *testing.T) {
+	for n := 1; n <= 4; n++ {
+		dir := t.TempDir()
+		path, next := filepath.Join(dir, "keys", "keys.pem"), filepath.Join(dir, "next", "keys.pem")
+		s, v := stored(t, path, "the same in both")
+		stored(t, next, "the same in both")
+		swapped := false
+		other := flock.New(next + ".lock") // another writer is at work there
+		ctx := &hookContext{Context: t.Context(), n: n, hook: func() {
+			swapped = true
+			require.NoError(t, os.Rename(filepath.Dir(path), filepath.Join(dir, "old")))
+			require.NoError(t, os.Rename(filepath.Dir(next), filepath.Dir(path)))
+		}}
+		if n > 2 { // the lock of the old directory is held by then
+			require.NoError(t, other.Lock())
+		}
+		_, err := s.Save(ctx, []byte("two"), v)
+		require.NoError(t, other.Unlock())
+		require.True(t, swapped)
+		if n <= 2 && err == nil {
+			requireContent(t, path, "two")
+			continue
+		}
+		require.Error(t, err)
+		requireContent(t, path, "the same in both")
+	}
 }
 
 // A hookContext calls hook the nth time that it is asked for its error.

@@ -27,6 +27,10 @@ import (
 //     the context's.
 //   - An error names the operation and the store; it never holds the bundle,
 //     which contains private keys.
+//
+// A store that something else fills may also have a method ReadOnly() bool. While it
+// returns true, a [Signer] never calls Save: others rotate and revoke the keys, and
+// [Signer.Rotate], [Signer.Revoke] and [Signer.RevokeAll] return [ErrReadOnly].
 type KeyStore interface {
 	// Load returns the present bundle and its version, which is never zero.
 	// The caller owns the slice. The version changes whenever the content
@@ -79,6 +83,9 @@ var (
 	// [NewSigner] then tries once to create one, which cannot overwrite
 	// anything. FileStore never returns it: an unreadable file exists.
 	ErrAccessDenied = fmt.Errorf("the store denies access: %w", fs.ErrPermission)
+
+	// ErrReadOnly says that the store never writes: its ReadOnly method returns true.
+	ErrReadOnly = errors.New("the store is read-only")
 )
 
 // storeName is how a store names itself in errors and logs.

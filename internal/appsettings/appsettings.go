@@ -19,7 +19,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -124,7 +123,7 @@ func readLimited(file string) ([]byte, error) {
 	if err := requireRegular(file, info, err); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a FIFO by now
+	f, err := os.OpenFile(file, os.O_RDONLY|noWait, 0) // it may be a FIFO by now
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,5 @@
+//go:build !unix
+
+package appsettings
+
+const noWait = 0
