@@ -88,6 +88,12 @@ var (
 	ErrReadOnly = errors.New("the store is read-only")
 )
 
+// isReadOnly reports whether others fill a store, and this process never writes to it.
+func isReadOnly(store KeyStore) bool {
+	s, ok := store.(interface{ ReadOnly() bool })
+	return ok && s.ReadOnly()
+}
+
 // storeName is how a store names itself in errors and logs.
 func storeName(store KeyStore) string {
 	if named, ok := store.(fmt.Stringer); ok {

@@ -67,6 +67,12 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	if !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrAccessDenied) {
 		return err
 	}
+	if isReadOnly(s.store) {
+		if errors.Is(err, ErrNotExist) {
+			err = fmt.Errorf("%w (%w: whoever provides it has to put a bundle there, made by fleetkey init or by an instance that can write)", err, ErrReadOnly)
+		}
+		return err
+	}
 	if s.cfg.MustExist {
 		return fmt.Errorf("%w (Config.MustExist keeps a first key from being created)", err)
 	}

@@ -120,6 +120,9 @@ func (s *Signer) RevokeAll(ctx context.Context) error {
 // if another writer was first or the store is unavailable. If f returns nil, nothing is
 // due.
 func (s *Signer) change(ctx context.Context, what string, f func(*keyset.Set, time.Time, *keyset.Policy) (*keyset.Set, error)) error {
+	if isReadOnly(s.store) {
+		return fmt.Errorf("fleetkey: %s: %w: %s; make the change where its keys come from", what, ErrReadOnly, storeName(s.store))
+	}
 	policy := s.policy()
 	var reason error // of the last try that ctx did not cut short
 	for wait := firstChangeRetry; ; wait = min(2*wait, maxChangeRetry) {
@@ -202,7 +205,7 @@ func (s *Signer) maintain(ctx context.Context) {
 		s.rotation.writes = writes{}
 		s.rotation.err.Store(nil)
 	}
-	if s.cfg.Rotation.Every == 0 || s.clockJumped() || s.verifier.clock.Monotonic() < s.rotation.writes.notBefore {
+	if s.cfg.Rotation.Every == 0 || isReadOnly(s.store) || s.clockJumped() || s.verifier.clock.Monotonic() < s.rotation.writes.notBefore {
 		return
 	}
 	next, why, err := s.due(lost)

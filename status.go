@@ -38,6 +38,8 @@ type Status struct {
 	// "ambiguous". Only a Verifier of [NewVerifier] has any.
 	SkippedKeys map[string]int
 
+	ReadOnly bool // the store is read-only, so others rotate and revoke the keys
+
 	LostRevocations int // that this instance knows and the store does not hold, after a rollback
 
 	Err         error // why Issue would fail now; nil: it would not
@@ -83,6 +85,7 @@ func (s *Signer) Status() Status {
 	if err := s.rotation.err.Load(); err != nil {
 		status.RotationErr = *err
 	}
+	status.ReadOnly = isReadOnly(s.store)
 	status.LostRevocations = int(s.rotation.lost.Load())
 	key, err := s.signingKey(now)
 	if status.Err = err; err == nil {
@@ -150,10 +153,18 @@ func (s Status) Warnings() []string {
 		warnings = append(warnings, fmt.Sprintf("key %s signs although it begins only at %s: is the clock right?", s.SigningKeyID, s.SigningSince.UTC().Format(time.RFC3339)))
 	}
 	if s.overdue {
-		warnings = append(warnings, "a rotation is overdue since "+s.RotationDue.UTC().Format(time.RFC3339))
+		warning := "a rotation is overdue since " + s.RotationDue.UTC().Format(time.RFC3339)
+		if s.ReadOnly {
+			warning += "; the store is read-only here, so others have to rotate"
+		}
+		warnings = append(warnings, warning)
 	}
 	if s.LostRevocations > 0 {
-		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations that this instance knows; revoke these keys again, or switch rotation on", s.LostRevocations))
+		remedy := "revoke these keys again, or switch rotation on"
+		if s.ReadOnly {
+			remedy = "the store is read-only here, so others have to revoke these keys again"
+		}
+		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations that this instance knows; %s", s.LostRevocations, remedy))
 	}
 	if n := s.count(RoleRevoked); n >= manyRevoked {
 		warnings = append(warnings, fmt.Sprintf("%d keys are revoked; a bundle has room for about 300", n))

@@ -5,6 +5,8 @@
 // end of the standard input marks where they begin.
 //
 //	child load|create|start|rotate PATH
+//
+// With readonly- before the operation, the store is read-only.
 package main
 
 import (
@@ -16,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/fleetkey/fleetkey"
@@ -30,7 +33,7 @@ type result struct {
 }
 
 var sentinels = []error{
-	fleetkey.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied, fleetkey.ErrUnavailable,
+	fleetkey.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied, fleetkey.ErrUnavailable, fleetkey.ErrReadOnly,
 	os.ErrNotExist, os.ErrPermission,
 }
 
@@ -42,11 +45,13 @@ func main() {
 
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	store := mainThread{fleetkey.NewFileStore(os.Args[2]), make(chan func())}
+	op, readOnly := strings.CutPrefix(os.Args[1], "readonly-")
+	file := fleetkey.NewFileStore(os.Args[2], func(o *fleetkey.FileOptions) { o.ReadOnly = readOnly })
+	store := mainThread{file, make(chan func())}
 	results := make(chan result)
 	go func() {
 		var r result
-		if err := r.run(ctx, os.Args[1], store); err != nil {
+		if err := r.run(ctx, op, store); err != nil {
 			r.Err = err.Error()
 			for _, target := range sentinels {
 				if errors.Is(err, target) {

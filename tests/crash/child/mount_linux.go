@@ -1,0 +1,28 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// A child in a mount namespace of its own first mounts what BIND says: the source, the
+// target, and "ro", "rw" or "replaced", separated by colons.
+func init() {
+	args := strings.Split(os.Getenv("BIND"), ":")
+	if len(args) != 3 {
+		return
+	}
+	source, target, how := args[0], args[1], args[2]
+	err := errors.Join(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""), syscall.Mount(source, target, "", syscall.MS_BIND, ""))
+	switch how {
+	case "ro":
+		err = errors.Join(err, syscall.Mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	case "replaced": // as a rotation does it outside of a container
+		err = errors.Join(err, os.Rename(source+".new", source))
+	}
+	if err != nil {
+		panic(err)
+	}
+}

@@ -1,0 +1,156 @@
+//go:build linux
+
+package crash
+
+import (
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// Files as containers see them. Each child has a mount namespace of its own.
+
+// inContainer runs one operation of the child behind a bind mount.
+func inContainer(t *testing.T, op, path, source, target, how string) result {
+	t.Helper()
+	cmd := exec.Command(childBinary, op, path)
+	cmd.Env = append(os.Environ(), "BIND="+source+":"+target+":"+how)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
+	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	}
+	return runChild(t, cmd)
+}
+
+func needMounts(t *testing.T) {
+	t.Helper()
+	source, target := t.TempDir(), t.TempDir()
+	cmd := exec.Command("unshare", "--mount", "--map-current-user", "mount", "--bind", source, target)
+	if os.Getuid() == 0 {
+		cmd = exec.Command("unshare", "--mount", "mount", "--bind", source, target)
+	}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		testkit.Missing(t, "the right to mount", "run as root, or allow user namespaces: "+string(out))
+	}
+}
+
+// container returns the path of keys on the host and where a container has them.
+func container(t *testing.T) (host, inside string) {
+	t.Helper()
+	dir := publicDir(t)
+	host, inside = filepath.Join(dir, "host.pem"), filepath.Join(dir, "keys.pem")
+	for _, path := range []string{host, host + ".new", inside} {
+		writeKeys(t, path, oneKey())
+	}
+	return host, inside
+}
+
+// A file that is mounted by itself can be read, but nothing can replace it.
+func TestFileStore_F18_BindMountOfAFile(t *testing.T) {
+	needMounts(t)
+	host, inside := container(t)
+	for _, op := range []string{"load", "readonly-load", "start"} {
+		require.Empty(t, inContainer(t, op, inside, host, inside, "rw").Err, op)
+	}
+	r := inContainer(t, "rotate", inside, host, inside, "rw")
+	require.Contains(t, r.Err, inside+" cannot be replaced: most likely the file is mounted by itself")
+	require.Contains(t, r.Err, "mount its directory")
+	require.True(t, r.GoesOn == false && !r.is(fleetkey.ErrConflict))
+	require.Equal(t, oneKey(), readKeys(t, host))
+	require.Empty(t, temps(t, inside))
+}
+
+// After a rotation on the host, a container that has the old file would never see a change
+// again.
+func TestFileStore_F18_BindMountIsReplaced(t *testing.T) {
+	needMounts(t)
+	for _, op := range []string{"load", "readonly-load", "start", "create"} {
+		host, inside := container(t)
+		r := inContainer(t, op, inside, host, inside, "replaced")
+		require.Contains(t, r.Err, inside+" has no links left", op)
+		require.Contains(t, r.Err, "mount its directory instead", op)
+		require.False(t, r.is(fs.ErrNotExist) || r.is(fleetkey.ErrUnavailable), op)
+	}
+}
+
+// Nobody can change a mode on a read-only mount, not even root. Such a file is for a
+// ReadOnly store, and for a plain one if only the owner can read it.
+func TestFileStore_F19_ReadOnlyMount(t *testing.T) {
+	needMounts(t)
+	host, inside := container(t)
+	from, to := filepath.Dir(host), t.TempDir()
+	inside = filepath.Join(to, filepath.Base(inside))
+	require.Empty(t, inContainer(t, "start", inside, from, to, "ro").Err)
+	require.Contains(t, inContainer(t, "rotate", inside, from, to, "ro").Err, "read-only file system")
+	require.NoError(t, os.Chmod(filepath.Join(from, filepath.Base(inside)), 0o440))
+	r := inContainer(t, "start", inside, from, to, "ro")
+	require.Contains(t, r.Err, "mode 0440")
+	require.Contains(t, r.Err, "FileOptions.ReadOnly")
+	require.NotContains(t, r.Err, "chmod", "it cannot be done there")
+	require.Empty(t, inContainer(t, "readonly-start", inside, from, to, "ro").Err)
+	require.True(t, inContainer(t, "readonly-rotate", inside, from, to, "ro").is(fleetkey.ErrReadOnly))
+	r = inContainer(t, "readonly-start", filepath.Join(to, "absent.pem"), from, to, "ro")
+	require.True(t, r.is(fleetkey.ErrNotExist) && r.is(fleetkey.ErrReadOnly), "%v", r)
+}
+
+// A secret that belongs to somebody else cannot be changed by the service either.
+func TestFileStore_F19_OwnedByOthers(t *testing.T) {
+	needRoot(t)
+	path := filepath.Join(publicDir(t), "keys.pem")
+	writeKeys(t, path, oneKey())
+	require.NoError(t, os.Chmod(filepath.Dir(path), 0o755))
+	require.NoError(t, os.Chmod(path, 0o444))
+	r, _ := try(t, "start", path)
+	require.Contains(t, r.Err, "FileOptions.ReadOnly")
+	require.NotContains(t, r.Err, "chmod")
+	r, _ = try(t, "readonly-start", path)
+	require.Empty(t, r.Err)
+}
+
+// A file system without modes accepts a chmod and does nothing, or refuses it. No key is
+// written to it.
+func TestFileStore_F17_NoModes(t *testing.T) {
+	b := newBench(t)
+	for _, fault := range []string{"retval=0", "error=EPERM", "error=EOPNOTSUPP", "error=ENOSYS"} {
+		for _, s := range scenarios {
+			path := s.prepare(t)
+			old := syscall.Umask(0o377) // so that the mode is wrong without the chmod
+			calls, r, _ := b.run(t, s.op, path, "fchmod:"+fault)
+			syscall.Umask(old)
+			require.Contains(t, r.Err, "does not keep file modes", "%s %s", s.op, fault)
+			require.Contains(t, r.Err, path)
+			require.Equal(t, s.before, readKeys(t, path))
+			require.Empty(t, temps(t, path))
+			for _, c := range calls {
+				require.NotRegexp(t, `^(write|rename)`, c.Line)
+			}
+		}
+	}
+}
+
+// A file system that cannot sync directories is no reason to fail.
+func TestFileStore_F17_NoSyncOfDirectories(t *testing.T) {
+	b := newBench(t)
+	for _, errno := range []string{"EINVAL", "EOPNOTSUPP", "ENOSYS"} {
+		for _, s := range scenarios {
+			calls, _, _ := b.run(t, s.op, s.prepare(t))
+			for _, c := range calls {
+				if c.Name != "fsync" || tempName.MatchString(c.Line) {
+					continue
+				}
+				_, r, _ := b.run(t, s.op, s.prepare(t), c.fails(errno))
+				require.Empty(t, r.Err, "%s at %s", errno, c.Line)
+			}
+		}
+	}
+}
