@@ -2,12 +2,14 @@ package fleetkey_test
 
 import (
 	"context"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -112,6 +114,46 @@ func TestFileStore_F19_ReadOnly(t *testing.T) {
 	require.ErrorIs(t, err, fleetkey.ErrReadOnly)
 	requireContent(t, path, "one")
 	require.NoFileExists(t, path+".lock")
+}
+
+// On Windows a scanner may hold a file that has just changed.
+func TestFileStore_F20_RefusedForNow(t *testing.T) {
+	refused, broken := errors.New("sharing violation"), errors.New("broken")
+	for _, tc := range []struct {
+		name         string
+		first, then  error
+		until, after time.Duration // until when first, and the end of it
+		want         error
+	}{
+		{"accepted", nil, nil, 0, 0, nil},
+		{"broken", broken, nil, time.Hour, 0, broken},
+		{"refused for a while", refused, nil, 1900 * time.Millisecond, 1900 * time.Millisecond, nil},
+		{"refused, then broken", refused, broken, time.Second, time.Second, broken},
+		{"refused for long", refused, nil, time.Hour, 2 * time.Second, refused},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start := time.Now()
+				call := func() error {
+					if time.Since(start) < tc.until {
+						return tc.first
+					}
+					return tc.then
+				}
+				forNow := func(err error) bool { return err == refused }
+				require.Equal(t, tc.want, fleetkey.Insist(t.Context(), forNow, call))
+				require.InDelta(t, tc.after, time.Since(start), float64(50*time.Millisecond))
+
+				if tc.first == refused {
+					start = time.Now()
+					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+					defer cancel()
+					require.Equal(t, refused, fleetkey.Insist(ctx, forNow, call))
+					require.Equal(t, 100*time.Millisecond, time.Since(start), "it ends with its context")
+				}
+			})
+		})
+	}
 }
 
 func TestFileStore_F11_Damage(t *testing.T) {

@@ -79,6 +79,13 @@ func TestOpenStore_F21_NotAFile(t *testing.T) {
 	}
 }
 
+// Windows has no such environment.
+func TestOpenStore_F22_EnvironmentIsNotText(t *testing.T) {
+	t.Setenv("OpenIDServerSigningSettings__File__Path", "/k\xff.pem")
+	_, err := fleetkey.OpenStore(t.Context(), "")
+	require.ErrorContains(t, err, "OpenIDServerSigningSettings__File__Path holds invalid UTF-8")
+}
+
 func TestFileStore_F7_ModeOfOthers(t *testing.T) {
 	for _, mode := range []fs.FileMode{0o640, 0o604, 0o620, 0o602, 0o611} {
 		t.Run(fmt.Sprintf("%04o", mode), func(t *testing.T) {
