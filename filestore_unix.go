@@ -65,7 +65,7 @@ func setOwner(f *os.File, path string) error {
 		refused = fmt.Errorf("%04o after chmod 600", mode)
 	}
 	if refused != nil {
-		return fmt.Errorf("the file system of %s does not keep file modes, so others could read the keys (mount it so that files have mode 0600, or choose another path): %w", path, refused)
+		return fmt.Errorf("the file system of %s does not keep file modes, so others could read the keys (choose another path, or mount it so that chmod 600 succeeds and files have that mode): %w", path, refused)
 	}
 	like, err := os.Lstat(path)
 	first := errors.Is(err, fs.ErrNotExist)
