@@ -15,7 +15,8 @@ import (
 // It changes nothing.
 type doctorCmd struct {
 	storeFlags
-	Rotation bool `help:"The servers rotate keys, so they must be allowed to write."`
+	Rotation bool `xor:"write" help:"The servers rotate keys, so they must be allowed to write."`
+	ReadOnly bool `xor:"write" help:"The servers read a mounted file (FileOptions.ReadOnly), so they need not write."`
 }
 
 // A verdict is what came of a check.
@@ -28,6 +29,15 @@ const (
 	skipped verdict = "skip"
 )
 
+// testKeys are those of package fleetkeytest, whose private halves are published.
+var testKeys = []string{
+	"FuRXvfQv9bRY63nzA_QNpQ_EW_muRk8LOvBVufucIkY", // ES256
+	"r46iKKtkYnPyaXfCKoKBUuqSJICDsRKHz6ml6evmCtA", // ES384
+	"MDhdJ-4jMd7dZJX6ks7DG9qWqtuy9Whk1PUy7G1250o", // EdDSA
+	"Jo8H1r59_pkinxTecOSOwRENAm9i4i48EK7swrx15KM", // PS256
+	"9V3ncWM4c_n3dtpEeo9yj8JNLaxYFxB6ldIQWuxerUE", // RS256
+}
+
 // maxSkew is the library's default Config.ClockSkew.
 const maxSkew = time.Minute
 
@@ -36,6 +46,7 @@ type examination struct {
 	a        *app
 	store    string // the flags that name the store, for commands
 	rotation bool
+	readOnly bool
 	sick     bool
 }
 
@@ -52,7 +63,7 @@ func (x *examination) found(v verdict, check, detail, fix string) {
 func (c *doctorCmd) Run(a *app) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
-	x := &examination{a: a, store: c.args(), rotation: c.Rotation}
+	x := &examination{a: a, store: c.args(), rotation: c.Rotation, readOnly: c.ReadOnly}
 	store, err := c.open(ctx, newSecretFlags{})
 	var usage usageError
 	switch {
@@ -69,6 +80,9 @@ func (c *doctorCmd) Run(a *app) error {
 	x.found(fine, "store", name(store), "")
 	switch s := store.(type) {
 	case *fleetkey.AWSStore:
+		if c.ReadOnly {
+			return usageError("--read-only goes with a file")
+		}
 		err = x.aws(ctx, s)
 	case *fleetkey.FileStore:
 		x.file(ctx, s)
@@ -118,6 +132,11 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 	}
 	defer func() { _ = signer.Close() }()
 	status := signer.Status()
+	for _, k := range status.Keys {
+		if k.Role != fleetkey.RoleRevoked && k.Role != fleetkey.RoleGone && slices.Contains(testKeys, k.KeyID) {
+			x.found(wrong, "keys", k.KeyID+" is a published test key (fleetkeytest): anybody can sign with it", "fleetkey revoke "+k.KeyID+" "+x.store)
+		}
+	}
 	if status.Err != nil {
 		x.found(wrong, "keys", trimPrefix(status.Err), "fleetkey rotate "+x.store)
 		return

@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -18,25 +21,24 @@ import (
 
 func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	path := strings.TrimPrefix(store.String(), "file ")
+	if x.readOnly {
+		store = fleetkey.NewFileStore(path, func(o *fleetkey.FileOptions) { o.ReadOnly = true })
+	}
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	readable := true
+	readable, exists := true, false
 	if info, err := os.Lstat(path); err == nil {
-		x.owner("file", path, info)
-		readable = x.mode("file", path, info, 0o077, 0o600)
+		readable, exists = x.access(path, info), true
+		x.alone(path)
 	}
-	dir := filepath.Dir(path)
-	if info, err := os.Stat(dir); err == nil {
-		x.owner("directory", dir, info)
-		x.mode("directory", dir, info, 0o022, 0o700)
-		x.directory(dir)
-	} else {
-		x.found(minor, "directory", "not there yet: "+err.Error(), "")
+	if !x.readOnly {
+		x.places(ctx, path, exists)
 	}
-	x.lock(ctx, path+".lock")
 	bundle, version, err := store.Load(ctx)
 	switch {
+	case errors.Is(err, fleetkey.ErrNotExist) && x.readOnly:
+		x.found(wrong, "file", "there are no keys yet, and these servers only read: put a bundle there, made by fleetkey init elsewhere", "")
 	case errors.Is(err, fleetkey.ErrNotExist):
 		x.absent("file")
 	case err != nil && !readable:
@@ -48,24 +50,74 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	}
 }
 
-// directory writes and removes a file: to save keys takes rights to the
-// directory, not to the file in it.
-func (x *examination) directory(dir string) {
-	f, err := os.CreateTemp(dir, ".fleetkey-doctor-*")
-	if err != nil {
-		x.cannotWrite("directory", err.Error(), mine(dir))
+// alone reports a file that is mounted by itself, which rename(2) cannot replace.
+func (x *examination) alone(path string) {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo") // Linux only; the fifth field is the place
+	escaped := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(path)
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) < 5 || fields[4] != escaped {
+			continue
+		}
+		if x.readOnly {
+			x.found(minor, "file", path+" is mounted by itself, so it never changes while the container runs: mount its directory", "")
+		} else {
+			x.found(wrong, "file", path+" is mounted by itself, so no server can replace it: mount its directory", "")
+		}
 		return
+	}
+}
+
+// places looks at what is beside the file, and is needed to write it.
+func (x *examination) places(ctx context.Context, path string, exists bool) {
+	dir := filepath.Dir(path)
+	fix := mine(dir)
+	if info, err := os.Stat(dir); err == nil {
+		x.owner("directory", dir, info)
+		x.mode("directory", dir, info, 0o022, 0o700)
+	} else {
+		x.found(minor, "directory", "not there yet: "+err.Error(), "")
+		fix = newDir(dir)
+		for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
+			dir = filepath.Dir(dir)
+			_, err = os.Stat(dir)
+		}
+	}
+	if x.directory(dir, fix, exists) {
+		x.lock(ctx, path+".lock")
+	}
+}
+
+// directory writes and removes a file: to save keys takes rights to the
+// directory, not to the file in it. It reports whether a lock can be of use.
+func (x *examination) directory(dir, fix string, exists bool) bool {
+	f, err := os.CreateTemp(dir, ".fleetkey-doctor-*")
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		x.found(wrong, "directory", err.Error()+", so no server can save keys: mount a writable volume there, or set FileOptions.ReadOnly", "")
+		return false
+	case err != nil && !exists:
+		x.found(wrong, "directory", err.Error()+", so no server can create the first key", fix)
+		return true
+	case err != nil:
+		x.cannotWrite("directory", err.Error(), fix)
+		return true
 	}
 	now := time.Now()
 	info, err := f.Stat()
+	noModes := keepsModes(f)
 	_ = f.Close()
 	if removeErr := os.Remove(f.Name()); removeErr != nil {
 		x.found(wrong, "directory", removeErr.Error(), "")
 	}
-	x.found(fine, "directory", "can be written", "")
+	if noModes != nil {
+		x.found(wrong, "directory", fmt.Sprintf("it keeps no file modes (%v), so no server writes keys there: choose another path, or mount it so that chmod 600 succeeds and files have that mode", noModes), "")
+	} else {
+		x.found(fine, "directory", "can be written", "")
+	}
 	if err == nil {
 		x.clock("the file system of "+dir, now.Sub(info.ModTime()))
 	}
+	return true
 }
 
 // lock sees whether writers can get at the lock, and lets go of it at once.

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -10,6 +11,35 @@ import (
 )
 
 const setClock = "sudo timedatectl set-ntp true"
+
+// access looks at who can reach the file, and reports whether a server reads it.
+func (x *examination) access(path string, info fs.FileInfo) bool {
+	mode, me := info.Mode().Perm(), os.Geteuid()
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	others := ok && me != 0 && int(stat.Uid) != me
+	switch {
+	case x.readOnly:
+		x.found(fine, "file mode", fmt.Sprintf("%04o, which is up to whoever provides the file", mode), "")
+		return true
+	case mode&0o077 != 0 && (others || errors.Is(syscall.Access(path, 2), syscall.EROFS)):
+		x.found(wrong, "file mode", fmt.Sprintf("%04o: others can reach private keys, and it cannot be changed here: set FileOptions.ReadOnly if it is a mounted secret", mode), "")
+		return false
+	}
+	x.owner("file", path, info)
+	return x.mode("file", path, info, 0o077, 0o600)
+}
+
+// keepsModes says why a server would not write keys to the file system of f.
+func keepsModes(f *os.File) error {
+	if err := f.Chmod(0o600); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Mode().Perm()&0o677 != 0o600 {
+		err = fmt.Errorf("%04o after chmod 600", info.Mode().Perm())
+	}
+	return err
+}
 
 // mode refuses rights that are too many, and reports whether they are not.
 func (x *examination) mode(what, path string, info fs.FileInfo, tooMuch, want fs.FileMode) bool {
@@ -28,6 +58,11 @@ func (x *examination) mode(what, path string, info fs.FileInfo, tooMuch, want fs
 
 // mine is the command that gives a file to the user who runs this.
 func mine(path string) string { return fmt.Sprintf("sudo chown %d %s", os.Geteuid(), quote(path)) }
+
+// newDir is the command that makes a directory for the user who runs this.
+func newDir(path string) string {
+	return fmt.Sprintf("sudo install -d -m 700 -o %d %s", os.Geteuid(), quote(path))
+}
 
 // owner tells whose something is. Root can read everything, so that it says
 // nothing of the server.

@@ -208,6 +208,26 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 	}
 }
 
+// Anybody can sign with the keys of fleetkeytest.
+func TestDoctorKnowsTheTestKeys(t *testing.T) {
+	files := must(filepath.Glob("../../fleetkeytest/testdata/*.pem"))
+	if len(files) != len(testKeys) {
+		t.Errorf("%d keys are published, and %d known", len(files), len(testKeys))
+	}
+	for _, file := range files {
+		path := filepath.Join(t.TempDir(), "keys.pem")
+		write(path, must(os.ReadFile(file)))
+		check(os.Chmod(path, 0o600))
+		var out bytes.Buffer
+		a := &app{ctx: t.Context(), stdout: &out, stderr: &out, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+		err := (&doctorCmd{storeFlags: storeFlags{File: path}}).Run(a)
+		if !errors.Is(err, errWrong) || strings.Count(out.String(), "WRONG") != 1 || !strings.Contains(out.String(), "is a published test key") ||
+			!strings.Contains(out.String(), "run: fleetkey revoke ") {
+			t.Errorf("%s: %v\n%s", file, err, &out)
+		}
+	}
+}
+
 // A question at the terminal ends with Ctrl-C, although nobody has answered.
 func TestInterruptedQuestion(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
