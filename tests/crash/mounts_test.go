@@ -39,8 +39,8 @@ func needMounts(t *testing.T) {
 	if os.Getuid() == 0 {
 		cmd = exec.Command("unshare", "--mount", "mount", "--bind", source, target)
 	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		testkit.Missing(t, "the right to mount", "run as root, or allow user namespaces: "+string(out))
+	if cmd.Run() != nil {
+		testkit.Missing(t, "the right to mount", "install util-linux, and run as root or allow user namespaces")
 	}
 }
 
