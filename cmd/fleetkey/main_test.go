@@ -46,8 +46,8 @@ func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscr
 	}
 }
 
-// condition knows [root], [missing:PROGRAM] and [missing:mounts]; the latter is an error where
-// FLEETKEY_REQUIRE=1 asks for everything.
+// condition knows [root], and [missing:PROGRAM] and [missing:mounts], which are errors
+// where FLEETKEY_REQUIRE=1 asks for everything.
 func condition(name string) (bool, error) {
 	program, found := strings.CutPrefix(name, "missing:")
 	if !found {

@@ -123,7 +123,7 @@ func readLimited(file string) ([]byte, error) {
 	if err := requireRegular(file, info, err); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(file, os.O_RDONLY|noWait, 0) // it may be a FIFO by now
+	f, err := os.OpenFile(file, os.O_RDONLY|noWait, 0) // it may have become a FIFO
 	if err != nil {
 		return nil, err
 	}

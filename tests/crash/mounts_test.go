@@ -16,7 +16,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// Files as containers see them. Each child has a mount namespace of its own.
+// Files as containers see them. Each child has its own mount namespace, and is root in it.
 
 // inContainer runs one operation of the child behind a bind mount.
 func inContainer(t *testing.T, op, path, source, target, how string) result {
@@ -26,8 +26,8 @@ func inContainer(t *testing.T, op, path, source, target, how string) result {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	if uid, gid := os.Getuid(), os.Getgid(); uid != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: gid, Size: 1}}
 	}
 	return runChild(t, cmd)
 }
@@ -35,7 +35,7 @@ func inContainer(t *testing.T, op, path, source, target, how string) result {
 func needMounts(t *testing.T) {
 	t.Helper()
 	source, target := t.TempDir(), t.TempDir()
-	cmd := exec.Command("unshare", "--mount", "--map-current-user", "mount", "--bind", source, target)
+	cmd := exec.Command("unshare", "--mount", "--map-root-user", "mount", "--bind", source, target)
 	if os.Getuid() == 0 {
 		cmd = exec.Command("unshare", "--mount", "mount", "--bind", source, target)
 	}

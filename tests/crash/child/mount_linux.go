@@ -18,7 +18,8 @@ func init() {
 	err := errors.Join(syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""), syscall.Mount(source, target, "", syscall.MS_BIND, ""))
 	switch how {
 	case "ro":
-		err = errors.Join(err, syscall.Mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+		const kept = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC // as /dev/shm has them
+		err = errors.Join(err, syscall.Mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|kept, ""))
 	case "replaced": // as a rotation does it outside of a container
 		err = errors.Join(err, os.Rename(source+".new", source))
 	}
