@@ -137,39 +137,31 @@ func versionOf(bundle []byte) Version {
 
 // load also returns where the file is, or would be, with all links followed.
 func (s *FileStore) load(ctx context.Context) (path string, bundle []byte, err error) {
-	var exists, dangling bool
 	for range 5 {
 		if err := ctx.Err(); err != nil {
 			return "", nil, err
 		}
+		var exists bool
 		if path, exists, err = s.resolve(); err == nil {
 			if !exists {
 				return path, nil, ErrNotExist
 			}
-			err = insist(ctx, refusedForNow, func() error {
-				bundle, err = s.read(path)
-				return err
-			})
+			err = insist(ctx, refusedForNow, func() error { bundle, err = s.read(path); return err })
 		}
 		// The file was replaced between two steps: ESTALE is how NFS says so; ENOENT, or
 		// no target, is a link that now leads elsewhere. Look again.
-		if _, dangling = errors.AsType[danglingError](err); !dangling && !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
+		if !errors.Is(err, errDangling) && !errors.Is(err, syscall.ESTALE) && !errors.Is(err, fs.ErrNotExist) {
 			return path, bundle, err
 		}
 	}
-	if dangling {
+	if errors.Is(err, errDangling) {
 		return "", nil, err
 	}
 	// %v, since this is not absence.
 	return "", nil, fmt.Errorf("%w: the file changes faster than it can be read: %v", ErrUnavailable, err)
 }
 
-// A danglingError is a symbolic link without a target.
-type danglingError string
-
-func (e danglingError) Error() string {
-	return fmt.Sprintf("the symbolic link %s leads nowhere: bring its target back (is a volume not mounted?) or remove the link", string(e))
-}
+var errDangling = errors.New("leads nowhere: bring its target back (is a volume not mounted?) or remove the link")
 
 // resolve follows every link in the path. If nothing is there it returns where
 // the file would be.
@@ -188,7 +180,7 @@ func (s *FileStore) resolve() (path string, exists bool, err error) {
 		}
 		path, err = filepath.EvalSymlinks(p)
 		if errors.Is(err, fs.ErrNotExist) {
-			return "", false, danglingError(p)
+			return "", false, fmt.Errorf("the symbolic link %s %w", p, errDangling)
 		}
 		return filepath.Join(path, rest), err == nil && rest == "", err
 	}
@@ -240,10 +232,7 @@ func (s *FileStore) save(ctx context.Context, bundle []byte, prev Version) error
 		}
 	}
 	var l *flock.Flock
-	if err := insist(ctx, refusedForNow, func() (err error) {
-		l, err = lock(ctx, path)
-		return err
-	}); err != nil {
+	if err := insist(ctx, refusedForNow, func() (err error) { l, err = lock(ctx, path); return err }); err != nil {
 		return err
 	}
 	// The bundle is saved by then, so an error is not worth a failed Save: the collector

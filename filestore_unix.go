@@ -3,6 +3,7 @@
 package fleetkey
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -54,18 +55,17 @@ func checkFile(path string, fi fs.FileInfo, anyMode bool) error {
 // keep modes.
 func setOwner(f *os.File, path string) error {
 	refused := f.Chmod(0o600)
-	if refused != nil && !errors.Is(refused, errors.ErrUnsupported) && !errors.Is(refused, fs.ErrPermission) {
-		return refused
-	}
 	mine, err := f.Stat()
 	if err != nil {
 		return err
 	}
-	if mode := mine.Mode().Perm(); refused == nil && mode&0o677 != 0o600 {
-		refused = fmt.Errorf("%04o after chmod 600", mode)
-	}
-	if refused != nil {
-		return fmt.Errorf("the file system of %s does not keep file modes, so others could read the keys (choose another path, or mount it so that chmod 600 succeeds and files have that mode): %w", path, refused)
+	switch mode := mine.Mode().Perm(); {
+	case refused == nil && mode&0o677 == 0o600:
+	case refused == nil, errors.Is(refused, errors.ErrUnsupported), errors.Is(refused, fs.ErrPermission):
+		return fmt.Errorf("the file system of %s does not keep file modes (%04o after chmod 600), so others could read the keys; choose another path, or mount it so that chmod 600 succeeds and files have that mode: %w",
+			path, mode, cmp.Or(refused, errors.ErrUnsupported))
+	default:
+		return refused
 	}
 	like, err := os.Lstat(path)
 	first := errors.Is(err, fs.ErrNotExist)

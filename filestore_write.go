@@ -115,13 +115,7 @@ func replace(ctx context.Context, path string, bundle []byte) (err error) {
 	if _, err := f.Write(bundle); err != nil {
 		return err
 	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := ctx.Err(); err != nil {
+	if err := cmp.Or(f.Sync(), f.Close(), ctx.Err()); err != nil {
 		return err
 	}
 	err = insist(ctx, refusedForNow, func() error { return rename(f.Name(), path) })

@@ -143,6 +143,10 @@ func (v *Verifier) Status() Status {
 // verified. It is empty if all is well.
 func (s Status) Warnings() []string {
 	var warnings []string
+	others := ""
+	if s.ReadOnly {
+		others = " (the store is read-only here: others have to do it)"
+	}
 	if s.LoadErr != nil && (!s.foreign || s.Time.Sub(s.LastLoad) >= foreignPatience) {
 		warnings = append(warnings, fmt.Sprintf("the keys could not be loaded since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
 	}
@@ -153,18 +157,10 @@ func (s Status) Warnings() []string {
 		warnings = append(warnings, fmt.Sprintf("key %s signs although it begins only at %s: is the clock right?", s.SigningKeyID, s.SigningSince.UTC().Format(time.RFC3339)))
 	}
 	if s.overdue {
-		warning := "a rotation is overdue since " + s.RotationDue.UTC().Format(time.RFC3339)
-		if s.ReadOnly {
-			warning += "; the store is read-only here, so others have to rotate"
-		}
-		warnings = append(warnings, warning)
+		warnings = append(warnings, "a rotation is overdue since "+s.RotationDue.UTC().Format(time.RFC3339)+others)
 	}
 	if s.LostRevocations > 0 {
-		remedy := "revoke these keys again, or switch rotation on"
-		if s.ReadOnly {
-			remedy = "the store is read-only here, so others have to revoke these keys again"
-		}
-		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations that this instance knows; %s", s.LostRevocations, remedy))
+		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations that this instance knows; revoke these keys again, or switch rotation on%s", s.LostRevocations, others))
 	}
 	if n := s.count(RoleRevoked); n >= manyRevoked {
 		warnings = append(warnings, fmt.Sprintf("%d keys are revoked; a bundle has room for about 300", n))

@@ -43,7 +43,7 @@ func TestReadOnlyFollows(t *testing.T) {
 		require.NoError(t, status.RotationErr)
 		require.Len(t, status.Warnings(), 1)
 		require.Contains(t, status.Warnings()[0], "a rotation is overdue since ")
-		require.Contains(t, status.Warnings()[0], "others have to rotate")
+		require.Contains(t, status.Warnings()[0], "others have to do it")
 		testkit.Accepts(t, testkit.Issue(t, reader), reader)
 
 		mount.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
@@ -111,6 +111,6 @@ func TestReadOnlyKeepsRevocations(t *testing.T) {
 		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, reader)
 		require.Equal(t, saves, store.Saves())
 		require.Equal(t, 1, reader.Status().LostRevocations)
-		require.Contains(t, strings.Join(reader.Status().Warnings(), "\n"), "others have to revoke these keys again")
+		require.Contains(t, strings.Join(reader.Status().Warnings(), "\n"), "others have to do it")
 	})
 }
