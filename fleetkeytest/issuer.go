@@ -1,8 +1,12 @@
 package fleetkeytest
 
 import (
+	"cmp"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/fleetkey/fleetkey"
@@ -10,9 +14,10 @@ import (
 
 // An Issuer is an OpenID issuer for tests of services that verify tokens. It serves
 // discovery and JWKS from memory, without a socket, so that it works in testing/synctest.
+// All methods may be called at the same time.
 type Issuer struct {
 	URL        string           // its issuer identifier
-	HTTPClient *http.Client     // reaches the Issuer, and nothing else unless it is on loopback
+	HTTPClient *http.Client     // for [fleetkey.VerifierConfig]; without Loopback it reaches nothing but the Issuer
 	Signer     *fleetkey.Signer // signs its tokens; Rotate and Revoke change what it serves
 
 	t testing.TB
@@ -27,34 +32,47 @@ type IssuerOptions struct {
 	Loopback bool
 }
 
-// NewIssuer returns an issuer that ends with the test. Its key is one of the published test
-// keys of [NewSigner].
-//
-//	issuer := fleetkeytest.NewIssuer(t)
-//	verifier, err := fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{
-//		Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{"https://api.example.com"}})
-//	token := issuer.Token(fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{"https://api.example.com"}})
+// NewIssuer returns an issuer that ends with the test. Its key is the published test key
+// of [NewSigner] for Config.Algorithm, so two issuers with different keys need different
+// algorithms. Signer.Sign signs tokens that Token cannot, such as ID tokens and those of
+// systems that do not follow RFC 9068.
 func NewIssuer(t testing.TB, options ...func(*IssuerOptions)) *Issuer {
 	t.Helper()
 	var o IssuerOptions
 	for _, option := range options {
 		option(&o)
 	}
-	mux := http.NewServeMux()
-	i := &Issuer{t: t, HTTPClient: &http.Client{Transport: inProcess{mux}}}
+	i := &Issuer{t: t}
 	if o.Loopback {
-		server := httptest.NewServer(mux)
+		server := httptest.NewServer(http.HandlerFunc(i.serve))
 		t.Cleanup(server.Close)
 		i.HTTPClient, o.Config.Issuer = server.Client(), server.URL
+	} else {
+		i.HTTPClient = &http.Client{Transport: inProcess{i}}
 	}
+	i.URL = cmp.Or(o.Config.Issuer, defaultIssuer)
 	i.Signer = NewSigner(t, o.Config)
-	i.URL = o.Config.Issuer
-	if i.URL == "" {
-		i.URL = defaultIssuer
-	}
-	mux.Handle(fleetkey.DiscoveryPath, i.Signer.Discovery(nil))
-	mux.Handle(fleetkey.JWKSPath, i.Signer.JWKS())
 	return i
+}
+
+func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
+	base := strings.TrimSuffix(i.address().Path, "/")
+	switch r.URL.Path {
+	case base + fleetkey.DiscoveryPath:
+		i.Signer.Discovery(nil).ServeHTTP(w, r)
+	case base + fleetkey.JWKSPath:
+		i.Signer.JWKS().ServeHTTP(w, r)
+	default:
+		http.NotFound(w, r)
+	}
+}
+
+func (i *Issuer) address() *url.URL {
+	u, err := url.Parse(i.URL)
+	if err != nil { // NewSigner has accepted it
+		panic(err)
+	}
+	return u
 }
 
 // Token returns a token that the issuer has signed, and ends the test if it cannot.
@@ -67,15 +85,18 @@ func (i *Issuer) Token(claims fleetkey.Claims) string {
 	return token
 }
 
-// inProcess answers requests by a handler.
-type inProcess struct{ http.Handler }
+// inProcess answers the requests to an Issuer without a network.
+type inProcess struct{ issuer *Issuer }
 
 func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
+	if u := p.issuer.address(); r.URL.Scheme != u.Scheme || r.URL.Host != u.Host {
+		return nil, fmt.Errorf("fleetkeytest: this client reaches only the issuer %q", p.issuer.URL)
+	}
 	recorder := httptest.NewRecorder()
-	p.ServeHTTP(recorder, r)
+	p.issuer.serve(recorder, r)
 	response := recorder.Result()
 	response.Request = r
 	return response, nil

@@ -3,12 +3,14 @@
 //
 //   - [NewSigner] gives a unit test a ready signer, with fixed keys and no file,
 //     network or key generation.
+//   - [NewIssuer] gives the test of a service that verifies tokens an issuer that signs
+//     them, with its discovery document and JWKS.
 //   - [NewStore] gives a store in memory that fails, delays or answers with old
 //     content when a test says so.
 //   - [TestKeyStore] checks an implementation of [fleetkey.KeyStore] against
 //     every promise of that interface.
 //
-// The signer and the store work inside a testing/synctest bubble.
+// The signer, the issuer and the store work inside a testing/synctest bubble.
 package fleetkeytest
 
 import (

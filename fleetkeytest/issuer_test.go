@@ -1,0 +1,134 @@
+package fleetkeytest_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+const api = "https://api.example.com"
+
+// claims are those of a good token for the API.
+var claims = fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{api}, Scope: "read"}
+
+// newVerifier returns what a service under test would make.
+func newVerifier(t *testing.T, issuer *fleetkeytest.Issuer) *fleetkey.Verifier {
+	t.Helper()
+	v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
+		Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{api}})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, v.Close()) })
+	return v
+}
+
+// TestNewIssuer: a Verifier takes an issuer's tokens, in a bubble and on loopback, whatever
+// the issuer's Config and its path.
+func TestNewIssuer(t *testing.T) {
+	for name, option := range map[string]func(*fleetkeytest.IssuerOptions){
+		"default":    func(*fleetkeytest.IssuerOptions) {},
+		"ES256":      func(o *fleetkeytest.IssuerOptions) { o.Config.Algorithm = "ES256" },
+		"host":       func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com" },
+		"slash":      func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/" },
+		"path":       func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/realms/a" },
+		"path slash": func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/realms/a/" },
+		"odd path":   func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/a%20b/{c}" },
+		"port":       func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com:8443/a" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				issuer := fleetkeytest.NewIssuer(t, option)
+				token, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
+				require.NoError(t, err)
+				require.Equal(t, []string{issuer.URL, "alice"}, []string{token.Issuer(), token.Subject()})
+			})
+		})
+	}
+	t.Run("loopback", func(t *testing.T) {
+		issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) {
+			o.Loopback, o.Config.Algorithm, o.Config.Issuer = true, "EdDSA", "https://ignored.example.com"
+		})
+		require.Regexp(t, `^http://127\.0\.0\.1:\d+$`, issuer.URL)
+		require.Equal(t, "EdDSA", issuer.Signer.SigningKey().Algorithm)
+		_, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
+		require.NoError(t, err)
+		issuer.HTTPClient = nil // as a program has it that knows only the address
+		_, err = newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
+		require.NoError(t, err)
+	})
+}
+
+// TestIssuerIsAlone: the client of an issuer gets nothing from others, so that a test
+// notices a service that asks the wrong one.
+func TestIssuerIsAlone(t *testing.T) {
+	issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/a" })
+	for _, url := range []string{"https://other.example.com/a", "http://id.example.com/a", "https://id.example.com:444/a"} {
+		_, err := issuer.HTTPClient.Get(url + fleetkey.JWKSPath)
+		require.ErrorContains(t, err, "https://id.example.com/a", url)
+	}
+	for path, want := range map[string]int{"/a" + fleetkey.JWKSPath: 200, "/a" + fleetkey.DiscoveryPath: 200, fleetkey.JWKSPath: 404, "/b" + fleetkey.JWKSPath: 404, "/a": 404} {
+		answer, err := issuer.HTTPClient.Get("https://id.example.com" + path)
+		require.NoError(t, err)
+		require.Equal(t, want, answer.StatusCode, path)
+		if want == 200 {
+			require.NoError(t, json.NewDecoder(answer.Body).Decode(new(map[string]any)), path)
+		}
+		require.NoError(t, answer.Body.Close())
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", issuer.URL, nil)
+	require.NoError(t, err)
+	require.Same(t, req, must(issuer.HTTPClient.Do(req)).Request)
+}
+
+func must(r *http.Response, err error) *http.Response {
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
+// TestIssuerChangesKeys: a Verifier sees a rotation at once, and a revocation within
+// RefreshEvery.
+func TestIssuerChangesKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := fleetkeytest.NewIssuer(t)
+		v := newVerifier(t, issuer)
+		verify := func(token string) error {
+			_, err := v.Verify(t.Context(), token)
+			return err
+		}
+		first := issuer.Token(claims)
+		require.NoError(t, verify(first))
+
+		require.NoError(t, issuer.Signer.Rotate(t.Context()))
+		announced := issuer.Signer.Status().NextActivation
+		time.Sleep(time.Until(announced))
+		second := issuer.Token(claims)
+		require.NoError(t, verify(second))
+		require.Len(t, v.PublicKeys(), 2)
+
+		stolen := issuer.Signer.SigningKey().KeyID
+		require.NoError(t, issuer.Signer.Revoke(t.Context(), stolen))
+		require.NoError(t, verify(second), "until the next fetch")
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		require.ErrorIs(t, verify(second), fleetkey.ErrUnknownKey)
+		require.NoError(t, verify(issuer.Token(claims)))
+	})
+}
+
+// TestIssuersOfOneAlgorithmShareTheirKey, but not their tokens.
+func TestIssuersOfOneAlgorithmShareTheirKey(t *testing.T) {
+	a := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://a.example.com" })
+	b := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://b.example.com" })
+	require.Equal(t, a.Signer.SigningKey().KeyID, b.Signer.SigningKey().KeyID)
+	_, err := newVerifier(t, a).Verify(t.Context(), b.Token(claims))
+	require.ErrorIs(t, err, fleetkey.ErrWrongIssuer)
+}
