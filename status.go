@@ -180,7 +180,7 @@ const (
 	// manyRevoked is from how many revoked keys on Warnings mentions them.
 	manyRevoked = 48
 	// foreignPatience is how long an issuer of somebody else's may be out of reach before
-	// Warnings mentions it.
+	// Warnings mentions it, and before the log does so again.
 	foreignPatience = time.Hour
 )
 

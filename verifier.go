@@ -34,7 +34,8 @@ type Verifier struct {
 	clock        clock.Clock
 	logger       *slog.Logger
 
-	jwks    *jwksSource // nil: the keys come from a Signer's store
+	jwks    *jwksSource   // nil: the keys come from a Signer's store
+	told    time.Duration // when the log last got that they cannot be fetched, by the monotonic clock
 	skipped atomic.Pointer[map[string]int]
 
 	current  atomic.Pointer[view]
@@ -82,7 +83,7 @@ func NewVerifier(ctx context.Context, cfg VerifierConfig) (*Verifier, error) {
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
 	if err != nil {
-		cfg.Logger.Warn("cannot fetch the issuer's keys yet, will try again", "source", v.source, "err", err)
+		v.report(refresh.State{}, refresh.State{Err: err, Failures: 1}, 0)
 	}
 	v.refresh = refresh.Start(refresh.Options{Every: cfg.RefreshEvery, Foreign: true, Clock: v.clock, Load: v.fetch, Report: v.report}, fresh, err)
 	return v, nil
@@ -234,6 +235,17 @@ func (v *Verifier) report(before, after refresh.State, wait time.Duration) {
 			v.logger.Info("the signing keys can be read again", "store", v.source, "failures", before.Failures)
 		}
 		return
+	}
+	if v.jwks != nil { // that another system is down is worth a line, but not one a minute
+		now := v.clock.Monotonic()
+		if before.Err != nil && now-v.told < foreignPatience {
+			return
+		}
+		v.told = now
+		if after.LastGood.IsZero() {
+			v.logger.Warn("cannot fetch the issuer's keys yet, will try again", "source", v.source, "failures", after.Failures, "err", after.Err)
+			return
+		}
 	}
 	hint := ""
 	if errors.Is(after.Err, ErrNotExist) {

@@ -1,12 +1,17 @@
 package fleetkey_test
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fleetkey/fleetkey"
@@ -255,4 +260,49 @@ func heapInUse() int {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc)
+}
+
+// TestVerifierLogs: an outage of the issuer is in the log when it begins, once an hour, and
+// when it ends, and nothing claims good keys where there have never been any.
+func TestVerifierLogs(t *testing.T) {
+	for name, down := range map[string]bool{"from the start": true, "later": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				issuer := fleetkeytest.NewIssuer(t)
+				reach := issuer.HTTPClient.Transport
+				issuer.HTTPClient.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+					if down {
+						return nil, errors.New("no route to host")
+					}
+					return reach.RoundTrip(r)
+				})
+				var log bytes.Buffer
+				v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
+					Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{api}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				require.NoError(t, err)
+				defer v.Close()
+				text, fails := "fetched the issuer's keys", "cannot refresh the signing keys, continuing with the last good ones"
+				if down {
+					text, fails = "", "cannot fetch the issuer's keys yet, will try again"
+				}
+				time.Sleep(time.Minute)
+				require.Equal(t, 1, strings.Count(log.String(), "\n"))
+				require.Contains(t, log.String(), text)
+				log.Reset()
+
+				down = true
+				time.Sleep(5*time.Hour + 30*time.Minute)
+				synctest.Wait()
+				require.LessOrEqual(t, strings.Count(log.String(), "\n"), 6)
+				require.GreaterOrEqual(t, strings.Count(log.String(), fails), 5)
+				require.Equal(t, strings.Count(log.String(), "\n"), strings.Count(log.String(), fails))
+				log.Reset()
+
+				down = false
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				require.Contains(t, log.String(), "the signing keys can be read again")
+			})
+		})
+	}
 }
