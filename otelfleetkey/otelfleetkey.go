@@ -1,4 +1,4 @@
-// Package otelfleetkey exports what a fleetkey signer does as OpenTelemetry
+// Package otelfleetkey exports what a fleetkey Signer or Verifier does as OpenTelemetry
 // metrics. It uses the metrics API alone: without a provider it does nothing,
 // and which exporter follows is the program's choice. It is a separate module,
 // so that programs without OpenTelemetry do not get it.
@@ -20,30 +20,39 @@ import (
 const Name = "github.com/fleetkey/fleetkey/otelfleetkey"
 
 // Outcome is the attribute that tells the outcomes of verified tokens and of
-// loads apart.
-const Outcome = attribute.Key("fleetkey.outcome")
+// loads apart, and Reason the one that says why keys are skipped.
+const (
+	Outcome = attribute.Key("fleetkey.outcome")
+	Reason  = attribute.Key("fleetkey.reason")
+)
 
-// Register makes a provider observe a signer whenever metrics are collected, at
-// the cost of one Signer.Status; issuing and verifying tokens get no slower. A
-// nil provider means the global one. Unregister the result when the signer is
-// closed.
+// A Source is a [fleetkey.Signer] or [fleetkey.Verifier].
+type Source interface{ Status() fleetkey.Status }
+
+// Register makes a provider observe a Signer or Verifier whenever metrics are collected,
+// at the cost of one call of Status; issuing and verifying tokens get no slower. A
+// nil provider means the global one. Unregister the result when the source is
+// closed. The store of a [fleetkey.NewVerifier] is its issuer.
 //
 //	fleetkey.issued.tokens          counter  {token}  tokens signed
 //	fleetkey.verified.tokens        counter  {token}  tokens verified, by Outcome ("accepted", "expired", ...)
 //	fleetkey.cache.hits             counter  {token}  of the accepted, those that cost no cryptography
 //	fleetkey.store.loads            counter  {load}   loads after the first, by Outcome ("ok", "error")
-//	fleetkey.store.last_load.age    gauge    s        since the store was last read successfully
+//	fleetkey.store.suppressed_loads counter  {token}  tokens of an unknown key that caused no load, since there had just been one
+//	fleetkey.store.last_load.age    gauge    s        since the store was last read successfully: the age of the keys
+//	fleetkey.skipped.keys           gauge    {key}    keys of a Verifier's issuer that cannot be used, by Reason ("unsupported", "weak", ...)
 //	fleetkey.signing_key.age        gauge    s        since the signing key began to sign
 //	fleetkey.signing_key.remaining  gauge    s        until its certificate ends
 //	fleetkey.rotation.overdue       gauge    s        since the next key should have been announced; 0: it is not due, or rotation is off
-//	fleetkey.healthy                gauge             1 if tokens can be issued, else 0
+//	fleetkey.healthy                gauge             1 if Status.Err is nil: a Signer can issue tokens, a Verifier verify them; else 0
 //
 // The two of the signing key are there while a key signs, even if it is too near
-// its end to issue a token.
+// its end to issue a token. The age of the keys is there once they were read, and skipped
+// keys while there are any.
 //
-// Each point carries attrs. Signers in one program need different ones, or their
+// Each point carries attrs. Sources in one program need different ones, or their
 // numbers run into each other.
-func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attribute.KeyValue) (metric.Registration, error) {
+func Register(provider metric.MeterProvider, s Source, attrs ...attribute.KeyValue) (metric.Registration, error) {
 	if provider == nil {
 		provider = otel.GetMeterProvider()
 	}
@@ -52,11 +61,13 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 	verified := m.counter("fleetkey.verified.tokens", "{token}", "Tokens verified, by outcome.")
 	hits := m.counter("fleetkey.cache.hits", "{token}", "Tokens accepted because they were verified before.")
 	loads := m.counter("fleetkey.store.loads", "{load}", "Loads of the key store after the first, by outcome.")
+	suppressed := m.counter("fleetkey.store.suppressed_loads", "{token}", "Tokens of an unknown key that caused no load.")
 	lastLoad := m.gauge("fleetkey.store.last_load.age", "s", "Time since the key store was last read successfully.")
+	skipped := m.gauge("fleetkey.skipped.keys", "{key}", "Keys of the issuer that cannot be used, by reason.")
 	age := m.gauge("fleetkey.signing_key.age", "s", "Time since the signing key began to sign.")
 	remaining := m.gauge("fleetkey.signing_key.remaining", "s", "Time until the signing key's certificate ends.")
 	overdue := m.gauge("fleetkey.rotation.overdue", "s", "Time since the next key should have been announced.")
-	healthy := m.gauge("fleetkey.healthy", "", "1 if tokens can be issued, else 0.") // unit "1" is for ratios
+	healthy := m.gauge("fleetkey.healthy", "", "1 if tokens can be issued, or verified where that is all, else 0.") // unit "1" is for ratios
 	if m.err != nil {
 		return nil, fmt.Errorf("otelfleetkey: %w", m.err)
 	}
@@ -72,7 +83,13 @@ func Register(provider metric.MeterProvider, s *fleetkey.Signer, attrs ...attrib
 		o.ObserveInt64(hits, int64(c.CacheHits), set)
 		o.ObserveInt64(loads, int64(c.Loads), set, outcome("ok"))
 		o.ObserveInt64(loads, int64(c.FailedLoads), set, outcome("error"))
-		o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the one time by the machine's clock
+		o.ObserveInt64(suppressed, int64(c.SuppressedLoads), set)
+		if !status.LastLoad.IsZero() {
+			o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the one time by the machine's clock
+		}
+		for reason, n := range status.SkippedKeys {
+			o.ObserveFloat64(skipped, float64(n), set, metric.WithAttributes(Reason.String(reason)))
+		}
 		for _, k := range status.Keys {
 			if k.Role == fleetkey.RoleSigning {
 				o.ObserveFloat64(age, status.Time.Sub(k.NotBefore).Seconds(), set)

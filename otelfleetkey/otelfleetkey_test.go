@@ -2,8 +2,13 @@ package otelfleetkey_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +26,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-func register(t *testing.T, s *fleetkey.Signer) sdk.Reader {
+func register(t *testing.T, s otelfleetkey.Source) sdk.Reader {
 	t.Helper()
 	reader := sdk.NewManualReader()
 	_, err := otelfleetkey.Register(sdk.NewMeterProvider(sdk.WithReader(reader)), s)
@@ -71,7 +76,7 @@ func TestRegister(t *testing.T) {
 	require.NoError(t, s.Refresh(t.Context()))
 
 	points := collect(t, reader)
-	require.Len(t, points, 1+12+1+2+5, "12 outcomes of Verify, 2 of a load")
+	require.Len(t, points, 1+13+1+2+1+5, "13 outcomes of Verify, 2 of a load")
 	require.Equal(t, 1.0, points["fleetkey.issued.tokens"])
 	require.Equal(t, 3.0, points["fleetkey.verified.tokens fleetkey.outcome=accepted"])
 	require.Equal(t, 1.0, points["fleetkey.verified.tokens fleetkey.outcome=malformed"])
@@ -79,6 +84,7 @@ func TestRegister(t *testing.T) {
 	require.Equal(t, 2.0, points["fleetkey.cache.hits"])
 	require.Equal(t, 1.0, points["fleetkey.store.loads fleetkey.outcome=ok"])
 	require.Equal(t, 0.0, points["fleetkey.store.loads fleetkey.outcome=error"])
+	require.Equal(t, 0.0, points["fleetkey.store.suppressed_loads"])
 	require.Less(t, points["fleetkey.store.last_load.age"], 60.0)
 	require.Positive(t, points["fleetkey.signing_key.age"])
 	require.Positive(t, points["fleetkey.signing_key.remaining"])
@@ -129,6 +135,66 @@ func TestOverdue(t *testing.T) {
 		require.Equal(t, 0.0, points["fleetkey.healthy"])
 	})
 }
+
+// A Verifier has the metrics of a Signer except for those of signing, and counts what it
+// skips and does not fetch.
+func TestVerifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := fleetkeytest.NewIssuer(t)
+		var down atomic.Bool
+		down.Store(true)
+		reach, odd := issuer.HTTPClient.Transport, `{"kty":"oct","k":"AA","kid":"a"},{"kty":"EC","kid":"b"},{"kty":"EC","kid":"c"},`
+		issuer.HTTPClient.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
+			if down.Load() {
+				return nil, errors.New("no route to host")
+			}
+			answer, err := reach.RoundTrip(r)
+			if err == nil && r.URL.Path == fleetkey.JWKSPath {
+				body, _ := io.ReadAll(answer.Body)
+				answer.Body = io.NopCloser(strings.NewReader(strings.Replace(string(body), `[`, "["+odd, 1)))
+			}
+			return answer, err
+		})
+		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
+			Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{"https://api.example.com"}, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer v.Close()
+		reader := register(t, v)
+		points := collect(t, reader)
+		require.NotContains(t, points, "fleetkey.store.last_load.age", "there are no keys yet")
+		require.Equal(t, 0.0, points["fleetkey.healthy"])
+
+		down.Store(false)
+		require.NoError(t, v.Refresh(t.Context()))
+		token := issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{"https://api.example.com"}})
+		_, err = v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		require.NoError(t, issuer.Signer.Revoke(t.Context(), issuer.Signer.SigningKey().KeyID))
+		token = issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{"https://api.example.com"}})
+		down.Store(true)
+		for range 4 { // the first one causes a fetch
+			_, err = v.Verify(t.Context(), token)
+			require.ErrorIs(t, err, fleetkey.ErrUnavailable)
+		}
+		time.Sleep(time.Second)
+		points = collect(t, reader)
+		require.Equal(t, 1.0, points["fleetkey.verified.tokens fleetkey.outcome=accepted"])
+		require.Equal(t, 4.0, points["fleetkey.verified.tokens fleetkey.outcome=unavailable"])
+		require.Equal(t, 1.0, points["fleetkey.store.loads fleetkey.outcome=ok"])
+		require.Equal(t, 2.0, points["fleetkey.store.loads fleetkey.outcome=error"])
+		require.Equal(t, 3.0, points["fleetkey.store.suppressed_loads"])
+		require.Equal(t, 1.0, points["fleetkey.store.last_load.age"])
+		require.Equal(t, 1.0, points["fleetkey.skipped.keys fleetkey.reason=private"])
+		require.Equal(t, 2.0, points["fleetkey.skipped.keys fleetkey.reason=unsupported"])
+		require.Equal(t, 1.0, points["fleetkey.healthy"])
+		require.NotContains(t, points, "fleetkey.signing_key.age")
+		require.NotContains(t, points, "fleetkey.signing_key.remaining")
+	})
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // Two signers of one program are told apart by their attributes.
 func TestAttributes(t *testing.T) {
