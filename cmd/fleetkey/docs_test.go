@@ -25,7 +25,8 @@ var update = flag.Bool("update", false, "write docs/cli.md with what the command
 
 const (
 	docsPage   = "../../docs/cli.md"
-	docsFolder = "/var/lib/openid-server" // stands for a directory of the test
+	docsFolder = "/var/lib/openid-server"    // stands for a directory of the test
+	docsIssuer = "https://login.example.com" // stands for an issuer of the test
 )
 
 // varying is what differs from run to run.
@@ -99,16 +100,17 @@ func shell(t *testing.T) func(string) string {
 	check(os.Symlink(self, filepath.Join(bin, "fixture")))
 	check(os.Chmod(folder, 0o700))
 	write(filepath.Join(folder, "set"), nil)
+	url, tokens := startIssuer(t)
+	write(filepath.Join(folder, "legacy"), []byte(tokens["legacy"]))
 	awsfake.Start(t).Setenv(t)
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 	t.Setenv("SHELL", "/bin/bash")
 	return func(command string) string {
-		cmd := exec.Command("sh", "-c", ". ./set; "+strings.ReplaceAll(command, docsFolder, folder))
+		cmd := exec.Command("sh", "-c", ". ./set; "+strings.NewReplacer(docsFolder, folder, docsIssuer, url).Replace(command))
 		cmd.Dir = folder
 		out, err := cmd.CombinedOutput()
 		text := sdkWarning.ReplaceAllString(string(out), "")
-		text = strings.ReplaceAll(text, folder, docsFolder)
-		text = strings.ReplaceAll(text, self, "/usr/local/bin/fleetkey")
+		text = strings.NewReplacer(folder, docsFolder, url, docsIssuer, self, "/usr/local/bin/fleetkey").Replace(text)
 		if err != nil {
 			text += "[" + err.Error() + "]\n"
 		}

@@ -26,6 +26,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/internal/clock"
 	"github.com/fleetkey/fleetkey/internal/keyset"
@@ -190,6 +191,25 @@ func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKe
 		issuer, issuerKey = template, key
 	}
 	return key, must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey))))
+}
+
+// startIssuer returns the address of an issuer, and tokens: good, of a stranger, and as older
+// systems and Cognito write them.
+func startIssuer(t testing.TB) (string, map[string]string) {
+	i := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) {
+		o.Loopback, o.Config.Logger = true, slog.New(slog.DiscardHandler)
+	})
+	stranger := fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: i.URL, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
+	good := fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "api.read", Audience: []string{"https://api.example.com"}}
+	claims := map[string]any{"iss": i.URL, "exp": time.Now().Add(time.Hour).Unix(), "sub": "alice", "client_id": "web"}
+	claims["token_use"] = "access"
+	cognito := must(i.Signer.Sign(t.Context(), "JWT", claims))
+	delete(claims, "token_use")
+	claims["aud"], claims["scp"] = good.Audience, []string{"api.read"}
+	return i.URL, map[string]string{
+		"good": i.Token(good), "stranger": must(stranger.Issue(t.Context(), good)),
+		"cognito": cognito, "legacy": must(i.Signer.Sign(t.Context(), "JWT", claims)),
+	}
 }
 
 // wrongClock returns the address of a proxy to an AWS whose clock is ten minutes

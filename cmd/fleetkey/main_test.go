@@ -87,6 +87,18 @@ func TestOnMoto(t *testing.T) {
 	}))
 }
 
+// TestIssuer checks tokens of an issuer whose keys are not at hand.
+func TestIssuer(t *testing.T) {
+	testscript.Run(t, params(t, "issuer", func(e *testscript.Env) error {
+		url, tokens := startIssuer(e.T().(testing.TB))
+		e.Vars = append(e.Vars, "ISSUER="+url)
+		for name, token := range tokens {
+			write(filepath.Join(e.WorkDir, name), []byte(token))
+		}
+		return nil
+	}))
+}
+
 // TestOnFake runs what moto cannot do: policies with resources, deletion, a
 // clock that is wrong.
 func TestOnFake(t *testing.T) {

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -17,12 +21,23 @@ import (
 // than a server may.
 type verifyCmd struct {
 	Token string `arg:"" help:"The token, or - to read it from standard input, which keeps it out of the list of processes."`
-	storeFlags
+	optionalStoreFlags
 	policyFlags
-	Issuer       string   `placeholder:"URL" help:"Config.Issuer of the servers; without it the issuer is not checked."`
+	Issuer       string   `placeholder:"URL" help:"The issuer, whose published keys are taken if no store is given. With a store: Config.Issuer of the servers; without it the issuer is not checked."`
 	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
+	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Without a store: where the issuer's keys are, if its discovery document does not say so."`
+	Legacy       bool     `help:"Without a store: the issuer does not follow RFC 9068, such as Keycloak, Entra ID, Cognito and Okta."`
+	InsecureHTTP bool     `name:"insecure-http" help:"Without a store: allow http addresses that are not on this machine."`
 	Former       []string `type:"existingfile" predictor:"file" sep:"none" placeholder:"PATH" help:"A certificate of Config.Former of the servers; may be repeated."`
 	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
+}
+
+// optionalStoreFlags are storeFlags that may be left out.
+type optionalStoreFlags struct {
+	File     string `placeholder:"PATH" type:"path" xor:"store" predictor:"file" help:"The keys are in this file."`
+	Secret   string `placeholder:"NAME" xor:"store" help:"The keys are in this secret of AWS Secrets Manager: a name or an ARN."`
+	Settings string `placeholder:"PATH" type:"path" xor:"store" predictor:"file" help:"The keys are where this appsettings.json says."`
+	Region   string `help:"AWS region of the secret, if the ARN, the environment or the instance do not tell."`
 }
 
 type step struct {
@@ -47,11 +62,29 @@ var checks = []step{
 
 // Run is called by kong.
 func (c *verifyCmd) Run(a *app) error {
+	hasStore := c.File+c.Secret+c.Settings != ""
+	verifierOnly := policyFlags{MaxTokenTTL: c.MaxTokenTTL, Skew: c.Skew}
+	switch {
+	case !hasStore && c.Issuer == "":
+		return usageError("whose keys? give --file, --secret or --settings for a store, or --issuer for what an issuer publishes")
+	case hasStore && (c.JWKSURL != "" || c.Legacy || c.InsecureHTTP):
+		return usageError("--jwks-url, --legacy and --insecure-http are for --issuer without a store")
+	case !hasStore && (c.policyFlags != verifierOnly || len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
+		return usageError("--rotate-every, --announce, --retain, --refresh-every, --jwks-max-age, --former, --former-issuer and --region go with a store")
+	}
 	token, err := c.read(a)
 	if err != nil {
 		return err
 	}
-	l, err := c.load(a)
+	if hasStore {
+		return c.byStore(a, token)
+	}
+	return c.byIssuer(a, token)
+}
+
+// byStore checks a token as a server of the fleet would.
+func (c *verifyCmd) byStore(a *app, token string) error {
+	l, err := storeFlags(c.optionalStoreFlags).load(a)
 	if err != nil {
 		return err
 	}
@@ -77,18 +110,64 @@ func (c *verifyCmd) Run(a *app) error {
 	}
 	defer func() { _ = signer.Close() }()
 	verified, failure := signer.Verify(a.ctx, token)
-	a.printf("against %s\n", l.name)
-	c.print(a, failure)
-	if failure == nil {
-		a.printf("\nVALID until %s: subject %q, client %q, scope %q, key %s\n", stamp(verified.ExpiresAt()), verified.Subject(),
-			verified.ClientID(), verified.Scope(), verified.KeyID())
-		return nil
-	}
-	a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
+	err = c.print(a, l.name, verified, failure)
 	if errors.Is(failure, fleetkey.ErrUnknownKey) || errors.Is(failure, fleetkey.ErrBadSignature) {
 		a.printf("%s\n", whyUnknown(l.set, signer.Status(), said))
 	}
-	return errWrong
+	return err
+}
+
+// byIssuer checks a token as a service would that has only the issuer's address.
+func (c *verifyCmd) byIssuer(a *app, token string) error {
+	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
+	defer cancel()
+	cfg := fleetkey.VerifierConfig{
+		Issuer: c.Issuer, JWKSURL: c.JWKSURL, Audience: c.Audience, Legacy: c.Legacy, InsecureHTTP: c.InsecureHTTP,
+		MaxTokenTTL: time.Duration(c.MaxTokenTTL), ClockSkew: time.Duration(c.Skew), Logger: a.log,
+	}
+	if len(cfg.Audience) == 0 {
+		cfg.Audience = peek(token).Audience
+	}
+	if len(cfg.Audience) == 0 { // the token has none, and must
+		cfg.Audience = []string{c.Issuer}
+	}
+	verifier, err := fleetkey.NewVerifier(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = verifier.Close() }()
+	if err := verifier.Status().LoadErr; err != nil {
+		return err
+	}
+	verified, failure := verifier.Verify(ctx, token)
+	if errors.Is(failure, fleetkey.ErrUnavailable) {
+		return failure
+	}
+	err = c.print(a, "issuer "+oneLine(c.Issuer), verified, failure)
+	switch {
+	case errors.Is(failure, fleetkey.ErrUnknownKey):
+		a.printf("%s\n", published(verifier.Status()))
+	case errors.Is(failure, fleetkey.ErrWrongType) && !c.Legacy:
+		a.printf("If the issuer does not follow RFC 9068 (Keycloak, Entra ID, Cognito and Okta do not), give --legacy.\n")
+	}
+	return err
+}
+
+// published says which keys an issuer has.
+func published(s fleetkey.Status) string {
+	kids := make([]string, len(s.Keys))
+	for i, k := range s.Keys {
+		kids[i] = strconv.Quote(k.KeyID)
+	}
+	noun := "keys"
+	if len(kids) == 1 {
+		noun = "key"
+	}
+	text := fmt.Sprintf("The issuer publishes %d %s that can be used: %s.", len(kids), noun, strings.Join(kids, ", "))
+	for _, reason := range slices.Sorted(maps.Keys(s.SkippedKeys)) {
+		text += fmt.Sprintf(" Not used, %s: %d.", reason, s.SkippedKeys[reason])
+	}
+	return text
 }
 
 func (c *verifyCmd) read(a *app) (string, error) {
@@ -104,9 +183,10 @@ func (c *verifyCmd) read(a *app) (string, error) {
 	return strings.TrimPrefix(strings.TrimPrefix(token, "Authorization: "), "Bearer "), nil
 }
 
-// print lists the checks. What Verify finds wrong with claims in general has no
-// separate line: some of it comes before the times, some after.
-func (c *verifyCmd) print(a *app, failure error) {
+// print lists the checks, and returns errWrong if one has failed. What Verify finds wrong
+// with claims in general has no separate line: some of it comes before the times, some after.
+func (c *verifyCmd) print(a *app, against string, verified *fleetkey.Token, failure error) error {
+	a.printf("against %s\n", against)
 	failed, how := len(checks), "FAILED"
 	if failure != nil {
 		failed = slices.IndexFunc(checks, func(s step) bool { return errors.Is(failure, s.failed) })
@@ -126,6 +206,13 @@ func (c *verifyCmd) print(a *app, failure error) {
 		}
 		a.printf("%-16s %s\n", check.name, result)
 	}
+	if failure != nil {
+		a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
+		return errWrong
+	}
+	a.printf("\nVALID until %s: subject %q, client %q, scope %q, key %s\n", stamp(verified.ExpiresAt()), verified.Subject(),
+		verified.ClientID(), verified.Scope(), oneLine(verified.KeyID()))
+	return nil
 }
 
 // A claimed is what a token says of itself. Nothing of it is proved.
