@@ -30,6 +30,18 @@
 // [Signer.Issue] and [Signer.Verify] neither lock nor wait for the store. A [Verifier] is
 // the half of it that cannot sign.
 //
+// # Services that only verify
+//
+// [NewVerifier] makes a [Verifier] with the keys that an issuer publishes, for services
+// that hold no private key:
+//
+//	verifier, err := fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{
+//		Issuer: "https://id.example.com", Audience: []string{"https://api.example.com"}})
+//	mux.Handle("/orders", verifier.Require("orders.read")(orders))
+//
+// VerifierConfig.Legacy takes issuers that do not follow RFC 9068, such as Keycloak, Entra
+// ID and Cognito. An outage of the issuer leaves the last good keys in use.
+//
 // # Tokens
 //
 // [Signer.Issue] makes JWT access tokens as in RFC 9068. [Signer.Verify] follows
@@ -49,7 +61,7 @@
 //
 // # Tests
 //
-// Package fleetkeytest has a signer with fixed keys for unit tests, an in-memory
-// store that fails on demand, and the conformance suite for stores. All time
-// comes from package time, so that testing/synctest works.
+// Package fleetkeytest has a signer with fixed keys for unit tests, an issuer for
+// services that verify, an in-memory store that fails on demand, and the conformance suite
+// for stores. All time comes from package time, so that testing/synctest works.
 package fleetkey

@@ -8,7 +8,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
-// Reasons why [Signer.Verify] refuses a token, to be matched with [errors.Is].
+// Reasons why [Verifier.Verify] refuses a token, to be matched with [errors.Is].
 // Each also matches golang-jwt's error for the same reason. With each of them, Verify
 // returns no token.
 var (
@@ -16,9 +16,11 @@ var (
 	// section 7.1 compact serialization, at most 16 KiB, canonical base64url,
 	// strict JSON, no header parameters but alg, typ and kid).
 	ErrMalformed error = jws.ErrMalformed
-	// ErrWrongType: the header's typ is not at+jwt (RFC 9068 section 2.1).
+	// ErrWrongType: the header's typ is not at+jwt (RFC 9068 section 2.1), or by the rules
+	// of VerifierConfig.Legacy, this is no access token.
 	ErrWrongType error = jws.ErrWrongType
-	// ErrUnknownKey: no trusted key has the token's kid.
+	// ErrUnknownKey: no trusted key has the token's kid. If it matches [ErrUnavailable] too,
+	// the keys could not be loaded, and the token may be good.
 	ErrUnknownKey error = jws.ErrUnknownKey
 	// ErrWrongAlgorithm: the header's alg is not the one of the key.
 	ErrWrongAlgorithm error = jws.ErrWrongAlgorithm
@@ -26,13 +28,13 @@ var (
 	ErrBadSignature error = jws.ErrBadSignature
 	// ErrMissingClaim: a required claim is absent: iss, sub, aud, exp or iat.
 	ErrMissingClaim error = jws.ErrMissingClaim
-	// ErrWrongIssuer: iss is not Config.Issuer, or for a key of a Former, not its Issuer.
+	// ErrWrongIssuer: iss is not the configured Issuer, or for a key of a Former, not its Issuer.
 	ErrWrongIssuer error = jws.ErrWrongIssuer
-	// ErrWrongAudience: aud names none of Config.Audience.
+	// ErrWrongAudience: aud names none of the configured Audience.
 	ErrWrongAudience error = jws.ErrWrongAudience
-	// ErrExpired: exp has passed by more than Config.ClockSkew.
+	// ErrExpired: exp has passed by more than ClockSkew.
 	ErrExpired error = jws.ErrExpired
-	// ErrNotYetValid: nbf or iat lies ahead by more than 2 Config.ClockSkew.
+	// ErrNotYetValid: nbf or iat lies ahead by more than 2 ClockSkew.
 	ErrNotYetValid error = jws.ErrNotYetValid
 )
 

@@ -266,7 +266,7 @@ func (s *Signer) report(before, after refresh.State, wait time.Duration) {
 		"store", storeName(s.store), "kid", k.ID, "not_after", k.Cert.NotAfter)
 }
 
-// Counters count what a [Signer] has done since it started. They only grow.
+// Counters count what a [Signer] or [Verifier] has done since it started. They only grow.
 type Counters struct {
 	Issued uint64 // tokens signed, by Issue and Sign
 
