@@ -118,10 +118,10 @@ func (v *Verifier) Status() Status {
 		status.SkippedKeys = maps.Clone(*skipped)
 	}
 	switch {
-	case v.maxStale > 0 && !loads.LastGood.IsZero():
-		status.Err = v.tooStale(now)
 	case status.foreign && loads.LastGood.IsZero():
 		status.Err = fmt.Errorf("%w: the issuer's keys could not be fetched yet: %w", ErrUnavailable, loads.Err)
+	case v.maxStale > 0:
+		status.Err = v.tooStale(now)
 	case !slices.ContainsFunc(current.Keys, func(k *trust.Key) bool { return k.Trusted(now) }):
 		status.Err = fmt.Errorf("%w: no key is trusted now", ErrUnknownKey)
 	}

@@ -306,3 +306,22 @@ func TestVerifierLogs(t *testing.T) {
 		})
 	}
 }
+
+// TestMaxStaleBeforeTheFirstKeys: keys that were never there have no age, and a token that
+// is none is refused as such.
+func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := fleetkeytest.NewIssuer(t)
+		down := &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route to host") })}
+		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: issuer.URL, HTTPClient: down,
+			Audience: []string{api}, MaxStale: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer v.Close()
+		_, err = v.Verify(t.Context(), issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{api}}))
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
+		require.ErrorContains(t, err, "no route to host")
+		_, err = v.Verify(t.Context(), "junk")
+		require.ErrorIs(t, err, fleetkey.ErrMalformed)
+		require.NotErrorIs(t, err, fleetkey.ErrUnavailable)
+	})
+}

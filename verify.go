@@ -115,9 +115,10 @@ func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) err
 	return fmt.Errorf("%w: %w; the token has an %w", ErrUnavailable, failed, unknown)
 }
 
-// tooStale returns why no token can be verified, although there are keys.
+// tooStale returns why no token can be verified, although there are keys. Keys that were
+// never there have no age.
 func (v *Verifier) tooStale(now time.Time) error {
-	if age := v.refresh.Age(now); age > v.maxStale {
+	if age := v.refresh.Age(now); age > v.maxStale && !v.refresh.State().LastGood.IsZero() {
 		return fmt.Errorf("%w: the keys are %v old, more than MaxStale %v", ErrUnavailable, age.Round(time.Second), v.maxStale)
 	}
 	return nil
