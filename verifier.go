@@ -54,7 +54,7 @@ type view struct {
 //
 // It makes one attempt, for at most 10 seconds or until ctx ends. Only an invalid
 // configuration and the discovery document of another issuer are errors. If the issuer
-// cannot be reached, the Verifier goes on trying: until the first keys are there, Verify
+// cannot be reached, the Verifier continues to try: until the first keys are there, Verify
 // returns [ErrUnavailable] and Health answers 503. A program that must not start without
 // keys calls Refresh. After NewVerifier has returned, ctx has no effect.
 //
