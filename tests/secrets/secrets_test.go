@@ -52,7 +52,8 @@ var places = map[string]func(d *driver, good []byte) place{
 	},
 	"file": func(d *driver, good []byte) place {
 		path := filepath.Join(d.t.TempDir(), "keys.pem")
-		store, _ := d.call("NewFileStore", fleetkey.NewFileStore, path)
+		store, _ := d.call("NewFileStore", fleetkey.NewFileStore, path, func(o *fleetkey.FileOptions) { d.show("the file options", *o) })
+		d.must(store, "ReadOnly")
 		replaced := func(by func()) func() func() {
 			return func() func() {
 				require.NoError(d.t, os.Rename(path, path+".away"))
