@@ -22,7 +22,7 @@ var errDown = errors.New("the source is down")
 
 // A source is loaded by a Refresher, and notes what happens to it.
 type source struct {
-	next   time.Duration // that each load returns
+	next   time.Duration // that the first load returns
 	err    error         // of each load
 	takes  time.Duration // each load
 	deaf   bool          // to the end of its context
@@ -58,7 +58,9 @@ func (s *source) load(ctx context.Context) (time.Duration, error) {
 		return 0, ctx.Err()
 	}
 	s.ends = append(s.ends, time.Now())
-	return s.next, s.err
+	next := s.next
+	s.next = 0
+	return next, s.err
 }
 
 // waits returns the times from each load to the next.
@@ -88,13 +90,11 @@ func TestSourceSaysWhen(t *testing.T) {
 	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.next = time.Minute
 		require.NoError(t, r.Refresh(t.Context()))
-		s.next = 0
-		sleep(time.Minute)
-		require.Len(t, s.loads, 2)
-		sleep(every * 85 / 100)
-		require.Len(t, s.loads, 2)
-		sleep(time.Minute)
-		require.Len(t, s.loads, 3)
+		sleep(time.Minute + every)
+		waits := s.waits()
+		require.Len(t, waits, 2)
+		require.LessOrEqual(t, waits[0], time.Minute)
+		require.GreaterOrEqual(t, waits[1], every*9/10)
 	})
 }
 
