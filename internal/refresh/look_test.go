@@ -127,7 +127,7 @@ func TestForeignStart(t *testing.T) {
 		require.NoError(t, r.Refresh(t.Context()))
 		require.True(t, r.State().LastGood.After(begin))
 	})
-	foreign(t, errDown, func(t *testing.T, s *source, _ *refresh.Refresher) {
+	foreign(t, errDown, func(t *testing.T, _ *source, r *refresh.Refresher) {
 		sleep(time.Second)
 		require.EqualValues(t, 2, r.State().Bad, "the first wait is a second")
 	})
