@@ -94,6 +94,7 @@ func TestLookDoesNotWaitLong(t *testing.T) {
 		require.Equal(t, 3*time.Second, time.Since(begin))
 		require.Error(t, r.Look(t.Context()), "it joins the load")
 		require.Equal(t, 6*time.Second, time.Since(begin))
+		synctest.Wait()
 		require.Len(t, s.loads, 1)
 	})
 }
