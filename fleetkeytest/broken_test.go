@@ -121,7 +121,7 @@ var brokenStores = []struct {
 			if err != nil {
 				return "", err
 			}
-			time.Sleep(time.Millisecond) // widens the window; nothing waits for it
+			time.Sleep(10 * time.Millisecond) // widens the window; nothing waits for it
 			return s.Store.Save(ctx, b, half)
 		}
 	}},
@@ -213,7 +213,7 @@ func (s *store) checksThenActs(create bool) {
 		if _, now := s.Content(); now != prev {
 			return "", fleetkey.ErrConflict
 		}
-		time.Sleep(time.Millisecond) // widens the window; nothing waits for it
+		time.Sleep(10 * time.Millisecond) // widens the window; nothing waits for it
 		return s.Set(b), nil
 	}
 }
