@@ -41,7 +41,8 @@ const (
 // keys.
 const secretKey = "fakefakefakefakefakefakefakefakefakefake"
 
-// A Server is one region of Secrets Manager.
+// A Server is one region of Secrets Manager, and the sources that the SDK gets its
+// credentials from.
 type Server struct {
 	URL string // set by Start
 
@@ -64,7 +65,10 @@ func New() *Server {
 func Start(t testing.TB) *Server {
 	s := New()
 	h := httptest.NewServer(s)
-	t.Cleanup(h.Close)
+	t.Cleanup(func() {
+		h.CloseClientConnections() // the SDK goes on asking a source that hangs
+		h.Close()
+	})
 	s.URL = h.URL
 	return s
 }
@@ -128,6 +132,10 @@ func (s *Server) Lag(d time.Duration) {
 
 // ServeHTTP answers one call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if action, reply, refuse := s.source(r); action != "" {
+		s.serveSource(w, r, action, reply, refuse)
+		return
+	}
 	action, _ := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager.")
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
