@@ -215,7 +215,7 @@ func tlsHint(err error) string {
 	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
 	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
 	_, name := errors.AsType[x509.HostnameError](err)
-	_, alert := errors.AsType[tls.AlertError](err)
+	alert, _ := errors.AsType[*net.OpError](err)
 	_, plain := errors.AsType[tls.RecordHeaderError](err)
 	switch {
 	case invalid.Reason == x509.Expired && invalid.Cert != nil:
@@ -224,7 +224,7 @@ func tlsHint(err error) string {
 		return "'s TLS certificate is for another name: check AWS_ENDPOINT_URL, and whether a proxy intercepts TLS"
 	case unverified:
 		return "'s TLS certificate is of no CA that this machine trusts: install ca-certificates, or set AWS_CA_BUNDLE to the CA of the proxy that intercepts TLS"
-	case alert, plain, errors.Is(err, http.ErrSchemeMismatch):
+	case plain, alert != nil && alert.Op == "remote error", errors.Is(err, http.ErrSchemeMismatch):
 		return " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
 	}
 	return ""

@@ -54,6 +54,7 @@ type Server struct {
 	watch   func(action string, in, reply []byte) // nil: nobody does
 	policy  *Policy
 	lag     time.Duration // reads see the state of so long ago
+	lax     bool          // as emulators are
 }
 
 // New returns a server without secrets and without a socket.
@@ -128,6 +129,15 @@ func (s *Server) Lag(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.lag = d
+}
+
+// Lax makes the server depart from AWS as emulators do: PutSecretValue with the token of an
+// existing version overwrites its value and its labels, and UpdateSecretVersionStage takes
+// the label off before it looks for the version to put it on.
+func (s *Server) Lax() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lax = true
 }
 
 // ServeHTTP answers one call.
