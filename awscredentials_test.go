@@ -54,7 +54,7 @@ func TestAWSCredentialsSources(t *testing.T) {
 			[]string{"no AWS credentials: ", "AWS_WEB_IDENTITY_TOKEN_FILE"}},
 		{"W1 role refused", awsfake.AssumeRole, at("AssumeRole", denied), nil, []string{"no AWS credentials: ", "sts:AssumeRole", "STS AssumeRole"}},
 		{"W1 role unknown", awsfake.AssumeRole, at("AssumeRole", absent), nil, []string{"no AWS credentials: ", "STS AssumeRole"}},
-		{"W1 second link refused", awsfake.ThenRole, at("AssumeRole", denied), nil, []string{"container endpoint, then STS AssumeRole", "sts:AssumeRole"}},
+		{"W1 second link refused", awsfake.ThenRole, at("AssumeRole", denied), nil, []string{"no AWS credentials: ", "container endpoint, then STS AssumeRole", "sts:AssumeRole"}},
 		{"W1 first link refused", awsfake.ThenRole, at("ContainerCredentials", denied), nil, []string{"container endpoint, then STS AssumeRole", "task"}},
 		{"W1 session refused", awsfake.SSO, at("GetRoleCredentials", awsfake.Fault{Error: &awsfake.Error{Code: "UnauthorizedException", Status: 401}}), nil,
 			[]string{"no AWS credentials: run aws sso login"}},

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -136,6 +135,7 @@ func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value [
 // if any, and what to do.
 func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	text := err.Error()
+	names, _ := chainOf(s.client.Options().Credentials)
 	switch errorCode(err) {
 	case codeExists:
 		if op == "CreateSecret" {
@@ -161,10 +161,10 @@ func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	case "DecryptionFailure", "EncryptionFailure":
 		return nil, "AWS cannot use the secret's KMS key: is it enabled, in this region, and open to this role?"
 	case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
-		return nil, "the AWS credentials have expired: renew them (and check the clock)" + s.origin()
+		return nil, "the AWS credentials have expired: renew them (and check the clock); they are from " + names[0]
 	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
 		"IncompleteSignature", "MissingAuthenticationTokenException", "MissingAuthenticationToken":
-		return nil, "AWS does not accept the credentials: check access key, secret key, session token, and the clock" + s.origin()
+		return nil, "AWS does not accept the credentials: check access key, secret key, session token, and the clock; they are from " + names[0]
 	case "LimitExceededException":
 		return nil, "an AWS quota is reached: a secret has about 100 versions, each of which lives at least 24 h"
 	case "AccessDeniedException", "AccessDenied":
@@ -186,14 +186,24 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
 	_, unsent := errors.AsType[*smithyhttp.RequestSendError](err)
 	name, unresolved := errors.AsType[*net.DNSError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	network, _ := errors.AsType[*net.OpError](err)
+	asked, _ := errors.AsType[*url.Error](err)
 	switch {
 	case status == http.StatusTooManyRequests, retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary:
 		return ErrUnavailable, whom + " throttles this account's calls: ask less often"
 	case status >= 500:
 		return ErrUnavailable, fmt.Sprintf("%s is in trouble (HTTP status %d): try again later", whom, status)
-	case tlsHint(err) != "":
-		return nil, whom + tlsHint(err)
-	case status == http.StatusProxyAuthRequired || refusedByProxy(err):
+	case untrusted && invalid.Cert != nil && invalid.Reason == x509.Expired:
+		return nil, "the TLS certificate of " + whom + " is out of date: is this machine's clock right? If so, the proxy or endpoint needs a new one"
+	case untrusted:
+		return nil, "the TLS certificate of " + whom + " is not trusted: install ca-certificates, set AWS_CA_BUNDLE to the CA of a proxy " +
+			"that intercepts TLS, and check AWS_ENDPOINT_URL"
+	case errors.Is(err, http.ErrSchemeMismatch), network != nil && network.Op == "remote error": // a TLS alert
+		return nil, whom + " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
+	case status == http.StatusProxyAuthRequired, asked != nil && (asked.Err.Error() == http.StatusText(407) || asked.Err.Error() == http.StatusText(403)):
+		// net/http has no more than the text of a proxy's answer to CONNECT.
 		return nil, "the proxy refuses the way to " + whom + ": check HTTPS_PROXY and its password, or set NO_PROXY"
 	case exceeded > 0:
 		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),
@@ -208,39 +218,6 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 		return nil, hintForeign
 	}
 	return nil, ""
-}
-
-// tlsHint says why TLS fails; empty if that is not the cause.
-func tlsHint(err error) string {
-	_, unverified := errors.AsType[*tls.CertificateVerificationError](err)
-	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
-	_, name := errors.AsType[x509.HostnameError](err)
-	alert, _ := errors.AsType[*net.OpError](err)
-	_, plain := errors.AsType[tls.RecordHeaderError](err)
-	switch {
-	case invalid.Reason == x509.Expired && invalid.Cert != nil:
-		return "'s TLS certificate is out of date: is this machine's clock right? If so, renew the certificate of the proxy or endpoint"
-	case name:
-		return "'s TLS certificate is for another name: check AWS_ENDPOINT_URL, and whether a proxy intercepts TLS"
-	case unverified:
-		return "'s TLS certificate is of no CA that this machine trusts: install ca-certificates, or set AWS_CA_BUNDLE to the CA of the proxy that intercepts TLS"
-	case plain, alert != nil && alert.Op == "remote error", errors.Is(err, http.ErrSchemeMismatch):
-		return " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
-	}
-	return ""
-}
-
-// refusedByProxy reports whether a proxy did not connect. Package net/http says so in
-// words alone: the status of the answer to CONNECT.
-func refusedByProxy(err error) bool {
-	u, ok := errors.AsType[*url.Error](err)
-	return ok && slices.Contains([]string{http.StatusText(407), http.StatusText(403)}, u.Err.Error())
-}
-
-// origin says where the credentials come from.
-func (s *AWSStore) origin() string {
-	names, _ := chainOf(s.client.Options().Credentials)
-	return fmt.Sprintf(" (from %s)", strings.Join(names, ", then "))
 }
 
 // errBrokenOff says that an answer could not be read to its end, rather than not

@@ -214,7 +214,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 	}{
 		{"refused", "http://127.0.0.1:1", nil, awsfake.Fault{}, fleetkey.ErrUnavailable, "connection refused"},
 		{"W7 unknown certificate", h2.URL, nil, awsfake.Fault{}, nil, "x509"},
-		{"W7 certificate for another name", "https://localhost" + h2.URL[len("https://127.0.0.1"):], trusting, awsfake.Fault{}, nil, "for another name"},
+		{"W7 certificate for another name", "https://localhost" + h2.URL[len("https://127.0.0.1"):], trusting, awsfake.Fault{}, nil, "is not trusted"},
 		{"W7 certificate out of date", h2.URL, later, awsfake.Fault{}, nil, "is this machine's clock right?"},
 		{"W7 certificate asked for", mutual.URL, trusting, awsfake.Fault{}, nil, "does not speak TLS as it should"},
 		{"W7 proxy wants a password", "https://secretsmanager.invalid", proxy(http.StatusProxyAuthRequired), awsfake.Fault{}, nil, "the proxy refuses"},

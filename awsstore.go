@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -115,12 +114,8 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	}
 	for _, r := range append([]string{s.region}, o.ReplicaRegions...) {
 		if !awsRegion.MatchString(r) {
-			return nil, fmt.Errorf("AWS secret %q: %q is not a region: want one such as eu-west-1, without white space "+
-				"(AWSOptions, AWS_REGION or region in the profile)", secretName, r)
+			return nil, fmt.Errorf("AWS secret %q: %q is not a region: want one such as eu-west-1 (AWSOptions, AWS_REGION, or region in the profile)", secretName, r)
 		}
-	}
-	if strings.ContainsFunc(s.kmsKey, unicode.IsSpace) {
-		return nil, fmt.Errorf("AWS secret %q: the KMS key %q contains white space", secretName, s.kmsKey)
 	}
 	for _, r := range o.ReplicaRegions {
 		s.replica = append(s.replica, types.ReplicaRegionType{Region: aws.String(r)})
