@@ -67,7 +67,7 @@ func Start(t testing.TB) *Server {
 	s := New()
 	h := httptest.NewServer(s)
 	t.Cleanup(func() {
-		h.CloseClientConnections() // the SDK goes on asking a source that hangs
+		h.CloseClientConnections() // the SDK continues to ask a source that hangs
 		h.Close()
 	})
 	s.URL = h.URL
