@@ -202,8 +202,9 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 			"that intercepts TLS, and check AWS_ENDPOINT_URL"
 	case errors.Is(err, http.ErrSchemeMismatch), network != nil && network.Op == "remote error": // a TLS alert
 		return nil, whom + " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
-	case status == http.StatusProxyAuthRequired, asked != nil && (asked.Err.Error() == http.StatusText(407) || asked.Err.Error() == http.StatusText(403)):
-		// net/http has no more than the text of a proxy's answer to CONNECT.
+	case status == http.StatusProxyAuthRequired, // of an answer to CONNECT, net/http has no more than the text
+		asked != nil && asked.Err.Error() == http.StatusText(http.StatusProxyAuthRequired),
+		asked != nil && asked.Err.Error() == http.StatusText(http.StatusForbidden):
 		return nil, "the proxy refuses the way to " + whom + ": check HTTPS_PROXY and its password, or set NO_PROXY"
 	case exceeded > 0:
 		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),

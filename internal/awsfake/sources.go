@@ -16,6 +16,7 @@ import (
 // plays all of them; each call of one has an action that faults can name.
 type Source string
 
+// The sources, and the actions of their calls.
 const (
 	Static      Source = "environment"         // no call
 	Profile     Source = "profile"             // no call
