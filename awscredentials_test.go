@@ -97,7 +97,11 @@ func TestAWSCredentialsSources(t *testing.T) {
 			fake.Heal()
 			fake.Inject(c.fault)
 			calls := fake.Calls("CreateSecret")
-			s := openFrom(t, func(o *fleetkey.AWSOptions) { o.Timeout = 500 * time.Millisecond })
+			timeout := 500 * time.Millisecond
+			if c.fault.Hang {
+				timeout = 50 * time.Millisecond
+			}
+			s := openFrom(t, func(o *fleetkey.AWSOptions) { o.Timeout = timeout })
 			_, _, loaded := s.Load(t.Context())
 			_, created := s.Save(t.Context(), pemBundle("a"), "")
 			_, saved := s.Save(t.Context(), pemBundle("a"), "some-version")
@@ -187,17 +191,20 @@ func TestAWSCredentialsGood(t *testing.T) {
 
 // W3: an instance starts when its source of credentials is back.
 func TestAWSCredentialsStartWaits(t *testing.T) {
-	for action, from := range map[string]awsfake.Source{
-		"ContainerCredentials": awsfake.Container, "AssumeRoleWithWebIdentity": awsfake.WebIdentity, "MetadataRole": awsfake.IMDS,
+	for action, c := range map[string]struct {
+		from  awsfake.Source
+		times int // as often as the SDK tries
+	}{
+		"ContainerCredentials": {awsfake.Container, 3}, "AssumeRoleWithWebIdentity": {awsfake.WebIdentity, 1}, "MetadataRole": {awsfake.IMDS, 3},
 	} {
 		t.Run(action, func(t *testing.T) {
 			fake := awsfake.Start(t)
-			fake.UseSource(t, from)
-			fake.Inject(awsfake.Fault{Action: action, Times: 4, Status: http.StatusServiceUnavailable}) // more than the SDK tries
+			fake.UseSource(t, c.from)
+			fake.Inject(awsfake.Fault{Action: action, Times: c.times, Status: http.StatusServiceUnavailable})
 			s, err := fleetkey.NewSigner(t.Context(), openFrom(t), testkit.Config())
 			require.NoError(t, err)
 			require.NoError(t, s.Close())
-			require.Greater(t, fake.Calls(action), 4)
+			require.Greater(t, fake.Calls(action), c.times)
 		})
 	}
 }
