@@ -21,6 +21,7 @@ GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 	mutation fips example bench interop simulation release clean
 
 MOTO = .venv/installed
+LOCALSTACK = .venv-localstack/installed
 
 # The race detector needs a C compiler. Go turns cgo off where there is none.
 RACE = $(if $(filter 1,$(shell $(GO) env CGO_ENABLED)),-race)
@@ -60,7 +61,7 @@ test-all: $(MOTO)
 test-long: export FLEETKEY_REQUIRE = 1
 test-long: export FLEETKEY_LONG = 1
 test-long: TESTFLAGS = -timeout 3h
-test-long: $(MOTO)
+test-long: $(MOTO) $(LOCALSTACK)
 	$(call go_test,$(MODULES))
 
 # An AWS emulator for the tests. Without Python 3 they are skipped.
@@ -70,6 +71,12 @@ $(MOTO): internal/moto/requirements.txt
 		.venv/bin/python -m pip install -q --disable-pip-version-check -r internal/moto/requirements.txt && \
 		touch $@ || { rm -rf .venv; echo 'moto could not be installed' >&2; }; \
 	fi
+
+# Another emulator, of half a gigabyte.
+$(LOCALSTACK): internal/moto/localstack.txt
+	python3 -m venv --clear .venv-localstack
+	.venv-localstack/bin/python -m pip install -q --disable-pip-version-check -r internal/moto/localstack.txt
+	touch $@
 
 fmt:
 	gofmt -l -w .
@@ -119,11 +126,11 @@ mutation:
 	done; \
 	[ -z "$$failed" ] || { echo "FAILED: too many mutants survive or time out in$$failed"; exit 1; }
 
-# Go's FIPS 140-3 mode, enforced. The skipped tests compute SHA-1 or use short
-# HMAC keys themselves. The mode is not meant for the go command, so -exec sets
-# it; on one processor, since no second random generator can start in a synctest
-# bubble.
-NOT_FIPS = ^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$
+# Go's FIPS 140-3 mode, enforced. The skipped tests compute SHA-1 (so does the SDK for
+# SSO) or use short HMAC keys themselves. The mode is not meant for the go command, so
+# -exec sets it; on one processor, since no second random generator can start in a
+# synctest bubble.
+NOT_FIPS = ^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestAWSCredentials(Sources|Good|Local)$$
 fips:
 	$(GO) test -exec 'env GODEBUG=fips140=only' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
 
@@ -149,4 +156,4 @@ release:
 	@GO=$(GO) .ci/release $(VERSION)
 
 clean:
-	rm -rf .venv bin cover.out interop/node/node_modules interop/python/.venv interop/java/target
+	rm -rf .venv .venv-localstack bin cover.out interop/node/node_modules interop/python/.venv interop/java/target

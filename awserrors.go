@@ -1,15 +1,23 @@
 package fleetkey
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"net/http"
+	"net/url"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
@@ -19,7 +27,8 @@ import (
 // This file turns what the AWS SDK reports into errors that say what to do.
 //
 // Errors are told apart by the code of [smithy.APIError]: many, AccessDenied
-// among them, have no Go type (AWS, Secrets Manager API, Common Errors).
+// among them, have no Go type (AWS, Secrets Manager API, Common Errors). Failures to get
+// credentials are in awscredentials.go.
 
 // ErrDeletionPending says that the AWS secret is scheduled for deletion. Until
 // it is restored it can be neither read nor written nor created again. It does
@@ -33,16 +42,23 @@ const (
 	hintForeign = "the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?"
 )
 
+// errorCode returns the code of an answer. Beside a status of 429 or 5xx it means nothing:
+// a service in trouble knows nothing about the secret.
 func errorCode(err error) string {
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		return api.ErrorCode()
+	api, ok := errors.AsType[smithy.APIError](err)
+	if status := httpStatus(err); !ok || status == http.StatusTooManyRequests || status >= 500 {
+		return ""
 	}
-	return ""
+	return api.ErrorCode()
 }
 
 // httpStatus returns 0 if there was no answer.
 func httpStatus(err error) int {
-	if r, ok := errors.AsType[*smithyhttp.ResponseError](err); ok {
+	type response interface {
+		error
+		HTTPStatusCode() int
+	}
+	if r, ok := errors.AsType[response](err); ok {
 		return r.HTTPStatusCode()
 	}
 	return 0
@@ -58,6 +74,9 @@ func errNotSecretsManager(op string) error {
 // validation messages can quote the offending argument, and an answer that is
 // not understood may be a secret all the same.
 func withoutValue(op string, err error, value []byte) error {
+	if source, ok := errors.AsType[*credentialsError](err); ok {
+		return printable{source.cause()}
+	}
 	quotes := func(text string) bool {
 		for line := range strings.Lines(string(value)) {
 			if line = strings.TrimSpace(line); len(line) >= 16 && strings.Contains(text, line) {
@@ -76,15 +95,31 @@ func withoutValue(op string, err error, value []byte) error {
 	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
 		return fmt.Errorf("%s: HTTP status %d", op, httpStatus(err))
 	}
-	return err
+	return printable{err}
 }
+
+// A printable error escapes what others have written, if it could fool a log or a
+// terminal.
+type printable struct{ error }
+
+func (p printable) Error() string {
+	text := p.error.Error()
+	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		text = strconv.Quote(text)
+	}
+	return text
+}
+
+func (p printable) Unwrap() error { return p.error }
 
 // explain adds to the error of an AWS operation what it means and what to do.
 // exceeded is the time limit if it has passed, and zero otherwise.
 func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value []byte) error {
 	sentinel, hint := s.diagnose(op, err)
-	if sentinel == nil && hint == "" {
-		sentinel, hint = s.diagnoseTransport(op, err, exceeded)
+	if source, ok := errors.AsType[*credentialsError](err); ok {
+		sentinel, hint = source.diagnose(exceeded)
+	} else if hint == "" {
+		sentinel, hint = diagnoseTransport("AWS", err, exceeded)
 	}
 	cause := withoutValue(op, err, value)
 	switch {
@@ -100,6 +135,7 @@ func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value [
 // if any, and what to do.
 func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	text := err.Error()
+	names, _ := chainOf(s.client.Options().Credentials)
 	switch errorCode(err) {
 	case codeExists:
 		if op == "CreateSecret" {
@@ -108,6 +144,9 @@ func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	case codeNotFound:
 		switch op {
 		case "GetSecretValue":
+			if strings.Contains(text, "secret value") { // only the message tells
+				return ErrNotExist, "the secret exists but has no value: store a bundle there, or delete it so that one is created"
+			}
 			return ErrNotExist, "if it should exist, check name, region and account"
 		case "CreateSecret":
 			return nil, "does the KMS key exist in this region?"
@@ -122,42 +161,62 @@ func (s *AWSStore) diagnose(op string, err error) (error, string) {
 	case "DecryptionFailure", "EncryptionFailure":
 		return nil, "AWS cannot use the secret's KMS key: is it enabled, in this region, and open to this role?"
 	case "ExpiredTokenException", "ExpiredToken", "RequestExpired":
-		return nil, "the AWS credentials have expired: renew them (and check the clock)"
+		return nil, "the AWS credentials have expired: renew them (and check the clock); they are from " + names[0]
 	case "UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch",
 		"IncompleteSignature", "MissingAuthenticationTokenException", "MissingAuthenticationToken":
-		return nil, "AWS does not accept the credentials: check access key, secret key, session token, and the clock"
+		return nil, "AWS does not accept the credentials: check access key, secret key, session token, and the clock; they are from " + names[0]
 	case "LimitExceededException":
 		return nil, "an AWS quota is reached: a secret has about 100 versions, each of which lives at least 24 h"
 	case "AccessDeniedException", "AccessDenied":
 		return s.denied(op, text)
 	}
+	// Emulators deny in XML. Another page with status 403 is a proxy's.
+	if page, ok := errors.AsType[*smithy.DeserializationError](err); ok && httpStatus(err) == http.StatusForbidden &&
+		bytes.Contains(page.Snapshot, []byte("AccessDenied")) {
+		return s.denied(op, text)
+	}
 	return nil, ""
 }
 
-// diagnoseTransport does the same for what happens on the way there.
-func (s *AWSStore) diagnoseTransport(op string, err error, exceeded time.Duration) (error, string) {
-	code, status, text := errorCode(err), httpStatus(err), err.Error()
-	_, throttled := retry.DefaultThrottleErrorCodes[code]
+// diagnoseTransport does the same for what happens on the way to a service. What cannot
+// pass by itself matches nothing.
+func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, string) {
+	status := httpStatus(err)
+	api, _ := errors.AsType[smithy.APIError](err)
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
 	_, unsent := errors.AsType[*smithyhttp.RequestSendError](err)
+	name, unresolved := errors.AsType[*net.DNSError](err)
+	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
+	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	network, _ := errors.AsType[*net.OpError](err)
+	asked, _ := errors.AsType[*url.Error](err)
 	switch {
-	case throttled || status == http.StatusTooManyRequests:
-		return ErrUnavailable, "AWS throttles this account's calls: ask less often"
-	case strings.Contains(text, "get identity:"): // no type; the text is tested
-		return nil, "no AWS credentials: give the server a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID"
-	case status == http.StatusForbidden && (code == "" || code == "UnknownError"): // emulators, in XML
-		return s.denied(op, text)
+	case status == http.StatusTooManyRequests, retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary:
+		return ErrUnavailable, whom + " throttles this account's calls: ask less often"
 	case status >= 500:
-		return ErrUnavailable, fmt.Sprintf("AWS is in trouble (HTTP status %d): try again later", status)
+		return ErrUnavailable, fmt.Sprintf("%s is in trouble (HTTP status %d): try again later", whom, status)
+	case untrusted && invalid.Cert != nil && invalid.Reason == x509.Expired:
+		return nil, "the TLS certificate of " + whom + " is out of date: is this machine's clock right? If so, the proxy or endpoint needs a new one"
+	case untrusted:
+		return nil, "the TLS certificate of " + whom + " is not trusted: install ca-certificates, set AWS_CA_BUNDLE to the CA of a proxy " +
+			"that intercepts TLS, and check AWS_ENDPOINT_URL"
+	case errors.Is(err, http.ErrSchemeMismatch), network != nil && network.Op == "remote error": // a TLS alert
+		return nil, whom + " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
+	case status == http.StatusProxyAuthRequired, // of an answer to CONNECT, net/http has no more than the text
+		asked != nil && asked.Err.Error() == http.StatusText(http.StatusProxyAuthRequired),
+		asked != nil && asked.Err.Error() == http.StatusText(http.StatusForbidden):
+		return nil, "the proxy refuses the way to " + whom + ": check HTTPS_PROXY and its password, or set NO_PROXY"
 	case exceeded > 0:
 		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),
-			fmt.Sprintf("no answer within %s: is there a way to AWS (VPC endpoint, NAT, proxy)?", exceeded)
-	case errors.Is(err, errBrokenOff):
+			fmt.Sprintf("no answer within %s: is there a way to %s (VPC endpoint, NAT, proxy)?", exceeded, whom)
+	case errors.Is(err, errBrokenOff), errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrUnavailable, "the answer broke off: try again"
-	case garbled:
-		return nil, hintForeign
+	case unresolved:
+		return ErrUnavailable, fmt.Sprintf("%s cannot be reached: the name %q does not resolve: check the region, AWS_ENDPOINT_URL and DNS", whom, name.Name)
 	case unsent:
-		return ErrUnavailable, "AWS cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
+		return ErrUnavailable, whom + " cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
+	case garbled && status > 0, api != nil && api.ErrorCode() == "UnknownError":
+		return nil, hintForeign
 	}
 	return nil, ""
 }

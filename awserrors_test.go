@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -101,6 +103,10 @@ var awsFaults = []struct {
 	{"A6 a name with KMS in it", apiError("AccessDeniedException", "perform: secretsmanager:GetSecretValue on resource: prod/KMS"),
 		1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
 	{"A6 denied by an emulator", page(403, "<AccessDenied/>"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
+	{"W7 denied by a proxy, in HTML", page(403, "<html>Forbidden"), 1, nil, "not one of Secrets Manager"},
+	{"W7 denied by a proxy, in JSON", page(403, `{"message":"Forbidden"}`), 1, nil, "not one of Secrets Manager"},
+	{"W7 proxy wants a password", page(407, "<html>"), 1, nil, "the proxy refuses"},
+	{"a message of several lines", apiError("InvalidParameterException", "no\nlevel=INFO\x1b[2J"), 1, nil, `no\nlevel=INFO\x1b[2J`},
 	{"A6 other code", apiError("InvalidParameterException", "no"), 1, nil, "InvalidParameterException: no"},
 	{"A6 invalid request", apiError("InvalidRequestException", "no"), 1, nil, "InvalidRequestException: no"},
 
@@ -176,6 +182,25 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}}
+	trusting := h2.Client().Transport.(*http.Transport).Clone()
+	later := trusting.Clone()
+	later.TLSClientConfig.Time = func() time.Time { return time.Now().AddDate(100, 0, 0) }
+	trusting.TLSClientConfig.ServerName = ""
+	mutual := httptest.NewUnstartedServer(fake)
+	mutual.TLS, mutual.Config.ErrorLog = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, log.New(io.Discard, "", 0)
+	mutual.StartTLS()
+	t.Cleanup(mutual.Close)
+	proxy := func(status int) *http.Transport {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		t.Cleanup(s.Close)
+		at, err := url.Parse(s.URL)
+		require.NoError(t, err)
+		return &http.Transport{Proxy: http.ProxyURL(at)}
+	}
+	unresolved := &http.Transport{DialContext: func(_ context.Context, _, address string) (net.Conn, error) {
+		host, _, _ := net.SplitHostPort(address)
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+	}}
 	reset := roundTripper(func(*http.Request) (*http.Response, error) {
 		err := &net.OpError{Op: "read", Err: syscall.ECONNRESET}
 		return &http.Response{StatusCode: 200, Body: io.NopCloser(io.MultiReader(strings.NewReader(`{"Sec`), iotest.ErrReader(err)))}, nil
@@ -188,8 +213,17 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		says      string
 	}{
 		{"refused", "http://127.0.0.1:1", nil, awsfake.Fault{}, fleetkey.ErrUnavailable, "connection refused"},
-		{"unknown certificate", h2.URL, nil, awsfake.Fault{}, fleetkey.ErrUnavailable, "certificate"},
-		{"TLS to a plain server", "https" + fake.URL[len("http"):], nil, awsfake.Fault{}, fleetkey.ErrUnavailable, "response to HTTPS client"},
+		{"W7 unknown certificate", h2.URL, nil, awsfake.Fault{}, nil, "x509"},
+		{"W7 certificate for another name", "https://localhost" + h2.URL[len("https://127.0.0.1"):], trusting, awsfake.Fault{}, nil, "is not trusted"},
+		{"W7 certificate out of date", h2.URL, later, awsfake.Fault{}, nil, "is this machine's clock right?"},
+		{"W7 certificate asked for", mutual.URL, trusting, awsfake.Fault{}, nil, "does not speak TLS as it should"},
+		{"W7 proxy wants a password", "https://secretsmanager.invalid", proxy(http.StatusProxyAuthRequired), awsfake.Fault{}, nil, "the proxy refuses"},
+		{"W7 proxy forbids", "https://secretsmanager.invalid", proxy(http.StatusForbidden), awsfake.Fault{}, nil, "the proxy refuses"},
+		{"W7 proxy in trouble", "https://secretsmanager.invalid", proxy(http.StatusBadGateway), awsfake.Fault{}, fleetkey.ErrUnavailable, "cannot be reached"},
+		{"W7 proxy away", "https://secretsmanager.invalid", &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:1"})},
+			awsfake.Fault{}, fleetkey.ErrUnavailable, "cannot be reached"},
+		{"W7 name does not resolve", "https://secretsmanager.invalid", unresolved, awsfake.Fault{}, fleetkey.ErrUnavailable, `"secretsmanager.invalid" does not resolve`},
+		{"TLS to a plain server", "https" + fake.URL[len("http"):], nil, awsfake.Fault{}, nil, "response to HTTPS client"},
 		{"no TLS handshake", "https://" + silent.Addr().String(), nil, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
 		{"packets dropped", fake.URL, dropped, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
 		{"reset in mid-body", fake.URL, reset, awsfake.Fault{}, fleetkey.ErrUnavailable, "broke off"},
@@ -214,14 +248,25 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 	}
 }
 
-// TestAWSStoreCreateConflict : a secret that exists is a conflict and nothing else,
-// regardless of the status of the answer.
-func TestAWSStoreCreateConflict(t *testing.T) {
-	for _, status := range []int{400, 429, 503} {
-		fake := awsfake.New()
-		fake.Inject(awsfake.Fault{Error: &awsfake.Error{Code: "ResourceExistsException", Status: status}})
-		_, err := openAWS(t, fake, awsName).Save(t.Context(), pemBundle("a"), "")
-		requireError(t, err, fleetkey.ErrConflict, "the secret exists")
+// TestAWSStoreTrouble_W6 : beside a status of 429 or 5xx no code says anything about the secret.
+func TestAWSStoreTrouble_W6(t *testing.T) {
+	for _, status := range []int{429, 500, 502, 503, 504} {
+		for _, code := range []string{"ResourceNotFoundException", "ResourceExistsException", "AccessDeniedException", "InvalidRequestException",
+			"ExpiredTokenException", "DecryptionFailure", "ThrottlingException", "UnknownError", ""} {
+			fake := awsfake.New()
+			s := openAWS(t, fake, awsName)
+			v := mustSave(t, s, pemBundle("a"), "")
+			fake.Inject(awsfake.Fault{Error: &awsfake.Error{Code: code, Message: "marked for deletion, perform: kms:Decrypt", Status: status}})
+			_, _, loaded := s.Load(t.Context())
+			_, created := s.Save(t.Context(), pemBundle("b"), "")
+			_, saved := s.Save(t.Context(), pemBundle("b"), v)
+			for _, err := range []error{loaded, created, saved} {
+				requireError(t, err, fleetkey.ErrUnavailable)
+				require.NotErrorIs(t, err, fs.ErrPermission)
+			}
+			fake.Heal()
+			requireHolds(t, s, pemBundle("a"), v)
+		}
 	}
 }
 
@@ -318,7 +363,8 @@ func FuzzAWSError(f *testing.F) {
 		var err error
 		if action == "GetSecretValue" {
 			_, _, err = s.Load(t.Context())
-			require.Equal(t, code == "ResourceNotFoundException", errors.Is(err, fleetkey.ErrNotExist), "%v", err)
+			absent := code == "ResourceNotFoundException" && answer.Status < 500 && answer.Status != http.StatusTooManyRequests
+			require.Equal(t, absent, errors.Is(err, fleetkey.ErrNotExist), "%v", err)
 		} else {
 			_, err = s.Save(t.Context(), pemBundle("a"), v)
 			require.NotErrorIs(t, err, fleetkey.ErrNotExist)

@@ -10,10 +10,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
+
+	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
 // An AWSStore is a [KeyStore] in one secret of AWS Secrets Manager.
@@ -63,7 +67,10 @@ type AWSOptions struct {
 	Timeout time.Duration
 }
 
-const stageCurrent = "AWSCURRENT"
+const (
+	stageCurrent   = "AWSCURRENT"
+	defaultTimeout = 10 * time.Second // of AWSOptions
+)
 
 // NewAWSStore returns the store for a secret, given by name or by ARN. The
 // secret need not exist: the first Save creates it, if it was given by name.
@@ -89,7 +96,7 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	}
 	region := cmp.Or(id.region, o.Region)
 	if o.Client == nil {
-		cfg, err := loadAWSConfig(ctx, region)
+		cfg, err := loadAWSConfig(ctx, region, 4*cmp.Or(o.Timeout, defaultTimeout))
 		if err != nil {
 			return nil, fmt.Errorf("AWS secret %q: %w", secretName, err)
 		}
@@ -98,12 +105,17 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	s := &AWSStore{
 		id:      id,
 		region:  cmp.Or(region, o.Client.Options().Region),
-		timeout: cmp.Or(o.Timeout, 10*time.Second),
+		timeout: cmp.Or(o.Timeout, defaultTimeout),
 		client:  o.Client,
 		kmsKey:  o.KMSKeyID,
 	}
 	if s.region == "" {
 		return nil, fmt.Errorf("AWS secret %q: the client has no region: set AWSOptions.Region", secretName)
+	}
+	for _, r := range append([]string{s.region}, o.ReplicaRegions...) {
+		if !awsRegion.MatchString(r) {
+			return nil, fmt.Errorf("AWS secret %q: %q is not a region: want one such as eu-west-1 (AWSOptions, AWS_REGION, or region in the profile)", secretName, r)
+		}
 	}
 	for _, r := range o.ReplicaRegions {
 		s.replica = append(s.replica, types.ReplicaRegionType{Region: aws.String(r)})
@@ -111,24 +123,28 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	return s, nil
 }
 
-// loadAWSConfig reads the SDK's default configuration. The SDK takes
-// credentials from the instance metadata by itself, but not the region.
-func loadAWSConfig(ctx context.Context, region string) (aws.Config, error) {
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+// loadAWSConfig reads the SDK's default configuration. The SDK takes credentials from the
+// instance metadata by itself, but not the region. Nor does it end a request for
+// credentials: one that got no answer would be waited for by all later ones.
+func loadAWSConfig(ctx context.Context, region string, limit time.Duration) (aws.Config, error) {
+	client := awshttp.NewBuildableClient().WithTimeout(limit)
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithHTTPClient(client),
+		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
 	if err != nil {
-		return cfg, fmt.Errorf("read the AWS configuration: %w", err)
+		return cfg, fmt.Errorf("read the AWS configuration: %w", printable{err})
 	}
-	if cfg.Region != "" {
-		return cfg, nil
+	for cfg.Region == "" {
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no answer
+		out, err := imds.NewFromConfig(cfg, func(o *imds.Options) { o.Retryer = aws.NopRetryer{} }).GetRegion(ask, nil)
+		cancel()
+		switch sentinel, _ := diagnoseTransport("", err, 0); {
+		case err == nil:
+			cfg.Region = out.Region
+		case sentinel == nil || httpStatus(err) == 0 || !refresh.Sleep(ctx, time.Second):
+			return cfg, fmt.Errorf("no AWS region: set AWS_REGION, or region in the profile, or give the secret's ARN "+
+				"(the EC2 instance metadata did not answer either: %w)", printable{err})
+		}
 	}
-	ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no answer
-	defer cancel()
-	out, err := imds.NewFromConfig(cfg).GetRegion(ask, nil)
-	if err != nil {
-		return cfg, fmt.Errorf("no AWS region: set AWS_REGION, or region in the profile, or give the secret's ARN "+
-			"(the EC2 instance metadata did not answer either: %w)", err)
-	}
-	cfg.Region = out.Region
 	return cfg, nil
 }
 
@@ -233,6 +249,10 @@ func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 	out, err := op(limited, in, func(o *secretsmanager.Options) {
 		o.Region = s.region
 		o.HTTPClient = markingClient{o.HTTPClient}
+		if o.Credentials == nil {
+			o.Credentials = aws.AnonymousCredentials{}
+		}
+		o.Credentials = markingProvider{o.Credentials}
 		// A client that was set to log bodies would log private keys.
 		o.ClientLogMode &^= aws.LogRequestWithBody | aws.LogResponseWithBody
 	})

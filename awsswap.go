@@ -1,6 +1,7 @@
 package fleetkey
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -52,7 +53,7 @@ func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Ve
 	case err != nil:
 		return "", err
 	}
-	return s.promote(ctx, v, prev)
+	return s.promote(ctx, bundle, v, prev)
 }
 
 // park stores the version that is to follow prev.
@@ -63,7 +64,7 @@ func (s *AWSStore) park(ctx context.Context, bundle []byte, prev Version) (Versi
 		if v, err = s.put(ctx, bundle, token); errorCode(err) != codeExists {
 			return v, err
 		}
-		current, readErr := s.awaitMove(ctx, prev)
+		_, current, readErr := s.awaitMove(ctx, prev)
 		if readErr != nil {
 			return "", readErr
 		}
@@ -93,53 +94,54 @@ func (s *AWSStore) put(ctx context.Context, bundle []byte, token string) (Versio
 	return Version(*out.VersionId), nil
 }
 
-// promote moves AWSCURRENT from prev to v. After a refusal it looks where the
-// label is, rather than at the error: a call whose answer was lost and that the
-// SDK repeated is refused although it succeeded.
-func (s *AWSStore) promote(ctx context.Context, v, prev Version) (Version, error) {
+// promote moves AWSCURRENT from prev to v. Whatever the answer, the bytes that are current
+// then decide who won: a call whose answer was lost and that the SDK repeated is refused
+// although it succeeded, and an emulator may let another writer overwrite version v.
+func (s *AWSStore) promote(ctx context.Context, bundle []byte, v, prev Version) (Version, error) {
 	out, err := call(ctx, s, s.timeout, s.client.UpdateSecretVersionStage, &secretsmanager.UpdateSecretVersionStageInput{
 		SecretId:            aws.String(s.id.String()),
 		VersionStage:        aws.String(stageCurrent),
 		MoveToVersionId:     aws.String(string(v)),
 		RemoveFromVersionId: aws.String(string(prev)),
 	}, nil)
-	if err == nil && aws.ToString(out.ARN) != "" {
-		return v, nil
-	}
-	if err == nil {
+	if err == nil && aws.ToString(out.ARN) == "" {
 		err = errNotSecretsManager("UpdateSecretVersionStage")
 	}
 	if errors.Is(err, ErrAccessDenied) {
 		return "", err
 	}
-	current, readErr := s.awaitMove(ctx, prev)
+	held, current, readErr := s.awaitMove(ctx, prev)
 	switch {
+	case readErr != nil && err == nil:
+		return "", fmt.Errorf("the new value may be current already, but cannot be read: %w", readErr)
 	case readErr != nil:
 		return "", fmt.Errorf("%w (and then, to learn whether it took effect: %w)", err, readErr)
-	case current == v:
+	case current == v && bytes.Equal(held, bundle):
 		return v, nil
 	case current != prev:
 		return "", conflict(current)
+	case err == nil: // reads lag behind
+		return v, nil
 	}
 	return "", err
 }
 
-// awaitMove returns the current version as soon as it is not prev, and prev if
-// that takes too long. The pauses are random, so that one of many waiting
+// awaitMove returns what is current as soon as that is not prev, and prev if that takes
+// too long. The pauses are random, so that one of many waiting
 // writers goes first and the others see it.
-func (s *AWSStore) awaitMove(ctx context.Context, prev Version) (Version, error) {
+func (s *AWSStore) awaitMove(ctx context.Context, prev Version) ([]byte, Version, error) {
 	start := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		_, current, err := s.get(ctx)
+		bundle, current, err := s.get(ctx)
 		if errors.Is(err, ErrNotExist) { // a moving label is off before it is on
 			current, err = prev, nil
 		}
 		if err != nil || current != prev || time.Since(start) > moveGrace {
-			return current, err
+			return bundle, current, err
 		}
 		select {
 		case <-ctx.Done():
-			return "", ctx.Err()
+			return nil, "", ctx.Err()
 		case <-time.After(pause/2 + rand.N(pause)):
 		}
 	}

@@ -102,6 +102,39 @@ func TestAWSStoreA12(t *testing.T) {
 	}
 }
 
+// TestAWSStorePromotion_W5 : an emulator that overwrites a version on a used token. The bytes
+// that are current decide which of 32 savers has won.
+func TestAWSStorePromotion_W5(t *testing.T) {
+	inBubble(t, "32 save at once", func(t *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, v fleetkey.Version) {
+		fake.Lax()
+		fake.Inject(delayed)
+		for round := range 10 {
+			v = requireOneWinner(t, fake, v, 32, fmt.Sprint("round", round))
+		}
+	})
+	inBubble(t, "another writer's bytes", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+		fake.Lax()
+		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Do: func() {
+			_, err := fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
+				SecretId: aws.String(awsName), SecretString: aws.String("other"), VersionStages: []string{"FLEETKEY_PENDING"},
+				ClientRequestToken: aws.String(pendingVersion(t, fake)),
+			})
+			require.NoError(t, err)
+		}})
+		_, err := s.Save(t.Context(), pemBundle("b"), v)
+		requireError(t, err, fleetkey.ErrConflict)
+	})
+}
+
+// pendingVersion returns the version that a Save has parked.
+func pendingVersion(t *testing.T, fake *awsfake.Server) string {
+	out, err := fake.Client().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{
+		SecretId: aws.String(awsName), VersionStage: aws.String("FLEETKEY_PENDING"),
+	})
+	require.NoError(t, err)
+	return *out.VersionId
+}
+
 // TestAWSStoreA11 : an operator moves AWSCURRENT back to the version before. The version
 // derived from it exists already, but saving works.
 func TestAWSStoreA11(t *testing.T) {

@@ -228,7 +228,7 @@ func (v *Verifier) logAdopted(old *view, next *trust.View) {
 	}
 }
 
-// report logs the result of a load.
+// report logs a change of state, and a reminder at most once an hour.
 func (v *Verifier) report(before, after refresh.State, wait time.Duration) {
 	if after.Err == nil {
 		if before.Err != nil {
@@ -236,21 +236,18 @@ func (v *Verifier) report(before, after refresh.State, wait time.Duration) {
 		}
 		return
 	}
-	if v.jwks != nil { // that another system is down is worth a line, but not one a minute
-		now := v.clock.Monotonic()
-		if before.Err != nil && now-v.told < foreignPatience {
-			return
-		}
-		v.told = now
-		if after.LastGood.IsZero() {
-			v.logger.Warn("cannot fetch the issuer's keys yet, will try again", "source", v.source, "failures", after.Failures, "err", after.Err)
-			return
-		}
+	now := v.clock.Monotonic()
+	if before.Err != nil && now-v.told < time.Hour {
+		return
 	}
-	hint := ""
+	v.told = now
+	if after.LastGood.IsZero() {
+		v.logger.Warn("cannot fetch the issuer's keys yet, will try again", "source", v.source, "failures", after.Failures, "err", after.Err)
+		return
+	}
+	keys := []any{"store", v.source, "failures", after.Failures, "last_good", after.LastGood, "retry_in", wait, "err", after.Err}
 	if errors.Is(after.Err, ErrNotExist) {
-		hint = "the bundle was deleted; a running instance never creates a new one"
+		keys = append(keys, "hint", "the bundle was deleted; a running instance never creates a new one")
 	}
-	v.logger.Error("cannot refresh the signing keys, continuing with the last good ones", "store", v.source,
-		"failures", after.Failures, "last_good", after.LastGood, "retry_in", wait, "hint", hint, "err", after.Err)
+	v.logger.Error("cannot refresh the signing keys, continuing with the last good ones", keys...)
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file examines a secret in AWS Secrets Manager. Each permission is tried
-// by a call that AWS refuses for another reason once it has found it allowed,
-// or that changes nothing.
+// This file examines a secret in AWS Secrets Manager. It never writes, not even on an
+// emulator that departs from AWS: each permission to write is tried by a call that names
+// nothing to change, which AWS refuses once it has found it allowed.
 
 // action begins the name of each permission.
 const action = "secretsmanager:"
@@ -37,23 +37,26 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 		return err
 	}
 	x.found(fine, "region", region, "")
-	credentials, err := cfg.Credentials.Retrieve(ctx)
-	if err != nil { // nothing else can work
-		x.found(wrong, "credentials", "none: "+err.Error(), "aws configure  # or give the instance a role, or set AWS_PROFILE")
-		return errWrong
-	}
-	x.found(fine, "credentials", "from "+credentials.Source, "")
-	var watch awsClock
-	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { watch.HTTPClient, o.HTTPClient = o.HTTPClient, &watch })
+	watch := awsWatch{CredentialsProvider: cfg.Credentials}
+	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) {
+		watch.HTTPClient, o.HTTPClient, o.Credentials = o.HTTPClient, &watch, &watch
+	})
 	store, err = fleetkey.NewAWSStore(ctx, secret, func(o *fleetkey.AWSOptions) { o.Client = client })
 	if err != nil {
 		return err
 	}
 	bundle, version, err := store.Load(ctx)
+	if watch.source != "" {
+		x.found(fine, "credentials", "from "+watch.source, "")
+	}
 	if watch.heard {
 		x.clock("AWS", watch.ahead)
 	} else {
 		x.found(skipped, "clock", "AWS did not answer", "")
+	}
+	if watch.source == "" { // nothing else can work
+		x.found(wrong, "credentials", trimPrefix(err), "")
+		return errWrong
 	}
 	where := quote(secret) + " --region " + region
 	policy := "fleetkey policy --secret " + where + " --account YOUR-ACCOUNT"
@@ -61,8 +64,11 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	switch {
 	case err == nil:
 		x.found(fine, get, "allowed", "")
-		x.permissions(ctx, store, client, secret, string(bundle), string(version), policy)
+		x.permissions(ctx, client, secret, string(bundle), string(version), policy)
 		x.keys(ctx, store, bundle, version)
+	case errors.Is(err, fleetkey.ErrNotExist) && hasNoValue(ctx, client, secret, err):
+		x.found(wrong, get, "the secret exists but has no value, so no server can start", "fleetkey init --file keys.pem --issuer https://YOUR-ISSUER && "+
+			"aws secretsmanager put-secret-value --secret-id "+where+" --secret-string file://keys.pem && rm keys.pem")
 	case errors.Is(err, fleetkey.ErrNotExist):
 		x.found(fine, get, "allowed", "")
 		x.absent("secret")
@@ -78,53 +84,79 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	return nil
 }
 
-// An awsClock is an HTTP client that takes down how far this machine's clock is ahead of
-// AWS's, by the Date header of the answers, failures included.
-type awsClock struct {
+// hasNoValue reports whether a secret without a current value exists. A role need not be
+// allowed to describe it; then the message of the refusal tells.
+func hasNoValue(ctx context.Context, client *secretsmanager.Client, secret string, refusal error) bool {
+	_, err := client.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: &secret})
+	api, _ := errors.AsType[smithy.APIError](refusal)
+	return err == nil || api != nil && strings.Contains(api.ErrorMessage(), "secret value")
+}
+
+// An awsWatch passes on what the SDK asks for. It takes down where credentials came from,
+// and how far this machine's clock is ahead of AWS's, by the Date header of the answers,
+// refusals included.
+type awsWatch struct {
 	secretsmanager.HTTPClient
-	ahead time.Duration
-	heard bool
+	aws.CredentialsProvider
+	source string // empty: there are no credentials
+	ahead  time.Duration
+	heard  bool
 }
 
-func (c *awsClock) Do(r *http.Request) (*http.Response, error) {
+// ProviderSources lets the library name the source.
+func (w *awsWatch) ProviderSources() []aws.CredentialSource {
+	if s, ok := w.CredentialsProvider.(aws.CredentialProviderSource); ok {
+		return s.ProviderSources()
+	}
+	return nil
+}
+
+func (w *awsWatch) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := w.CredentialsProvider.Retrieve(ctx)
+	if err == nil {
+		w.source = c.Source
+	} else if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && answer.Response != nil {
+		w.hear(time.Now(), answer.Response.Response)
+	}
+	return c, err
+}
+
+func (w *awsWatch) Do(r *http.Request) (*http.Response, error) {
 	asked := time.Now()
-	answer, err := c.HTTPClient.Do(r)
-	if err != nil {
-		return nil, err
+	answer, err := w.HTTPClient.Do(r)
+	if err == nil {
+		w.hear(asked.Add(time.Since(asked)/2), answer)
 	}
-	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
-		middle := asked.Add(time.Since(asked) / 2)
-		c.ahead, c.heard = middle.Sub(date), true
-	}
-	return answer, nil
+	return answer, err
 }
 
-// permissions tries those that write. Nothing comes of it.
-func (x *examination) permissions(
-	ctx context.Context, store *fleetkey.AWSStore, client *secretsmanager.Client, secret, bundle, version, policy string,
-) {
-	// The name is taken.
-	_, err := store.Save(ctx, []byte(bundle), "")
-	switch {
-	case errors.Is(err, fleetkey.ErrConflict):
-		x.found(fine, action+"CreateSecret", "allowed", "")
-	case errors.Is(err, fleetkey.ErrAccessDenied):
-		x.found(minor, action+"CreateSecret", "denied; no harm while the secret exists", policy)
-	default:
-		x.found(skipped, action+"CreateSecret", fmt.Sprint(err), "")
+func (w *awsWatch) hear(at time.Time, answer *http.Response) {
+	if date, err := http.ParseTime(answer.Header.Get("Date")); err == nil {
+		w.ahead, w.heard = at.Sub(date), true
 	}
+}
 
-	// The version exists with this very value: "the operation succeeds but does
-	// nothing" (AWS, PutSecretValue, ClientRequestToken).
-	_, err = client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{
-		SecretId: &secret, ClientRequestToken: &version, SecretString: &bundle, VersionStages: []string{"FLEETKEY_PENDING"},
-	})
+// permissions tries those that write. A secret that exists is not created, at the worst
+// the present value is put under the present version's id.
+func (x *examination) permissions(ctx context.Context, client *secretsmanager.Client, secret, bundle, version, policy string) {
+	if !strings.HasPrefix(secret, "arn:") { // servers create none by ARN
+		_, err := client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: &secret, ClientRequestToken: &version, SecretString: &bundle})
+		switch verdict, _ := judge(err); verdict {
+		case fine:
+			x.found(fine, action+"CreateSecret", "allowed", "")
+		case wrong:
+			x.found(minor, action+"CreateSecret", "denied; no harm while the secret exists", policy)
+		default:
+			x.found(skipped, action+"CreateSecret", "AWS's answer does not tell", "")
+		}
+	}
+	// Without a value there is nothing to put.
+	_, err := client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{SecretId: &secret})
 	x.write(action+"PutSecretValue", err, policy)
-
-	// To move AWSCURRENT to where it is, from a version where it is not, fails.
+	// To move AWSCURRENT to where it is fails: "if you do not specify RemoveFromVersionId
+	// and the label is attached, the operation fails" (AWS, UpdateSecretVersionStage).
 	_, err = client.UpdateSecretVersionStage(ctx, &secretsmanager.UpdateSecretVersionStageInput{
-		SecretId: &secret, VersionStage: aws.String("AWSCURRENT"),
-		MoveToVersionId: &version, RemoveFromVersionId: aws.String("00000000-0000-4000-8000-000000000000"),
+		SecretId: &secret, VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: &version,
 	})
 	x.write(action+"UpdateSecretVersionStage", err, policy)
 }
@@ -132,21 +164,37 @@ func (x *examination) permissions(
 // refusals are what AWS answers to one who is allowed what the probes ask for.
 var refusals = []string{"ResourceExistsException", "InvalidParameterException", "InvalidRequestException", "ResourceNotFoundException"}
 
-// write judges a permission to write by how AWS refused the call. The text of
-// AWS's answer is left out: it can quote what was sent.
+// write reports a permission to write.
 func (x *examination) write(check string, err error, policy string) {
+	switch verdict, why := judge(err); verdict {
+	case fine:
+		x.found(fine, check, "allowed", "")
+	case wrong:
+		if why == deniedByKMS {
+			policy += " --kms-key YOUR-KEY-ARN"
+		}
+		x.cannotWrite(check, why, policy+" --rotation")
+	default:
+		x.found(skipped, check, why, "")
+	}
+}
+
+const deniedByKMS = "the secret's KMS key denies kms:GenerateDataKey or kms:Decrypt"
+
+// judge says what AWS's answer to a call that changes nothing tells about the permission.
+// The text of the answer is left out: it can quote what was sent.
+func judge(err error) (verdict, string) {
 	api, _ := errors.AsType[smithy.APIError](err)
 	answer, _ := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
 	case err == nil, api != nil && slices.Contains(refusals, api.ErrorCode()):
-		x.found(fine, check, "allowed", "")
+		return fine, ""
 	case api != nil && (strings.Contains(api.ErrorMessage(), "Access to KMS") || strings.Contains(api.ErrorMessage(), "perform: kms:")):
-		x.cannotWrite(check, "the secret's KMS key denies kms:GenerateDataKey or kms:Decrypt", policy+" --rotation --kms-key YOUR-KEY-ARN")
+		return wrong, deniedByKMS
 	case api != nil && api.ErrorCode() == "AccessDeniedException", answer != nil && answer.HTTPStatusCode() == http.StatusForbidden:
-		x.cannotWrite(check, "denied", policy+" --rotation")
+		return wrong, "denied"
 	case api != nil:
-		x.found(skipped, check, "AWS answered "+api.ErrorCode()+", which does not tell", "")
-	default:
-		x.found(skipped, check, "AWS did not answer", "")
+		return skipped, "AWS answered " + api.ErrorCode() + ", which does not tell"
 	}
+	return skipped, "AWS did not answer"
 }

@@ -132,12 +132,25 @@ func TestOnFake(t *testing.T) {
 		server.Heal()
 		if len(args) > 0 {
 			fault := awsfake.KMSDenied(args[1])
-			if args[0] == "expired" {
+			switch args[0] {
+			case "expired":
 				fault = awsfake.Expired()
 				fault.Action = args[1]
+			case "refused":
+				fault = awsfake.Fault{Action: args[1], Error: &awsfake.Error{Code: "AccessDenied", Message: "no"}}
 			}
 			server.Inject(fault)
 		}
+	}
+	p.Cmds["lax"] = func(ts *testscript.TestScript, _ bool, _ []string) { fake(ts).Lax() }
+	p.Cmds["container"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		_, err := fake(ts).Client().CreateSecret(context.Background(), &secretsmanager.CreateSecretInput{Name: &args[0]})
+		ts.Check(err)
+	}
+	p.Cmds["fill"] = func(ts *testscript.TestScript, _ bool, args []string) {
+		value := ts.ReadFile(args[1])
+		_, err := fake(ts).Client().PutSecretValue(context.Background(), &secretsmanager.PutSecretValueInput{SecretId: &args[0], SecretString: &value})
+		ts.Check(err)
 	}
 	p.Cmds["versions"] = func(ts *testscript.TestScript, _ bool, args []string) {
 		if n := fake(ts).Versions(args[0]); strconv.Itoa(n) != args[1] {

@@ -41,7 +41,8 @@ const (
 // keys.
 const secretKey = "fakefakefakefakefakefakefakefakefakefake"
 
-// A Server is one region of Secrets Manager.
+// A Server is one region of Secrets Manager, and the sources that the SDK gets its
+// credentials from.
 type Server struct {
 	URL string // set by Start
 
@@ -53,6 +54,7 @@ type Server struct {
 	watch   func(action string, in, reply []byte) // nil: nobody does
 	policy  *Policy
 	lag     time.Duration // reads see the state of so long ago
+	lax     bool          // as emulators are
 }
 
 // New returns a server without secrets and without a socket.
@@ -64,7 +66,10 @@ func New() *Server {
 func Start(t testing.TB) *Server {
 	s := New()
 	h := httptest.NewServer(s)
-	t.Cleanup(h.Close)
+	t.Cleanup(func() {
+		h.CloseClientConnections() // the SDK continues to ask a source that hangs
+		h.Close()
+	})
 	s.URL = h.URL
 	return s
 }
@@ -126,8 +131,21 @@ func (s *Server) Lag(d time.Duration) {
 	s.lag = d
 }
 
+// Lax makes the server depart from AWS as emulators do: PutSecretValue with the token of an
+// existing version overwrites its value and its labels, and UpdateSecretVersionStage takes
+// the label off before it looks for the version to put it on.
+func (s *Server) Lax() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lax = true
+}
+
 // ServeHTTP answers one call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if action, reply, refuse := s.source(r); action != "" {
+		s.serveSource(w, r, action, reply, refuse)
+		return
+	}
 	action, _ := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager.")
 	body, err := io.ReadAll(r.Body)
 	if err != nil {

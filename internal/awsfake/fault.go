@@ -77,7 +77,9 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 		writeReply(w, f.Error)
 		return true
 	case f.Body != "" || f.Status != 0:
-		w.Header().Set("Content-Type", "text/html")
+		if w.Header().Get("Content-Type") == "" {
+			w.Header().Set("Content-Type", "text/html")
+		}
 		if f.Status != 0 {
 			w.WriteHeader(f.Status)
 		}
@@ -130,6 +132,9 @@ func writeReply(w http.ResponseWriter, reply any) {
 }
 
 func encode(reply any) []byte {
+	if b, ok := reply.([]byte); ok {
+		return b
+	}
 	b, err := json.Marshal(reply)
 	if err != nil {
 		panic(err) // only our own types come here

@@ -2,6 +2,7 @@ package awsfake
 
 import (
 	"cmp"
+	"maps"
 	"time"
 )
 
@@ -106,12 +107,28 @@ func (s *Server) getSecretValue(sec *secret, in *request) (*reply, *Error) {
 func (s *Server) putSecretValue(sec *secret, in *request) (*reply, *Error) {
 	v := sec.version(in.ClientRequestToken)
 	switch {
+	case in.SecretString == nil && in.SecretBinary == nil:
+		return nil, errorf("InvalidRequestException", "You must provide either SecretString or SecretBinary.")
 	case v == nil:
 		return s.addVersion(sec.copy(), in)
+	case s.lax:
+		return s.overwrite(sec.copy(), in)
 	case !v.same(in):
 		return nil, errorf("ResourceExistsException", "You can't use ClientRequestToken %s because that value is already "+
 			"in use for a version of secret %s.", v.id, sec.arn)
 	}
+	return sec.reply(v.id), nil
+}
+
+// overwrite is what Lax lets PutSecretValue do.
+func (s *Server) overwrite(sec *secret, in *request) (*reply, *Error) {
+	v := sec.version(in.ClientRequestToken)
+	v.text, v.binary = in.SecretString, in.SecretBinary
+	maps.DeleteFunc(sec.labels, func(_, id string) bool { return id == v.id })
+	for _, stage := range in.VersionStages {
+		sec.label(stage, v.id)
+	}
+	s.write(sec)
 	return sec.reply(v.id), nil
 }
 
@@ -125,6 +142,11 @@ func (s *Server) updateSecretVersionStage(sec *secret, in *request) (*reply, *Er
 		return nil, errorf("InvalidParameterException", "When you move staging label %s, if you specify RemoveFromVersionId, "+
 			"it must be set to the version that currently has the staging label %[1]s.", in.VersionStage)
 	case sec.version(in.MoveToVersionId) == nil:
+		if s.lax {
+			sec = sec.copy()
+			delete(sec.labels, in.VersionStage)
+			s.write(sec)
+		}
 		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret value for VersionId: %s", in.MoveToVersionId)
 	}
 	sec = sec.copy()

@@ -6,7 +6,8 @@
 //	python3 -m venv .venv
 //	.venv/bin/python -m pip install -q -r internal/moto/requirements.txt
 //
-// Without it these tests are skipped.
+// Without it these tests are skipped. LocalStack, another emulator, is half a gigabyte;
+// make long installs it in .venv-localstack, and only it runs these tests.
 package moto
 
 import (
@@ -28,7 +29,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-var shared = sync.OnceValues(start)
+var (
+	shared     = sync.OnceValues(func() (*server, error) { return start(".venv", "serve.py") })
+	localStack = sync.OnceValues(func() (*server, error) { return start(".venv-localstack", "serve_localstack.py") })
+)
 
 // URL returns the address of the moto that all tests of this binary share. Moto starts
 // with the first call and ends with the process. Where moto is not installed the test is
@@ -36,27 +40,47 @@ var shared = sync.OnceValues(start)
 // module with a test on moto.
 func URL(t testing.TB) string {
 	t.Helper()
-	const enable = "make test installs it where Python 3 with venv is"
-	moto, err := shared()
+	return url(t, "moto", "make test installs it where Python 3 with venv is", shared, os.Getenv("FLEETKEY_REQUIRE") == "1")
+}
+
+func url(t testing.TB, name, enable string, start func() (*server, error), required bool) string {
+	t.Helper()
+	s, err := start()
 	switch {
 	case err == nil:
-		return moto.url
+		return s.url
 	case !errors.Is(err, os.ErrNotExist):
 		t.Fatal(err)
-	case os.Getenv("FLEETKEY_REQUIRE") == "1":
-		t.Fatalf("moto is missing: %s", enable)
+	case required:
+		t.Fatalf("%s is missing: %s", name, enable)
 	}
-	t.Skipf("skipped: moto is missing: %s", enable)
+	t.Skipf("skipped: %s is missing: %s", name, enable)
 	return ""
 }
 
 // Client returns an SDK client of the shared moto that retries with short pauses.
 func Client(t testing.TB) *secretsmanager.Client {
 	t.Helper()
-	url := URL(t)
-	return awsfake.New().Client(func(o *secretsmanager.Options) {
-		o.BaseEndpoint, o.HTTPClient = aws.String(url), http.DefaultClient
-	})
+	return client(URL(t), http.DefaultClient)
+}
+
+// LocalStack returns an SDK client of the shared LocalStack. It sends one request at a
+// time, because LocalStack looks first and writes later, without a lock.
+func LocalStack(t testing.TB) *secretsmanager.Client {
+	t.Helper()
+	return client(url(t, "LocalStack", "make long installs it", localStack, os.Getenv("FLEETKEY_LONG") == "1"), &serial{})
+}
+
+func client(url string, doer secretsmanager.HTTPClient) *secretsmanager.Client {
+	return awsfake.New().Client(func(o *secretsmanager.Options) { o.BaseEndpoint, o.HTTPClient = aws.String(url), doer })
+}
+
+type serial struct{ mu sync.Mutex }
+
+func (s *serial) Do(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return http.DefaultClient.Do(r)
 }
 
 // A server is held with its command: moto exits when its standard input closes. The system
@@ -66,18 +90,18 @@ type server struct {
 	cmd *exec.Cmd
 }
 
-// start runs serve.py.
-func start() (*server, error) {
+// start runs a script with the Python of a virtual environment.
+func start(venv, script string) (*server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	here = filepath.Dir(here)
-	python := filepath.Join(here, "..", "..", ".venv", "bin", "python")
+	python := filepath.Join(here, "..", "..", venv, "bin", "python")
 	if runtime.GOOS == "windows" {
-		python = filepath.Join(here, "..", "..", ".venv", "Scripts", "python.exe")
+		python = filepath.Join(here, "..", "..", venv, "Scripts", "python.exe")
 	}
 	if _, err := os.Stat(python); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(python, filepath.Join(here, "serve.py"))
+	cmd := exec.Command(python, filepath.Join(here, script))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -93,7 +117,7 @@ func start() (*server, error) {
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		_ = cmd.Wait() // the log has the cause
-		return nil, fmt.Errorf("moto did not start: %s", log.String())
+		return nil, fmt.Errorf("%s did not start: %s", script, log.String())
 	}
 	return &server{strings.TrimSpace(line), cmd}, nil
 }

@@ -82,6 +82,31 @@ func TestSignerOnAWSGoesOn(t *testing.T) {
 	}
 }
 
+// W9: an outage of 24 hours logs its begin, a reminder at most once an hour, and its end.
+func TestSignerOnAWS_W9_OutageOfADay(t *testing.T) {
+	inBubble(t, "", func(t *testing.T, fake *awsfake.Server) {
+		var log testkit.LogBuffer
+		cfg := testkit.Config()
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := startOn(t, fake, cfg)
+		fake.Inject(awsfake.Fault{Status: http.StatusServiceUnavailable})
+		time.Sleep(6 * time.Minute)
+		require.Error(t, s.Refresh(t.Context()))
+		require.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), "the change of state")
+		time.Sleep(testkit.Day)
+		fake.Heal()
+		time.Sleep(6 * time.Minute)
+		require.LessOrEqual(t, strings.Count(log.String(), "level=ERROR"), 1+24)
+		require.GreaterOrEqual(t, strings.Count(log.String(), "level=ERROR"), 1+20)
+		require.NotContains(t, log.String(), `hint=""`)
+		require.Equal(t, 1, strings.Count(log.String(), "the signing keys can be read again"))
+		fake.Inject(awsfake.Fault{Status: http.StatusServiceUnavailable})
+		errors := strings.Count(log.String(), "level=ERROR")
+		time.Sleep(6 * time.Minute)
+		require.Equal(t, errors+1, strings.Count(log.String(), "level=ERROR"), "the next outage")
+	})
+}
+
 // A4, A10: what is not a bundle is reported with its secret and version, and is not
 // overwritten, not even by a rotation that is due. The last good one stays in use.
 func TestSignerOnAWS_A4_A10_NotABundle(t *testing.T) {

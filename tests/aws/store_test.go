@@ -1,26 +1,31 @@
 // Package aws proves that AWSStore does what KeyStore promises on two servers: awsfake,
 // which answers as AWS documents it, and moto, an emulator by others that checks the
-// first. It proves which permissions suffice, and that a fleet survives the faults of
+// first; make long adds LocalStack. It proves which permissions suffice, and that a fleet survives the faults of
 // AWS (rows A1 to A11 of docs/faults.md): it serves, writes nothing wrong, says what to
-// do, and recovers. It has no long form.
+// do, and recovers. It
+// has no long form beyond LocalStack.
 package aws
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"io/fs"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 	"github.com/fleetkey/fleetkey/internal/moto"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // onEach runs a test with a client of each server and the name of an absent secret.
@@ -70,6 +75,49 @@ func TestConformance(t *testing.T) {
 	t.Run("moto", func(t *testing.T) {
 		fleetkeytest.TestKeyStore(t, on(moto.Client(t)))
 	})
+	t.Run("LocalStack", func(t *testing.T) {
+		fleetkeytest.TestKeyStore(t, on(moto.LocalStack(t)))
+	})
+}
+
+// TestFleetOnEmulators : 20 instances start at once on an absent secret, rotate at once, and
+// revoke.
+func TestFleetOnEmulators(t *testing.T) {
+	fleet := func(t *testing.T, client *secretsmanager.Client) {
+		name, signers := freshName(), make([]*fleetkey.Signer, 20)
+		all := func(do func(i int) error) {
+			var wg sync.WaitGroup
+			for i := range signers {
+				wg.Go(func() { assert.NoError(t, do(i)) })
+			}
+			wg.Wait()
+			require.False(t, t.Failed())
+		}
+		all(func(i int) (err error) {
+			signers[i], err = fleetkey.NewSigner(context.Background(), open(t, client, name), testkit.Config())
+			return err
+		})
+		t.Cleanup(func() { all(func(i int) error { return signers[i].Close() }) })
+		agree := func() (kid string) {
+			all(func(i int) error { return signers[i].Refresh(t.Context()) })
+			for _, s := range signers {
+				require.Equal(t, signers[0].Status().Version, s.Status().Version)
+				require.Equal(t, signers[0].PublicKeys(), s.PublicKeys())
+				testkit.Accepts(t, testkit.Issue(t, s), signers...)
+			}
+			return signers[0].SigningKey().KeyID
+		}
+		first := agree()
+		all(func(i int) error { return signers[i].Rotate(t.Context()) })
+		require.Equal(t, first, agree(), "the next key is announced")
+		require.NoError(t, signers[7].Revoke(t.Context(), first))
+		require.NotEqual(t, first, agree())
+		for _, s := range signers {
+			require.NotContains(t, testkit.PublishedKeyIDs(t, s), first)
+		}
+	}
+	t.Run("moto", func(t *testing.T) { fleet(t, moto.Client(t)) })
+	t.Run("LocalStack", func(t *testing.T) { fleet(t, moto.LocalStack(t)) })
 }
 
 // TestCompareAndSwap : the answers that Save is built upon.

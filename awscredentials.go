@@ -1,0 +1,106 @@
+package fleetkey
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+)
+
+// This file tells failures of the sources of credentials (STS, SSO, container endpoints,
+// instance metadata) from answers of Secrets Manager. They can carry the same codes, and
+// come out of the same call of the SDK.
+
+// A credentialsError is a failure to get credentials.
+type credentialsError struct {
+	provider aws.CredentialsProvider
+	err      error
+}
+
+func (e *credentialsError) Error() string { return e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err } // the SDK's retryer looks inside
+
+// A markingProvider marks the errors of getting credentials.
+type markingProvider struct{ aws.CredentialsProvider }
+
+func (p markingProvider) Retrieve(ctx context.Context) (aws.Credentials, error) {
+	c, err := p.CredentialsProvider.Retrieve(ctx)
+	switch {
+	case err != nil:
+	case !c.HasKeys():
+		err = errors.New("the source holds no keys")
+	case strings.ContainsFunc(c.AccessKeyID+c.SecretAccessKey+c.SessionToken, unicode.IsSpace):
+		err = errors.New("a key or the session token contains white space")
+	default:
+		return c, nil
+	}
+	return c, &credentialsError{p.CredentialsProvider, err}
+}
+
+// A source has a name, and something that makes it work.
+type source struct{ name, fix string }
+
+var (
+	sourceOther = source{"the client's own provider", "check the Credentials of AWSOptions.Client"}
+	sourceSSO   = source{"SSO", "run aws sso login"}
+	sourceIMDS  = source{"EC2 instance metadata", "give the server a role, or set AWS_PROFILE or AWS_ACCESS_KEY_ID " +
+		"(in a container on EC2 the metadata's hop limit must be 2)"}
+	sourceWebID = source{"STS AssumeRoleWithWebIdentity", "check AWS_ROLE_ARN and AWS_WEB_IDENTITY_TOKEN_FILE, " +
+		"and let the role's trust policy name the identity provider and the service account"}
+	sources = map[aws.CredentialSource]source{
+		aws.CredentialSourceEnvVars:              {"the environment", "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"},
+		aws.CredentialSourceProfile:              {"the profile", "check the profile's keys"},
+		aws.CredentialSourceProcess:              {"credential_process", "run the profile's credential_process by hand"},
+		aws.CredentialSourceLogin:                {"aws login", "run aws login"},
+		aws.CredentialSourceHTTP:                 {"the container endpoint", "give the ECS task a task role, or the EKS service account a Pod Identity association"},
+		aws.CredentialSourceSTSAssumeRole:        {"STS AssumeRole", "allow sts:AssumeRole on the role, and let the role's trust policy name the caller"},
+		aws.CredentialSourceEnvVarsSTSWebIDToken: sourceWebID, aws.CredentialSourceProfileSTSWebIDToken: sourceWebID,
+		aws.CredentialSourceSTSAssumeRoleWebID: sourceWebID,
+		aws.CredentialSourceSSO:                sourceSSO, aws.CredentialSourceSSOLegacy: sourceSSO,
+		aws.CredentialSourceIMDS: sourceIMDS,
+	}
+)
+
+// chainOf returns the sources of a provider in words, each of which uses the credentials
+// of the one before, and what makes them work.
+func chainOf(p aws.CredentialsProvider) (names, fixes []string) {
+	if s, ok := p.(aws.CredentialProviderSource); ok {
+		for _, kind := range s.ProviderSources() {
+			if known, ok := sources[kind]; ok {
+				names, fixes = append(names, known.name), append(fixes, known.fix)
+			}
+		}
+	}
+	if names == nil {
+		names, fixes = []string{sourceOther.name}, []string{sourceOther.fix}
+	}
+	return names, fixes
+}
+
+// diagnose returns what to match, if anything, and what to do.
+func (e *credentialsError) diagnose(exceeded time.Duration) (error, string) {
+	names, fixes := chainOf(e.provider)
+	sentinel, todo := diagnoseTransport("the source of the credentials", e.err, exceeded)
+	switch {
+	case errorCode(e.err) == "IDPCommunicationError": // "retry" (AWS STS, AssumeRoleWithWebIdentity)
+		sentinel, todo = ErrUnavailable, "STS cannot reach the identity provider: try again later"
+	case todo == "", slices.Contains(fixes, sourceIMDS.fix) && httpStatus(e.err) == 0: // there may be no EC2 either
+		todo = strings.Join(fixes, "; ")
+	}
+	return sentinel, "no AWS credentials: " + todo + " (from " + strings.Join(names, ", then ") + ")"
+}
+
+// cause returns the text alone: a missing file, a code or a status must not be found by
+// those who ask about the secret. A credential_process can have printed its keys where
+// JSON was expected.
+func (e *credentialsError) cause() error {
+	if _, garbled := errors.AsType[*json.SyntaxError](e.err); garbled {
+		return errors.New("the answer is not understood")
+	}
+	return errors.New(e.Error())
+}

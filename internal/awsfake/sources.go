@@ -1,0 +1,145 @@
+package awsfake
+
+import (
+	"crypto/sha1" //nolint:gosec // the SDK names its cache files so
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A Source is one of the places that the SDK gets credentials from. A started Server
+// plays all of them; each call of one has an action that faults can name.
+type Source string
+
+// The sources, and the actions of their calls.
+const (
+	Static      Source = "environment"         // no call
+	Profile     Source = "profile"             // no call
+	Process     Source = "credential_process"  // no call
+	WebIdentity Source = "web identity"        // AssumeRoleWithWebIdentity
+	AssumeRole  Source = "profile, AssumeRole" // AssumeRole, signed with the profile's keys
+	Container   Source = "container endpoint"  // ContainerCredentials
+	ThenRole    Source = "container, then AssumeRole"
+	SSO         Source = "SSO"  // GetRoleCredentials, and CreateToken for an expired session
+	IMDS        Source = "IMDS" // MetadataToken, MetadataRole, MetadataCredentials
+)
+
+const role = "role_arn = arn:aws:iam::" + Account + ":role/fleet\n"
+
+// UseSource makes the SDK's default configuration take its credentials from a source, and
+// hides all others, for the length of the test. It calls Setenv.
+func (s *Server) UseSource(t testing.TB, from Source) {
+	s.Setenv(t)
+	home := t.TempDir()
+	path := func(name, text string) string {
+		name = filepath.Join(home, name)
+		if os.MkdirAll(filepath.Dir(name), 0o700) != nil || os.WriteFile(name, []byte(text), 0o600) != nil {
+			t.Fatal("cannot write " + name)
+		}
+		return name
+	}
+	env := map[string]string{
+		"HOME": home, "USERPROFILE": home, "AWS_CONFIG_FILE": os.DevNull, "AWS_SHARED_CREDENTIALS_FILE": os.DevNull,
+		"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_ROLE_ARN": "", "AWS_WEB_IDENTITY_TOKEN_FILE": "",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "", "AWS_CONTAINER_CREDENTIALS_FULL_URI": "", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": "",
+		"AWS_ENDPOINT_URL_STS": s.URL, "AWS_ENDPOINT_URL_SSO": s.URL, "AWS_ENDPOINT_URL_SSO_OIDC": s.URL, "AWS_MAX_ATTEMPTS": "1",
+	}
+	keys := "aws_access_key_id = AKIDFAKE\naws_secret_access_key = " + secretKey + "\n"
+	switch from {
+	case Static:
+		env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"] = "AKIDFAKE", secretKey
+	case Profile:
+		env["AWS_CONFIG_FILE"] = path("config", "[default]\n"+keys)
+	case Process:
+		env["AWS_CONFIG_FILE"] = path("config", "[default]\ncredential_process = cat "+path("out", s.keys(`"Version":1,"SessionToken":"x"`))+"\n")
+	case WebIdentity:
+		env["AWS_ROLE_ARN"], env["AWS_WEB_IDENTITY_TOKEN_FILE"] = "arn:aws:iam::"+Account+":role/fleet", path("token", "jwt-of-the-service-account")
+	case AssumeRole:
+		env["AWS_CONFIG_FILE"] = path("config", "[default]\n"+role+"source_profile = base\n[profile base]\n"+keys)
+	case ThenRole:
+		env["AWS_CONFIG_FILE"] = path("config", "[default]\n"+role+"credential_source = EcsContainer\n")
+		fallthrough
+	case Container:
+		env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = s.URL + "/container"
+	case SSO:
+		env["AWS_CONFIG_FILE"] = path("config", "[default]\nsso_session = corp\nsso_account_id = "+Account+"\nsso_role_name = fleet\n"+
+			"[sso-session corp]\nsso_region = "+Region+"\nsso_start_url = https://corp.awsapps.com/start\n")
+		path(fmt.Sprintf(".aws/sso/cache/%x.json", sha1.Sum([]byte("corp"))), fmt.Sprintf(
+			`{"accessToken":"sso-token","expiresAt":%q}`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339)))
+	case IMDS:
+		env["AWS_EC2_METADATA_DISABLED"], env["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = "false", s.URL
+	}
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+}
+
+// keys is the JSON object that most sources hand out, with more members.
+func (s *Server) keys(more string) string {
+	return fmt.Sprintf(`{"AccessKeyId":"ASIAFAKE","SecretAccessKey":%q,%s}`, secretKey, more)
+}
+
+// source returns the action of a call to a source of credentials, its answer, and how the
+// source says no; the action is empty for a call to Secrets Manager.
+func (s *Server) source(r *http.Request) (action, reply string, refuse func(*Error) string) {
+	ends := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
+	refuse = func(e *Error) string { return jsonOf(map[string]string{"code": e.Code, "message": e.Message}) }
+	switch path := r.URL.Path; {
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
+		action = r.FormValue("Action")
+		return action, fmt.Sprintf("<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>ASIAFAKE</AccessKeyId><SecretAccessKey>%s</SecretAccessKey>"+
+				"<SessionToken>token</SessionToken><Expiration>%s</Expiration></Credentials></%[1]sResult></%[1]sResponse>", action, secretKey, ends),
+			func(e *Error) string {
+				return fmt.Sprintf("<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>", e.Code, e.Message)
+			}
+	case path == "/container":
+		return "ContainerCredentials", s.keys(fmt.Sprintf(`"Token":"token","Expiration":%q`, ends)), refuse
+	case path == "/federation/credentials":
+		return "GetRoleCredentials", fmt.Sprintf(`{"roleCredentials":{"accessKeyId":"ASIAFAKE","secretAccessKey":%q,"sessionToken":"token","expiration":%d}}`,
+			secretKey, time.Now().Add(time.Hour).UnixMilli()), refuse
+	case path == "/token":
+		return "CreateToken", `{"accessToken":"sso-token","expiresIn":3600,"refreshToken":"refresh"}`, refuse
+	case path == "/latest/api/token":
+		return "MetadataToken", "token", refuse
+	case path == "/latest/dynamic/instance-identity/document":
+		return "MetadataRegion", `{"region":"` + Region + `"}`, refuse
+	case path == "/latest/meta-data/iam/security-credentials/":
+		return "MetadataRole", "fleet", refuse
+	case path == "/latest/meta-data/iam/security-credentials/fleet":
+		return "MetadataCredentials", s.keys(fmt.Sprintf(`"Code":"Success","Token":"token","Expiration":%q`, ends)),
+			func(e *Error) string { return jsonOf(e) }
+	}
+	return "", "", nil
+}
+
+// serveSource answers a call to a source of credentials.
+func (s *Server) serveSource(w http.ResponseWriter, r *http.Request, action, reply string, refuse func(*Error) string) {
+	f := s.count(action)
+	if f.Error != nil && f.Body == "" {
+		f.Body, f.Status, f.Error = refuse(f.Error), f.Error.Status, nil
+		if f.Status == 0 && action != "MetadataCredentials" { // which refuses with a success
+			f.Status = http.StatusBadRequest
+		}
+		w.Header().Set("Content-Type", "application/json")
+	}
+	if f.before(w, r) {
+		return
+	}
+	if action == "MetadataToken" {
+		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
+	}
+	f.after(w, r, []byte(reply))
+}
+
+func jsonOf(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // only strings come here
+	}
+	return string(b)
+}
