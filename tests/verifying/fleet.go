@@ -1,0 +1,377 @@
+// Package verifying proves what services see that verify a fleet's tokens by its JWKS:
+// while the fleet rotates and revokes, while its JWKS is out of reach, and under a flood
+// of tokens with made-up kids. The bench module tells the same story to other libraries.
+// It has no long form.
+package verifying
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+)
+
+const (
+	// Window is how long after a revocation good tokens may be refused: an instance serves
+	// the old JWKS for RefreshEvery, and a Verifier asks once in 10 seconds.
+	Window = 5*time.Minute + 10*time.Second
+	// Outage is how long the JWKS is out of reach, around the moment when a new key begins
+	// to sign: a third each with HTTP status 503, without a connection, and without an answer.
+	Outage = 90 * time.Minute
+
+	Algorithm = "RS256"
+
+	requestTimeout = 5 * time.Second // of a request that carries a token
+	latency        = 20 * time.Millisecond
+	tokenLife      = 40 * time.Minute // in use, and until the next one is issued; it is good for an hour
+)
+
+// A Kind is a way to verify tokens.
+type Kind struct {
+	Name  string
+	Count int // of verifiers
+	// Open returns a verifier that ends with ctx.
+	Open func(ctx context.Context, issuer Issuer) (Verify, error)
+}
+
+// Verify returns why a token is refused.
+type Verify func(ctx context.Context, token string) error
+
+// An Issuer is what a verifier is told.
+type Issuer struct {
+	URL, JWKSURL, Audience string
+	HTTPClient             *http.Client
+}
+
+// A Tally is what has become of the verifiers of one kind.
+type Tally struct {
+	Name                     string
+	Verifiers                int
+	Tokens                   int           // good ones shown to all of them
+	Refused, RefusedInWindow int           // of these
+	Revoked                  int           // tokens of a revoked key accepted after the window
+	Fetches                  int           // of the JWKS
+	MostInAMinute            int           // fetches by one verifier
+	Longest                  time.Duration // that a good token took
+}
+
+// A Fleet is two instances of an OpenID server and the clients that verify its tokens.
+type Fleet struct {
+	issuer       Issuer
+	signers      [2]*fleetkey.Signer
+	handlers     [2]*http.ServeMux
+	pace         atomic.Int64 // between two tokens of a client, as a time.Duration
+	outageBegins atomic.Pointer[time.Time]
+
+	mu       sync.Mutex
+	live     []issued // newest last
+	revoked  map[string]time.Time
+	revokeAt time.Time // the last one
+}
+
+type issued struct {
+	token, kid string
+	at         time.Time
+}
+
+// Run tells the story to verifiers of all kinds, for days. It has to be called in a
+// testing/synctest bubble.
+func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	f := &Fleet{issuer: Issuer{URL: issuer, JWKSURL: issuer + fleetkey.JWKSPath, Audience: audience}, revoked: map[string]time.Time{}}
+	if err := f.start(ctx); err != nil {
+		return nil, err
+	}
+	defer f.close()
+	var clients sync.WaitGroup
+	var all [][]*client
+	over, end := context.WithCancel(ctx)
+	defer end()
+	for _, k := range kinds {
+		var those []*client
+		for range k.Count {
+			c := &client{fleet: f}
+			told := f.issuer
+			told.HTTPClient = &http.Client{Transport: c, Timeout: 30 * time.Second}
+			var err error
+			if c.verify, err = k.Open(ctx, told); err != nil {
+				return nil, fmt.Errorf("%s: %w", k.Name, err)
+			}
+			those = append(those, c)
+		}
+		all = append(all, those)
+	}
+	clients.Go(func() { f.keepIssuing(over) })
+	for _, those := range all {
+		for _, c := range those {
+			clients.Go(func() { c.run(over) })
+		}
+	}
+	err := f.story(ctx)
+	end()
+	clients.Wait()
+	var tallies []Tally
+	for i, k := range kinds {
+		t := Tally{Name: k.Name, Verifiers: k.Count}
+		for _, c := range all[i] {
+			err = errors.Join(err, c.err)
+			c.addTo(&t)
+		}
+		tallies = append(tallies, t)
+	}
+	return tallies, err
+}
+
+func (f *Fleet) start(ctx context.Context) error {
+	f.pace.Store(int64(quiet))
+	store := fleetkeytest.NewStore()
+	for i := range f.signers {
+		s, err := fleetkey.NewSigner(ctx, store.Open(), fleetkey.Config{
+			Issuer: f.issuer.URL, Audience: []string{f.issuer.Audience}, Algorithm: Algorithm,
+			Rotation: fleetkey.Rotation{Every: 48 * time.Hour}, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			return err
+		}
+		f.signers[i], f.handlers[i] = s, http.NewServeMux()
+		f.handlers[i].Handle(fleetkey.DiscoveryPath, s.Discovery(nil))
+		f.handlers[i].Handle(fleetkey.JWKSPath, s.JWKS())
+	}
+	return f.issue(ctx)
+}
+
+func (f *Fleet) close() {
+	for _, s := range f.signers {
+		_ = s.Close()
+	}
+}
+
+// The paces: how long a client waits between two tokens, on average.
+const (
+	quiet = 15 * time.Minute
+	slow  = 15 * time.Second // with a flood
+	busy  = time.Second      // with a flood
+)
+
+// story is what happens to the fleet. Clients are busy whenever it matters.
+func (f *Fleet) story(ctx context.Context) error {
+	pace := func(p, how time.Duration) {
+		f.pace.Store(int64(p))
+		time.Sleep(how)
+	}
+	pace(quiet, time.Until(f.signers[0].Status().RotationDue)+time.Hour)
+	next := f.signers[0].Status().NextActivation
+	if next.IsZero() {
+		return errors.New("no key is announced")
+	}
+	pace(quiet, time.Until(next)-Outage/2)
+	begins := time.Now()
+	f.outageBegins.Store(&begins)
+	pace(slow, Outage/2-time.Minute)
+	old := f.signers[0].SigningKey().KeyID
+	pace(busy, 2*time.Minute)
+	if f.signers[0].SigningKey().KeyID == old {
+		return errors.New("the announced key does not sign")
+	}
+	pace(slow, Outage/2)
+	for range 2 {
+		pace(quiet, 2*time.Hour)
+		pace(slow, 2*quiet)
+		pace(busy, time.Minute)
+		if err := f.revoke(ctx); err != nil {
+			return err
+		}
+		pace(busy, Window+time.Minute)
+	}
+	return nil
+}
+
+// revoke takes the signing key out. Its thief goes on using tokens of it.
+func (f *Fleet) revoke(ctx context.Context) error {
+	stolen := f.signers[1].SigningKey().KeyID
+	f.mu.Lock()
+	f.revokeAt = time.Now()
+	f.revoked[stolen] = f.revokeAt
+	f.mu.Unlock()
+	if err := f.signers[1].Revoke(ctx, stolen); err != nil {
+		return err
+	}
+	return f.issue(ctx)
+}
+
+// keepIssuing issues tokens, on whichever instance.
+func (f *Fleet) keepIssuing(ctx context.Context) {
+	for sleep(ctx, min(quiet, 10*time.Duration(f.pace.Load()))) {
+		_ = f.issue(ctx)
+	}
+}
+
+// issue issues a token at the instance that hears of a revocation first: the others go on
+// with the revoked key for RefreshEvery, and their tokens are not good.
+func (f *Fleet) issue(ctx context.Context) error {
+	s := f.signers[1]
+	token, err := s.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
+	if err != nil {
+		return err
+	}
+	parsed, err := s.Verify(ctx, token)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	for len(f.live) > 0 && now.Sub(f.live[0].at) > tokenLife {
+		f.live = f.live[1:]
+	}
+	f.live = append(f.live, issued{token, parsed.KeyID(), now})
+	return nil
+}
+
+// pick returns the newest token, or another that is still in use.
+func (f *Fleet) pick(newest bool) issued {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at := len(f.live) - 1
+	if !newest {
+		at = mathrand.IntN(len(f.live))
+	}
+	return f.live[at]
+}
+
+// A client verifies tokens with a verifier of its own.
+type client struct {
+	fleet  *Fleet
+	verify Verify
+	tally  Tally
+	err    error
+
+	mu      sync.Mutex
+	fetches []time.Time
+}
+
+func (c *client) run(ctx context.Context) {
+	for {
+		pace := time.Duration(c.fleet.pace.Load())
+		if !sleep(ctx, pace/2+mathrand.N(pace)) {
+			return
+		}
+		c.show(ctx, c.fleet.pick(true))
+		c.show(ctx, c.fleet.pick(false))
+		if pace != quiet && c.err == nil {
+			if _, err := c.ask(ctx, madeUp(c.fleet.pick(true).token)); err == nil {
+				c.err = errors.New("a token with a made-up kid was accepted")
+			}
+		}
+	}
+}
+
+// show shows a token that the fleet has issued.
+func (c *client) show(ctx context.Context, t issued) {
+	begins := time.Now()
+	took, err := c.ask(ctx, t.token)
+	f := c.fleet
+	f.mu.Lock()
+	revokedAt, revoked := f.revoked[t.kid]
+	inWindow := time.Since(f.revokeAt) <= Window
+	f.mu.Unlock()
+	switch {
+	case ctx.Err() != nil: // the story is over
+	case revoked && err == nil && begins.Sub(revokedAt) > Window:
+		c.tally.Revoked++
+	case revoked:
+	case err == nil:
+		c.tally.Tokens++
+		c.tally.Longest = max(c.tally.Longest, took)
+	case inWindow:
+		c.tally.Tokens++
+		c.tally.RefusedInWindow++
+	default:
+		c.tally.Tokens++
+		c.tally.Refused++
+	}
+}
+
+func (c *client) ask(ctx context.Context, token string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	begins := time.Now()
+	err := c.verify(ctx, token)
+	return time.Since(begins), err
+}
+
+// RoundTrip answers a verifier's request, at one of the instances.
+func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Path == fleetkey.JWKSPath {
+		c.mu.Lock()
+		c.fetches = append(c.fetches, time.Now())
+		c.mu.Unlock()
+	}
+	if !sleep(r.Context(), latency) {
+		return nil, r.Context().Err()
+	}
+	answer := httptest.NewRecorder()
+	if begins := c.fleet.outageBegins.Load(); begins != nil && time.Since(*begins) < Outage {
+		switch left := Outage - time.Since(*begins); {
+		case left > 2*Outage/3:
+			http.Error(answer, "down", http.StatusServiceUnavailable)
+			return answer.Result(), nil
+		case left > Outage/3:
+			return nil, errors.New("connection refused")
+		default:
+			sleep(r.Context(), left)
+			return nil, errors.New("connection reset")
+		}
+	}
+	c.fleet.handlers[mathrand.IntN(len(c.fleet.handlers))].ServeHTTP(answer, r)
+	response := answer.Result()
+	response.Request = r
+	return response, nil
+}
+
+func (c *client) addTo(t *Tally) {
+	t.Tokens += c.tally.Tokens
+	t.Refused += c.tally.Refused
+	t.RefusedInWindow += c.tally.RefusedInWindow
+	t.Revoked += c.tally.Revoked
+	t.Longest = max(t.Longest, c.tally.Longest)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.Fetches += len(c.fetches)
+	for first, last := 0, 0; last < len(c.fetches); last++ {
+		for c.fetches[last].Sub(c.fetches[first]) >= time.Minute {
+			first++
+		}
+		t.MostInAMinute = max(t.MostInAMinute, last-first+1)
+	}
+}
+
+// madeUp returns a token with a kid that nobody has.
+func madeUp(token string) string {
+	_, rest, _ := strings.Cut(token, ".")
+	header := fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"at+jwt"}`, Algorithm, rand.Text())
+	return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest
+}
+
+// sleep returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
