@@ -40,6 +40,7 @@ var contenders = []struct {
 }{
 	{"bare crypto", "", openBare},
 	{"fleetkey", "", openFleetkey},
+	{"fleetkey.Verifier", "", openVerifiers},
 	{"golang-jwt", "github.com/golang-jwt/jwt/v5", openGolangJWT},
 	{"keyfunc", "github.com/MicahParks/keyfunc/v3", openKeyfunc},
 	{"go-jose", "github.com/go-jose/go-jose/v4", openGoJOSE},
@@ -128,16 +129,36 @@ func openSigner(ctx context.Context, f *fixture, cachedTokens int) contender {
 	signer := must(fleetkey.NewSigner(ctx, store, cfg))
 	context.AfterFunc(ctx, func() { _ = signer.Close() })
 	return contender{
-		issue: func() (string, error) { return signer.Issue(ctx, claims()) },
-		verify: func(token string) (string, error) {
-			t, err := signer.Verify(ctx, token)
-			if err != nil {
-				return "", err
-			}
-			return t.Subject(), nil
-		},
-		guard: signer.Require(),
-		jwks:  signer.JWKS().ServeHTTP,
-		asked: store.Loads,
+		issue:  func() (string, error) { return signer.Issue(ctx, claims()) },
+		verify: subjectOf(ctx, signer),
+		guard:  signer.Require(),
+		jwks:   signer.JWKS().ServeHTTP,
+		asked:  store.Loads,
+	}
+}
+
+// openVerifiers only verify: they fetch the keys of a URL.
+func openVerifiers(ctx context.Context, f *fixture) contender {
+	first, again := openVerifier(ctx, f, -1), openVerifier(ctx, f, 0)
+	first.again = &again
+	return first
+}
+
+func openVerifier(ctx context.Context, f *fixture, cachedTokens int) contender {
+	verifier := must(fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{Issuer: issuer, JWKSURL: f.jwksURL, Audience: []string{audience},
+		ClockSkew: clockSkew, MaxTokenTTL: tokenTTL, CachedTokens: cachedTokens, Logger: noLog}))
+	context.AfterFunc(ctx, func() { _ = verifier.Close() })
+	return contender{verify: subjectOf(ctx, verifier), guard: verifier.Require(), asked: f.fetched}
+}
+
+func subjectOf(ctx context.Context, v interface {
+	Verify(context.Context, string) (*fleetkey.Token, error)
+}) func(string) (string, error) {
+	return func(token string) (string, error) {
+		t, err := v.Verify(ctx, token)
+		if err != nil {
+			return "", err
+		}
+		return t.Subject(), nil
 	}
 }

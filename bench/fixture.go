@@ -33,6 +33,8 @@ const (
 	tokensInUse = 100 // that are verified in turn
 )
 
+var noLog = slog.New(slog.DiscardHandler)
+
 var algorithms = []string{"RS256", "ES256", "EdDSA"}
 
 // A fixture is one key, tokens that it signed, and a server that publishes its
@@ -80,7 +82,7 @@ func (f *fixture) fetched() int { return int(f.fetches.Load()) }
 // config is fleetkey's as a server would have it.
 func config(algorithm string) fleetkey.Config {
 	return fleetkey.Config{Issuer: issuer, Audience: []string{audience}, Algorithm: algorithm, TokenTTL: tokenTTL,
-		ClockSkew: clockSkew, Logger: slog.New(slog.DiscardHandler)}
+		ClockSkew: clockSkew, Logger: noLog}
 }
 
 func claims() fleetkey.Claims {

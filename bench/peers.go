@@ -63,9 +63,13 @@ func openKeyfunc(ctx context.Context, f *fixture) contender {
 	return c
 }
 
-func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
-	parser := jwt.NewParser(jwt.WithValidMethods([]string{f.algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
+func golangJWTParser(algorithm string) *jwt.Parser {
+	return jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew), jwt.WithStrictDecoding())
+}
+
+func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
+	parser := golangJWTParser(f.algorithm)
 	return contender{verify: func(token string) (string, error) {
 		var c golangJWTClaims
 		t, err := parser.ParseWithClaims(token, &c, key)

@@ -39,7 +39,8 @@ which is side information.
 		}
 	}
 	fmt.Fprintf(&t, `
-"Verify, first time" is fleetkey with its cache of verified tokens off; "again" is with
+fleetkey is the Signer, fleetkey.Verifier is for services that hold no private key and fetch
+the JWKS. "Verify, first time" is with their cache of verified tokens off; "again" is with
 the cache, which the peers lack: they do all of it again. Each goes through %d tokens.
 "Require" is the middleware, and a handler of the same length for the others; "JWKS"
 answers a request with the public keys, beside http.ServeContent.
