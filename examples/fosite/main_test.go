@@ -1,6 +1,8 @@
 package main
 
 import (
+	"log/slog"
+	"net/http"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -94,4 +96,28 @@ func TestTokenSigner(t *testing.T) {
 	claims["exp"] = time.Now().Add(48 * time.Hour).Unix()
 	_, _, err = id.Generate(t.Context(), claims, &jwt.Headers{})
 	assert.ErrorIs(t, err, fleetkey.ErrInvalidClaims, "longer than a replaced key is trusted")
+}
+
+// TestVerifier is a service that knows where the keys are: this server has no discovery
+// document. Its tokens follow RFC 9068, so nothing else is required.
+func TestVerifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, fleetkeytest.NewStore())
+		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: issuer, JWKSURL: issuer + fleetkey.JWKSPath,
+			Audience: []string{issuer}, HTTPClient: &http.Client{Transport: s}, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, v.Close()) }()
+		old := mustIssue(t, s)
+		got, err := v.Verify(t.Context(), old.AccessToken)
+		require.NoError(t, err)
+		assert.Equal(t, []string{clientID, clientID, scope}, []string{got.Subject(), got.ClientID(), got.Scope()})
+
+		time.Sleep(10 * time.Second) // the first fetch has taken the slot
+		require.NoError(t, s.signer.Revoke(t.Context(), got.KeyID()))
+		fresh, err := v.Verify(t.Context(), mustIssue(t, s).AccessToken)
+		require.NoError(t, err)
+		require.NotEqual(t, got.KeyID(), fresh.KeyID())
+		_, err = v.Verify(t.Context(), old.AccessToken)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+	})
 }

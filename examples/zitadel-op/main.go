@@ -60,7 +60,7 @@ func login(ctx context.Context, first, issuing *server) (*oauth2.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := oauth2.Config{ClientID: clientID, Endpoint: provider.Endpoint(), RedirectURL: redirectURI, Scopes: []string{oidc.ScopeOpenID}}
+	config := oauth2.Config{ClientID: clientID, Endpoint: provider.Endpoint(), RedirectURL: redirectURI, Scopes: []string{oidc.ScopeOpenID, scope}}
 	verifier := oauth2.GenerateVerifier()
 	code, err := browse(first, config.AuthCodeURL("state", oauth2.S256ChallengeOption(verifier)))
 	if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -65,4 +66,38 @@ func TestKeysOfTheirOwn(t *testing.T) {
 	token := mustLogin(t, b, a)
 	require.NoError(t, check(t.Context(), a, token))
 	require.ErrorContains(t, check(t.Context(), b, token), "signature")
+}
+
+// TestVerifier is a service that knows the issuer's address and no more. It requires
+// Legacy for the typ JWT that zitadel/oidc writes, and InsecureHTTP for this issuer.
+func TestVerifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, fleetkeytest.NewStore(), new(database))
+		cfg := fleetkey.VerifierConfig{Issuer: issuer, Audience: []string{clientID}, Legacy: true, InsecureHTTP: true,
+			HTTPClient: s.client(), Logger: slog.New(slog.DiscardHandler)}
+		v, err := fleetkey.NewVerifier(t.Context(), cfg)
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, v.Close()) }()
+		cfg.Legacy = false
+		strict, err := fleetkey.NewVerifier(t.Context(), cfg)
+		require.NoError(t, err)
+		defer func() { assert.NoError(t, strict.Close()) }()
+
+		old := mustLogin(t, s, s)
+		got, err := v.Verify(t.Context(), old.AccessToken)
+		require.NoError(t, err)
+		assert.Equal(t, []string{user, clientID, "openid " + scope}, []string{got.Subject(), got.ClientID(), got.Scope()})
+		_, err = v.Verify(t.Context(), old.Extra("id_token").(string))
+		require.ErrorIs(t, err, fleetkey.ErrWrongType)
+		_, err = strict.Verify(t.Context(), old.AccessToken)
+		require.ErrorIs(t, err, fleetkey.ErrWrongType)
+
+		time.Sleep(10 * time.Second) // the first fetch has taken the slot
+		require.NoError(t, s.signer.Revoke(t.Context(), got.KeyID()))
+		fresh, err := v.Verify(t.Context(), mustLogin(t, s, s).AccessToken)
+		require.NoError(t, err)
+		require.NotEqual(t, got.KeyID(), fresh.KeyID())
+		_, err = v.Verify(t.Context(), old.AccessToken)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+	})
 }

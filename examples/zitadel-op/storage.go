@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ const (
 	clientID    = "web"
 	redirectURI = "http://127.0.0.1/callback" // never called: the demonstration reads the code from the redirect
 	user        = "alice"
+	scope       = "api.read" // of a service that takes the access tokens
 
 	// tokenTTL is at most Config.MaxTokenTTL, since zitadel/oidc signs by itself
 	// and a replaced key is trusted for no longer.
@@ -98,8 +100,10 @@ func (s *storage) SetUserinfoFromToken(_ context.Context, info *oidc.UserInfo, _
 	return nil
 }
 
-func (s *storage) GetPrivateClaimsFromScopes(context.Context, string, string, []string) (map[string]any, error) {
-	return nil, nil
+// GetPrivateClaimsFromScopes fills in an access token's scope, which zitadel/oidc leaves
+// out, although a service cannot tell it from an ID token otherwise.
+func (s *storage) GetPrivateClaimsFromScopes(_ context.Context, _, _ string, scopes []string) (map[string]any, error) {
+	return map[string]any{"scope": strings.Join(scopes, " ")}, nil
 }
 
 // SetUserinfoFromScopes fills in an ID token's claims about the user.
@@ -153,7 +157,7 @@ func (client) RestrictAdditionalIdTokenScopes() func([]string) []string {
 func (client) RestrictAdditionalAccessTokenScopes() func([]string) []string {
 	return slices.Clone[[]string]
 }
-func (client) IsScopeAllowed(string) bool           { return false }
+func (client) IsScopeAllowed(s string) bool         { return s == scope }
 func (client) IDTokenUserinfoClaimsAssertion() bool { return false }
 func (client) ClockSkew() time.Duration             { return 0 }
 
