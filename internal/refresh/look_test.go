@@ -143,7 +143,7 @@ func TestForeignTakesTurns(t *testing.T) {
 			_ = r.Look(t.Context())
 			sleep(50 * time.Millisecond)
 		}
-		require.EqualValues(t, 30, r.State().Bad, "the flood takes every turn")
+		require.EqualValues(t, 29, r.State().Bad, "the flood takes every turn but the first")
 		sleep(time.Hour)
 		for range 2 {
 			require.NotErrorIs(t, r.Refresh(t.Context()), refresh.ErrTooSoon)
@@ -165,5 +165,15 @@ func TestForeignTimerTakesATurn(t *testing.T) {
 		require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
 		sleep(10 * time.Second)
 		require.NoError(t, r.Look(t.Context()))
+	})
+}
+
+// TestForeignStartTakesATurn: the load before Start was one of the six a minute.
+func TestForeignStartTakesATurn(t *testing.T) {
+	foreign(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+		require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
+		sleep(10 * time.Second)
+		require.NoError(t, r.Look(t.Context()))
+		require.EqualValues(t, 1, r.State().Good)
 	})
 }

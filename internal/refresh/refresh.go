@@ -93,6 +93,9 @@ func Start(o Options, next time.Duration, err error) *Refresher {
 	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
 		unknown: rate.NewLimiter(rate.Every(unknownEvery), 1)}
 	first := r.begin()
+	if o.Foreign && err == nil {
+		r.unknown.Allow() // that load has taken a turn
+	}
 	if err != nil {
 		first = State{Err: err, Failures: 1, Bad: 1}
 		next = r.backoff(State{})

@@ -136,7 +136,7 @@ func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, e
 }
 
 func (f *Fleet) start(ctx context.Context) error {
-	f.pace.Store(int64(quiet))
+	f.pace.Store(int64(busy))
 	store := fleetkeytest.NewStore()
 	for i := range f.signers {
 		s, err := fleetkey.NewSigner(ctx, store.Open(), fleetkey.Config{
@@ -172,6 +172,7 @@ func (f *Fleet) story(ctx context.Context) error {
 		f.pace.Store(int64(p))
 		time.Sleep(how)
 	}
+	pace(busy, 2*time.Minute)
 	pace(quiet, time.Until(f.signers[0].Status().RotationDue)+time.Hour)
 	next := f.signers[0].Status().NextActivation
 	if next.IsZero() {
