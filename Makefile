@@ -142,10 +142,11 @@ example:
 bench:
 	cd bench && $(GO) run .
 
-# Clients written by others, into interop/RESULTS.md. It needs Node, Python 3 and
-# a JDK with Maven.
+# Clients written by others, into interop/RESULTS.md, and an issuer written by others.
+# It needs Node, Python 3 and a JDK with Maven.
 interop:
 	cd interop && $(GO) run .
+	cd interop && FLEETKEY_LONG=1 $(GO) test -count=1 -run TestNodeIssuer -v .
 
 # The proof of rotation at full size: 500 instances for five years.
 simulation:

@@ -200,7 +200,7 @@ func (f *Fleet) story(ctx context.Context) error {
 	return nil
 }
 
-// revoke takes the signing key out. Its thief goes on using tokens of it.
+// revoke takes the signing key out. Its thief continues to use tokens of it.
 func (f *Fleet) revoke(ctx context.Context) error {
 	stolen := f.signers[1].SigningKey().KeyID
 	f.mu.Lock()
@@ -253,7 +253,7 @@ func (f *Fleet) pick(newest bool) issued {
 	return f.live[at]
 }
 
-// A client verifies tokens with a verifier of its own.
+// A client verifies tokens with its own verifier.
 type client struct {
 	fleet  *Fleet
 	verify Verify
