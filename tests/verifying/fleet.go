@@ -31,6 +31,7 @@ const (
 	// to sign: a third each with HTTP status 503, without a connection, and without an answer.
 	Outage = 90 * time.Minute
 
+	// Algorithm is that of the keys.
 	Algorithm = "RS256"
 
 	requestTimeout = 5 * time.Second // of a request that carries a token
