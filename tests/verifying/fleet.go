@@ -6,15 +6,11 @@ package verifying
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,14 +58,15 @@ type Tally struct {
 	Verifiers                int
 	Tokens                   int           // good ones shown to all of them
 	Refused, RefusedInWindow int           // of these
+	Why                      error         // one of them was refused outside the window
 	Revoked                  int           // tokens of a revoked key accepted after the window
 	Fetches                  int           // of the JWKS
 	MostInAMinute            int           // fetches by one verifier
 	Longest                  time.Duration // that a good token took
 }
 
-// A Fleet is two instances of an OpenID server and the clients that verify its tokens.
-type Fleet struct {
+// A fleet is two instances of an OpenID server and the clients that verify its tokens.
+type fleet struct {
 	issuer       Issuer
 	signers      [2]*fleetkey.Signer
 	handlers     [2]*http.ServeMux
@@ -92,7 +89,7 @@ type issued struct {
 func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f := &Fleet{issuer: Issuer{URL: issuer, JWKSURL: issuer + fleetkey.JWKSPath, Audience: audience}, revoked: map[string]time.Time{}}
+	f := &fleet{issuer: Issuer{URL: issuer, JWKSURL: issuer + fleetkey.JWKSPath, Audience: audience}, revoked: map[string]time.Time{}}
 	if err := f.start(ctx); err != nil {
 		return nil, err
 	}
@@ -136,7 +133,7 @@ func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, e
 	return tallies, err
 }
 
-func (f *Fleet) start(ctx context.Context) error {
+func (f *fleet) start(ctx context.Context) error {
 	f.pace.Store(int64(busy))
 	store := fleetkeytest.NewStore()
 	for i := range f.signers {
@@ -154,7 +151,7 @@ func (f *Fleet) start(ctx context.Context) error {
 	return f.issue(ctx)
 }
 
-func (f *Fleet) close() {
+func (f *fleet) close() {
 	for _, s := range f.signers {
 		_ = s.Close()
 	}
@@ -168,7 +165,7 @@ const (
 )
 
 // story is what happens to the fleet. Clients are busy whenever it matters.
-func (f *Fleet) story(ctx context.Context) error {
+func (f *fleet) story(ctx context.Context) error {
 	pace := func(p, how time.Duration) {
 		f.pace.Store(int64(p))
 		time.Sleep(how)
@@ -202,7 +199,7 @@ func (f *Fleet) story(ctx context.Context) error {
 }
 
 // revoke takes the signing key out. Its thief continues to use tokens of it.
-func (f *Fleet) revoke(ctx context.Context) error {
+func (f *fleet) revoke(ctx context.Context) error {
 	stolen := f.signers[1].SigningKey().KeyID
 	f.mu.Lock()
 	f.revokeAt = time.Now()
@@ -215,7 +212,7 @@ func (f *Fleet) revoke(ctx context.Context) error {
 }
 
 // keepIssuing issues tokens, on whichever instance.
-func (f *Fleet) keepIssuing(ctx context.Context) {
+func (f *fleet) keepIssuing(ctx context.Context) {
 	for sleep(ctx, min(quiet, 10*time.Duration(f.pace.Load()))) {
 		_ = f.issue(ctx)
 	}
@@ -223,7 +220,7 @@ func (f *Fleet) keepIssuing(ctx context.Context) {
 
 // issue issues a token at the instance that hears of a revocation first: the others go on
 // with the revoked key for RefreshEvery, and their tokens are not good.
-func (f *Fleet) issue(ctx context.Context) error {
+func (f *fleet) issue(ctx context.Context) error {
 	s := f.signers[1]
 	token, err := s.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
@@ -244,7 +241,7 @@ func (f *Fleet) issue(ctx context.Context) error {
 }
 
 // pick returns the newest token, or another that is still in use.
-func (f *Fleet) pick(newest bool) issued {
+func (f *fleet) pick(newest bool) issued {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := len(f.live) - 1
@@ -252,128 +249,4 @@ func (f *Fleet) pick(newest bool) issued {
 		at = mathrand.IntN(len(f.live))
 	}
 	return f.live[at]
-}
-
-// A client verifies tokens with its own verifier.
-type client struct {
-	fleet  *Fleet
-	verify Verify
-	tally  Tally
-	err    error
-
-	mu      sync.Mutex
-	fetches []time.Time
-}
-
-func (c *client) run(ctx context.Context) {
-	for {
-		pace := time.Duration(c.fleet.pace.Load())
-		if !sleep(ctx, pace/2+mathrand.N(pace)) {
-			return
-		}
-		c.show(ctx, c.fleet.pick(true))
-		c.show(ctx, c.fleet.pick(false))
-		if pace != quiet && c.err == nil {
-			if _, err := c.ask(ctx, madeUp(c.fleet.pick(true).token)); err == nil {
-				c.err = errors.New("a token with a made-up kid was accepted")
-			}
-		}
-	}
-}
-
-// show shows a token that the fleet has issued.
-func (c *client) show(ctx context.Context, t issued) {
-	begins := time.Now()
-	took, err := c.ask(ctx, t.token)
-	f := c.fleet
-	f.mu.Lock()
-	revokedAt, revoked := f.revoked[t.kid]
-	inWindow := time.Since(f.revokeAt) <= Window
-	f.mu.Unlock()
-	switch {
-	case ctx.Err() != nil: // the story is over
-	case revoked && err == nil && begins.Sub(revokedAt) > Window:
-		c.tally.Revoked++
-	case revoked:
-	case err == nil:
-		c.tally.Tokens++
-		c.tally.Longest = max(c.tally.Longest, took)
-	case inWindow:
-		c.tally.Tokens++
-		c.tally.RefusedInWindow++
-	default:
-		c.tally.Tokens++
-		c.tally.Refused++
-	}
-}
-
-func (c *client) ask(ctx context.Context, token string) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	begins := time.Now()
-	err := c.verify(ctx, token)
-	return time.Since(begins), err
-}
-
-// RoundTrip answers a verifier's request, at one of the instances.
-func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Path == fleetkey.JWKSPath {
-		c.mu.Lock()
-		c.fetches = append(c.fetches, time.Now())
-		c.mu.Unlock()
-	}
-	if !sleep(r.Context(), latency) {
-		return nil, r.Context().Err()
-	}
-	answer := httptest.NewRecorder()
-	if begins := c.fleet.outageBegins.Load(); begins != nil && time.Since(*begins) < Outage {
-		switch left := Outage - time.Since(*begins); {
-		case left > 2*Outage/3:
-			http.Error(answer, "down", http.StatusServiceUnavailable)
-			return answer.Result(), nil
-		case left > Outage/3:
-			return nil, errors.New("connection refused")
-		default:
-			sleep(r.Context(), left)
-			return nil, errors.New("connection reset")
-		}
-	}
-	c.fleet.handlers[mathrand.IntN(len(c.fleet.handlers))].ServeHTTP(answer, r)
-	response := answer.Result()
-	response.Request = r
-	return response, nil
-}
-
-func (c *client) addTo(t *Tally) {
-	t.Tokens += c.tally.Tokens
-	t.Refused += c.tally.Refused
-	t.RefusedInWindow += c.tally.RefusedInWindow
-	t.Revoked += c.tally.Revoked
-	t.Longest = max(t.Longest, c.tally.Longest)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t.Fetches += len(c.fetches)
-	for first, last := 0, 0; last < len(c.fetches); last++ {
-		for c.fetches[last].Sub(c.fetches[first]) >= time.Minute {
-			first++
-		}
-		t.MostInAMinute = max(t.MostInAMinute, last-first+1)
-	}
-}
-
-// madeUp returns a token with a kid that nobody has.
-func madeUp(token string) string {
-	_, rest, _ := strings.Cut(token, ".")
-	header := fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"at+jwt"}`, Algorithm, rand.Text())
-	return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest
-}
-
-// sleep returns false if ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-time.After(d):
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

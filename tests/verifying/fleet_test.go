@@ -44,7 +44,7 @@ func TestFleet(t *testing.T) {
 		require.NoError(t, err)
 		t.Logf("%v: %+v", time.Since(begins), tallies)
 		ours := tallies[0]
-		assert.Zero(t, ours.Refused, "good tokens were refused outside the window")
+		assert.Zero(t, ours.Refused, "good tokens were refused outside the window: %v", ours.Why)
 		assert.Zero(t, ours.Revoked, "tokens of a revoked key were accepted")
 		assert.LessOrEqual(t, ours.MostInAMinute, 6)
 		assert.Positive(t, ours.RefusedInWindow, "an instance serves the old JWKS for a while")

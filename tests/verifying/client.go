@@ -1,0 +1,145 @@
+package verifying
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+)
+
+// A client verifies tokens with its own verifier.
+type client struct {
+	fleet  *fleet
+	verify Verify
+	tally  Tally
+	err    error
+
+	mu      sync.Mutex
+	fetches []time.Time
+}
+
+func (c *client) run(ctx context.Context) {
+	for {
+		pace := time.Duration(c.fleet.pace.Load())
+		if !sleep(ctx, pace/2+mathrand.N(pace)) {
+			return
+		}
+		c.show(ctx, c.fleet.pick(true))
+		c.show(ctx, c.fleet.pick(false))
+		if pace != quiet && c.err == nil {
+			if _, err := c.ask(ctx, madeUp(c.fleet.pick(true).token)); err == nil {
+				c.err = errors.New("a token with a made-up kid was accepted")
+			}
+		}
+	}
+}
+
+// show shows a token that the fleet has issued.
+func (c *client) show(ctx context.Context, t issued) {
+	begins := time.Now()
+	took, err := c.ask(ctx, t.token)
+	f := c.fleet
+	f.mu.Lock()
+	revokedAt, revoked := f.revoked[t.kid]
+	inWindow := time.Since(f.revokeAt) <= Window
+	f.mu.Unlock()
+	switch {
+	case ctx.Err() != nil: // the story is over
+	case revoked && err == nil && begins.Sub(revokedAt) > Window:
+		c.tally.Revoked++
+	case revoked:
+	case err == nil:
+		c.tally.Tokens++
+		c.tally.Longest = max(c.tally.Longest, took)
+	case inWindow:
+		c.tally.Tokens++
+		c.tally.RefusedInWindow++
+	default:
+		c.tally.Tokens++
+		c.tally.Refused++
+		c.tally.Why = err
+	}
+}
+
+func (c *client) ask(ctx context.Context, token string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	begins := time.Now()
+	err := c.verify(ctx, token)
+	return time.Since(begins), err
+}
+
+// RoundTrip answers a verifier's request, at one of the instances.
+func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Path == fleetkey.JWKSPath {
+		c.mu.Lock()
+		c.fetches = append(c.fetches, time.Now())
+		c.mu.Unlock()
+	}
+	if !sleep(r.Context(), latency) {
+		return nil, r.Context().Err()
+	}
+	answer := httptest.NewRecorder()
+	if begins := c.fleet.outageBegins.Load(); begins != nil && time.Since(*begins) < Outage {
+		switch left := Outage - time.Since(*begins); {
+		case left > 2*Outage/3:
+			http.Error(answer, "down", http.StatusServiceUnavailable)
+			return answer.Result(), nil
+		case left > Outage/3:
+			return nil, errors.New("connection refused")
+		default:
+			sleep(r.Context(), left)
+			return nil, errors.New("connection reset")
+		}
+	}
+	c.fleet.handlers[mathrand.IntN(len(c.fleet.handlers))].ServeHTTP(answer, r)
+	response := answer.Result()
+	response.Request = r
+	return response, nil
+}
+
+func (c *client) addTo(t *Tally) {
+	t.Tokens += c.tally.Tokens
+	t.Refused += c.tally.Refused
+	t.RefusedInWindow += c.tally.RefusedInWindow
+	t.Revoked += c.tally.Revoked
+	if t.Why == nil {
+		t.Why = c.tally.Why
+	}
+	t.Longest = max(t.Longest, c.tally.Longest)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t.Fetches += len(c.fetches)
+	for first, last := 0, 0; last < len(c.fetches); last++ {
+		for c.fetches[last].Sub(c.fetches[first]) >= time.Minute {
+			first++
+		}
+		t.MostInAMinute = max(t.MostInAMinute, last-first+1)
+	}
+}
+
+// madeUp returns a token with a kid that nobody has.
+func madeUp(token string) string {
+	_, rest, _ := strings.Cut(token, ".")
+	header := fmt.Sprintf(`{"alg":%q,"kid":%q,"typ":"at+jwt"}`, Algorithm, rand.Text())
+	return base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + rest
+}
+
+// sleep returns false if ctx ends first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
