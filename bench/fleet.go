@@ -85,8 +85,9 @@ does not depend on the machine.
 
 After Revoke, the other instance serves the old JWKS until its next refresh, 5 minutes
 at most. Good tokens of the fresh key that are refused until 10 seconds after that are
-counted apart, since every verifier may have to ask that instance. Tokens of a revoked key
-that are accepted later than that count as stolen.
+counted apart, since every verifier may have to ask that instance; how many they are depends
+on when it refreshes. Tokens of a revoked key that are accepted later than that count
+as stolen.
 
 | verifier | instances | good tokens | refused | refused within 5 min 10 s of a revocation | stolen tokens accepted | fetches of the JWKS, each | most in a minute | longest wait |
 |---|---|---|---|---|---|---|---|---|
