@@ -97,10 +97,22 @@ type jwk struct {
 	X     string `json:"x"`
 	Y     string `json:"y"`
 
-	D jsontext.Value `json:"d"`
-	K jsontext.Value `json:"k"`
-	P jsontext.Value `json:"p"`
-	Q jsontext.Value `json:"q"`
+	// Members of private keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1, and priv of ML-DSA): each
+	// gives the key away.
+	D     jsontext.Value `json:"d"`
+	P     jsontext.Value `json:"p"`
+	Q     jsontext.Value `json:"q"`
+	DP    jsontext.Value `json:"dp"`
+	DQ    jsontext.Value `json:"dq"`
+	QI    jsontext.Value `json:"qi"`
+	Other jsontext.Value `json:"oth"`
+	K     jsontext.Value `json:"k"`
+	Priv  jsontext.Value `json:"priv"`
+}
+
+func (in *jwk) isPrivate() bool {
+	return slices.ContainsFunc([]jsontext.Value{in.D, in.P, in.Q, in.DP, in.DQ, in.QI, in.Other, in.K, in.Priv},
+		func(member jsontext.Value) bool { return member != nil })
 }
 
 // parseJWK returns a key, or why it is skipped.
@@ -110,7 +122,7 @@ func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 		return nil, skipMalformed
 	}
 	switch {
-	case in.D != nil || in.K != nil || in.P != nil || in.Q != nil:
+	case in.isPrivate():
 		return nil, skipPrivate
 	case in.Type != "RSA" && in.Type != "EC" && in.Type != "OKP":
 		return nil, skipUnsupported

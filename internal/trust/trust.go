@@ -121,6 +121,9 @@ func (v *View) ByName(kid string) *Key { return v.byName[kid] }
 
 // Find returns the key of a kid for an algorithm, or that of the kid for another, or nil.
 func (v *View) Find(kid, alg string) *Key {
+	if sameAlgorithm(alg, "EdDSA") {
+		alg = "EdDSA"
+	}
 	if k := v.byPair[pair{kid, alg}]; k != nil {
 		return k
 	}

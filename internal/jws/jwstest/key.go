@@ -1,0 +1,62 @@
+package jwstest
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
+)
+
+// NewForger returns a Forger with a fresh key for an algorithm.
+func NewForger(alg, kid string) *Forger {
+	var private crypto.Signer
+	var err error
+	switch alg {
+	case "RS256", "PS256":
+		private, err = rsa.GenerateKey(rand.Reader, 2048)
+	case "ES256":
+		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	case "ES384":
+		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	case "ES512":
+		private, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	case "EdDSA":
+		_, private, err = ed25519.GenerateKey(rand.Reader)
+	default:
+		err = fmt.Errorf("no key for %q", alg)
+	}
+	if err != nil {
+		panic(err)
+	}
+	return &Forger{private, alg, kid}
+}
+
+// JWK is the public key as an issuer publishes it (RFC 7517 section 4), changed.
+func (f *Forger) JWK(changes ...string) string {
+	return ChangedJWK(jose.JSONWebKey{Key: f.Private.Public(), KeyID: f.KID, Algorithm: f.Alg, Use: "sig"}, changes...)
+}
+
+// ChangedJWK is any JWK, changed.
+func ChangedJWK(k jose.JSONWebKey, changes ...string) string {
+	text, err := json.Marshal(k)
+	if err != nil {
+		panic(err)
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(text, &members); err != nil {
+		panic(err)
+	}
+	var base []string
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		base = append(base, name, string(members[name]))
+	}
+	return Changed(base, changes...)
+}
