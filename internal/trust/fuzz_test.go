@@ -9,11 +9,15 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
+	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
 // FuzzJWKS: for any set, go-jose reads exactly the keys that are trusted
@@ -73,4 +77,82 @@ func FuzzJWKS(f *testing.F) {
 			require.Equal(t, slices.Contains(trusted, k.ID), served[k.ID], "%s in %x", k.ID, bytes)
 		}
 	})
+}
+
+// FuzzParseJWKS: whatever an issuer publishes, each key that is used is a good public key
+// under one kid for its algorithm, and go-jose reads the same key there.
+func FuzzParseJWKS(f *testing.F) {
+	const issuer = "https://login.microsoftonline.com/t/v2.0"
+	r, e, ed := jwstest.NewForger("RS256", "r"), jwstest.NewForger("ES256", "e"), jwstest.NewForger("EdDSA", "ed")
+	for _, set := range [][]byte{
+		setText(), setText("{}", "null", "7"), []byte(`{"keys":`), []byte("<html>"),
+		setText(r.JWK(), r.JWK("alg", `"PS256"`), e.JWK(), ed.JWK("alg", `"Ed25519"`)),
+		setText(e.JWK(), e.JWK("y", `"AAAA"`), jwstest.NewForger("ES256", "e").JWK()),
+		setText(r.JWK("d", `"AAAA"`), r.JWK("e", `"Aw"`), e.JWK("use", `"enc"`), ed.JWK("key_ops", `["verify"]`)),
+		setText(e.JWK("issuer", `"https://login.microsoftonline.com/{tenantid}/v2.0"`), ed.JWK("issuer", `"https://x"`)),
+		setText(`{"kty":"oct","kid":"o","k":"AAAA"}`, `{"kty":"AKP","kid":"pq","alg":"ML-DSA-44","pub":"AAAA"}`, e.JWK("kid", `"\u00e9"`)),
+	} {
+		f.Add(set, true)
+		f.Add(set, false)
+	}
+	f.Fuzz(func(t *testing.T, document []byte, former bool) {
+		keys, skipped, err := trust.ParseJWKS(document, issuer, former)
+		again, skippedAgain, errAgain := trust.ParseJWKS(document, issuer, former)
+		require.Equal(t, []any{err, skipped, pairs(keys)}, []any{errAgain, skippedAgain, pairs(again)}, "by chance")
+		if err != nil {
+			require.Nil(t, keys)
+			return
+		}
+		require.NotEmpty(t, keys)
+		require.LessOrEqual(t, len(keys), 256)
+		for i, k := range keys {
+			require.Equal(t, former, k.Former)
+			require.NotContains(t, pairs(keys[:i]), pairs(keys[i : i+1])[0])
+			alg, err := jws.AlgorithmOf(k.Public, k.Alg.Name == "PS256")
+			require.NoError(t, err)
+			require.Equal(t, k.Alg.Name, alg.Name)
+			require.True(t, k.ID != "" && len(k.ID) <= jws.MaxKeyID)
+			require.True(t, jwkOf(t, document, k), "a key that go-jose does not find, or finds to be private")
+		}
+		v, err := trust.FromKeys(keys, trust.Fingerprint(keys), former, now)
+		require.NoError(t, err)
+		for _, k := range keys {
+			require.Same(t, k, v.Find(k.ID, k.Alg.Name))
+		}
+	})
+}
+
+// jwkOf reports whether go-jose finds a public key in a set, and no private one of that kid
+// and public half.
+func jwkOf(t *testing.T, document []byte, k *trust.Key) (found bool) {
+	var set struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	require.NoError(t, jsonv2.Unmarshal(document, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)))
+	for _, raw := range set.Keys {
+		var read jose.JSONWebKey
+		fips140.WithoutEnforcement(func() { _ = json.Unmarshal(withoutCertificates(raw), &read) })
+		if read.KeyID == k.ID && k.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(read.Key) {
+			found = true
+		}
+	}
+	return found
+}
+
+// withoutCertificates drops the members whose mistakes are none of the key.
+func withoutCertificates(raw json.RawMessage) json.RawMessage {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(raw, &members) != nil {
+		return nil
+	}
+	for name := range members {
+		if !slices.Contains([]string{"kty", "crv", "n", "e", "x", "y", "d", "p", "q", "kid"}, name) {
+			delete(members, name)
+		}
+	}
+	out, err := json.Marshal(members)
+	if err != nil {
+		return nil
+	}
+	return out
 }
