@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -47,9 +48,21 @@ func NewProvider(keys ...string) *Provider {
 	return p
 }
 
+// Publishing runs a test in a bubble with a Provider that publishes a fresh key.
+func Publishing(t *testing.T, test func(t *testing.T, p *Provider, key *jwstest.Forger, jwks string)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		key := NewForger("ES256")
+		test(t, NewProvider(key.JWK()), key, JWKS(key.JWK()))
+	})
+}
+
+// JWKS returns a JSON Web Key Set.
+func JWKS(keys ...string) string { return `{"keys":[` + strings.Join(keys, ",") + `]}` }
+
 // Publish replaces the JWKS.
 func (p *Provider) Publish(keys ...string) {
-	p.Serve(JWKSURL, Page(`{"keys":[`+strings.Join(keys, ",")+`]}`))
+	p.Serve(JWKSURL, Page(JWKS(keys...)))
 }
 
 // Serve sets what an address answers. Without a handler it answers 404.

@@ -1,0 +1,358 @@
+// Package verifying tests a Verifier against issuers that misbehave as issuers have done by
+// the reports of users of other libraries, and against issuers that behave as the large
+// ones do. Everything runs in virtual time and without sockets. It has no long form.
+package verifying
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// accepts and refuses require what a Verifier says of a token.
+func accepts(t *testing.T, v *fleetkey.Verifier, token string, args ...any) {
+	t.Helper()
+	_, err := v.Verify(t.Context(), token)
+	require.NoError(t, err, args...)
+}
+
+func refuses(t *testing.T, want error, v *fleetkey.Verifier, token string, args ...any) {
+	t.Helper()
+	got, err := v.Verify(t.Context(), token)
+	require.ErrorIs(t, err, want, args...)
+	require.Nil(t, got)
+}
+
+// fetches returns how often the JWKS was asked for.
+func fetches(p *testkit.Provider) int { return len(p.Requests(testkit.JWKSURL)) }
+
+// TestRequestsDuringOneFetch (jwkset#26, cosmo#2216, spring-security#19643, camunda#60434):
+// hundreds of requests share one fetch, and known keys wait for none.
+func TestRequestsDuringOneFetch(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v, added := p.Verifier(t), testkit.NewForger("ES256")
+		time.Sleep(10 * time.Second)
+		p.Serve(testkit.JWKSURL, testkit.Slowly(2*time.Second, testkit.Page(testkit.JWKS(key.JWK(), added.JWK()))))
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 500 {
+			wg.Go(func() {
+				_, err := v.Verify(t.Context(), testkit.AccessToken(added))
+				assert.NoError(t, err)
+				assert.Equal(t, 2*time.Second, time.Since(begin))
+			})
+			wg.Go(func() {
+				_, err := v.Verify(t.Context(), testkit.AccessToken(key))
+				assert.NoError(t, err)
+				assert.Equal(t, begin, time.Now())
+			})
+		}
+		wg.Wait()
+		require.Equal(t, 2, fetches(p))
+	})
+}
+
+// TestMadeUpKids (go-oidc#482, tilegroxy#883, Engram#1641): a flood from anywhere causes six
+// fetches a minute, uses up nobody's budget for longer than that, and never makes a known
+// key's token wait. Nobody waits for the cooldown.
+func TestMadeUpKids(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v, stranger := p.Verifier(t), testkit.NewForger("ES256")
+		flood := func(d time.Duration) {
+			for begin := time.Now(); time.Since(begin) < d; time.Sleep(100 * time.Millisecond) {
+				now := time.Now()
+				stranger.KID = fmt.Sprint(now.UnixNano())
+				refuses(t, fleetkey.ErrUnknownKey, v, testkit.AccessToken(stranger))
+				accepts(t, v, testkit.AccessToken(key))
+				require.Equal(t, now, time.Now())
+			}
+		}
+		flood(time.Minute)
+		require.LessOrEqual(t, fetches(p), 1+6)
+		require.GreaterOrEqual(t, fetches(p), 1+5)
+		require.NotZero(t, v.Status().Counters.SuppressedLoads)
+
+		added := testkit.NewForger("ES256")
+		p.Publish(key.JWK(), added.JWK())
+		flood(10 * time.Second)
+		accepts(t, v, testkit.AccessToken(added), "the flood itself has brought the key")
+	})
+}
+
+// TestNoFetchFor (IdentityModel#2774, go-oidc#482): what no key could make good, or what a
+// known key has not signed, costs the issuer nothing.
+func TestNoFetchFor(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		strict, legacy := p.Verifier(t), p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy = true })
+		f := testkit.NewForger("ES256") // unknown
+		good := testkit.AccessToken(f)
+		claims := func(changes ...string) string { return testkit.AccessToken(f, changes...) }
+		header := func(changes ...string) string {
+			parts := strings.Split(good, ".")
+			return jwstest.B64(f.Header(changes...)) + "." + parts[1] + "." + parts[2]
+		}
+		stolen := testkit.NewForger("ES256")
+		stolen.KID = key.KID
+		cases := map[string]string{
+			"malformed": "x.y", "two segments": good[:strings.LastIndexByte(good, '.')], "five": good + ".a.b", "bad base64": good + "=",
+			"a payload of HTML":   strings.Split(good, ".")[0] + "." + jwstest.B64("<html>") + ".AAAA",
+			"typ of an ID token":  header("typ", `"id_token+jwt"`),
+			"typ of logout":       header("typ", `"logout+jwt"`),
+			"alg none":            header("alg", `"none"`),
+			"alg HS256":           header("alg", `"HS256"`),
+			"alg ES512":           header("alg", `"ES512"`),
+			"no kid":              header("kid", ""),
+			"a kid that is long":  header("kid", `"`+strings.Repeat("k", 129)+`"`),
+			"crit":                header("crit", `["exp"]`),
+			"jku":                 header("jku", `"https://evil.example"`),
+			"another issuer":      claims("iss", `"https://issuer.example/"`),
+			"no issuer":           claims("iss", ""),
+			"expired":             claims("exp", jwstest.Unix(time.Since(jwstest.Noon)-time.Hour)),
+			"no exp":              claims("exp", ""),
+			"a bad signature":     testkit.AccessToken(stolen),
+			"a known kid, RS256":  strings.Replace(good, jwstest.B64(f.Header()), jwstest.B64(key.Header("alg", `"RS256"`)), 1),
+			"known and malformed": strings.TrimSuffix(testkit.AccessToken(key), "A") + "!",
+		}
+		time.Sleep(10 * time.Second)
+		before := fetches(p)
+		for name, token := range cases {
+			for _, v := range []*fleetkey.Verifier{strict, legacy} {
+				_, err := v.Verify(t.Context(), token)
+				require.Error(t, err, name)
+				require.NotErrorIs(t, err, fleetkey.ErrUnavailable, name)
+				require.Equal(t, before, fetches(p), name)
+			}
+		}
+		_, err := strict.Verify(t.Context(), header("typ", `"JWT"`))
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+		require.Equal(t, before, fetches(p), "typ JWT is for Legacy alone")
+		_, err = legacy.Verify(t.Context(), header("typ", `"JWT"`))
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+		require.Equal(t, before+1, fetches(p))
+		_, err = strict.Verify(t.Context(), good)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+		require.Equal(t, before+2, fetches(p))
+	})
+}
+
+// TestFirstTokenOfANewKey (IdentityModel#3008, kubernetes#139769): it is accepted, whatever
+// the issuer's cache headers say, and although its ETag stays the same for ever.
+func TestFirstTokenOfANewKey(t *testing.T) {
+	for name, serve := range map[string]func(string) http.HandlerFunc{
+		"plain":             func(jwks string) http.HandlerFunc { return testkit.Page(jwks) },
+		"max-age of a year": func(jwks string) http.HandlerFunc { return testkit.Page(jwks, "Cache-Control", "max-age=31536000") },
+		"a constant ETag":   func(jwks string) http.HandlerFunc { return testkit.Page(jwks, "ETag", `"1"`) },
+		"304 whatever is asked": func(jwks string) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("ETag", `"1"`)
+				if r.Header.Get("If-None-Match") != "" {
+					w.WriteHeader(http.StatusNotModified)
+					return
+				}
+				testkit.Page(jwks)(w, r)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+				p.Serve(testkit.JWKSURL, serve(jwks))
+				v, added := p.Verifier(t), testkit.NewForger("EdDSA")
+				time.Sleep(13 * time.Minute)
+				p.Serve(testkit.JWKSURL, serve(testkit.JWKS(key.JWK(), added.JWK())))
+				time.Sleep(10 * time.Second)
+				accepts(t, v, testkit.AccessToken(added))
+				accepts(t, v, testkit.AccessToken(key))
+			})
+		})
+	}
+}
+
+// TestOutage (pyjwt#1162, istio#58101, node-jwks-rsa#385, jwx#1551): for days, longer than
+// any TTL, a failing issuer takes no working key away, and then it is found again.
+func TestOutage(t *testing.T) {
+	for name, failure := range map[string]http.HandlerFunc{
+		"500": testkit.Answer(500, ""), "HTML": testkit.Page("<html>"), "an empty set": testkit.Page(`{"keys":[]}`),
+		"only odd keys": testkit.Page(`{"keys":[{"kty":"oct","kid":"o","k":"AAAA"}]}`), "truncated": testkit.Truncated(`{"keys":[]}`),
+		"it hangs": testkit.Slowly(24*time.Hour, nil), "it redirects": testkit.Answer(302, "https://evil.example"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+				v, added := p.Verifier(t), testkit.NewForger("ES256")
+				p.Serve(testkit.JWKSURL, failure)
+				time.Sleep(3 * testkit.Day)
+				accepts(t, v, testkit.AccessToken(key))
+				refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(added), "nobody knows")
+				require.Positive(t, v.Status().Failures)
+				p.Publish(key.JWK(), added.JWK())
+				time.Sleep(70 * time.Second)
+				accepts(t, v, testkit.AccessToken(added))
+				require.Zero(t, v.Status().Failures)
+			})
+		})
+	}
+}
+
+// TestRemovedKey (spring-security#5853, CVE-2025-22149): it stops at once with the fetch that
+// lacks it, in the cache of tokens too, and also if its kid now names another key.
+func TestRemovedKey(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v, other := p.Verifier(t), testkit.NewForger("ES256")
+		token := testkit.AccessToken(key)
+		for range 2 {
+			accepts(t, v, token)
+		}
+		require.EqualValues(t, 1, v.Status().Counters.CacheHits)
+		p.Publish(other.JWK())
+		require.NoError(t, v.Refresh(t.Context()))
+		refuses(t, fleetkey.ErrUnknownKey, v, token)
+		p.Publish(key.JWK())
+		require.NoError(t, v.Refresh(t.Context()))
+		accepts(t, v, token, "and it may come back")
+		other.KID = key.KID
+		p.Publish(other.JWK())
+		require.NoError(t, v.Refresh(t.Context()))
+		refuses(t, fleetkey.ErrBadSignature, v, token)
+		accepts(t, v, testkit.AccessToken(other))
+	})
+}
+
+// TestOddKeysSpoilNothing (fastmcp#4517, joserfc#104, jwx#2274): a set with keys of the future
+// and of the past still verifies with the others, and an Ed25519 key by either name.
+func TestOddKeysSpoilNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, e, ed, twin := testkit.NewForger("RS256"), testkit.NewForger("ES256"), testkit.NewForger("EdDSA"), testkit.NewForger("ES256")
+		first := testkit.NewForger("ES256")
+		first.KID = twin.KID
+		p := testkit.NewProvider(`{"kty":"oct","kid":"o","k":"AAAA"}`, `{"kty":"AKP","alg":"ML-DSA-65","kid":"pq","pub":"AAAA"}`, `null`, twin.JWK(), first.JWK(),
+			r.JWK("kid", `"weak"`, "n", `"`+strings.Repeat("_", 170)+`"`), ed.JWK("alg", `"Ed25519"`), e.JWK("x5c", "7"), r.JWK("alg", ""), testkit.NewForger("ES512").JWK())
+		v := p.Verifier(t)
+		for _, f := range []*jwstest.Forger{r, e, ed} {
+			accepts(t, v, testkit.AccessToken(f))
+		}
+		now := time.Now()
+		named := ed.Forge(ed.Header("alg", `"Ed25519"`), jwstest.Payload("iat", jwstest.Unix(now.Sub(jwstest.Noon)), "exp", jwstest.Unix(now.Add(time.Hour).Sub(jwstest.Noon))))
+		accepts(t, v, named, "RFC 9864")
+		for range 2 {
+			accepts(t, v, named)
+		}
+		for _, f := range []*jwstest.Forger{twin, first} {
+			refuses(t, fleetkey.ErrUnknownKey, v, testkit.AccessToken(f), "nobody knows which of the two")
+		}
+		require.Equal(t, map[string]int{"private": 1, "unsupported": 3, "ambiguous": 2, "weak": 1}, v.Status().SkippedKeys)
+		require.Len(t, v.Status().Keys, 3)
+		require.Len(t, v.PublicKeys(), 3)
+	})
+}
+
+// TestFirstFetchFails (istio#42202, jwx#2342, mobula#28): NewVerifier returns within 10
+// seconds, tries again after 1, 2 and 4, and accepts tokens as soon as the keys are there.
+func TestFirstFetchFails(t *testing.T) {
+	for name, failure := range map[string]http.HandlerFunc{"500": testkit.Answer(500, ""), "it hangs": testkit.Slowly(time.Hour, nil)} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+				p.Serve(testkit.JWKSURL, failure)
+				begin := time.Now()
+				v := p.Verifier(t)
+				takes := time.Since(begin)
+				require.LessOrEqual(t, takes, 10*time.Second)
+				refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(key))
+				time.Sleep(time.Minute)
+				requests := p.Requests(testkit.JWKSURL)
+				// An unknown kid has taken its turn, so the first wait may be shorter.
+				for i, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+					require.LessOrEqual(t, requests[i+1].At.Sub(requests[i].At), most+takes)
+				}
+				p.Publish(key.JWK())
+				time.Sleep(time.Minute + 10*time.Second)
+				accepts(t, v, testkit.AccessToken(key))
+			})
+		})
+	}
+}
+
+// TestFailedConstructor (tilegroxy#964): whatever it fails on, it leaves nothing running.
+func TestFailedConstructor(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {
+		p.Serve(testkit.DiscoveryURL, document("https://evil.example", testkit.JWKSURL))
+		for range 10 {
+			_, err := fleetkey.NewVerifier(t.Context(), p.Config())
+			require.Error(t, err)
+		}
+		time.Sleep(testkit.Day)
+		require.Len(t, p.Requests(testkit.DiscoveryURL), 10)
+	}) // the bubble would find a goroutine
+}
+
+// TestKeysThatComeAndGo: with each answer of a server behind which two disagree, exactly its
+// keys are trusted.
+func TestKeysThatComeAndGo(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		other, n := testkit.NewForger("ES256"), atomic.Int64{}
+		p.Serve(testkit.JWKSURL, func(w http.ResponseWriter, r *http.Request) {
+			if n.Add(1)%2 == 0 {
+				testkit.Page(testkit.JWKS(other.JWK()), "ETag", `"2"`)(w, r)
+				return
+			}
+			testkit.Page(jwks, "ETag", `"1"`)(w, r)
+		})
+		v := p.Verifier(t)
+		for range 20 {
+			time.Sleep(11 * time.Second) // each unknown key brings the other answer
+			accepts(t, v, testkit.AccessToken(other))
+			time.Sleep(11 * time.Second)
+			accepts(t, v, testkit.AccessToken(key))
+		}
+	})
+}
+
+// TestHangingFetch: it ends after 10 seconds, whoever waits for it goes after 3, and no
+// other is begun meanwhile.
+func TestHangingFetch(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v, added := p.Verifier(t), testkit.NewForger("ES256")
+		time.Sleep(10 * time.Second)
+		p.Serve(testkit.JWKSURL, testkit.Slowly(time.Hour, nil))
+		begin := time.Now()
+		refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(added))
+		require.Equal(t, 3*time.Second, time.Since(begin))
+		accepts(t, v, testkit.AccessToken(key))
+		refuses(t, fleetkey.ErrUnknownKey, v, testkit.AccessToken(added))
+		require.Equal(t, 2, fetches(p))
+		time.Sleep(4*time.Second + 1)
+		require.ErrorContains(t, v.Status().LoadErr, "deadline exceeded")
+		begin = time.Now()
+		refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(added), "the failed fetch has taken the slot")
+		require.Less(t, time.Since(begin), 4*time.Second)
+	})
+}
+
+// TestContextOfNewVerifier: it limits the first attempt, and nothing after.
+func TestContextOfNewVerifier(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		p.Serve(testkit.JWKSURL, testkit.Slowly(5*time.Second, testkit.Page(jwks)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		v, err := fleetkey.NewVerifier(ctx, p.Config())
+		require.NoError(t, err)
+		defer v.Close()
+		require.Equal(t, time.Second, time.Since(begin))
+		require.True(t, errors.Is(v.Status().LoadErr, context.DeadlineExceeded))
+		time.Sleep(6 * time.Second)
+		accepts(t, v, testkit.AccessToken(key))
+	})
+}
