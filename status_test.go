@@ -10,6 +10,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
@@ -91,5 +92,53 @@ func TestCounters(t *testing.T) {
 		require.InDelta(t, 24, got.Loads, 3, "in two hours")
 		require.Zero(t, before.FailedLoads)
 		require.Equal(t, uint64(1), got.FailedLoads)
+	})
+}
+
+// TestHealthOfAVerifier: 503 before the first keys, and a warning when the issuer has been out
+// of reach for an hour, since another's outage must not take services out.
+func TestHealthOfAVerifier(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		p.Serve(testkit.JWKSURL, nil)
+		v := p.Verifier(t)
+		health := func(code int, want string) {
+			t.Helper()
+			answer := ask(v.Health(), "GET")
+			require.Equal(t, code, answer.StatusCode)
+			require.Contains(t, string(body(t, answer)), want)
+		}
+		time.Sleep(2 * time.Hour)
+		health(503, "the issuer's keys could not be fetched yet")
+		p.Serve(testkit.JWKSURL, testkit.Page(testkit.JWKS(key.JWK(), `{"kty":"oct","kid":"o","k":"AAAA"}`)))
+		require.NoError(t, v.Refresh(t.Context()))
+		health(200, `"status":"ok"`)
+		status := v.Status()
+		require.Equal(t, map[string]int{"private": 1}, status.SkippedKeys)
+		require.Equal(t, "issuer "+jwstest.Issuer, status.Store)
+		require.Equal(t, []fleetkey.KeyInfo{{KeyID: key.KID, Algorithm: "ES256", Role: fleetkey.RolePublished}}, status.Keys)
+		status.SkippedKeys["private"] = 7
+		require.Equal(t, 1, v.Status().SkippedKeys["private"], "a copy")
+
+		p.Serve(testkit.JWKSURL, testkit.Answer(500, ""))
+		time.Sleep(time.Hour - 1)
+		health(200, `"status":"ok"`)
+		require.Empty(t, v.Status().Warnings())
+		require.ErrorIs(t, v.Status().LoadErr, fleetkey.ErrUnavailable)
+		time.Sleep(1)
+		health(200, `"status":"degraded"`)
+		health(200, "HTTP status 500")
+		time.Sleep(testkit.Day)
+		health(200, `"status":"degraded"`)
+		p.Serve(testkit.JWKSURL, testkit.Page(jwks))
+		time.Sleep(time.Minute)
+		health(200, `"status":"ok"`)
+	})
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {
+		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.MaxStale = 2 * time.Hour })
+		p.Serve(testkit.JWKSURL, nil)
+		time.Sleep(2*time.Hour + time.Second)
+		answer := ask(v.Health(), "GET")
+		require.Equal(t, 503, answer.StatusCode, "Verify would reject every token")
+		require.Contains(t, string(body(t, answer)), "more than MaxStale")
 	})
 }
