@@ -84,6 +84,13 @@ func (p *Provider) Requests(url string) (found []Request) {
 	return found
 }
 
+// Forget drops the requests so far, for tests that count memory.
+func (p *Provider) Forget() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.requests = nil
+}
+
 // RoundTrip answers a request. A body that is shorter than its Content-Length ends with an
 // error, as on a connection that breaks.
 func (p *Provider) RoundTrip(r *http.Request) (*http.Response, error) {
