@@ -84,6 +84,8 @@ func TestRFCExamples(t *testing.T) {
 			require.NoError(t, err, "mistyped")
 
 			v, err := trusting(t, k)
+			byJWKS := byVerifier(t, k)(e.jws)
+			require.Equal(t, e.want == nil, byJWKS == nil, "%v", byJWKS)
 			if e.want == errRefusedKey {
 				require.ErrorContains(t, err, "the EC key is on curve P-521")
 				return

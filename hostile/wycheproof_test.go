@@ -97,6 +97,7 @@ func run(t *testing.T, name string, total, badSignatures int, exceptions []excep
 		keys, err := parse(cmp.Or(string(g.Public), string(g.Private)))
 		require.NoError(t, err)
 		view, weak := trusting(t, keys...)
+		verifier := byVerifier(t, keys...)
 		for _, v := range g.Tests {
 			seen++
 			verdict := weak
@@ -111,6 +112,9 @@ func run(t *testing.T, name string, total, badSignatures int, exceptions []excep
 				bad++
 			}
 			id := fmt.Sprintf("tcId %d %s/%s: %v", v.ID, g.Comment, v.Comment, verdict)
+			byJWKS := verifier(v.JWS)
+			assert.Equal(t, got, byJWKS == nil, "by a Verifier: %v; %s", byJWKS, id)
+			assert.Equal(t, errors.Is(verdict, jws.ErrBadSignature), errors.Is(byJWKS, jws.ErrBadSignature), "by a Verifier: %v; %s", byJWKS, id)
 			if reason := reasons[v.ID]; reason != "" {
 				delete(reasons, v.ID)
 				assert.Equal(t, "valid", v.Result, "an exception for an invalid vector: %s", id)

@@ -92,6 +92,11 @@ func checkRefused(t *testing.T, p *party, row hostile) {
 	}
 	assert.Less(t, len(err.Error()), 1000, "the error is as long as the token")
 	assert.False(t, strings.ContainsAny(err.Error(), "\r\n\x00"), "%q", err)
+	_, strict := p.twins[0][1].verify(row.token)
+	require.EqualError(t, strict, err.Error(), "of a key from a JWKS")
+	_, former := p.twins[1][0].verify(row.token)
+	_, published := p.twins[1][1].verify(row.token)
+	require.Equal(t, former, published, "of a key from a JWKS, by the former rules")
 }
 
 // each makes a row of every value, put into a token by f.
