@@ -25,7 +25,7 @@ const (
 	JWKSURL      = jwstest.Issuer + "/keys"
 )
 
-// A Provider is an issuer on a network of its own, without sockets, so that it works in
+// A Provider is an issuer on a separate network, without sockets, so that it works in
 // testing/synctest. It misbehaves as a test tells it to. Its methods may be called at the
 // same time.
 type Provider struct {

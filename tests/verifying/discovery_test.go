@@ -87,7 +87,7 @@ func TestDiscoveryOfAnotherIssuer(t *testing.T) {
 }
 
 // TestDiscoveryThatIsNone: whatever is wrong with the document besides its issuer, the
-// Verifier goes on trying.
+// Verifier keeps trying.
 func TestDiscoveryThatIsNone(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
 		"500": testkit.Answer(500, ""), "HTML": testkit.Page("<html>secret of the server</html>"), "no issuer": testkit.Page("{}"), "a list": testkit.Page("[]"),

@@ -64,7 +64,7 @@ func TestConnectionsEnd(t *testing.T) {
 }
 
 // TestProxyOfTheEnvironment: a service behind a proxy needs no HTTPClient. Package net/http
-// reads the environment once, so the Verifier runs in a process of its own.
+// reads the environment once, so the Verifier runs in another process.
 func TestProxyOfTheEnvironment(t *testing.T) {
 	const child = "FLEETKEY_TEST_BEHIND_PROXY"
 	const issuer = "http://issuer.invalid"

@@ -1,0 +1,183 @@
+package verifying
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// This file holds what a service sees of its Verifier from start to end.
+
+// TestNewVerifierIsReadyLater: an issuer that is out of reach is no error, and a program that
+// must have keys calls Refresh.
+func TestNewVerifierIsReadyLater(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		p.Serve(testkit.JWKSURL, nil)
+		v := p.Verifier(t)
+		require.ErrorIs(t, v.Refresh(t.Context()), fleetkey.ErrUnavailable)
+		require.Empty(t, v.PublicKeys())
+		token := testkit.AccessToken(key)
+		_, err := v.Verify(t.Context(), token)
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
+		p.Serve(testkit.JWKSURL, testkit.Page(jwks))
+		require.NoError(t, v.Refresh(t.Context()))
+		got, err := v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		require.Equal(t, []string{"alice", key.KID}, []string{got.Subject(), got.KeyID()})
+		require.Len(t, v.PublicKeys(), 1)
+		require.Equal(t, "verifier with the keys of issuer "+jwstest.Issuer, fmt.Sprintf("%+v", v))
+	})
+}
+
+// TestVerifierCaches: a good token is found again until the keys change, whatever else the
+// answers of the issuer say.
+func TestVerifierCaches(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v, other := p.Verifier(t), testkit.NewForger("ES256")
+		token := testkit.AccessToken(key)
+		hits := func(want int) {
+			t.Helper()
+			_, err := v.Verify(t.Context(), token)
+			require.NoError(t, err)
+			require.EqualValues(t, want, v.Status().Counters.CacheHits)
+		}
+		hits(0)
+		hits(1)
+		p.Publish(`{"kty":"oct","kid":"o","k":"AAAA"}`, key.JWK("note", "1"))
+		require.NoError(t, v.Refresh(t.Context()))
+		hits(2)
+		require.Equal(t, map[string]int{"private": 1}, v.Status().SkippedKeys)
+		p.Publish(key.JWK(), other.JWK())
+		require.NoError(t, v.Refresh(t.Context()))
+		hits(2)
+		hits(3)
+		p.Publish(other.JWK())
+		require.NoError(t, v.Refresh(t.Context()))
+		_, err := v.Verify(t.Context(), token)
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+	})
+}
+
+// TestVerifierClose: it ends a fetch under way and all that would follow, can be called
+// twice, and leaves the keys and the program's connections.
+func TestVerifierClose(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v := p.Verifier(t)
+		p.Serve(testkit.JWKSURL, testkit.Slowly(time.Hour, nil))
+		waiting := make(chan error)
+		go func() { waiting <- v.Refresh(context.Background()) }()
+		synctest.Wait()
+		begin := time.Now()
+		require.NoError(t, v.Close())
+		require.Error(t, <-waiting)
+		require.NoError(t, v.Close())
+		require.Equal(t, begin, time.Now())
+		require.Error(t, v.Refresh(t.Context()))
+		time.Sleep(testkit.Day)
+		require.Len(t, p.Requests(testkit.JWKSURL), 2)
+		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
+		require.NoError(t, err)
+		require.NoError(t, v.Status().LoadErr, "closing is not the issuer's failure")
+	})
+}
+
+// TestRequireWithoutKeys: clients discard a token on 401, so while nobody knows whether it is
+// good the answer is 503, without a challenge. What is wrong in itself stays 401.
+func TestRequireWithoutKeys(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		p.Serve(testkit.JWKSURL, nil)
+		v := p.Verifier(t)
+		token := testkit.AccessToken(key)
+		get := func(token string) *http.Response {
+			r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
+			r.Header.Set("Authorization", "Bearer "+token)
+			v.Require()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
+			return w.Result()
+		}
+		for range 2 {
+			answer := get(token)
+			require.Equal(t, http.StatusServiceUnavailable, answer.StatusCode)
+			require.Equal(t, "10", answer.Header.Get("Retry-After"))
+			require.Empty(t, answer.Header.Values("WWW-Authenticate"))
+			require.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
+			text, err := io.ReadAll(answer.Body)
+			require.NoError(t, err)
+			require.NotContains(t, string(text), "issuer")
+		}
+		answer := get("x")
+		require.Equal(t, 401, answer.StatusCode)
+		require.Empty(t, answer.Header.Get("Retry-After"))
+		p.Serve(testkit.JWKSURL, testkit.Page(jwks))
+		time.Sleep(10 * time.Second) // as the answer has said
+		require.Equal(t, 200, get(token).StatusCode)
+		require.Equal(t, 401, get(testkit.AccessToken(testkit.NewForger("ES256"))).StatusCode, "the last fetch was good, so the kid is made up")
+	})
+}
+
+// TestFirstFetchFails (istio#42202, jwx#2342, mobula#28): NewVerifier returns within 10
+// seconds, tries again after 1, 2 and 4, and accepts tokens as soon as the keys are there.
+func TestFirstFetchFails(t *testing.T) {
+	for name, failure := range map[string]http.HandlerFunc{"500": testkit.Answer(500, ""), "it hangs": testkit.Slowly(time.Hour, nil)} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+				p.Serve(testkit.JWKSURL, failure)
+				begin := time.Now()
+				v := p.Verifier(t)
+				takes := time.Since(begin)
+				require.LessOrEqual(t, takes, 10*time.Second)
+				refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(key))
+				time.Sleep(time.Minute)
+				requests := p.Requests(testkit.JWKSURL)
+				// An unknown kid has taken its turn, so the first wait may be shorter.
+				for i, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+					require.LessOrEqual(t, requests[i+1].At.Sub(requests[i].At), most+takes)
+				}
+				p.Publish(key.JWK())
+				time.Sleep(time.Minute + 10*time.Second)
+				accepts(t, v, testkit.AccessToken(key))
+			})
+		})
+	}
+}
+
+// TestFailedConstructor (tilegroxy#964): whatever it fails on, it leaves nothing running.
+func TestFailedConstructor(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {
+		p.Serve(testkit.DiscoveryURL, document("https://evil.example", testkit.JWKSURL))
+		for range 10 {
+			_, err := fleetkey.NewVerifier(t.Context(), p.Config())
+			require.Error(t, err)
+		}
+		time.Sleep(testkit.Day)
+		require.Len(t, p.Requests(testkit.DiscoveryURL), 10)
+	}) // the bubble would find a goroutine
+}
+
+// TestContextOfNewVerifier: it limits the first attempt, and nothing after.
+func TestContextOfNewVerifier(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		p.Serve(testkit.JWKSURL, testkit.Slowly(5*time.Second, testkit.Page(jwks)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		begin := time.Now()
+		v, err := fleetkey.NewVerifier(ctx, p.Config())
+		require.NoError(t, err)
+		defer v.Close()
+		require.Equal(t, time.Second, time.Since(begin))
+		require.True(t, errors.Is(v.Status().LoadErr, context.DeadlineExceeded))
+		time.Sleep(6 * time.Second)
+		accepts(t, v, testkit.AccessToken(key))
+	})
+}
