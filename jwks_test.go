@@ -213,6 +213,17 @@ func TestFetchRequest(t *testing.T) {
 	})
 }
 
+// TestFetchKeepsTheClientsTimeout, if that is shorter than ours.
+func TestFetchKeepsTheClientsTimeout(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
+		p.Serve(testkit.JWKSURL, testkit.Slowly(2*time.Second, testkit.Page(jwks)))
+		begin := time.Now()
+		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.HTTPClient.Timeout = time.Second })
+		require.Equal(t, time.Second, time.Since(begin))
+		require.ErrorContains(t, v.Status().LoadErr, "deadline exceeded")
+	})
+}
+
 // TestFetchIsNotTheRequests: a request that ends does not end the fetch that it has begun.
 func TestFetchIsNotTheRequests(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {

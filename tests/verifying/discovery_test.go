@@ -113,9 +113,11 @@ func TestDiscoveryThatIsNone(t *testing.T) {
 func TestJWKSURLSkipsDiscovery(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Issuer, c.JWKSURL = "kubernetes/serviceaccount?", testkit.JWKSURL })
+		other := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.JWKSURL = testkit.JWKSURL })
+		p.Serve(testkit.DiscoveryURL, document("https://evil.example", testkit.JWKSURL))
 		time.Sleep(48 * time.Hour)
-		_, err := v.Verify(t.Context(), testkit.AccessToken(key, "iss", `"kubernetes/serviceaccount?"`))
-		require.NoError(t, err)
+		accepts(t, v, testkit.AccessToken(key, "iss", `"kubernetes/serviceaccount?"`))
+		accepts(t, other, testkit.AccessToken(key))
 		require.Empty(t, p.Requests(testkit.DiscoveryURL))
 	})
 }

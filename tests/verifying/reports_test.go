@@ -119,6 +119,7 @@ func TestNoFetchFor(t *testing.T) {
 			"jku":                 header("jku", `"https://evil.example"`),
 			"another issuer":      claims("iss", `"https://issuer.example/"`),
 			"no issuer":           claims("iss", ""),
+			"a claim in capitals": claims("Sub", `"x"`),
 			"expired":             claims("exp", jwstest.Unix(time.Since(jwstest.Noon)-time.Hour)),
 			"no exp":              claims("exp", ""),
 			"a bad signature":     testkit.AccessToken(stolen),
