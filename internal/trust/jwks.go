@@ -3,7 +3,6 @@ package trust
 import (
 	"crypto"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -156,9 +155,6 @@ func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 
 // public returns the key itself.
 func (in *jwk) public() (crypto.PublicKey, bool) {
-	if x, err := base64.RawURLEncoding.DecodeString(in.X); in.Type == "OKP" && (err != nil || len(x) != 32) {
-		return nil, false // go-jose fills it up
-	}
 	members := map[string]string{"kty": in.Type, "crv": in.Curve, "n": in.N, "e": in.E, "x": in.X, "y": in.Y}
 	text, err := json.Marshal(members)
 	var out jose.JSONWebKey

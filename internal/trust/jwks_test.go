@@ -2,6 +2,7 @@ package trust_test
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rsa"
 	"encoding/base64"
 	"fmt"
@@ -75,7 +76,7 @@ func TestParseJWKS(t *testing.T) {
 		"RSA over 8192 bits":        {"", []string{r.JWK("n", modulus(huge)), e.JWK()}, []string{"e ES256"}, "map[malformed:1]"},
 		"exponent 3":                {"", []string{r.JWK("e", `"Aw"`), e.JWK()}, []string{"e ES256"}, "map[weak:1]"},
 		"Ed25519 of low order":      {"", []string{ed.JWK("x", `"`+base64.RawURLEncoding.EncodeToString(append([]byte{1}, make([]byte, 31)...))+`"`), e.JWK()}, []string{"e ES256"}, "map[malformed:1]"},
-		"Ed25519 of 31 bytes":       {"", []string{ed.JWK("x", `"`+base64.RawURLEncoding.EncodeToString(make([]byte, 31))+`"`), e.JWK()}, []string{"e ES256"}, "map[malformed:1]"},
+		"Ed25519 of 31 bytes":       {"", []string{ed.JWK("x", `"`+base64.RawURLEncoding.EncodeToString(ed.Private.Public().(ed25519.PublicKey)[:31])+`"`), e.JWK()}, []string{"e ES256"}, "map[malformed:1]"},
 		"a point off its curve":     {"", []string{e384.JWK("crv", `"P-256"`), e.JWK("y", `"AAAA"`), other.JWK()}, []string{"e ES256"}, "map[malformed:2]"},
 		"members of wrong types":    {"", []string{e.JWK("kid", "7"), e.JWK("use", "[]"), e.JWK("x", "{}"), `"x"`, "7", "[]", e.JWK()}, []string{"e ES256"}, "map[malformed:6]"},
 		"a member twice":            {"", []string{strings.Replace(e.JWK(), "{", `{"kid":"x",`, 1), e384.JWK()}, []string{"e384 ES384"}, "map[malformed:1]"},
