@@ -89,6 +89,7 @@ func TestAnOutageTakesNothing(t *testing.T) {
 		})
 		unknown := testkit.NewForger("ES256")
 		p.Serve(testkit.JWKSURL, testkit.Slowly(4*time.Second, testkit.Answer(500, "")))
+		time.Sleep(10 * time.Second) // the first fetch has taken a turn
 		nothingGrows(t, 600, func() {
 			time.Sleep(6 * time.Second)
 			accepts(t, v, testkit.AccessToken(key))
