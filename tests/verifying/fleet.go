@@ -1,7 +1,8 @@
 // Package verifying proves what services see that verify a fleet's tokens by its JWKS:
 // while the fleet rotates and revokes, while its JWKS is out of reach, and under a flood
 // of tokens with made-up kids. The bench module tells the same story to other libraries.
-// It has no long form.
+// Other tests are about issuers that misbehave as users of other libraries have reported,
+// and about what the large issuers publish and sign. It has no long form.
 package verifying
 
 import (

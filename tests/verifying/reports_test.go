@@ -1,6 +1,3 @@
-// Package verifying tests a Verifier against issuers that misbehave as issuers have done by
-// the reports of users of other libraries, and against issuers that behave as the large
-// ones do. Everything runs in virtual time and without sockets. It has no long form.
 package verifying
 
 import (
@@ -20,6 +17,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
+
+// This file has the issuer misbehave as users of other libraries have reported of theirs. The
+// tests name the reports.
 
 // accepts and refuses require what a Verifier says of a token.
 func accepts(t *testing.T, v *fleetkey.Verifier, token string, args ...any) {
