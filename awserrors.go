@@ -263,5 +263,5 @@ func (s *AWSStore) denied(op, text string) (error, string) {
 	case op == "CreateSecret" && len(s.replica) > 0:
 		actions += " and secretsmanager:ReplicateSecretToRegions"
 	}
-	return ErrAccessDenied, fmt.Sprintf("allow %s on %s", actions, s.id.resource(s.region))
+	return ErrAccessDenied, fmt.Sprintf("allow %s on %s", actions, s.id.Resource(s.region))
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
 	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/secretid"
 )
 
 // An AWSStore is a [KeyStore] in one secret of AWS Secrets Manager.
@@ -33,7 +34,7 @@ import (
 //
 // An AWSStore is safe for concurrent use.
 type AWSStore struct {
-	id      secretID
+	id      secretid.ID
 	region  string
 	timeout time.Duration
 	client  *secretsmanager.Client
@@ -87,14 +88,14 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	for _, opt := range opts {
 		opt(&o)
 	}
-	id, err := parseSecretID(secretName)
-	if err == nil && id.region != "" && o.Region != "" && id.region != o.Region {
+	id, err := secretid.Parse(secretName)
+	if err == nil && id.Region != "" && o.Region != "" && id.Region != o.Region {
 		err = fmt.Errorf("the ARN is of another region than the option Region, %q", o.Region)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("AWS secret %q: %w", secretName, err)
 	}
-	region := cmp.Or(id.region, o.Region)
+	region := cmp.Or(id.Region, o.Region)
 	if o.Client == nil {
 		cfg, err := loadAWSConfig(ctx, region, 4*cmp.Or(o.Timeout, defaultTimeout))
 		if err != nil {
@@ -113,7 +114,7 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 		return nil, fmt.Errorf("AWS secret %q: the client has no region: set AWSOptions.Region", secretName)
 	}
 	for _, r := range append([]string{s.region}, o.ReplicaRegions...) {
-		if !awsRegion.MatchString(r) {
+		if !secretid.IsRegion(r) {
 			return nil, fmt.Errorf("AWS secret %q: %q is not a region: want one such as eu-west-1 (AWSOptions, AWS_REGION, or region in the profile)", secretName, r)
 		}
 	}
@@ -207,12 +208,12 @@ func (s *AWSStore) get(ctx context.Context) ([]byte, Version, error) {
 // told to, because both need more permissions. A retry by the SDK repeats the
 // same token, which AWS treats as the same call.
 func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Version, error) {
-	if s.id.suffix != "" {
+	if s.id.Suffix != "" {
 		return "", errors.New("an ARN names a secret that exists already: give the name instead and it will be created, " +
 			"or store a first value yourself by aws secretsmanager put-secret-value")
 	}
 	in := &secretsmanager.CreateSecretInput{
-		Name:              aws.String(s.id.name),
+		Name:              aws.String(s.id.Name),
 		Description:       aws.String("Signing keys of an OpenID server fleet (PEM)"),
 		AddReplicaRegions: s.replica,
 	}

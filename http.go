@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fleetkey/fleetkey/internal/jwks"
 )
 
 // JWKSPath is where [Signer.Discovery] says that [Signer.JWKS] is served,
@@ -19,7 +21,7 @@ const JWKSPath = "/.well-known/jwks.json"
 
 // DiscoveryPath is where clients look for [Signer.Discovery], below the issuer
 // (OpenID Connect Discovery 1.0 section 4).
-const DiscoveryPath = "/.well-known/openid-configuration"
+const DiscoveryPath = jwks.DiscoveryPath
 
 // JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC
 // 7517 section 5): every key that is trusted now, those announced included,

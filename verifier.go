@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/jwks"
 	"github.com/fleetkey/fleetkey/internal/jws"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/internal/refresh"
@@ -34,7 +35,7 @@ type Verifier struct {
 	clock        clock.Clock
 	logger       *slog.Logger
 
-	jwks    *jwksSource   // nil: the keys come from a Signer's store
+	jwks    *jwks.Source  // nil: the keys come from a Signer's store
 	told    time.Duration // when the log last got that they cannot be fetched, by the monotonic clock
 	skipped atomic.Pointer[map[string]int]
 
@@ -71,15 +72,15 @@ func NewVerifier(ctx context.Context, cfg VerifierConfig) (*Verifier, error) {
 		rules:        jws.Rules{Issuer: cfg.Issuer, Audience: cfg.Audience, MaxTokenTTL: cfg.MaxTokenTTL, FormerTTL: cfg.MaxTokenTTL, ClockSkew: cfg.ClockSkew},
 		cachedTokens: cfg.CachedTokens, maxStale: cfg.MaxStale, clock: clock.From(ctx), logger: cfg.Logger,
 	}
-	v.jwks = newJWKSSource(&cfg, v.clock)
+	v.jwks = jwks.New(jwks.Options{Issuer: cfg.Issuer, URL: cfg.JWKSURL, Former: cfg.Legacy, InsecureHTTP: cfg.InsecureHTTP, Client: cfg.HTTPClient, Clock: v.clock})
 	none, err := trust.FromKeys(nil, "", cfg.Legacy, v.moment())
 	if err != nil {
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
 	v.current.Store(&view{View: none})
 	fresh, err := v.fetch(ctx)
-	if errors.Is(err, errOtherIssuer) {
-		v.jwks.close()
+	if errors.Is(err, jwks.ErrOtherIssuer) {
+		v.jwks.Close()
 		return nil, fmt.Errorf("fleetkey: %w", err)
 	}
 	if err != nil {
@@ -101,27 +102,26 @@ func newVerifier(ctx context.Context, store KeyStore, cfg *Config) *Verifier {
 
 // fetch takes over the keys that the issuer publishes now.
 func (v *Verifier) fetch(ctx context.Context) (next time.Duration, err error) {
-	got, err := v.jwks.load(ctx)
-	if err != nil {
+	got, err := v.jwks.Load(ctx)
+	switch {
+	case errors.Is(err, jwks.ErrOtherIssuer):
 		return 0, err
+	case err != nil:
+		return 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	case got.Keys == nil:
+		return got.Fresh, nil
 	}
-	if got.fresh > 0 && got.fresh < v.jwks.cfg.RefreshEvery {
-		next = got.fresh
-	}
-	if got.keys == nil {
-		return next, nil
-	}
-	v.skipped.Store(&got.skipped)
-	old, version := v.current.Load(), trust.Fingerprint(got.keys)
+	v.skipped.Store(&got.Skipped)
+	old, version := v.current.Load(), trust.Fingerprint(got.Keys)
 	if old.Version == version {
-		return next, nil
+		return got.Fresh, nil
 	}
-	fetched, err := trust.FromKeys(got.keys, version, v.jwks.cfg.Legacy, v.moment())
+	fetched, err := trust.FromKeys(got.Keys, version, v.jwks.Former, v.moment())
 	if err != nil {
 		return 0, err
 	}
 	v.swap(old, fetched)
-	return next, nil
+	return got.Fresh, nil
 }
 
 // A PublicKey verifies tokens.
@@ -161,7 +161,7 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 func (v *Verifier) Close() error {
 	if v.jwks != nil {
 		v.refresh.Close()
-		v.jwks.close()
+		v.jwks.Close()
 	}
 	return nil
 }

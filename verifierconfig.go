@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/fleetkey/fleetkey/internal/jwks"
 )
 
 // A VerifierConfig says whose tokens a [Verifier] accepts. Issuer and Audience are
@@ -73,9 +75,6 @@ type VerifierConfig struct {
 	Logger *slog.Logger
 }
 
-// tenantTemplate stands for the tenant in the issuer that Entra ID publishes for all tenants.
-const tenantTemplate = "{tenantid}"
-
 // withDefaults returns a copy of c with every field filled in, or an error that names the
 // field that cannot work.
 func (c VerifierConfig) withDefaults() (VerifierConfig, error) {
@@ -88,14 +87,14 @@ func (c VerifierConfig) withDefaults() (VerifierConfig, error) {
 	if address == "" {
 		address, field = c.Issuer, "Issuer"
 	}
-	if _, err := checkURL(address, c.InsecureHTTP); err != nil {
+	if _, err := jwks.CheckURL(address, c.InsecureHTTP); err != nil {
 		return c, fmt.Errorf("VerifierConfig.%s %q: %w", field, address, err)
 	}
 	switch {
 	case c.Issuer == "" || !utf8.ValidString(c.Issuer) || field == "Issuer" && strings.ContainsAny(c.Issuer, "?#"):
 		return c, fmt.Errorf("VerifierConfig.Issuer %q is empty, not UTF-8, or has a query or fragment", c.Issuer)
-	case strings.Contains(c.Issuer, tenantTemplate):
-		return c, fmt.Errorf("VerifierConfig.Issuer %q stands for many issuers; use one Verifier for each tenant, with the tenant's id in place of %s", c.Issuer, tenantTemplate)
+	case strings.Contains(c.Issuer, jwks.TenantTemplate):
+		return c, fmt.Errorf("VerifierConfig.Issuer %q stands for many issuers; use one Verifier for each tenant, with the tenant's id in place of %s", c.Issuer, jwks.TenantTemplate)
 	case len(c.Audience) == 0:
 		return c, errors.New("VerifierConfig.Audience is empty: name this service, or tokens for any other service of the issuer would be accepted")
 	}

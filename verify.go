@@ -98,7 +98,7 @@ func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) err
 	if err := parts.Read(&claims); err == nil && claims.Issuer == v.rules.Issuer {
 		if _, until := v.rules.Validity(&claims); v.clock.Now().Before(until) {
 			if v.jwks != nil {
-				v.jwks.whole.Store(true)
+				v.jwks.AskForAll()
 			}
 			failed = v.refresh.Look(ctx)
 		}

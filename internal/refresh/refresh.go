@@ -43,7 +43,7 @@ type Options struct {
 	Foreign bool
 	Clock   clock.Clock
 	// Load loads the source and takes over what it holds. It returns the time until the
-	// next load, or 0 for Every.
+	// next load if that is less than Every, or 0.
 	Load func(ctx context.Context) (next time.Duration, err error)
 	// Report is told about each load, with the state before it and the wait until
 	// the next one.
@@ -258,7 +258,7 @@ func (r *Refresher) backoff(before State) time.Duration {
 }
 
 func (r *Refresher) orEvery(next time.Duration) time.Duration {
-	if next == 0 {
+	if next == 0 || next > r.Every {
 		return r.Every
 	}
 	return next

@@ -1,4 +1,4 @@
-package fleetkey_test
+package jwks_test
 
 import (
 	"context"

@@ -1,14 +1,15 @@
-package fleetkey
+package secretid_test
 
 import (
 	"cmp"
 	"strings"
 	"testing"
 
+	"github.com/fleetkey/fleetkey/internal/secretid"
 	"github.com/stretchr/testify/require"
 )
 
-func TestSecretID(t *testing.T) {
+func TestParse(t *testing.T) {
 	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
 	for _, c := range []struct{ name, text, fails string }{
 		{"plain", "keys", ""},
@@ -28,7 +29,7 @@ func TestSecretID(t *testing.T) {
 		{"ARN without name", arn + "-a1B2c3", "1 to 512"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			id, err := parseSecretID(c.text)
+			id, err := secretid.Parse(c.text)
 			if c.fails != "" {
 				require.ErrorContains(t, err, c.fails)
 				return
@@ -50,15 +51,15 @@ func TestAWSStoreA6Partitions(t *testing.T) {
 		{arn + "a/keys-a1B2c3", "eu-west-1", arn + "a/keys-a1B2c3"},
 		{arn + "a/keys", "eu-west-1", arn + "a/keys*"},
 	} {
-		id, err := parseSecretID(c.secret)
+		id, err := secretid.Parse(c.secret)
 		require.NoError(t, err)
-		require.Equal(t, c.want, id.resource(c.region))
+		require.Equal(t, c.want, id.Resource(c.region))
 	}
 }
 
-// FuzzSecretID: an accepted id names a secret that AWS can have, and the policy that
+// FuzzParse: an accepted id names a secret that AWS can have, and the policy that
 // errors suggest matches its ARN before it exists and after.
-func FuzzSecretID(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"fleet/signing", "a+b=c@d.e_f", "x-abcdef", "é", "", strings.Repeat("n", 513),
 		"arn:aws:secretsmanager:eu-west-1:123456789012:secret:fleet/signing-abcdef",
@@ -69,20 +70,20 @@ func FuzzSecretID(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		id, err := parseSecretID(text)
+		id, err := secretid.Parse(text)
 		if err != nil {
 			require.NotContains(t, err.Error(), "\n")
 			return
 		}
 		require.Equal(t, text, id.String())
-		require.Regexp(t, `^[A-Za-z0-9/_+=.@-]{1,512}$`, id.name)
-		require.Equal(t, strings.HasPrefix(text, "arn:"), id.region != "", "a name says nothing of a region")
-		arn := strings.TrimSuffix(text, id.suffix)
-		if id.region == "" {
+		require.Regexp(t, `^[A-Za-z0-9/_+=.@-]{1,512}$`, id.Name)
+		require.Equal(t, strings.HasPrefix(text, "arn:"), id.Region != "", "a name says nothing of a region")
+		arn := strings.TrimSuffix(text, id.Suffix)
+		if id.Region == "" {
 			arn = "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:" + text
 		}
-		resource := id.resource(cmp.Or(id.region, "eu-west-1"))
-		if id.suffix != "" {
+		resource := id.Resource(cmp.Or(id.Region, "eu-west-1"))
+		if id.Suffix != "" {
 			require.Equal(t, text, resource, "one secret is meant")
 			return
 		}

@@ -1,4 +1,6 @@
-package fleetkey
+// Package jwks fetches the public keys that an issuer publishes: by its discovery document
+// or from a known address, within limits, and only if they have changed.
+package jwks
 
 import (
 	"context"
@@ -19,8 +21,6 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file holds how a Verifier gets the keys that an issuer publishes.
-
 const (
 	fetchTimeout    = 10 * time.Second // for discovery and key set together
 	maxDocument     = 1 << 20          // bytes
@@ -29,42 +29,53 @@ const (
 	discoverAfter   = 3           // failures, in case the key set has moved
 	shortestFreshly = time.Minute // that Cache-Control can ask for
 
+	// DiscoveryPath is that of OpenID Connect Discovery 1.0 section 4.
+	DiscoveryPath = "/.well-known/openid-configuration"
+
 	oauthPath = "/.well-known/oauth-authorization-server" // RFC 8414 section 3
 	userAgent = "fleetkey (https://github.com/fleetkey/fleetkey)"
 )
 
-// errOtherIssuer says that a discovery document is not the one of the configured issuer.
+// ErrOtherIssuer says that a discovery document is not the one of the configured issuer.
 // No other try can help.
-var errOtherIssuer = errors.New("the discovery document is another issuer's")
+var ErrOtherIssuer = errors.New("the discovery document is another issuer's")
 
-// A jwksSource fetches the keys of an issuer. The refresher calls load, one at a time.
-type jwksSource struct {
-	cfg    *VerifierConfig
+// Options say whose keys to fetch.
+type Options struct {
+	Issuer       string
+	URL          string // of the key set; "": its discovery document says it
+	Former       bool   // see trust.ParseJWKS
+	InsecureHTTP bool
+	Client       *http.Client // it is copied; nil: one that New makes
+	Clock        clock.Clock
+}
+
+// A Source fetches the keys of an issuer. Load is called one at a time.
+type Source struct {
+	Options
 	client *http.Client
 	close  func() // idle connections, unless they are the program's
-	clock  clock.Clock
 
 	url        string        // of the key set; "": not discovered yet
 	discovered time.Duration // when, by the monotonic clock
 	failures   int           // since the last success
 	etag       string        // of the keys in use; "": unknown
 
-	// whole asks for the keys even if the ETag has not changed. It may be wrong, and a
-	// token with a new kid shows that the keys have changed.
 	whole atomic.Bool
 }
 
-// An answer is what a successful load has brought.
-type answer struct {
-	keys    []*trust.Key // nil: those in use have not changed
-	skipped map[string]int
-	fresh   time.Duration // how long there is no need to ask again; 0: not said
+// An Answer is what a successful load has brought.
+type Answer struct {
+	Keys    []*trust.Key // nil: those in use have not changed
+	Skipped map[string]int
+	Fresh   time.Duration // how long there is no need to ask again; 0: not said
 }
 
-func newJWKSSource(cfg *VerifierConfig, c clock.Clock) *jwksSource {
-	s := &jwksSource{cfg: cfg, client: &http.Client{}, close: func() {}, clock: c, url: cfg.JWKSURL}
-	if cfg.HTTPClient != nil {
-		*s.client = *cfg.HTTPClient
+// New returns a Source. Its Close has to be called.
+func New(o Options) *Source {
+	s := &Source{Options: o, client: &http.Client{}, close: func() {}, url: o.URL}
+	if o.Client != nil {
+		*s.client = *o.Client
 	}
 	if s.client.Transport == nil {
 		own := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
@@ -74,6 +85,13 @@ func newJWKSSource(cfg *VerifierConfig, c clock.Clock) *jwksSource {
 	s.client.CheckRedirect = checkRedirect
 	return s
 }
+
+// Close closes the connections, unless they are the program's.
+func (s *Source) Close() { s.close() }
+
+// AskForAll makes the next Load ask for the keys even if the ETag has not changed. It may be
+// wrong, and a token with a new kid shows that the keys have changed.
+func (s *Source) AskForAll() { s.whole.Store(true) }
 
 // checkRedirect allows few redirects, and none to another origin: who controls that could
 // replace the keys.
@@ -96,22 +114,22 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// load fetches the keys. The error never holds what the server has sent.
-func (s *jwksSource) load(ctx context.Context) (answer, error) {
+// Load fetches the keys. The error never holds what the server has sent.
+func (s *Source) Load(ctx context.Context) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	got, err := s.fetch(ctx)
 	if err != nil {
 		s.failures++
-		return answer{}, err
+		return Answer{}, err
 	}
 	s.failures = 0
 	return got, nil
 }
 
-func (s *jwksSource) fetch(ctx context.Context) (answer, error) {
+func (s *Source) fetch(ctx context.Context) (Answer, error) {
 	if err := s.discover(ctx); err != nil {
-		return answer{}, err
+		return Answer{}, err
 	}
 	etag := s.etag
 	if s.whole.Swap(false) {
@@ -119,25 +137,25 @@ func (s *jwksSource) fetch(ctx context.Context) (answer, error) {
 	}
 	header, body, err := s.get(ctx, s.url, etag)
 	if err != nil {
-		return answer{}, fmt.Errorf("fetch the keys: %w", err)
+		return Answer{}, fmt.Errorf("fetch the keys: %w", err)
 	}
 	if body == nil {
-		return answer{fresh: freshness(header)}, nil
+		return Answer{Fresh: freshness(header)}, nil
 	}
-	keys, skipped, err := trust.ParseJWKS(body, s.cfg.Issuer, s.cfg.Legacy)
+	keys, skipped, err := trust.ParseJWKS(body, s.Issuer, s.Former)
 	if err != nil {
-		return answer{}, fmt.Errorf("%w: %s: %w", ErrUnavailable, s.url, err)
+		return Answer{}, fmt.Errorf("%s: %w", s.url, err)
 	}
 	s.etag = header.Get("ETag")
-	return answer{keys, skipped, freshness(header)}, nil
+	return Answer{keys, skipped, freshness(header)}, nil
 }
 
 // discover finds out where the keys are (OpenID Connect Discovery 1.0 section 4). Once that
 // is known, only a document of another issuer is an error.
-func (s *jwksSource) discover(ctx context.Context) error {
-	now := s.clock.Monotonic()
+func (s *Source) discover(ctx context.Context) error {
+	now := s.Clock.Monotonic()
 	due := s.url == "" || now-s.discovered >= discoverEvery || s.failures > 0 && s.failures%discoverAfter == 0
-	if s.cfg.JWKSURL != "" || !due {
+	if s.URL != "" || !due {
 		return nil
 	}
 	found, err := s.discovery(ctx)
@@ -146,19 +164,19 @@ func (s *jwksSource) discover(ctx context.Context) error {
 		s.url, s.discovered, s.etag = found, now, ""
 	case err == nil:
 		s.discovered = now
-	case s.url == "" || errors.Is(err, errOtherIssuer):
+	case s.url == "" || errors.Is(err, ErrOtherIssuer):
 		return fmt.Errorf("discover the keys: %w", err)
 	}
 	return nil
 }
 
 // discovery returns the address of the key set.
-func (s *jwksSource) discovery(ctx context.Context) (string, error) {
-	issuer, err := url.Parse(s.cfg.Issuer)
+func (s *Source) discovery(ctx context.Context) (string, error) {
+	issuer, err := url.Parse(s.Issuer)
 	if err != nil {
 		return "", err
 	}
-	base := strings.TrimSuffix(s.cfg.Issuer, "/")
+	base := strings.TrimSuffix(s.Issuer, "/")
 	_, body, err := s.get(ctx, base+DiscoveryPath, "")
 	if status, ok := errors.AsType[statusError](err); ok && status == http.StatusNotFound {
 		path := strings.TrimSuffix(issuer.EscapedPath(), "/")
@@ -172,24 +190,24 @@ func (s *jwksSource) discovery(ctx context.Context) (string, error) {
 		JWKSURI string `json:"jwks_uri"`
 	}
 	if err := json.Unmarshal(body, &document); err != nil || document.Issuer == "" {
-		return "", fmt.Errorf("%w: what %q answers is no discovery document", ErrUnavailable, s.cfg.Issuer)
+		return "", fmt.Errorf("what %q answers is no discovery document", s.Issuer)
 	}
-	if document.Issuer != s.cfg.Issuer {
+	if document.Issuer != s.Issuer {
 		advice := "set VerifierConfig.Issuer to what tokens have as iss, and JWKSURL if discovery says something else"
 		switch {
 		case strings.TrimSuffix(document.Issuer, "/") == base:
 			advice = "they differ in the slash at the end"
-		case strings.Contains(document.Issuer, tenantTemplate):
+		case strings.Contains(document.Issuer, TenantTemplate):
 			advice = "use the issuer of one tenant"
 		}
-		return "", fmt.Errorf("%w: it names %.200q, and VerifierConfig.Issuer is %q: %s", errOtherIssuer, document.Issuer, s.cfg.Issuer, advice)
+		return "", fmt.Errorf("%w: it names %.200q, and VerifierConfig.Issuer is %q: %s", ErrOtherIssuer, document.Issuer, s.Issuer, advice)
 	}
-	keys, err := checkURL(document.JWKSURI, s.cfg.InsecureHTTP)
+	keys, err := CheckURL(document.JWKSURI, s.InsecureHTTP)
 	if err == nil && isLoopback(keys) && !isLoopback(issuer) {
 		err = errors.New("it is on this machine, but the issuer is not")
 	}
 	if err != nil {
-		return "", fmt.Errorf("%w: jwks_uri %.200q of %q: %w", ErrUnavailable, document.JWKSURI, s.cfg.Issuer, err)
+		return "", fmt.Errorf("jwks_uri %.200q of %q: %w", document.JWKSURI, s.Issuer, err)
 	}
 	return document.JWKSURI, nil
 }
@@ -200,9 +218,9 @@ type statusError int
 func (e statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(e)) }
 
 // get fetches a document. The body is nil if it is still the one with that ETag.
-func (s *jwksSource) get(ctx context.Context, address, etag string) (http.Header, []byte, error) {
+func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []byte, error) {
 	fail := func(err error) (http.Header, []byte, error) {
-		return nil, nil, fmt.Errorf("%w: %s: %w", ErrUnavailable, address, err)
+		return nil, nil, fmt.Errorf("%s: %w", address, err)
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -252,8 +270,11 @@ func freshness(h http.Header) time.Duration {
 	return 0
 }
 
-// checkURL accepts an address that nobody on the way can replace the keys of.
-func checkURL(address string, insecureHTTP bool) (*url.URL, error) {
+// TenantTemplate stands for the tenant in the issuer that Entra ID publishes for all tenants.
+const TenantTemplate = "{tenantid}"
+
+// CheckURL accepts an address that nobody on the way can replace the keys of.
+func CheckURL(address string, insecureHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
