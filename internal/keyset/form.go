@@ -52,6 +52,10 @@ var forms = [][3]string{
 	{`^<(!DOCTYPE|html)`, "a web page", "the download has failed"},
 }
 
+// maxHead is how much of the data is compared, in bytes: a store is read again and again
+// while it holds what is not a bundle.
+const maxHead = 8 << 10
+
 var formPatterns = sync.OnceValue(func() (compiled []*regexp.Regexp) {
 	for _, f := range forms {
 		compiled = append(compiled, regexp.MustCompile(`(?s)`+strings.ReplaceAll(f[0], "«seq»", `0(\x82..|\x81.|\x83...|[\x00-\x7f])`)))
@@ -63,9 +67,9 @@ var formPatterns = sync.OnceValue(func() (compiled []*regexp.Regexp) {
 // empty if fleetkey import reads it, and the name if nothing is known. Neither quotes data.
 func Form(data []byte) (name, advice string) {
 	data = bytes.TrimSpace(bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")))
-	characters := make([]rune, len(data))
-	for i, b := range data {
-		characters[i] = rune(b)
+	characters := make([]rune, min(len(data), maxHead))
+	for i := range characters {
+		characters[i] = rune(data[i])
 	}
 	text := string(characters)
 	if i := slices.IndexFunc(formPatterns(), func(p *regexp.Regexp) bool { return p.MatchString(text) }); i >= 0 {
