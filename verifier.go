@@ -36,7 +36,7 @@ type Verifier struct {
 	logger       *slog.Logger
 
 	jwks    *jwks.Source  // nil: the keys come from a Signer's store
-	told    time.Duration // when the log last got that they cannot be fetched, by the monotonic clock
+	told    time.Duration // when the log last said that they cannot be loaded, by the monotonic clock
 	skipped atomic.Pointer[map[string]int]
 
 	current  atomic.Pointer[view]
