@@ -29,17 +29,20 @@ func (h *hints) read(r reader, name string) error {
 	}
 	var text string
 	_ = json.Unmarshal(value, &text)
-	switch {
-	case value.Kind() == 'n': // as if it was not there
-	case name == "token_use" && text == "access":
-		*h |= usedForAccess
-	case name == "typ" && strings.EqualFold(text, "Bearer"):
-		*h |= isBearer
-	case name == "roles":
-		*h |= hasRoles
-	default:
-		*h |= isOther
+	if value.Kind() == 'n' { // as if it was not there
+		return nil
 	}
+	hint := isOther
+	if name == "token_use" && text == "access" {
+		hint = usedForAccess
+	}
+	if name == "typ" && strings.EqualFold(text, "Bearer") {
+		hint = isBearer
+	}
+	if name == "roles" {
+		hint = hasRoles
+	}
+	*h |= hint
 	return nil
 }
 

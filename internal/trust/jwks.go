@@ -114,26 +114,34 @@ func (in *jwk) isPrivate() bool {
 		func(member jsontext.Value) bool { return member != nil })
 }
 
+// members returns why a key is skipped for what it says about itself, or "".
+func (in *jwk) members(issuer string) (why string) {
+	if in.isPrivate() {
+		return skipPrivate
+	}
+	if in.Type != "RSA" && (in.Type != "OKP" || in.Curve != "Ed25519") && (in.Type != "EC" || in.Curve != "P-256" && in.Curve != "P-384") {
+		return skipUnsupported
+	}
+	if in.Use != "" && in.Use != "sig" || in.Operations != nil && !slices.Contains(in.Operations, "verify") {
+		return skipUse
+	}
+	if in.KeyID == "" || len(in.KeyID) > jws.MaxKeyID {
+		return skipUnnamed
+	}
+	if in.Issuer != "" && in.Issuer != issuer && !fillsIn(in.Issuer, issuer) {
+		return skipIssuer
+	}
+	return ""
+}
+
 // parseJWK returns a key, or why it is skipped.
 func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 	var in jwk
 	if json.Unmarshal(raw, &in) != nil {
 		return nil, skipMalformed
 	}
-	switch {
-	case in.isPrivate():
-		return nil, skipPrivate
-	case in.Type != "RSA" && in.Type != "EC" && in.Type != "OKP":
-		return nil, skipUnsupported
-	case in.Use != "" && in.Use != "sig" || in.Operations != nil && !slices.Contains(in.Operations, "verify"):
-		return nil, skipUse
-	case in.KeyID == "" || len(in.KeyID) > jws.MaxKeyID:
-		return nil, skipUnnamed
-	case in.Issuer != "" && in.Issuer != issuer && !fillsIn(in.Issuer, issuer):
-		return nil, skipIssuer
-	}
-	if in.Type == "OKP" && in.Curve != "Ed25519" || in.Type == "EC" && in.Curve != "P-256" && in.Curve != "P-384" {
-		return nil, skipUnsupported
+	if why := in.members(issuer); why != "" {
+		return nil, why
 	}
 	public, ok := in.public()
 	if !ok {
