@@ -27,28 +27,10 @@ var (
 // a load has succeeded, so that looking again makes sense, and ErrTooSoon if it was loaded
 // too recently to do it again. Everyone who comes during that load shares it.
 func (r *Refresher) Look(ctx context.Context) error {
-	r.mu.Lock()
-	f := r.next
-	if f == nil && !r.closed && r.unknown.Allow() {
-		f = r.request()
+	f, err := r.join()
+	if err != nil {
+		return err
 	}
-	if f == nil { // better than nothing, although it may have read too early
-		f = r.flying
-	}
-	switch {
-	case r.closed:
-		r.mu.Unlock()
-		return ErrClosed
-	case f == nil:
-		r.mu.Unlock()
-		r.suppressed.Add(1)
-		return ErrTooSoon
-	case r.waiting >= maxWaiting:
-		r.mu.Unlock()
-		return errTooMany
-	}
-	r.waiting++
-	r.mu.Unlock()
 	defer func() {
 		r.mu.Lock()
 		r.waiting--
@@ -66,19 +48,45 @@ func (r *Refresher) Look(ctx context.Context) error {
 	}
 }
 
+// join returns the flight to wait for.
+func (r *Refresher) join() (*flight, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return nil, ErrClosed
+	}
+	f := r.next
+	if f == nil && r.unknown.Allow() {
+		f = r.request()
+	}
+	if f == nil { // better than nothing, although it may have read too early
+		f = r.flying
+	}
+	if f == nil {
+		r.suppressed.Add(1)
+		return nil, ErrTooSoon
+	}
+	if r.waiting >= maxWaiting {
+		return nil, errTooMany
+	}
+	r.waiting++
+	return f, nil
+}
+
 // Suppressed returns how many calls of Look have returned ErrTooSoon.
 func (r *Refresher) Suppressed() uint64 { return r.suppressed.Load() }
 
-// turn returns how long the timer has to wait for its turn among the flights that unknown
-// kids start. Before the first good load there is nothing to verify with, so it does not.
-func (r *Refresher) turn() time.Duration {
+// turn reports whether the timer has its turn among the flights that unknown kids start, or
+// how long it has to wait. Before the first good load there is nothing to verify with, so it
+// need not.
+func (r *Refresher) turn() (wait time.Duration, now bool) {
 	if !r.Foreign || r.State().LastGood.IsZero() {
-		return 0
+		return 0, true
 	}
 	turn := r.unknown.Reserve()
-	wait := turn.Delay()
-	if wait > 0 {
+	if wait = turn.Delay(); wait > 0 {
 		turn.Cancel()
+		return wait, false
 	}
-	return wait
+	return 0, true
 }

@@ -9,6 +9,7 @@
 package refresh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -177,7 +178,7 @@ func (r *Refresher) run(ctx context.Context, first time.Duration) {
 			r.mu.Unlock()
 			return
 		case <-timer.C:
-			if wait := r.turn(); wait > 0 {
+			if wait, now := r.turn(); !now {
 				timer.Reset(wait)
 				continue
 			}
@@ -258,10 +259,7 @@ func (r *Refresher) backoff(before State) time.Duration {
 }
 
 func (r *Refresher) orEvery(next time.Duration) time.Duration {
-	if next == 0 || next > r.Every {
-		return r.Every
-	}
-	return next
+	return min(cmp.Or(next, r.Every), r.Every)
 }
 
 // Lock waits until nobody else of this instance uses the source. Between a load and a
