@@ -66,6 +66,7 @@ type State struct {
 // A Refresher runs from Start to Close. All methods may be called at the same time.
 type Refresher struct {
 	Options
+	ctx     context.Context // of the goroutine; Close ends it
 	stop    context.CancelFunc
 	stopped chan struct{}
 	wake    chan struct{} // a flight is waiting; holds one
@@ -102,9 +103,8 @@ func Start(o Options, next time.Duration, err error) *Refresher {
 		next = r.backoff(State{})
 	}
 	r.state.Store(&first)
-	ctx, stop := context.WithCancel(context.Background())
-	r.stop = stop
-	go r.run(ctx, r.orEvery(next))
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	go r.run(r.ctx, r.orEvery(next))
 	return r
 }
 
@@ -265,7 +265,7 @@ func (r *Refresher) orEvery(next time.Duration) time.Duration {
 // Lock waits until nobody else of this instance uses the source. Between a load and a
 // save of one, what was loaded earlier must not be taken over.
 func (r *Refresher) Lock(ctx context.Context) error {
-	if r.isStopped() {
+	if r.isStopping() {
 		return ErrClosed
 	}
 	select {
@@ -273,7 +273,7 @@ func (r *Refresher) Lock(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if r.isStopped() { // while it waited
+	if r.isStopping() { // while it waited
 		r.Unlock()
 		return ErrClosed
 	}
@@ -283,14 +283,7 @@ func (r *Refresher) Lock(ctx context.Context) error {
 // Unlock ends what Lock began.
 func (r *Refresher) Unlock() { <-r.busy }
 
-func (r *Refresher) isStopped() bool {
-	select {
-	case <-r.stopped:
-		return true
-	default:
-		return false
-	}
-}
+func (r *Refresher) isStopping() bool { return r.ctx.Err() != nil }
 
 // Sleep waits and returns true, or returns false if the context ends first.
 func Sleep(ctx context.Context, d time.Duration) bool {
