@@ -136,7 +136,7 @@ func ExampleNewVerifier_entraID() {
 	})
 	// Output:
 	// alice, scope "Orders.Read"
-	// fleetkey: token is not an access token: it has no scope, scp or roles, and its audience may be a client, as in an ID token
+	// fleetkey: token is not an access token: it has no scope, scp, or roles with azp or appid, and its audience may be a client, as in an ID token
 }
 
 // Keycloak has an issuer for each realm. Its tokens are for a service if an audience mapper

@@ -119,7 +119,7 @@ func (v *Verifier) Status() Status {
 	}
 	switch {
 	case status.foreign && loads.LastGood.IsZero():
-		status.Err = fmt.Errorf("%w: the issuer's keys could not be fetched yet: %w", ErrUnavailable, loads.Err)
+		status.Err = fmt.Errorf("the issuer's keys could not be fetched yet: %w", unavailable(loads.Err))
 	case v.maxStale > 0:
 		status.Err = v.tooStale(now)
 	case !slices.ContainsFunc(current.Keys, func(k *trust.Key) bool { return k.Trusted(now) }):
@@ -147,7 +147,7 @@ func (s Status) Warnings() []string {
 	if s.ReadOnly {
 		others = " (the store is read-only here: others have to do it)"
 	}
-	if s.LoadErr != nil && (!s.foreign || s.Time.Sub(s.LastLoad) >= foreignPatience) {
+	if s.LoadErr != nil && (!s.foreign || !s.LastLoad.IsZero() && s.Time.Sub(s.LastLoad) >= foreignPatience) {
 		warnings = append(warnings, fmt.Sprintf("the keys could not be loaded since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
 	}
 	if s.RotationErr != nil {

@@ -311,6 +311,28 @@ func TestVerifierLogs(t *testing.T) {
 	}
 }
 
+// TestMaxStaleAfterSleep: a machine that wakes has had no timer, and its keys are old only
+// until the first token.
+func TestMaxStaleAfterSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer, now := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.TokenTTL = 3 * time.Hour }), time.Now()
+		v, err := fleetkey.NewVerifier(testkit.By(func() time.Time { return now }), fleetkey.VerifierConfig{Issuer: issuer.URL, HTTPClient: issuer.HTTPClient,
+			Audience: []string{api}, MaxStale: time.Hour, RefreshEvery: 30 * time.Minute, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer v.Close()
+		token := issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{api}})
+		now = now.Add(50 * time.Minute)
+		_, err = v.Verify(t.Context(), token)
+		require.NoError(t, err)
+		now = now.Add(11 * time.Minute)
+		_, err = v.Verify(t.Context(), token)
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable, "the last fetch was just now, by the other clock")
+		time.Sleep(10 * time.Second)
+		_, err = v.Verify(t.Context(), token)
+		require.NoError(t, err)
+	})
+}
+
 // TestMaxStaleBeforeTheFirstKeys: keys that were never there have no age, and a token that
 // is none is refused as such.
 func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
@@ -324,6 +346,9 @@ func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
 		_, err = v.Verify(t.Context(), issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{api}}))
 		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
 		require.ErrorContains(t, err, "no route to host")
+		_, err = v.Keyfunc(&jwt.Token{Header: map[string]any{"kid": "x"}, Method: jwt.SigningMethodES256})
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
+		require.Len(t, v.Status().Warnings(), 0, "Err says it")
 		_, err = v.Verify(t.Context(), "junk")
 		require.ErrorIs(t, err, fleetkey.ErrMalformed)
 		require.NotErrorIs(t, err, fleetkey.ErrUnavailable)

@@ -33,8 +33,8 @@ type VerifierConfig struct {
 	// Legacy accepts the access tokens of issuers that do not follow RFC 9068, such as
 	// Keycloak, Entra ID, Cognito, Okta and Kubernetes: typ JWT or none, no sub or iat, scp
 	// in place of scope. ID tokens and others that say what they are stay refused; where
-	// an audience is no URI, it may be the name of a client, and a token needs a scope, a
-	// role or another sign that it is an access token. A token without aud is accepted if
+	// an audience is no URI, it may be the name of a client, and a token needs a scope,
+	// roles with azp or appid, or another sign that it is an access token. A token without aud is accepted if
 	// it says token_use access and its client_id is in Audience (Cognito). Default: false.
 	Legacy bool
 
@@ -47,12 +47,13 @@ type VerifierConfig struct {
 	MaxTokenTTL time.Duration
 
 	// RefreshEvery is how often the keys are fetched: each time up to 10% sooner, and
-	// sooner still, but not within a minute, if the issuer's Cache-Control says so.
+	// sooner still, but not within 54 seconds, if the issuer's Cache-Control says so. At least
+	// 10 seconds.
 	// Default: 5 minutes.
 	RefreshEvery time.Duration
 
 	// MaxStale is how old the keys may become while they cannot be fetched. After that
-	// Verify returns [ErrUnavailable]. Whoever can block the issuer's key set keeps a
+	// Verify returns [ErrUnavailable]. At least 2 RefreshEvery. Whoever can block the issuer's key set keeps a
 	// stolen key alive for as long. Default: 0, no limit, so that tokens stay good in an
 	// outage of the issuer.
 	MaxStale time.Duration
@@ -88,7 +89,7 @@ func (c VerifierConfig) withDefaults() (VerifierConfig, error) {
 		address, field = c.Issuer, "Issuer"
 	}
 	if _, err := jwks.CheckURL(address, c.InsecureHTTP); err != nil {
-		return c, fmt.Errorf("VerifierConfig.%s %q: %w", field, address, err)
+		return c, fmt.Errorf("VerifierConfig.%s %q: %w", field, jwks.Show(address), err)
 	}
 	switch {
 	case c.Issuer == "" || !utf8.ValidString(c.Issuer) || field == "Issuer" && strings.ContainsAny(c.Issuer, "?#"):
@@ -108,11 +109,11 @@ func (c VerifierConfig) withDefaults() (VerifierConfig, error) {
 	setDefault(&c.ClockSkew, time.Minute)
 	setDefault(&c.RefreshEvery, 5*time.Minute)
 	setDefault(&c.CachedTokens, 10_000)
-	if c.RefreshEvery < time.Second {
-		return c, fmt.Errorf("VerifierConfig.RefreshEvery %v is under one second", c.RefreshEvery)
+	if c.RefreshEvery < 10*time.Second {
+		return c, fmt.Errorf("VerifierConfig.RefreshEvery %v is under 10 seconds, the least time between two fetches", c.RefreshEvery)
 	}
-	if c.MaxStale != 0 && c.MaxStale < c.RefreshEvery {
-		return c, fmt.Errorf("VerifierConfig.MaxStale %v is less than RefreshEvery %v, so the keys would be too old between two fetches", c.MaxStale, c.RefreshEvery)
+	if c.MaxStale != 0 && c.MaxStale < 2*c.RefreshEvery {
+		return c, fmt.Errorf("VerifierConfig.MaxStale %v is less than 2 RefreshEvery = %v, so one failed fetch would make the keys too old", c.MaxStale, 2*c.RefreshEvery)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -25,7 +25,7 @@ func TestVerifierConfig(t *testing.T) {
 			`VerifierConfig.Issuer "https:///x": it is not an https URL`:                  func(c *fleetkey.VerifierConfig) { c.Issuer = "https:///x" },
 			`VerifierConfig.Issuer "https://issuer.example?x" is empty, not UTF-8, or`:    func(c *fleetkey.VerifierConfig) { c.Issuer += "?x" },
 			`VerifierConfig.Issuer "https://issuer.example#x" is empty, not UTF-8, or`:    func(c *fleetkey.VerifierConfig) { c.Issuer += "#x" },
-			`VerifierConfig.Issuer "https://me@issuer.example": it holds a user name`:     func(c *fleetkey.VerifierConfig) { c.Issuer = "https://me@issuer.example" },
+			`VerifierConfig.Issuer "https://issuer.example": it holds a user name`:        func(c *fleetkey.VerifierConfig) { c.Issuer = "https://me@issuer.example" },
 			`VerifierConfig.Issuer "http://issuer.example": without TLS`:                  func(c *fleetkey.VerifierConfig) { c.Issuer = "http://issuer.example" },
 			`VerifierConfig.Issuer "http://127.0.0.1.example": without TLS`:               func(c *fleetkey.VerifierConfig) { c.Issuer = "http://127.0.0.1.example" },
 			`VerifierConfig.Issuer "http://10.0.0.1": without TLS`:                        func(c *fleetkey.VerifierConfig) { c.Issuer = "http://10.0.0.1" },
@@ -39,9 +39,9 @@ func TestVerifierConfig(t *testing.T) {
 			`VerifierConfig.ClockSkew is negative: -1ns`:                                  func(c *fleetkey.VerifierConfig) { c.ClockSkew = -1 },
 			`VerifierConfig.MaxTokenTTL is negative: -1ns`:                                func(c *fleetkey.VerifierConfig) { c.MaxTokenTTL = -1 },
 			`VerifierConfig.RefreshEvery is negative: -1ns`:                               func(c *fleetkey.VerifierConfig) { c.RefreshEvery = -1 },
-			`VerifierConfig.RefreshEvery 1ms is under one second`:                         func(c *fleetkey.VerifierConfig) { c.RefreshEvery = time.Millisecond },
+			`VerifierConfig.RefreshEvery 9s is under 10 seconds`:                          func(c *fleetkey.VerifierConfig) { c.RefreshEvery = 9 * time.Second },
 			`VerifierConfig.MaxStale is negative: -1ns`:                                   func(c *fleetkey.VerifierConfig) { c.MaxStale = -1 },
-			`VerifierConfig.MaxStale 1m0s is less than RefreshEvery 5m0s`:                 func(c *fleetkey.VerifierConfig) { c.MaxStale = time.Minute },
+			`VerifierConfig.MaxStale 9m0s is less than 2 RefreshEvery = 10m0s`:            func(c *fleetkey.VerifierConfig) { c.MaxStale = 9 * time.Minute },
 			`VerifierConfig.CachedTokens 1099511627776 is over`:                           func(c *fleetkey.VerifierConfig) { c.CachedTokens = 1 << 40 },
 		} {
 			p := testkit.NewProvider()

@@ -20,7 +20,7 @@ import (
 // The checks and their order follow RFC 8725 and RFC 9068 section 4: form and size,
 // header, typ, kid, alg (given by the key, not by the token), signature, and only then
 // the claims: exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL
-// from a token. The algorithm and the strictness cannot be configured.
+// from a token. No single check can be switched off.
 //
 // Verify works from memory. Only a token with an unknown kid, which otherwise looks like
 // one of this issuer, makes it load the keys again: at most once in 10 seconds, and for at
@@ -29,7 +29,11 @@ import (
 func (v *Verifier) Verify(ctx context.Context, token string) (*Token, error) {
 	now := v.clock.Now()
 	if v.maxStale > 0 {
-		if err := v.tooStale(now); err != nil {
+		err := v.tooStale(now)
+		if err != nil && v.refresh.Look(ctx) == nil { // a machine that wakes has had no timer
+			err = v.tooStale(v.clock.Now())
+		}
+		if err != nil {
 			v.counters.reject(err)
 			return nil, fmt.Errorf("fleetkey: %w", err)
 		}
@@ -55,6 +59,9 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 	}
 	current, now := v.current.Load(), v.clock.Now()
 	k, ask, err := current.KeyFor(parts.Header, now)
+	if err != nil && !ask && errors.Is(err, ErrUnknownKey) {
+		err = v.withoutKeys(err)
+	}
 	if ask {
 		if err = v.look(ctx, parts, err); err == nil {
 			current, now = v.current.Load(), v.clock.Now()
@@ -93,26 +100,44 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 // sense and has succeeded. Others than the issuer could name made-up kids; a token that
 // would be rejected with any key costs no load.
 func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) error {
-	failed := refresh.ErrTooSoon
 	var claims jws.Claims
-	if err := parts.Read(&claims); err == nil && claims.Issuer == v.rules.Issuer {
-		if _, until := v.rules.Validity(&claims); v.clock.Now().Before(until) {
-			if v.jwks != nil {
-				v.jwks.AskForAll()
-			}
-			failed = v.refresh.Look(ctx)
+	err := parts.Read(&claims)
+	_, until := v.rules.Validity(&claims)
+	if err != nil || claims.Issuer != v.rules.Issuer || !v.clock.Now().Before(until) {
+		return v.withoutKeys(unknown)
+	}
+	if v.jwks != nil {
+		v.jwks.AskForAll()
+	}
+	err = v.refresh.Look(ctx)
+	if errors.Is(err, refresh.ErrTooSoon) {
+		if err = v.refresh.State().Err; err == nil {
+			return unknown
 		}
 	}
-	if failed == nil {
+	if err == nil {
 		return nil
 	}
-	if errors.Is(failed, refresh.ErrTooSoon) {
-		failed = v.refresh.State().Err
+	if errors.Is(err, refresh.ErrRefused) || errors.Is(err, refresh.ErrClosed) {
+		return v.withoutKeys(unknown)
 	}
-	if failed == nil || errors.Is(failed, refresh.ErrRefused) || errors.Is(failed, refresh.ErrClosed) {
-		return unknown
+	return fmt.Errorf("%w; the token has an %w", unavailable(err), unknown)
+}
+
+// withoutKeys returns why a key is not known: nobody could say while there are none.
+func (v *Verifier) withoutKeys(unknown error) error {
+	if loads := v.refresh.State(); loads.LastGood.IsZero() && loads.Err != nil {
+		return fmt.Errorf("%w; the token has an %w", unavailable(loads.Err), unknown)
 	}
-	return fmt.Errorf("%w: %w; the token has an %w", ErrUnavailable, failed, unknown)
+	return unknown
+}
+
+// unavailable marks why keys could not be loaded.
+func unavailable(err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
 // tooStale returns why no token can be verified, although there are keys. Keys that were
@@ -147,7 +172,7 @@ func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 	}
 	k := v.current.Load().Find(kid, alg)
 	if k == nil || !k.Trusted(now) {
-		return nil, fmt.Errorf("fleetkey: %w: kid %s", ErrUnknownKey, jws.Quote(kid)) // of any length here
+		return nil, fmt.Errorf("fleetkey: %w", v.withoutKeys(fmt.Errorf("%w: kid %s", ErrUnknownKey, jws.Quote(kid)))) // of any length here
 	}
 	if alg != k.Alg.Name {
 		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.Alg.Name)

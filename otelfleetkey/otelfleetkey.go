@@ -37,7 +37,7 @@ type Source interface{ Status() fleetkey.Status }
 //	fleetkey.issued.tokens          counter  {token}  tokens signed
 //	fleetkey.verified.tokens        counter  {token}  tokens verified, by Outcome ("accepted", "expired", ...)
 //	fleetkey.cache.hits             counter  {token}  of the accepted, those that cost no cryptography
-//	fleetkey.store.loads            counter  {load}   loads after the first, by Outcome ("ok", "error")
+//	fleetkey.store.loads            counter  {load}   loads after the first good one, by Outcome ("ok", "error")
 //	fleetkey.store.suppressed_loads counter  {token}  tokens of an unknown key that caused no load, since there had just been one
 //	fleetkey.store.last_load.age    gauge    s        since the store was last read successfully: the age of the keys
 //	fleetkey.skipped.keys           gauge    {key}    keys of a Verifier's issuer that cannot be used, by Reason ("unsupported", "weak", ...)

@@ -23,7 +23,10 @@ import (
 
 const (
 	fetchTimeout    = 10 * time.Second // for discovery and key set together
+	pingTimeout     = 3 * time.Second  // of a connection that says nothing
 	maxDocument     = 1 << 20          // bytes
+	maxETag         = 256              // bytes of one that is sent back
+	maxErrorText    = 200              // bytes of what may quote the server
 	maxRedirects    = 3
 	discoverEvery   = 24 * time.Hour
 	discoverAfter   = 3           // failures, in case the key set has moved
@@ -78,8 +81,12 @@ func New(o Options) *Source {
 		*s.client = *o.Client
 	}
 	if s.client.Transport == nil {
+		// A dial and a handshake do not end with the request that has caused them, and an
+		// HTTP/2 connection that has died would be used again.
 		own := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
-			MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: time.Minute, MaxIdleConns: 2}
+			MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: time.Minute, MaxIdleConns: 2,
+			DialContext: (&net.Dialer{Timeout: fetchTimeout}).DialContext, TLSHandshakeTimeout: fetchTimeout,
+			HTTP2: &http.HTTP2Config{SendPingTimeout: pingTimeout, PingTimeout: pingTimeout}}
 		s.client.Transport, s.close = own, own.CloseIdleConnections
 	}
 	s.client.CheckRedirect = checkRedirect
@@ -114,13 +121,14 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// Load fetches the keys. The error never holds what the server has sent.
+// Load fetches the keys. The error never holds the document that the server has sent.
 func (s *Source) Load(ctx context.Context) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	got, err := s.fetch(ctx)
 	if err != nil {
 		s.failures++
+		s.etag = "" // the server may not like it
 		return Answer{}, err
 	}
 	s.failures = 0
@@ -144,9 +152,11 @@ func (s *Source) fetch(ctx context.Context) (Answer, error) {
 	}
 	keys, skipped, err := trust.ParseJWKS(body, s.Issuer, s.Former)
 	if err != nil {
-		return Answer{}, fmt.Errorf("%s: %w", s.url, err)
+		return Answer{}, fmt.Errorf("%s: %w", Show(s.url), err)
 	}
-	s.etag = header.Get("ETag")
+	if s.etag = header.Get("ETag"); len(s.etag) > maxETag {
+		s.etag = ""
+	}
 	return Answer{keys, skipped, freshness(header)}, nil
 }
 
@@ -158,15 +168,19 @@ func (s *Source) discover(ctx context.Context) error {
 	if s.URL != "" || !due {
 		return nil
 	}
+	if s.url != "" { // it must leave time to fetch the keys
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, fetchTimeout/2)
+		defer cancel()
+	}
 	found, err := s.discovery(ctx)
-	switch {
-	case err == nil && found != s.url:
-		s.url, s.discovered, s.etag = found, now, ""
-	case err == nil:
-		s.discovered = now
-	case s.url == "" || errors.Is(err, ErrOtherIssuer):
+	if err == nil && found != s.url {
+		s.url, s.etag = found, ""
+	}
+	if s.url == "" || errors.Is(err, ErrOtherIssuer) {
 		return fmt.Errorf("discover the keys: %w", err)
 	}
+	s.discovered = now // or the attempt failed, and the next one can wait as well
 	return nil
 }
 
@@ -207,7 +221,7 @@ func (s *Source) discovery(ctx context.Context) (string, error) {
 		err = errors.New("it is on this machine, but the issuer is not")
 	}
 	if err != nil {
-		return "", fmt.Errorf("jwks_uri %.200q of %q: %w", document.JWKSURI, s.Issuer, err)
+		return "", fmt.Errorf("jwks_uri %.200q of %q: %w", Show(document.JWKSURI), s.Issuer, err)
 	}
 	return document.JWKSURI, nil
 }
@@ -220,7 +234,7 @@ func (e statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(e
 // get fetches a document. The body is nil if it is still the one with that ETag.
 func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []byte, error) {
 	fail := func(err error) (http.Header, []byte, error) {
-		return nil, nil, fmt.Errorf("%s: %w", address, err)
+		return nil, nil, fmt.Errorf("%s: %w", Show(address), short{err})
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -255,6 +269,27 @@ func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []
 	return resp.Header, body, nil
 }
 
+// A short error has a text of limited length: that of net/http can quote a header.
+type short struct{ error }
+
+func (e short) Error() string { return fmt.Sprintf("%.*s", maxErrorText, e.error.Error()) }
+func (e short) Unwrap() error { return e.error }
+
+// Show returns an address without what may be secret in it.
+func Show(address string) string {
+	u, err := url.Parse(address)
+	if err != nil && strings.ContainsAny(address, "@?") {
+		return "..."
+	}
+	if err != nil {
+		return address
+	}
+	if u.User = nil; u.RawQuery != "" {
+		u.RawQuery = "..."
+	}
+	return u.String()
+}
+
 // freshness returns for how long an answer says that it is fresh (RFC 9111 section 5.2.2.1),
 // or 0 if it does not say.
 func freshness(h http.Header) time.Duration {
@@ -287,8 +322,12 @@ func CheckURL(address string, insecureHTTP bool) (*url.URL, error) {
 	return u, nil
 }
 
-// isLoopback reports whether an address is on this machine.
+// isLoopback reports whether an address is on this machine by its look. A name can lead
+// here, too.
 func isLoopback(u *url.URL) bool {
-	ip := net.ParseIP(u.Hostname())
-	return u.Hostname() == "localhost" || ip != nil && ip.IsLoopback()
+	host, _, _ := strings.Cut(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), "%")
+	ip := net.ParseIP(host)
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") ||
+		ip != nil && (ip.IsLoopback() || ip.IsUnspecified()) ||
+		ip == nil && strings.HasPrefix(host, "127.") && strings.Trim(host, "0123456789.") == ""
 }

@@ -24,6 +24,43 @@ func waits(p *testkit.Provider) (waits []time.Duration) {
 	return waits
 }
 
+// TestErrorsAreShortAndKeepSecrets: an address may hold a key, and a server may say anything.
+func TestErrorsAreShortAndKeepSecrets(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {
+		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.JWKSURL = "https://keys.example/jwks?key=hunter2" })
+		err := v.Refresh(t.Context())
+		require.ErrorContains(t, err, "https://keys.example/jwks?...: HTTP status 404")
+		require.NotContains(t, err.Error(), "hunter2")
+		p.Serve("https://keys.example/jwks?key=hunter2", testkit.Answer(302, "https://"+strings.Repeat("x", 50_000)))
+		err = v.Refresh(t.Context())
+		require.ErrorContains(t, err, "another origin")
+		require.Less(t, len(err.Error()), 500)
+		_, err = fleetkey.NewVerifier(t.Context(), p.Config(func(c *fleetkey.VerifierConfig) { c.Issuer = "https://alice:hunter2@id.example" }))
+		require.ErrorContains(t, err, "user name")
+		require.NotContains(t, err.Error(), "hunter2")
+	})
+}
+
+// TestETagsThatAreNotLiked: an ETag is sent back once, if it is short.
+func TestETagsThatAreNotLiked(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
+		v := p.Verifier(t)
+		for _, etag := range []string{`"x"`, `"` + strings.Repeat("x", 40_000) + `"`} {
+			p.Serve(testkit.JWKSURL, testkit.Page(jwks, "ETag", etag))
+			require.NoError(t, v.Refresh(t.Context()))
+			p.Serve(testkit.JWKSURL, func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("If-None-Match") != "" {
+					w.WriteHeader(http.StatusRequestHeaderFieldsTooLarge)
+					return
+				}
+				testkit.Page(jwks)(w, r)
+			})
+			require.Equal(t, len(etag) < 256, v.Refresh(t.Context()) != nil)
+			require.NoError(t, v.Refresh(t.Context()))
+		}
+	})
+}
+
 // TestRefreshFollowsCacheControl: it can make the fetches more frequent, but not rare.
 func TestRefreshFollowsCacheControl(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -17,7 +17,7 @@ type hints uint8
 const (
 	usedForAccess hints = 1 << iota // token_use is access (Cognito)
 	isBearer                        // typ, as a claim, is Bearer (Keycloak)
-	hasRoles                        // there are roles (Entra)
+	hasRoles                        // there are roles (Entra), which an ID token can have as well
 	isOther                         // token_use or typ says something else, or it has a claim of ID or logout tokens
 )
 
@@ -40,6 +40,10 @@ func (h *hints) read(r reader, name string) error {
 		hint = isBearer
 	}
 	if name == "roles" {
+		var roles []string
+		if json.Unmarshal(value, &roles) != nil || len(roles) == 0 {
+			return nil
+		}
 		hint = hasRoles
 	}
 	*h |= hint
@@ -72,7 +76,8 @@ func (r *Rules) checkFormer(c *Claims) error {
 		}
 		return nil
 	}
-	if c.hints&(access|hasRoles) != 0 || c.Scope != "" || c.FormerScope != "" {
+	hasClient := c.ClientID != "" || c.FormerClient != ""
+	if c.hints&access != 0 || c.hints&hasRoles != 0 && hasClient || strings.TrimSpace(c.Scope+c.FormerScope) != "" {
 		return nil
 	}
 	for _, a := range c.Audience {
@@ -81,5 +86,5 @@ func (r *Rules) checkFormer(c *Claims) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: it has no scope, scp or roles, and its audience may be a client, as in an ID token", ErrWrongType)
+	return fmt.Errorf("%w: it has no scope, scp, or roles with azp or appid, and its audience may be a client, as in an ID token", ErrWrongType)
 }

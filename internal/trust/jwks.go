@@ -48,9 +48,13 @@ func ParseJWKS(document []byte, issuer string, former bool) (keys []*Key, skippe
 	}
 	skipped = map[string]int{}
 	seen := map[pair]*Key{} // nil: refused
+	leaked := map[string]bool{}
 	for _, raw := range set.Keys {
 		k, why := parseJWK(raw, issuer)
 		if why != "" {
+			if why == skipPrivate && k != nil {
+				leaked[jws.Thumbprint(k.Public)] = true
+			}
 			skipped[why]++
 			continue
 		}
@@ -70,6 +74,13 @@ func ParseJWKS(document []byte, issuer string, former bool) (keys []*Key, skippe
 			}
 		}
 	}
+	keys = slices.DeleteFunc(keys, func(k *Key) bool {
+		if leaked[jws.Thumbprint(k.Public)] {
+			skipped[skipPrivate]++
+			return true
+		}
+		return false
+	})
 	if len(keys) == 0 {
 		return nil, skipped, fmt.Errorf("none of the %d keys of the JSON Web Key Set can be used %v", len(set.Keys), skipped)
 	}
@@ -111,14 +122,11 @@ type jwk struct {
 
 func (in *jwk) isPrivate() bool {
 	return slices.ContainsFunc([]jsontext.Value{in.D, in.P, in.Q, in.DP, in.DQ, in.QI, in.Other, in.K, in.Priv},
-		func(member jsontext.Value) bool { return member != nil })
+		func(member jsontext.Value) bool { return member != nil && member.Kind() != 'n' })
 }
 
 // members returns why a key is skipped for what it says about itself, or "".
 func (in *jwk) members(issuer string) (why string) {
-	if in.isPrivate() {
-		return skipPrivate
-	}
 	if in.Type != "RSA" && (in.Type != "OKP" || in.Curve != "Ed25519") && (in.Type != "EC" || in.Curve != "P-256" && in.Curve != "P-384") {
 		return skipUnsupported
 	}
@@ -134,11 +142,19 @@ func (in *jwk) members(issuer string) (why string) {
 	return ""
 }
 
-// parseJWK returns a key, or why it is skipped.
+// parseJWK returns a key, or why it is skipped. Of one that has leaked, it returns both.
 func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 	var in jwk
 	if json.Unmarshal(raw, &in) != nil {
 		return nil, skipMalformed
+	}
+	if in.isPrivate() { // whoever has read it can sign, under any kid of the key
+		if public, ok := in.public(); ok {
+			if _, err := jws.AlgorithmOf(public, false); err == nil {
+				k = &Key{Public: public}
+			}
+		}
+		return k, skipPrivate
 	}
 	if why := in.members(issuer); why != "" {
 		return nil, why

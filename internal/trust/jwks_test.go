@@ -63,6 +63,8 @@ func TestParseJWKS(t *testing.T) {
 		"the longest kid":                       {"", []string{e.JWK("kid", `"`+strings.Repeat("k", jws.MaxKeyID)+`"`)}, []string{strings.Repeat("k", jws.MaxKeyID) + " ES256"}, ""},
 
 		// Rule 13.
+		"a null d":                  {"", []string{e.JWK(), strings.Replace(r.JWK(), "{", `{"d":null,`, 1)}, []string{"e ES256", "r RS256"}, "map[]"},
+		"one that has leaked":       {"", []string{e.JWK(), r.JWK(), strings.Replace(strings.Replace(r.JWK(), `"r"`, `"s"`, 1), "{", `{"d":"AQAB",`, 1)}, []string{"e ES256"}, "map[private:2]"},
 		"oct":                       {"", []string{e.JWK(), `{"kty":"oct","kid":"o","alg":"HS256","k":"AAAA"}`}, []string{"e ES256"}, "map[private:1]"},
 		"oct without its secret":    {"", []string{e.JWK(), `{"kty":"oct","kid":"o"}`}, []string{"e ES256"}, "map[unsupported:1]"},
 		"ML-DSA":                    {"", []string{`{"kty":"AKP","kid":"pq","alg":"ML-DSA-44","pub":"AAAA"}`, e.JWK()}, []string{"e ES256"}, "map[unsupported:1]"},

@@ -37,6 +37,9 @@ func TestDiscoveryFinds(t *testing.T) {
 		"keys without TLS":        {"https://a.example", "https://a.example/.well-known/openid-configuration", "http://keys.example/jwks", "without TLS"},
 		"keys on this machine":    {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://127.0.0.1/jwks", "it is on this machine"},
 		"and by name":             {"https://a.example", "https://a.example/.well-known/openid-configuration", "http://localhost:1/jwks", "it is on this machine"},
+		"by an odd name":          {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://LocalHost./jwks", "it is on this machine"},
+		"by no address":           {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://[::]/jwks", "it is on this machine"},
+		"by a short address":      {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://127.1/jwks", "it is on this machine"},
 		"both are":                {"http://localhost:1", "http://localhost:1/.well-known/openid-configuration", "http://127.0.0.1:2/jwks", ""},
 		"no keys":                 {"https://a.example", "https://a.example/.well-known/openid-configuration", "", `jwks_uri "" of "https://a.example": it is not an https URL`},
 		"keys without a host":     {"https://a.example", "https://a.example/.well-known/openid-configuration", "/jwks", "not an https URL"},
@@ -62,6 +65,19 @@ func TestDiscoveryFinds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestDiscoveryHangs: an issuer whose keys can be fetched needs no discovery for that.
+func TestDiscoveryHangs(t *testing.T) {
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		v := p.Verifier(t)
+		p.Serve(testkit.DiscoveryURL, testkit.Slowly(time.Hour, nil))
+		time.Sleep(50 * time.Hour)
+		require.Zero(t, v.Status().Counters.FailedLoads)
+		require.LessOrEqual(t, len(p.Requests(testkit.DiscoveryURL)), 3, "once a day")
+		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
+		require.NoError(t, err)
+	})
 }
 
 // TestDiscoveryOfAnotherIssuer: no other try can help, so NewVerifier says what to change.
