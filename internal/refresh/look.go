@@ -83,10 +83,10 @@ func (r *Refresher) turn() (wait time.Duration, now bool) {
 	if !r.Foreign || r.State().LastGood.IsZero() {
 		return 0, true
 	}
-	turn := r.unknown.Reserve()
-	if wait = turn.Delay(); wait > 0 {
-		turn.Cancel()
-		return wait, false
+	if r.unknown.Allow() {
+		return 0, true
 	}
-	return 0, true
+	turn := r.unknown.Reserve()
+	defer turn.Cancel()
+	return turn.Delay(), false
 }
