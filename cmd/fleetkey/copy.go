@@ -16,8 +16,16 @@ import (
 // stays good.
 type copyCmd struct {
 	storeFlags
-	To storeFlags `embed:"" prefix:"to-" xorprefix:"to-"`
+	toFlags
 	newSecretFlags
+}
+
+// toFlags are storeFlags for the target.
+type toFlags struct {
+	File     string `name:"to-file" placeholder:"PATH" type:"path" xor:"to" required:"" predictor:"file" help:"Copy the keys into this new file."`
+	Secret   string `name:"to-secret" placeholder:"NAME" xor:"to" required:"" help:"Copy the keys into this new secret of AWS Secrets Manager: a name or an ARN."`
+	Settings string `name:"to-settings" placeholder:"PATH" type:"path" xor:"to" required:"" predictor:"file" help:"Copy the keys to where this appsettings.json says."`
+	Region   string `name:"to-region" help:"AWS region of the new secret, if the ARN, the environment or the instance do not tell."`
 }
 
 // Run is called by kong.
@@ -28,7 +36,7 @@ func (c *copyCmd) Run(a *app) error {
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
-	to, err := c.To.open(ctx, c.newSecretFlags)
+	to, err := storeFlags(c.toFlags).open(ctx, c.newSecretFlags)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func run(ctx context.Context, args []string) int {
 	parser := kong.Must(&c, kong.Name("fleetkey"),
 		kong.Description("The operator's tool for the signing keys that a fleet of OpenID servers shares.\n\n"+
 			"Exit status: 0 done; 1 failed; 2 wrong usage; 3 something is wrong with keys, token or surroundings; 4 not confirmed."),
-		kong.Vars{"version": version()}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+		kong.Vars{"version": version()}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help))
 	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*"))) // ends here when a shell asks
 	command, err := parser.Parse(shieldKIDs(args))
 	if err != nil {
