@@ -248,7 +248,7 @@ func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
 		fmt.Fprintf(&out, "%s (%s) %s.\n", r.ID, r.Alg.Name, fate(there.set, next, r.ID, now))
 	}
 	if n := len(next.Revoked) - len(there.set.Revoked); n > 0 {
-		fmt.Fprintf(&out, "%d revocations come along: %s.\n", n, strings.Join(imported.Revoked, ", "))
+		fmt.Fprintf(&out, "Revocations that come along: %s.\n", strings.Join(imported.Revoked, ", "))
 	}
 	before, _ := there.set.Signing(now)
 	if signing, _ := next.Signing(now); before != nil && signing.ID != before.ID {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -128,8 +129,8 @@ func (c *verifyCmd) byIssuer(a *app, token string) error {
 	if len(cfg.Audience) == 0 {
 		cfg.Audience = peek(token).Audience
 	}
-	if len(cfg.Audience) == 0 { // the token has none, and must
-		cfg.Audience = []string{c.Issuer}
+	if len(cfg.Audience) == 0 { // the token has none, and must, unless it is one of Cognito
+		cfg.Audience = []string{cmp.Or(peek(token).ClientID, c.Issuer)}
 	}
 	verifier, err := fleetkey.NewVerifier(ctx, cfg)
 	if err != nil {
@@ -217,13 +218,14 @@ func (c *verifyCmd) print(a *app, against string, verified *fleetkey.Token, fail
 
 // A claimed is what a token says of itself. Nothing of it is proved.
 type claimed struct {
-	keyID string
+	keyID    string
+	ClientID string `json:"client_id"`
 	jwt.RegisteredClaims
 }
 
 // peek reads what it can: Verify says what is wrong with the rest.
 func peek(token string) (c claimed) {
-	if parsed, _, _ := jwt.NewParser().ParseUnverified(token, &c.RegisteredClaims); parsed != nil {
+	if parsed, _, _ := jwt.NewParser().ParseUnverified(token, &c); parsed != nil {
 		c.keyID, _ = parsed.Header["kid"].(string)
 	}
 	u, err := url.Parse(c.Issuer)
