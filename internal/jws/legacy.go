@@ -41,7 +41,7 @@ func (h *hints) read(r reader, name string) error {
 	}
 	if name == "roles" {
 		var roles []string
-		if json.Unmarshal(value, &roles) != nil || len(roles) == 0 {
+		if read := json.Unmarshal(value, &roles) == nil; !read || len(roles) == 0 {
 			return nil
 		}
 		hint = hasRoles
