@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -352,35 +353,37 @@ func FuzzAWSError(f *testing.F) {
 	f.Add(uint8(0), "PRIVATE KEY-----", "no", uint8(0))
 	actions := []string{"GetSecretValue", "CreateSecret", "PutSecretValue"}
 	f.Fuzz(func(t *testing.T, n uint8, code, message string, status uint8) {
-		fake, action := awsfake.New(), actions[int(n)%len(actions)]
-		s := openAWS(t, fake, awsName, using(fake, func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} }))
-		var v fleetkey.Version
-		if action == "PutSecretValue" {
-			v = mustSave(t, s, pemBundle("b"), "")
-		}
-		answer := &awsfake.Error{Code: code, Message: message, Status: 400 + int(status)%200}
-		fake.Inject(awsfake.Fault{Action: action, Error: answer})
-		var err error
-		if action == "GetSecretValue" {
-			_, _, err = s.Load(t.Context())
-			absent := code == "ResourceNotFoundException" && answer.Status < 500 && answer.Status != http.StatusTooManyRequests
-			require.Equal(t, absent, errors.Is(err, fleetkey.ErrNotExist), "%v", err)
-		} else {
-			_, err = s.Save(t.Context(), pemBundle("a"), v)
-			require.NotErrorIs(t, err, fleetkey.ErrNotExist)
-			require.NotContains(t, err.Error(), secret)
-		}
-		require.NotContains(t, err.Error(), "PRIVATE KEY-----")
-		if errors.Is(err, fleetkey.ErrAccessDenied) {
-			require.ErrorContains(t, err, "allow secretsmanager:")
-			require.ErrorContains(t, err, "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:"+awsName+"*")
-		}
-		kinds := 0
-		for _, sentinel := range sentinels {
-			if errors.Is(err, sentinel) {
-				kinds++
+		synctest.Test(t, func(t *testing.T) { // a used token makes Save wait
+			fake, action := awsfake.New(), actions[int(n)%len(actions)]
+			s := openAWS(t, fake, awsName, using(fake, func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} }))
+			var v fleetkey.Version
+			if action == "PutSecretValue" {
+				v = mustSave(t, s, pemBundle("b"), "")
 			}
-		}
-		require.LessOrEqual(t, kinds, 1, "an error means one thing: %v", err)
+			answer := &awsfake.Error{Code: code, Message: message, Status: 400 + int(status)%200}
+			fake.Inject(awsfake.Fault{Action: action, Error: answer})
+			var err error
+			if action == "GetSecretValue" {
+				_, _, err = s.Load(t.Context())
+				absent := code == "ResourceNotFoundException" && answer.Status < 500 && answer.Status != http.StatusTooManyRequests
+				require.Equal(t, absent, errors.Is(err, fleetkey.ErrNotExist), "%v", err)
+			} else {
+				_, err = s.Save(t.Context(), pemBundle("a"), v)
+				require.NotErrorIs(t, err, fleetkey.ErrNotExist)
+				require.NotContains(t, err.Error(), secret)
+			}
+			require.NotContains(t, err.Error(), "PRIVATE KEY-----")
+			if errors.Is(err, fleetkey.ErrAccessDenied) {
+				require.ErrorContains(t, err, "allow secretsmanager:")
+				require.ErrorContains(t, err, "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:"+awsName+"*")
+			}
+			kinds := 0
+			for _, sentinel := range sentinels {
+				if errors.Is(err, sentinel) {
+					kinds++
+				}
+			}
+			require.LessOrEqual(t, kinds, 1, "an error means one thing: %v", err)
+		})
 	})
 }
