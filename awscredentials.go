@@ -99,7 +99,10 @@ func (e *credentialsError) diagnose(exceeded time.Duration) (error, string) {
 // those who ask about the secret. A credential_process can have printed its keys where
 // JSON was expected.
 func (e *credentialsError) cause() error {
-	if _, garbled := errors.AsType[*json.SyntaxError](e.err); garbled {
+	_, syntax := errors.AsType[*json.SyntaxError](e.err)
+	_, kind := errors.AsType[*json.UnmarshalTypeError](e.err)
+	_, date := errors.AsType[*time.ParseError](e.err)
+	if syntax || kind || date {
 		return errors.New("the answer is not understood")
 	}
 	return errors.New(e.Error())

@@ -149,6 +149,12 @@ func TestAWSCredentialsLocal(t *testing.T) {
 			[]string{"no AWS credentials: run aws sso login"}},
 		{"process fails", awsfake.Process, func(t *testing.T) { process(t, "false") }, []string{"no AWS credentials: ", "credential_process"}},
 		{"process says nothing", awsfake.Process, func(t *testing.T) { process(t, "true") }, []string{"credential_process"}},
+		{"process says a wrong type", awsfake.Process, func(t *testing.T) {
+			process(t, `echo '{"Version":"1","AccessKeyId":"a","SecretAccessKey":"fakefake"}'`)
+		}, []string{"credential_process"}},
+		{"process says a wrong date", awsfake.Process, func(t *testing.T) {
+			process(t, `echo '{"Version":1,"AccessKeyId":"a","SecretAccessKey":"fakefake","Expiration":"soon"}'`)
+		}, []string{"credential_process"}},
 		{"process says what it must not", awsfake.Process, func(t *testing.T) { process(t, "echo fakefake") }, []string{"credential_process"}},
 		{"key with white space", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_ACCESS_KEY_ID", "AKIDFAKE\n") }, []string{"white space", "AWS_ACCESS_KEY_ID"}},
 		{"token with white space", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_SESSION_TOKEN", "x \n") }, []string{"white space"}},

@@ -29,7 +29,10 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	}
 	readable, exists := true, false
 	if info, err := os.Lstat(path); err == nil {
-		readable, exists = x.access(path, info), true
+		exists = true
+		if info.Mode().IsRegular() { // of anything else Load says what it is, and no mode would mend it
+			readable = x.access(path, info)
+		}
 		x.alone(path)
 	}
 	if !x.readOnly {
