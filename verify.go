@@ -31,7 +31,8 @@ func (v *Verifier) Verify(ctx context.Context, token string) (*Token, error) {
 	if v.maxStale > 0 {
 		err := v.tooStale(now)
 		if err != nil && v.refresh.Look(ctx) == nil { // a machine that wakes has had no timer
-			err = v.tooStale(v.clock.Now())
+			now = v.clock.Now()
+			err = v.tooStale(now)
 		}
 		if err != nil {
 			v.counters.reject(err)
@@ -124,7 +125,7 @@ func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) err
 	return fmt.Errorf("%w; the token has an %w", unavailable(err), unknown)
 }
 
-// withoutKeys returns why a key is not known: nobody could say while there are none.
+// withoutKeys returns why a key is not known. Before the first keys, nobody can say.
 func (v *Verifier) withoutKeys(unknown error) error {
 	if loads := v.refresh.State(); loads.LastGood.IsZero() && loads.Err != nil {
 		return fmt.Errorf("%w; the token has an %w", unavailable(loads.Err), unknown)

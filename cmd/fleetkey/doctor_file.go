@@ -30,7 +30,7 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	readable, exists := true, false
 	if info, err := os.Lstat(path); err == nil {
 		exists = true
-		if info.Mode().IsRegular() { // of anything else Load says what it is, and no mode would mend it
+		if info.Mode().IsRegular() { // of anything else Load says what it is, and no mode would fix it
 			readable = x.access(path, info)
 		}
 		x.alone(path)
