@@ -6,8 +6,9 @@ FUZZTIME ?= 2m
 
 OTHERS = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 MODULES = . $(OTHERS)
-# Other JWT libraries take long to build, so make test leaves them to make check.
-QUICK = $(filter-out bench interop,$(MODULES))
+# Other JWT libraries and the driver of a browser take long to build, so make test leaves
+# them to make check.
+QUICK = $(filter-out bench interop tests/browser,$(MODULES))
 # What users build, and not only on Linux.
 SHIPPED = . cmd/fleetkey otelfleetkey
 
@@ -18,7 +19,7 @@ GOTESTSUM = gotest.tools/gotestsum@v1.13.0
 GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 
 .PHONY: test check long test-all test-long fmt fmt-check lint vet vuln cover fuzz \
-	mutation fips example bench interop simulation release clean
+	mutation fips example bench interop screenshot simulation release clean
 
 MOTO = .venv/installed
 LOCALSTACK = .venv-localstack/installed
@@ -149,6 +150,10 @@ bench:
 interop:
 	cd interop && $(GO) run .
 	cd interop && FLEETKEY_LONG=1 $(GO) test -count=1 -run TestNodeIssuer -v .
+
+# The picture of the fleet in the README, out of Chromium.
+screenshot:
+	cd tests/browser && FLEETKEY_SCREENSHOT=$(CURDIR)/docs/fleet.png $(GO) test -count=1 -run TestPage/file .
 
 # The proof of rotation at full size: 500 instances for five years.
 simulation:

@@ -117,7 +117,8 @@ func call(ctx context.Context, method, to string, form url.Values, authorize fun
 
 // printCommands prints commands that work as they stand, in any POSIX shell.
 func (d demo) printCommands(f *fleet) {
-	d.printf("\nServing until Ctrl-C. Try it from another shell:\n")
+	d.printf("\nServing until Ctrl-C. Watch the fleet, and break it, in a browser:\n  %s\n", f.issuer)
+	d.printf("Or try it from another shell:\n")
 	d.printf("  TOKEN=$(curl -s -u %s:%s -d grant_type=%s -d scope=%s %s%s | cut -d'\"' -f4)\n",
 		d.id, d.secret, clientCredentials, scope, f.issuer, tokenPath)
 	d.printf("  curl -i -H \"Authorization: Bearer $TOKEN\" %s%s\n", f.issuer, helloPath)

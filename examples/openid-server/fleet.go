@@ -19,34 +19,41 @@ import (
 // This file puts servers side by side behind a proxy. In production each runs on
 // its own machine behind a load balancer, and starts as startInstance does.
 
-const fleetSize = 3
+const (
+	fleetSize = 3
+
+	// Far shorter than in production, so that the page shows the whole life of a key in
+	// about a minute.
+	tokenTTL     = time.Minute
+	clockSkew    = time.Second
+	refreshEvery = 2 * time.Second
+	jwksMaxAge   = 4 * time.Second
+	announce     = 10 * time.Second
+	retain       = tokenTTL + 2*clockSkew
+)
 
 // A fleet is a number of OpenID servers behind a round-robin proxy.
 type fleet struct {
-	issuer    string // the proxy's URL: all that clients need to know
-	client    client
-	instances [fleetSize]*instance
-	proxy     *http.Server
+	issuer string // the proxy's URL: all that clients need to know
+	client client
+	open   func() (fleetkey.KeyStore, error)
+	proxy  *http.Server
+
+	mu        sync.RWMutex
+	instances [fleetSize]*instance // nil: stopped
 }
 
 // startFleet starts all instances at the same moment, although the store may be
-// empty: however many they are, they end up with one key. The proxy takes l. Each
-// instance opens the store for itself, as it would on its own machine.
-func startFleet(ctx context.Context, l net.Listener, open func() (fleetkey.KeyStore, error), c client) (*fleet, error) {
-	f := &fleet{issuer: "http://" + l.Addr().String(), client: c}
+// empty: however many they are, they end up with one key. Each instance opens the store
+// for itself, as it would on its own machine.
+func startFleet(ctx context.Context, issuer string, open func() (fleetkey.KeyStore, error), c client) (*fleet, error) {
+	f := &fleet{issuer: issuer, client: c, open: open}
 	var errs [fleetSize]error
 	var wg sync.WaitGroup
 	for i := range f.instances {
-		wg.Go(func() {
-			store, err := open()
-			if err == nil {
-				f.instances[i], err = startInstance(ctx, strconv.Itoa(i+1), store, f.issuer, c)
-			}
-			errs[i] = err
-		})
+		wg.Go(func() { errs[i] = f.start(ctx, i) })
 	}
 	wg.Wait()
-	f.proxy = serve(l, f.roundRobin())
 	for _, err := range errs { // what stops one stops all, so the first will do
 		if err != nil {
 			return nil, errors.Join(err, f.close())
@@ -55,13 +62,66 @@ func startFleet(ctx context.Context, l net.Listener, open func() (fleetkey.KeySt
 	return f, nil
 }
 
-// close ends the fleet: first the way in, then the instances.
-func (f *fleet) close() error {
-	errs := []error{f.proxy.Close()}
+// start starts an instance that does not run.
+func (f *fleet) start(ctx context.Context, i int) error {
+	store, err := f.open()
+	if err != nil {
+		return err
+	}
+	started, err := startInstance(ctx, strconv.Itoa(i+1), store, f.issuer, f.client)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.instances[i] != nil {
+		return started.close() // somebody was faster
+	}
+	f.instances[i] = started
+	return nil
+}
+
+// stop takes an instance from the proxy and then ends it.
+func (f *fleet) stop(i int) error {
+	f.mu.Lock()
+	stopped := f.instances[i]
+	f.instances[i] = nil
+	f.mu.Unlock()
+	if stopped == nil {
+		return nil
+	}
+	return stopped.close()
+}
+
+// running returns the instances that run.
+func (f *fleet) running() (running []*instance) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	for _, i := range f.instances {
 		if i != nil {
-			errs = append(errs, i.close())
+			running = append(running, i)
 		}
+	}
+	return running
+}
+
+// serve starts the proxy, with a page for the operator.
+func (f *fleet) serve(l net.Listener, page http.Handler) {
+	mux := http.NewServeMux()
+	mux.Handle("/{$}", page)
+	mux.Handle("/fleet/", page)
+	mux.Handle("/", f.roundRobin())
+	f.proxy = serve(l, mux)
+}
+
+// close ends the fleet: first the way in, then the instances.
+func (f *fleet) close() error {
+	var errs []error
+	if f.proxy != nil {
+		errs = append(errs, f.proxy.Close())
+	}
+	for i := range f.instances {
+		errs = append(errs, f.stop(i))
 	}
 	return errors.Join(errs...)
 }
@@ -79,7 +139,11 @@ func startInstance(ctx context.Context, name string, store fleetkey.KeyStore, is
 	// The first secret of an AWS account can take half a minute to create.
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: issuer, TokenTTL: tokenTTL})
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer: issuer, TokenTTL: tokenTTL, MaxTokenTTL: tokenTTL,
+		ClockSkew: clockSkew, RefreshEvery: refreshEvery, JWKSMaxAge: jwksMaxAge,
+		Rotation: fleetkey.Rotation{Announce: announce, Retain: retain},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("instance %s: %w", name, err)
 	}
@@ -93,20 +157,42 @@ func startInstance(ctx context.Context, name string, store fleetkey.KeyStore, is
 
 func (i *instance) kid() string { return i.signer.Status().SigningKeyID }
 
-func (i *instance) close() error { return errors.Join(i.server.Close(), i.signer.Close()) }
+// number counts from 0.
+func (i *instance) number() int {
+	n, _ := strconv.Atoi(i.name)
+	return n - 1
+}
 
-// roundRobin passes each request to the next instance, whoever sends it. It hides
-// health, which load balancers ask of each instance: the answer names the store
+// close answers the requests that have begun, and ends the instance.
+func (i *instance) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if i.server.Shutdown(ctx) != nil {
+		_ = i.server.Close()
+	}
+	return i.signer.Close()
+}
+
+// roundRobin passes each request to the next instance that runs, whoever sends it. It
+// hides health, which load balancers ask of each instance: the answer names the store
 // and its errors, and that is nobody else's business.
 func (f *fleet) roundRobin() http.Handler {
 	var n atomic.Uint64
 	mux := http.NewServeMux()
 	mux.Handle(healthPath, http.NotFoundHandler())
-	mux.Handle("/", &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
-		target, _ := url.Parse(f.instances[(n.Add(1)-1)%fleetSize].url)
-		r.SetURL(target)
-		r.SetXForwarded()
-	}})
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		running := f.running()
+		if len(running) == 0 {
+			http.Error(w, "no instance runs", http.StatusServiceUnavailable)
+			return
+		}
+		target, _ := url.Parse(running[(n.Add(1)-1)%uint64(len(running))].url)
+		proxy := httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+			r.SetURL(target)
+			r.SetXForwarded()
+		}}
+		proxy.ServeHTTP(w, r)
+	})
 	return mux
 }
 

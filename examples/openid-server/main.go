@@ -4,11 +4,12 @@
 //	go run ./examples/openid-server
 //
 // starts them behind a round-robin proxy on 127.0.0.1:8080, shows that every
-// instance accepts a token of one of them, and serves until Ctrl-C. The key is in
-// a file in a temporary directory unless -settings names another store.
+// instance accepts a token of one of them, and serves until Ctrl-C, with a page that
+// shows the fleet at http://127.0.0.1:8080. The key is in a file in a temporary
+// directory unless -settings names another store.
 //
-// Read on in server.go (one server), fleet.go (many servers and the proxy) and
-// demo.go (the demonstration).
+// Read on in server.go (one server), fleet.go (many servers and the proxy), demo.go
+// (the demonstration) and page.go (what the browser shows).
 package main
 
 import (
@@ -52,28 +53,32 @@ func run(ctx context.Context, addr, settings string, once bool, out io.Writer) (
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	store := new(tap)
 	open := func() (fleetkey.KeyStore, error) {
 		if settings != "" {
-			return fleetkey.OpenStore(ctx, settings)
+			opened, err := fleetkey.OpenStore(ctx, settings)
+			return tapped{opened, store}, err
 		}
-		return fleetkey.NewFileStore(filepath.Join(dir, "keys.pem")), nil
+		return tapped{fleetkey.NewFileStore(filepath.Join(dir, "keys.pem")), store}, nil
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
 		return fmt.Errorf("choose another address for the proxy with -addr, such as -addr 127.0.0.1:0 for any free port: %w", err)
 	}
 	d := demo{out: out, id: "demo", secret: rand.Text()}
-	f, err := startFleet(ctx, l, open, client{d.id, sha256.Sum256([]byte(d.secret))})
+	f, err := startFleet(ctx, "http://"+l.Addr().String(), open, client{d.id, sha256.Sum256([]byte(d.secret))})
 	if err != nil {
-		return err
+		return errors.Join(err, l.Close())
 	}
 	defer func() { err = errors.Join(err, f.close()) }()
+	p := newPage(f, store, d)
+	f.serve(l, p.handler())
 	if err := d.run(ctx, f, fleetkey.NewFileStore(filepath.Join(dir, "stranger.pem"))); err != nil {
 		return fmt.Errorf("the demonstration failed: %w", err)
 	}
 	if !once {
 		d.printCommands(f)
-		<-ctx.Done()
+		p.watch(ctx)
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -72,10 +71,8 @@ func TestDemonstration(t *testing.T) {
 
 // TestDemonstrationFails : the demonstration notices instances that do not share a key.
 func TestDemonstrationFails(t *testing.T) {
-	l, err := net.Listen("tcp", anyPort)
-	require.NoError(t, err)
 	apart := func() (fleetkey.KeyStore, error) { return fleetkeytest.NewStore(), nil }
-	f, err := startFleet(t.Context(), l, apart, client{"demo", sha256.Sum256([]byte("s"))})
+	f, err := startFleet(t.Context(), testkit.Issuer, apart, client{"demo", sha256.Sum256([]byte("s"))})
 	require.NoError(t, err)
 	defer f.close()
 	require.ErrorContains(t, demo{io.Discard, "demo", "s"}.run(t.Context(), f, fleetkeytest.NewStore()), "refused the token: Bearer")
@@ -121,7 +118,7 @@ func TestTokenEndpoint(t *testing.T) {
 		code                     int
 		says                     string
 	}{
-		{"app", "s", clientCredentials, scope, 200, `"expires_in":600,"scope":"api.read"`},
+		{"app", "s", clientCredentials, scope, 200, `"expires_in":60,"scope":"api.read"`},
 		{"app", "s", clientCredentials, "", 200, `"scope":"api.read"`},
 		{"app", "x", clientCredentials, scope, 401, "invalid_client"},
 		{"app", "", clientCredentials, scope, 401, "invalid_client"},

@@ -21,7 +21,6 @@ const (
 
 	clientCredentials = "client_credentials"
 	scope             = "api.read"
-	tokenTTL          = 10 * time.Minute
 	maxBody           = 16 << 10 // bytes; a token request has some hundred
 
 	// instanceHeader says who answered, so that one can watch the proxy at work.
