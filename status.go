@@ -16,37 +16,38 @@ import (
 )
 
 // Status is what a [Signer] or [Verifier] knows about its keys and its store at one
-// moment. It is answered from memory.
+// moment. It is answered from memory. As JSON, it is what Health answers.
 type Status struct {
-	Time    time.Time // the moment, by the wall clock
-	Store   string    // how the store names itself, or "issuer" and the issuer of a [NewVerifier]
-	Version Version   // of the bundle in use; of an issuer's keys, a digest of them
-	Keys    []KeyInfo // newest first, those gone included until they are pruned
+	Time    time.Time `json:"time"`    // the moment, by the wall clock
+	Store   string    `json:"store"`   // how the store names itself, or "issuer" and the issuer of a [NewVerifier]
+	Version Version   `json:"version"` // of the bundle in use; of an issuer's keys, a digest of them
+	Keys    []KeyInfo `json:"keys"`    // newest first, those gone included until they are pruned
 
-	SigningKeyID   string    // kid of the key that signs now; "": none can
-	SigningSince   time.Time // when it began, or will: a key signs early if none has begun by this clock
-	NextActivation time.Time // when the announced key begins to sign; zero: none is announced
-	RotationDue    time.Time // when the next key is to be announced; zero: rotation is off, or one is announced
-	NextChange     time.Time // when a key begins to sign or ends to be trusted; zero: never
-	Ending         time.Time // when the signing key's certificate ends, if that is near and no key takes over
+	SigningKeyID   string    `json:"signing_kid,omitempty"`    // of the key that signs now; "": none can
+	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began, or will: a key signs early if none has begun by this clock
+	NextActivation time.Time `json:"next_activation,omitzero"` // when the announced key begins to sign; zero: none is announced
+	RotationDue    time.Time `json:"rotation_due,omitzero"`    // when the next key is to be announced; zero: rotation is off, or one is announced
+	NextChange     time.Time `json:"next_change,omitzero"`     // when a key begins to sign or ends to be trusted; zero: never
+	Ending         time.Time `json:"ending,omitzero"`          // when the signing key's certificate ends, if that is near and no key takes over
 
-	LastLoad time.Time // when the keys were last loaded successfully; zero: never
-	Failures int       // failed loads since
+	LastLoad time.Time `json:"last_load,omitzero"` // when the keys were last loaded successfully; zero: never
+	Failures int       `json:"failures,omitempty"` // failed loads since
 
 	// SkippedKeys counts the keys of the issuer's JWKS that cannot be used, by reason:
 	// "malformed", "unsupported", "weak", "private", "use", "unnamed", "issuer" or
 	// "ambiguous". Only a Verifier of [NewVerifier] has any.
-	SkippedKeys map[string]int
+	SkippedKeys map[string]int `json:"skipped_keys,omitempty"`
 
-	ReadOnly bool // the store is read-only, so others rotate and revoke the keys
+	ReadOnly bool `json:"read_only,omitempty"` // the store is read-only, so others rotate and revoke the keys
 
-	LostRevocations int // that this instance knows and the store does not hold, after a rollback
+	LostRevocations int `json:"lost_revocations,omitempty"` // that this instance knows and the store does not hold, after a rollback
 
-	Err         error // why Issue would fail now; nil: it would not
-	LoadErr     error // of the last load; nil: it succeeded
-	RotationErr error // of the last rotation that was due; nil: it succeeded
+	// JSON has Err as "reason", and the other two among the "warnings".
+	Err         error `json:"-"` // why Issue would fail now; nil: it would not
+	LoadErr     error `json:"-"` // of the last load; nil: it succeeded
+	RotationErr error `json:"-"` // of the last rotation that was due; nil: it succeeded
 
-	Counters Counters // since the start
+	Counters Counters `json:"-"` // since the start
 
 	overdue bool // the rotation
 	foreign bool // the keys are those of another issuer
@@ -55,12 +56,12 @@ type Status struct {
 // KeyInfo describes a key of the set or of the configuration. Of a revoked key only KeyID
 // and Role are known, and a retired one has no certificate.
 type KeyInfo struct {
-	KeyID        string
-	Algorithm    string
-	Role         Role
-	NotBefore    time.Time // begins to sign; zero: it has no certificate
-	NotAfter     time.Time // the certificate's end; zero: it has none
-	TrustedUntil time.Time // its tokens are accepted until then; zero: without an end
+	KeyID        string    `json:"kid"`
+	Algorithm    string    `json:"alg,omitempty"`
+	Role         Role      `json:"role"`
+	NotBefore    time.Time `json:"not_before,omitzero"`    // begins to sign; zero: it has no certificate
+	NotAfter     time.Time `json:"not_after,omitzero"`     // the certificate's end; zero: it has none
+	TrustedUntil time.Time `json:"trusted_until,omitzero"` // its tokens are accepted until then; zero: without an end
 }
 
 // A Role is what a key does at a moment of its life.
@@ -193,12 +194,31 @@ func (s Status) count(role Role) (n int) {
 	return n
 }
 
+// MarshalJSON adds a word for everything, "ok", "degraded" or "failing", with the reason
+// and the warnings.
+func (s Status) MarshalJSON() ([]byte, error) {
+	type fields Status
+	s.Time, s.LastLoad = s.Time.UTC(), s.LastLoad.UTC()
+	out := struct {
+		Status   string   `json:"status"`
+		Reason   string   `json:"reason,omitempty"`
+		Warnings []string `json:"warnings,omitempty"`
+		fields
+	}{"ok", "", s.Warnings(), fields(s)}
+	if s.Err != nil {
+		out.Status, out.Reason = "failing", s.Err.Error()
+	} else if len(out.Warnings) > 0 {
+		out.Status = "degraded"
+	}
+	return json.Marshal(out)
+}
+
 // Health returns a handler for load balancers and monitors. It answers 200 while
-// Issue and Verify work and 503 with the reason when Issue would fail; a store
-// that cannot be reached is a warning in the answer, since to take every
-// instance out of service for it would turn a small fault into a large one. It
-// is answered from memory and shows no key material, but the store's name and
-// errors: serve it where only operators and the load balancer can see it.
+// Issue and Verify work and 503 when Issue would fail, with the Status as JSON; a store
+// that cannot be reached is a warning there, since to take every instance out of
+// service for it would turn a small fault into a large one. It is answered from memory
+// and shows no key material, but the store's name and errors: serve it where only
+// operators and the load balancer can see it.
 func (s *Signer) Health() http.Handler { return health(s.Status) }
 
 // Health returns a handler as [Signer.Health] does. It answers 503 when Verify would reject
@@ -209,27 +229,16 @@ func (v *Verifier) Health() http.Handler { return health(v.Status) }
 func health(read func() Status) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		status := read()
-		answer := struct {
-			Status       string    `json:"status"`
-			Reason       string    `json:"reason,omitempty"`
-			Warnings     []string  `json:"warnings,omitempty"`
-			SigningKeyID string    `json:"signing_kid,omitempty"`
-			LastLoad     time.Time `json:"last_load,omitzero"`
-		}{"ok", "", status.Warnings(), status.SigningKeyID, status.LastLoad.UTC()}
-		code := http.StatusOK
-		if status.Err != nil {
-			answer.Status, answer.Reason, code = "failing", status.Err.Error(), http.StatusServiceUnavailable
-		} else if len(answer.Warnings) > 0 {
-			answer.Status = "degraded"
-		}
-		body, err := json.Marshal(answer)
+		body, err := json.Marshal(status)
 		if err != nil { // strings and times only
 			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		w.WriteHeader(code)
+		if status.Err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
 		if r.Method != http.MethodHead {
 			_, _ = w.Write(body)
 		}

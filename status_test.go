@@ -112,6 +112,7 @@ func TestHealthOfAVerifier(t *testing.T) {
 		p.Serve(testkit.JWKSURL, testkit.Page(testkit.JWKS(key.JWK(), `{"kty":"oct","kid":"o","k":"AAAA"}`)))
 		require.NoError(t, v.Refresh(t.Context()))
 		health(200, `"status":"ok"`)
+		health(200, `"keys":[{"kid":"`+key.KID+`","alg":"ES256","role":"published"}]`)
 		status := v.Status()
 		require.Equal(t, map[string]int{"private": 1}, status.SkippedKeys)
 		require.Equal(t, "issuer "+jwstest.Issuer, status.Store)
