@@ -19,9 +19,14 @@ import (
 // below the issuer.
 const JWKSPath = "/.well-known/jwks.json"
 
-// DiscoveryPath is where clients look for [Signer.Discovery], below the issuer
+// DiscoveryPath is where OpenID clients look for [Signer.Discovery], below the issuer
 // (OpenID Connect Discovery 1.0 section 4).
 const DiscoveryPath = jwks.DiscoveryPath
+
+// OAuthDiscoveryPath is where OAuth 2.0 clients look for the same document (RFC 8414 section
+// 3.1). It follows the host, and the issuer's own path comes last: for the issuer
+// https://example.com/tenant, serve OAuthDiscoveryPath + "/tenant".
+const OAuthDiscoveryPath = jwks.OAuthDiscoveryPath
 
 // JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC
 // 7517 section 5): every key that is trusted now, those announced included,
@@ -42,28 +47,37 @@ func (s *Signer) JWKS() http.Handler {
 	})
 }
 
-// Discovery returns a handler that serves the OpenID Provider's metadata
-// (OpenID Connect Discovery 1.0 section 3). It fills in issuer, jwks_uri,
-// id_token_signing_alg_values_supported, subject_types_supported and
-// response_types_supported; members of metadata are added and win (nil leaves
-// one out), but the issuer has to be Config.Issuer.
+// Discovery returns a handler that serves the metadata of an OpenID Provider (OpenID Connect
+// Discovery 1.0 section 3) and OAuth 2.0 authorization server (RFC 8414 section 2). It sets
+// issuer, jwks_uri, id_token_signing_alg_values_supported, subject_types_supported and, if
+// metadata has an authorization_endpoint, response_types_supported. Members of metadata are
+// added and win, but the issuer must be Config.Issuer. A member that is nil or an empty list
+// is left out (section 4.2 of the former, 3.2 of the latter).
 //
-// Discovery is called when a server is put together, and panics on metadata
-// that cannot be served.
+// Discovery is called when a server is put together, and panics on metadata that cannot be
+// served.
 func (s *Signer) Discovery(metadata map[string]any) http.Handler {
-	document := map[string]any{
-		"issuer":                   s.cfg.Issuer,
-		"jwks_uri":                 strings.TrimSuffix(s.cfg.Issuer, "/") + JWKSPath,
-		"subject_types_supported":  []string{"public"},
-		"response_types_supported": []string{"code"},
+	members := map[string]any{
+		"issuer":                  s.cfg.Issuer,
+		"jwks_uri":                strings.TrimSuffix(s.cfg.Issuer, "/") + JWKSPath,
+		"subject_types_supported": []string{"public"},
 	}
-	maps.Copy(document, metadata)
-	maps.DeleteFunc(document, func(_ string, value any) bool { return value == nil })
-	if document["issuer"] != s.cfg.Issuer {
-		panic(fmt.Sprintf("fleetkey: Discovery: metadata has issuer %v, but Config.Issuer is %q", document["issuer"], s.cfg.Issuer))
+	if metadata["authorization_endpoint"] != nil {
+		members["response_types_supported"] = []string{"code"}
 	}
-	if _, err := json.Marshal(document); err != nil {
-		panic("fleetkey: Discovery: metadata: " + err.Error())
+	maps.Copy(members, metadata)
+	if members["issuer"] != s.cfg.Issuer {
+		panic(fmt.Sprintf("fleetkey: Discovery: metadata has issuer %v, but Config.Issuer is %q", members["issuer"], s.cfg.Issuer))
+	}
+	document := map[string]any{}
+	for name, value := range members {
+		text, err := json.Marshal(value)
+		if err != nil {
+			panic("fleetkey: Discovery: metadata: " + err.Error())
+		}
+		if string(text) != "null" && string(text) != "[]" {
+			document[name] = json.RawMessage(text)
+		}
 	}
 	const algorithms = "id_token_signing_alg_values_supported"
 	_, given := metadata[algorithms]

@@ -94,23 +94,48 @@ func TestJWKSIsNeverEmpty(t *testing.T) {
 }
 
 func TestDiscovery(t *testing.T) {
-	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = testkit.Issuer + "/tenant/" })
-	given := map[string]any{"token_endpoint": testkit.Issuer + "/token", "subject_types_supported": nil, "response_types_supported": []string{"none"}, "issuer": testkit.Issuer + "/tenant/"}
-	h := p.Discovery(given)
-	given["token_endpoint"] = "changed afterwards"
-	answer := ask(h, "GET")
-	assert.Equal(t, 200, answer.StatusCode)
-	assert.Equal(t, "application/json", answer.Header.Get("Content-Type"))
-	var document map[string]any
-	require.NoError(t, json.Unmarshal(body(t, answer), &document))
-	assert.Equal(t, map[string]any{
-		"issuer": testkit.Issuer + "/tenant/", "jwks_uri": testkit.Issuer + "/tenant/.well-known/jwks.json", "token_endpoint": testkit.Issuer + "/token",
-		"response_types_supported":              []any{"none"}, // and nil left one out
-		"id_token_signing_alg_values_supported": []any{"ES256", "RS256"},
-	}, document)
-	assert.Equal(t, 405, ask(h, "POST").StatusCode)
-	assert.Empty(t, body(t, ask(h, "HEAD")))
+	const issuer = testkit.Issuer + "/tenant/"
+	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = issuer })
+	algorithms, subjects := []any{"ES256", "RS256"}, []any{"public"}
+	for name, tc := range map[string]struct {
+		given, want map[string]any // want: besides issuer, jwks_uri and algorithms
+	}{
+		"nothing given: no endpoint that does not exist": {nil, map[string]any{"subject_types_supported": subjects}},
+		"without an authorization endpoint": {
+			map[string]any{"token_endpoint": issuer + "token"},
+			map[string]any{"token_endpoint": issuer + "token", "subject_types_supported": subjects},
+		},
+		"with one": {
+			map[string]any{"authorization_endpoint": issuer + "authorize"},
+			map[string]any{"authorization_endpoint": issuer + "authorize", "subject_types_supported": subjects, "response_types_supported": []any{"code"}},
+		},
+		"what is given wins": {
+			map[string]any{"response_types_supported": []string{"none"}, "subject_types_supported": []string{"pairwise"}, "issuer": issuer},
+			map[string]any{"response_types_supported": []any{"none"}, "subject_types_supported": []any{"pairwise"}},
+		},
+		"nil and empty ones are left out": {
+			map[string]any{"authorization_endpoint": issuer + "authorize", "response_types_supported": []string{}, "subject_types_supported": nil, "scopes_supported": []any{}, "claims_supported": [0]string{}, "acr_values_supported": []string(nil)},
+			map[string]any{"authorization_endpoint": issuer + "authorize"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := p.Discovery(tc.given)
+			if tc.given != nil {
+				tc.given["token_endpoint"] = "changed afterwards"
+			}
+			answer := ask(h, "GET")
+			assert.Equal(t, 200, answer.StatusCode)
+			assert.Equal(t, "application/json", answer.Header.Get("Content-Type"))
+			var document map[string]any
+			require.NoError(t, json.Unmarshal(body(t, answer), &document))
+			tc.want["issuer"], tc.want["jwks_uri"], tc.want["id_token_signing_alg_values_supported"] = issuer, issuer+".well-known/jwks.json", algorithms
+			assert.Equal(t, tc.want, document)
+			assert.Equal(t, 405, ask(h, "POST").StatusCode)
+			assert.Empty(t, body(t, ask(h, "HEAD")))
+		})
+	}
 
+	var document map[string]any
 	own := ask(p.Discovery(map[string]any{"id_token_signing_alg_values_supported": []string{"ES256"}, "jwks_uri": "https://cdn.example/keys"}), "GET")
 	require.NoError(t, json.Unmarshal(body(t, own), &document))
 	assert.Equal(t, []any{"ES256"}, document["id_token_signing_alg_values_supported"])

@@ -35,7 +35,9 @@ const (
 	// DiscoveryPath is that of OpenID Connect Discovery 1.0 section 4.
 	DiscoveryPath = "/.well-known/openid-configuration"
 
-	oauthPath = "/.well-known/oauth-authorization-server" // RFC 8414 section 3
+	// OAuthDiscoveryPath is that of RFC 8414 section 3; the issuer's path follows it.
+	OAuthDiscoveryPath = "/.well-known/oauth-authorization-server"
+
 	userAgent = "fleetkey (https://github.com/fleetkey/fleetkey)"
 )
 
@@ -194,7 +196,7 @@ func (s *Source) discovery(ctx context.Context) (string, error) {
 	_, body, err := s.get(ctx, base+DiscoveryPath, "")
 	if status, ok := errors.AsType[statusError](err); ok && status == http.StatusNotFound {
 		path := strings.TrimSuffix(issuer.EscapedPath(), "/")
-		_, body, err = s.get(ctx, issuer.Scheme+"://"+issuer.Host+oauthPath+path, "")
+		_, body, err = s.get(ctx, issuer.Scheme+"://"+issuer.Host+OAuthDiscoveryPath+path, "")
 	}
 	if err != nil {
 		return "", err
