@@ -38,7 +38,6 @@ func newHandler(signer *fleetkey.Signer, env environment) http.Handler {
 		"token_endpoint":                        strings.TrimSuffix(env.config.Issuer, "/") + tokenPath,
 		"token_endpoint_auth_methods_supported": []string{"client_secret_basic"},
 		"grant_types_supported":                 []string{"client_credentials"},
-		"response_types_supported":              []string{},
 		"scopes_supported":                      []string{scope},
 	}))
 	mux.Handle("GET "+healthPath, notForClients(signer.Health()))

@@ -1,0 +1,152 @@
+package docs
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/doc/comment"
+	"go/parser"
+	"go/token"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// TestBlocks compiles, parses or runs every fenced block of every page. A Go block is a
+// program or an excerpt of a file that is compiled with the rest.
+func TestBlocks(t *testing.T) {
+	excerpt := excerpts(t)
+	for _, b := range append(Blocks(t, Pages(t)...), commentBlocks(t)...) {
+		t.Run(fmt.Sprintf("%s:%d", b.Page, b.Line), func(t *testing.T) {
+			reason, excused := strings.CutPrefix(b.Note, "not run: ")
+			switch b.Language {
+			case "go":
+				if !strings.HasPrefix(b.Text, "package ") {
+					assert.True(t, excerpt(b.Text), "no Go file of the repository contains this:\n%s", b.Text)
+				}
+				assert.False(t, excused)
+			case "json":
+				assert.True(t, json.Valid([]byte(b.Text)), b.Text)
+				assert.False(t, excused)
+			case "yaml":
+				assert.YAMLEq(t, b.Text, b.Text)
+				assert.False(t, excused)
+			case "sh":
+				if !excused && b.Note != ByRelease {
+					runAll(t, b)
+				}
+			case "console": // cmd/fleetkey runs them
+				assert.Regexp(t, `^\$ `, b.Text)
+				assert.True(t, strings.HasPrefix(b.Page, "docs/"), "cmd/fleetkey runs the console blocks of docs only")
+			default:
+				assert.True(t, excused, "nothing can check a block of language %q: say beside it why it is not run", b.Language)
+			}
+			assert.True(t, !excused || len(reason) > 10, "give a reason")
+		})
+	}
+}
+
+// runAll runs the commands of a block at the root of the repository. What make would do is
+// only looked at, since it would run these tests again.
+func runAll(t *testing.T, b Block) {
+	commands := b.Commands()
+	if instead, ok := strings.CutPrefix(b.Note, "run instead: "); ok {
+		commands = []string{instead}
+	}
+	for _, command := range commands {
+		name, rest, _ := strings.Cut(command, " ")
+		require.Contains(t, []string{"go", "make", "curl"}, name, "say beside the block why it is not run; fleetkey belongs in a console block")
+		if _, err := exec.LookPath("sh"); err != nil || runtime.GOOS == "windows" {
+			testkit.Missing(t, "a POSIX shell", "use Linux or macOS")
+		}
+		if _, err := exec.LookPath(name); err != nil {
+			testkit.Missing(t, name, "apt-get install "+name)
+		}
+		dir := Root
+		if name == "make" {
+			command, dir = "make -n "+rest, filepath.Join(Root, filepath.Dir(strings.TrimPrefix(b.Page, "docs/")))
+		}
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", command)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s\n%s", command, out)
+	}
+}
+
+// excerpts returns what tells whether a Go file has a text in it. A line "// ..." stands for
+// lines that are left out, and white space does not count.
+func excerpts(t *testing.T) func(string) bool {
+	normal := func(text string) string { return strings.Join(strings.Fields(text), " ") }
+	var sources []string
+	for _, path := range files(t, ".go") {
+		if !strings.Contains(path, "testdata/") {
+			sources = append(sources, normal(read(t, path)))
+		}
+	}
+	return func(text string) bool {
+		parts := regexp.MustCompile(`(?m)^\s*// \.\.\.$`).Split(text, -1)
+		return slices.ContainsFunc(sources, func(source string) bool {
+			for _, part := range parts {
+				_, after, found := strings.Cut(source, normal(part))
+				if !found {
+					return false
+				}
+				source = after
+			}
+			return true
+		})
+	}
+}
+
+// commentBlocks returns the Go code in the doc comments of the packages that users import.
+func commentBlocks(t *testing.T) (blocks []Block) {
+	for _, path := range files(t, ".go") {
+		dir := filepath.ToSlash(filepath.Dir(path))
+		if !slices.Contains([]string{".", "fleetkeytest", "otelfleetkey"}, dir) || strings.HasSuffix(path, "_test.go") {
+			continue
+		}
+		positions := token.NewFileSet()
+		file, err := parser.ParseFile(positions, path, read(t, path), parser.ParseComments)
+		require.NoError(t, err)
+		for _, group := range file.Comments {
+			for _, part := range new(comment.Parser).Parse(group.Text()).Content {
+				if code, ok := part.(*comment.Code); ok && isGo(code.Text) {
+					blocks = append(blocks, Block{Page: path, Line: positions.Position(group.Pos()).Line, Language: "go", Text: code.Text})
+				}
+			}
+		}
+	}
+	return blocks
+}
+
+func isGo(text string) bool {
+	for _, around := range [][2]string{{"func _() {\n", "\n}"}, {"", ""}} {
+		var file *ast.File
+		file, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+around[0]+text+around[1], 0)
+		if err == nil && file != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// TestPrograms compiles the complete programs of each page, as pasted.
+func TestPrograms(t *testing.T) {
+	for _, page := range Pages(t) {
+		for _, paths := range WritePrograms(t, page, t.TempDir()) {
+			cmd := exec.CommandContext(t.Context(), "go", append([]string{"vet"}, paths...)...)
+			cmd.Dir = Root
+			out, err := cmd.CombinedOutput()
+			require.NoError(t, err, "%s: %s", page, out)
+		}
+	}
+}
