@@ -7,7 +7,11 @@
 // it without losing a token:
 //
 //	store := fleetkey.NewFileStore("/var/lib/openid-server/keys.pem")
-//	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: "https://id.example.com"})
+//	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+//		Issuer:   "https://id.example.com",
+//		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour},
+//	})
+//	// ...
 //	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 //
 // # How it fits together
@@ -35,9 +39,12 @@
 // [NewVerifier] makes a [Verifier] with the keys that an issuer publishes, for services
 // that hold no private key:
 //
-//	verifier, err := fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{
-//		Issuer: "https://id.example.com", Audience: []string{"https://api.example.com"}})
-//	mux.Handle("/orders", verifier.Require("orders.read")(orders))
+//	verifier, err := fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
+//		Issuer:   "https://id.example.com",
+//		Audience: []string{"https://orders.example.com"}, // this service
+//	})
+//	// ...
+//	mux.Handle("GET /orders", verifier.Require("orders.read")(http.HandlerFunc(orders)))
 //
 // VerifierConfig.Legacy takes issuers that do not follow RFC 9068, such as Keycloak, Entra
 // ID and Cognito. An outage of the issuer leaves the last good keys in use.

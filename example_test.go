@@ -2,14 +2,15 @@ package fleetkey_test
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,46 +22,105 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
+// Every instance of the fleet does this, with the same path or secret.
 func ExampleNewSigner() {
-	dir, err := os.MkdirTemp("", "fleetkey")
-	if err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(dir)
-
-	// Every instance of the fleet does this, with the same path or secret.
-	store := fleetkey.NewFileStore(filepath.Join(dir, "keys", "bundle.pem"))
-	signer, err := fleetkey.NewSigner(context.Background(), store, fleetkey.Config{
-		Issuer: "https://op.example.com",
-		Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		panic(err)
-	}
-	defer signer.Close()
-
-	fmt.Println(signer.SigningKey().Algorithm, signer.SigningKey().Certificate.Subject)
-	// Output: RS256 CN=https://op.example.com
-}
-
-// On a machine with a role, the name is enough.
-func ExampleNewAWSStore() {
 	ctx := context.Background()
-	store, err := fleetkey.NewAWSStore(ctx, "indicium/openid-server-production")
+	store := fleetkey.NewFileStore("/var/lib/openid-server/keys.pem")
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer:   "https://id.example.com",
+		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour},
+	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	log.Print("keys are in ", store)
+	defer signer.Close()
+
+	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	fmt.Println(token)
 }
 
-// A client of one's own, here with another profile, and a customer managed key.
-func ExampleNewAWSStore_options() {
+// Once the fleet has its keys, MustExist keeps a server from making others, as it would if
+// the store were lost or another one were configured.
+func ExampleNewSigner_mustExist() {
+	ctx, store := context.Background(), fleetkeytest.NewStore() // empty
+	_, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: "https://id.example.com", MustExist: true})
+	fmt.Println(errors.Is(err, fleetkey.ErrNotExist), errors.Is(err, fs.ErrNotExist))
+
+	_, err = fleetkey.NewSigner(ctx, nil, fleetkey.Config{Issuer: "https://id.example.com"})
+	fmt.Println(err)
+	// Output:
+	// true true
+	// fleetkey: the store is nil: use NewFileStore, NewAWSStore or OpenStore
+}
+
+// An instance that had a key of its own joins the fleet.
+func ExampleNewSigner_adopt() {
+	ctx := context.Background()
+	store, err := fleetkey.OpenStore(ctx, "appsettings.json")
+	if err != nil {
+		log.Fatal(err)
+	}
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer: "https://id.example.com",
+		Adopt:  fleetkey.NewFileStore("/var/lib/openid-server/keys.pem"), // its own key until now
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer signer.Close()
+}
+
+// The tokens of another system stay valid while you move from it.
+func ExampleNewSigner_former() {
+	ctx, store := context.Background(), fleetkeytest.NewStore()
+	der, err := os.ReadFile("old.cer")
+	if err != nil {
+		log.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		log.Fatal(err)
+	}
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer:   "https://id.example.com",
+		Audience: []string{"https://id.example.com"}, // must contain what the old tokens name, too
+		Former:   []fleetkey.Former{{Certificate: certificate, Issuer: "https://old.example.com"}},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer signer.Close()
+}
+
+// A file that something else provides and replaces, such as a Kubernetes Secret.
+func ExampleNewFileStore_readOnly() {
+	ctx := context.Background()
+	store := fleetkey.NewFileStore("/etc/openid-server/keys/keys.pem", func(o *fleetkey.FileOptions) {
+		o.ReadOnly = true
+	})
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer:   "https://id.example.com",
+		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour}, // the policy of whoever rotates
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer signer.Close()
+}
+
+// On a machine with a role, the name is enough. This one has a client of its own, with
+// another profile, and a customer managed key.
+func ExampleNewAWSStore() {
 	ctx := context.Background()
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithSharedConfigProfile("keys"))
 	if err != nil {
 		log.Fatal(err)
 	}
-	store, err := fleetkey.NewAWSStore(ctx, "indicium/openid-server-production", func(o *fleetkey.AWSOptions) {
+	store, err := fleetkey.NewAWSStore(ctx, "indicium/openid-server-prod", func(o *fleetkey.AWSOptions) {
 		o.Client = secretsmanager.NewFromConfig(cfg)
 		o.KMSKeyID = "alias/openid-server"
 	})
@@ -73,7 +133,7 @@ func ExampleNewAWSStore_options() {
 // newExampleSigner saves the other examples from the same lines.
 func newExampleSigner() *fleetkey.Signer {
 	signer, err := fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
-		Issuer:    "https://op.example.com",
+		Issuer:    "https://id.example.com",
 		Audience:  []string{"https://api.example.com"},
 		Algorithm: "ES256",
 		Logger:    slog.New(slog.DiscardHandler),
@@ -84,21 +144,27 @@ func newExampleSigner() *fleetkey.Signer {
 	return signer
 }
 
+// The answer of a token endpoint (RFC 6749 section 5.1). Its expires_in is the lifetime that
+// the token was given.
 func ExampleSigner_Issue() {
 	signer := newExampleSigner()
 	defer signer.Close()
+	ctx := context.Background()
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{
-		Subject:  "alice",
-		ClientID: "web",
-		Scope:    "read write",
-		Extra:    map[string]any{"tenant": "acme"},
+	const lifetime = 10 * time.Minute
+	access, err := signer.Issue(ctx, fleetkey.Claims{
+		Subject:   "alice",
+		ClientID:  "web", // required by RFC 9068
+		Scope:     "orders.read",
+		ExpiresAt: time.Now().Add(lifetime), // default: in Config.TokenTTL
+		Extra:     map[string]any{"tenant": "acme"},
 	})
 	if err != nil {
 		panic(err)
 	}
+	answer := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": int(lifetime.Seconds())}
 
-	token, err := signer.Verify(context.Background(), raw)
+	token, err := signer.Verify(ctx, access)
 	if err != nil {
 		panic(err)
 	}
@@ -108,11 +174,8 @@ func ExampleSigner_Issue() {
 	if err := token.Decode(&own); err != nil {
 		panic(err)
 	}
-	fmt.Println(token.Subject(), token.Audience(), token.HasScope("write"), own.Tenant)
-	fmt.Println(token.ExpiresAt().Sub(token.IssuedAt()))
-	// Output:
-	// alice [https://api.example.com] true acme
-	// 1h0m0s
+	fmt.Println(token.Subject(), token.ClientID(), token.Audience(), token.HasScope("orders.read"), own.Tenant, answer["expires_in"])
+	// Output: alice web [https://api.example.com] true acme 600
 }
 
 func ExampleSigner_Verify() {
@@ -120,50 +183,45 @@ func ExampleSigner_Verify() {
 	defer signer.Close()
 
 	raw, err := signer.Issue(context.Background(), fleetkey.Claims{
-		Subject: "alice", ClientID: "web",
-		IssuedAt:  time.Now().Add(-time.Hour),
-		ExpiresAt: time.Now().Add(-time.Minute * 30),
+		Subject: "alice", ClientID: "web", IssuedAt: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(-time.Minute * 30),
 	})
 	if err != nil {
 		panic(err)
 	}
 	token, err := signer.Verify(context.Background(), raw)
-	fmt.Println(token == nil)
-	fmt.Println(errors.Is(err, fleetkey.ErrExpired))
-	fmt.Println(errors.Is(err, jwt.ErrTokenExpired)) // golang-jwt's error matches as well
-	// Output:
-	// true
-	// true
-	// true
+	fmt.Println(token == nil, errors.Is(err, fleetkey.ErrExpired), errors.Is(err, jwt.ErrTokenExpired)) // of golang-jwt
+	// Output: true true true
 }
 
+// An ID token (OpenID Connect Core 1.0 section 2) is for a client, and no access token.
 func ExampleSigner_Sign() {
 	signer := newExampleSigner()
 	defer signer.Close()
+	ctx := context.Background()
 
-	idToken, err := signer.Sign(context.Background(), "JWT", map[string]any{
-		"iss": "https://op.example.com", "sub": "alice", "aud": "web",
-		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
-		"nonce": "n-0S6_WzA2Mj",
+	idToken, err := signer.Sign(ctx, "JWT", map[string]any{
+		"iss": "https://id.example.com", "sub": "alice", "aud": "web",
+		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
+		"nonce": "n-0S6_WzA2Mj", // of the authentication request
 	})
 	if err != nil {
 		panic(err)
 	}
-	_, err = signer.Verify(context.Background(), idToken)
-	fmt.Println(strings.Count(idToken, "."), "dots; as an access token:", err)
-	// Output: 2 dots; as an access token: fleetkey: token is not an access token: its typ is not at+jwt
+	_, err = signer.Verify(ctx, idToken)
+	fmt.Println(err)
+	// Output: fleetkey: token is not an access token: its typ is not at+jwt
 }
 
 func ExampleSigner_Require() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
-	api := signer.Require("read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	api := signer.Require("orders.read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, _ := fleetkey.FromContext(r.Context())
 		fmt.Fprintln(w, "hello,", token.Subject())
 	}))
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read"})
+	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "orders.read"})
 	if err != nil {
 		panic(err)
 	}
@@ -179,22 +237,31 @@ func ExampleSigner_Require() {
 	// 401 Bearer error="invalid_token", error_description="the token is invalid" Unauthorized
 }
 
-func ExampleSigner_JWKS() {
+// One document serves OpenID Connect and OAuth 2.0 clients.
+func ExampleSigner_Discovery() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
 	mux := http.NewServeMux()
+	discovery := signer.Discovery(map[string]any{
+		"token_endpoint":        "https://id.example.com/token",
+		"grant_types_supported": []string{"client_credentials"},
+	})
 	mux.Handle(fleetkey.JWKSPath, signer.JWKS())
-	mux.Handle(fleetkey.DiscoveryPath, signer.Discovery(map[string]any{
-		"token_endpoint": "https://op.example.com/token",
-	}))
+	mux.Handle(fleetkey.DiscoveryPath, discovery)
+	mux.Handle(fleetkey.OAuthDiscoveryPath, discovery)
+
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, httptest.NewRequest("GET", fleetkey.JWKSPath, nil))
-	fmt.Println(w.Code, w.Header().Get("Cache-Control"))
-	fmt.Println(strings.Contains(w.Body.String(), signer.SigningKey().KeyID))
+	mux.ServeHTTP(w, httptest.NewRequest("GET", fleetkey.OAuthDiscoveryPath, nil))
+	fmt.Println(strings.ReplaceAll(w.Body.String(), ",", "\n"))
 	// Output:
-	// 200 public, max-age=900
-	// true
+	// {"grant_types_supported":["client_credentials"]
+	// "id_token_signing_alg_values_supported":["ES256"
+	// "RS256"]
+	// "issuer":"https://id.example.com"
+	// "jwks_uri":"https://id.example.com/.well-known/jwks.json"
+	// "subject_types_supported":["public"]
+	// "token_endpoint":"https://id.example.com/token"}
 }
 
 // Code that parses with golang-jwt continues to do so.
@@ -208,13 +275,9 @@ func ExampleSigner_Keyfunc() {
 	}
 	token, err := jwt.Parse(raw, signer.Keyfunc,
 		jwt.WithValidMethods([]string{"RS256", "ES256"}),
-		jwt.WithIssuer("https://op.example.com"),
+		jwt.WithIssuer("https://id.example.com"),
 		jwt.WithAudience("https://api.example.com"),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding())
-	if err != nil {
-		panic(err)
-	}
-	subject, err := token.Claims.GetSubject()
-	fmt.Println(token.Valid, subject, err)
-	// Output: true alice <nil>
+	fmt.Println(token.Valid, err)
+	// Output: true <nil>
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -18,37 +18,37 @@ import (
 
 // A service verifies the tokens of an issuer, and holds no private key.
 func ExampleNewVerifier() {
-	idp := newExampleIssuer("https://id.example.com")
-	defer idp.Close()
-
+	orders := func(w http.ResponseWriter, r *http.Request) {
+		token, _ := fleetkey.FromContext(r.Context())
+		fmt.Fprintln(w, "orders of", token.Subject())
+	}
 	verifier, err := fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
-		Issuer:     "https://id.example.com",
-		Audience:   []string{"https://orders.example.com"}, // this service
-		HTTPClient: idp.client,                             // left out in production
+		Issuer:   "https://id.example.com",
+		Audience: []string{"https://orders.example.com"}, // this service
 	})
 	if err != nil {
-		panic(err)
+		log.Fatal(err)
 	}
 	defer verifier.Close()
 
 	mux := http.NewServeMux()
 	mux.Handle("GET /healthz", verifier.Health())
-	mux.Handle("GET /orders", verifier.Require("orders.read")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, _ := fleetkey.FromContext(r.Context())
-		fmt.Fprint(w, "orders of ", token.Subject())
-	})))
+	mux.Handle("GET /orders", verifier.Require("orders.read")(http.HandlerFunc(orders)))
+	log.Print(http.ListenAndServe("localhost:8081", mux))
+}
 
-	token, err := idp.Issue(context.Background(), fleetkey.Claims{
-		Subject: "alice", ClientID: "shop", Scope: "orders.read", Audience: []string{"https://orders.example.com"}})
+// Issuers that do not follow RFC 9068 need Legacy, and each an Issuer and Audience as
+// docs/verifying.md says: here, a realm of Keycloak, and what its audience mapper adds.
+func ExampleNewVerifier_legacy() {
+	verifier, err := fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
+		Issuer:   "https://sso.example.com/realms/shop",
+		Audience: []string{"orders"},
+		Legacy:   true,
+	})
 	if err != nil {
-		panic(err)
+		log.Fatal(err)
 	}
-	r := httptest.NewRequest("GET", "/orders", nil)
-	r.Header.Set("Authorization", "Bearer "+token)
-	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r)
-	fmt.Println(w.Code, w.Body)
-	// Output: 200 orders of alice
+	defer verifier.Close()
 }
 
 // One Verifier is for one issuer. With several, the token's iss says which one to ask.
@@ -86,12 +86,7 @@ func ExampleNewVerifier_severalIssuers() {
 	stranger := newExampleIssuer("https://attacker.example")
 	defer stranger.Close()
 	for _, idp := range []*exampleIssuer{staff, partners, stranger} {
-		raw, err := idp.Issue(context.Background(), fleetkey.Claims{
-			Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})
-		if err != nil {
-			panic(err)
-		}
-		token, err := verify(context.Background(), raw)
+		token, err := verify(context.Background(), idp.token())
 		if err != nil {
 			fmt.Println(err)
 			continue
@@ -104,81 +99,8 @@ func ExampleNewVerifier_severalIssuers() {
 	// token has another issuer
 }
 
-// Access tokens of Amazon Cognito have no aud. They are accepted for the app clients that
-// Audience names.
-func ExampleNewVerifier_cognito() {
-	verifyLegacy(fleetkey.VerifierConfig{
-		Issuer:   "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Example",
-		Audience: []string{"1example23456789"}, // the app client's id
-		Legacy:   true,
-	}, map[string]any{
-		"sub": "alice", "token_use": "access", "client_id": "1example23456789", "scope": "orders/read",
-	}, map[string]any{ // an ID token
-		"sub": "alice", "token_use": "id", "aud": "1example23456789",
-	})
-	// Output:
-	// alice, scope "orders/read"
-	// fleetkey: token is not an access token: its claims are those of another kind of token
-}
-
-// Entra ID (Azure AD) has an issuer for each tenant. Audience is the Application ID URI or,
-// in tokens of version 2.0, the application's id. The issuer of version 1.0 is
-// https://sts.windows.net/TENANT/.
-func ExampleNewVerifier_entraID() {
-	verifyLegacy(fleetkey.VerifierConfig{
-		Issuer:   "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/v2.0",
-		Audience: []string{"66666666-7777-8888-9999-000000000000"},
-		Legacy:   true,
-	}, map[string]any{
-		"sub": "alice", "azp": "shop", "scp": "Orders.Read", "ver": "2.0", "aud": "66666666-7777-8888-9999-000000000000",
-	}, map[string]any{ // an ID token
-		"sub": "alice", "ver": "2.0", "aud": "66666666-7777-8888-9999-000000000000",
-	})
-	// Output:
-	// alice, scope "Orders.Read"
-	// fleetkey: token is not an access token: it has no scope, scp, or roles with azp or appid, and its audience may be a client, as in an ID token
-}
-
-// Keycloak has an issuer for each realm. Its tokens are for a service if an audience mapper
-// says so.
-func ExampleNewVerifier_keycloak() {
-	verifyLegacy(fleetkey.VerifierConfig{
-		Issuer:   "https://sso.example.com/realms/shop",
-		Audience: []string{"orders"},
-		Legacy:   true,
-	}, map[string]any{
-		"sub": "alice", "typ": "Bearer", "azp": "web", "aud": []string{"orders", "account"}, "scope": "orders.read",
-	}, map[string]any{ // a refresh token
-		"sub": "alice", "typ": "Refresh", "azp": "web", "aud": "orders", "scope": "orders.read",
-	})
-	// Output:
-	// alice, scope "orders.read"
-	// fleetkey: token is not an access token: its claims are those of another kind of token
-}
-
-// A Kubernetes service account token is for the audience of its projected volume or of the
-// TokenRequest. Give it a URL: a plain name could be a client's, and these tokens have no
-// scope that shows that they are access tokens. Without a public issuer, as EKS has one,
-// set JWKSURL to https://kubernetes.default.svc/openid/v1/jwks, and an HTTPClient that
-// trusts the cluster's authority and sends the pod's own token.
-func ExampleNewVerifier_kubernetes() {
-	verifyLegacy(fleetkey.VerifierConfig{
-		Issuer:   "https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLE",
-		Audience: []string{"https://orders.example.com"},
-		Legacy:   true,
-	}, map[string]any{
-		"sub": "system:serviceaccount:shop:web", "aud": []string{"https://orders.example.com"},
-		"kubernetes.io": map[string]any{"namespace": "shop", "serviceaccount": map[string]any{"name": "web"}},
-	}, map[string]any{ // a token for the cluster's own API
-		"sub": "system:serviceaccount:shop:web", "aud": []string{"https://kubernetes.default.svc"},
-	})
-	// Output:
-	// system:serviceaccount:shop:web, scope ""
-	// fleetkey: token is for another audience: ["https://kubernetes.default.svc"]
-}
-
-// Where the token is not in an Authorization header, as in the metadata of a gRPC call, call
-// Verify and hand the token on by NewContext.
+// Where the token is not in an Authorization header, call Verify and pass the token on by
+// NewContext. examples/frameworks does so for gRPC.
 func ExampleNewContext() {
 	idp := newExampleIssuer("https://id.example.com")
 	defer idp.Close()
@@ -189,61 +111,39 @@ func ExampleNewContext() {
 	}
 	defer verifier.Close()
 
-	hello := func(ctx context.Context) string {
-		token, _ := fleetkey.FromContext(ctx)
-		return "hello, " + token.Subject()
+	fromCookie := func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			cookie, err := r.Cookie("token")
+			if err != nil {
+				http.Error(w, "not logged in", http.StatusUnauthorized)
+				return
+			}
+			token, err := verifier.Verify(r.Context(), cookie.Value)
+			switch {
+			case errors.Is(err, fleetkey.ErrUnavailable): // the token may be good, so the client keeps it
+				http.Error(w, "try again", http.StatusServiceUnavailable)
+			case err != nil || token.SenderConstrained():
+				http.Error(w, "not logged in", http.StatusUnauthorized)
+			default:
+				next.ServeHTTP(w, r.WithContext(fleetkey.NewContext(r.Context(), token)))
+			}
+		})
 	}
-	// As in a grpc.UnaryServerInterceptor; metadata.MD is such a map.
-	intercept := func(ctx context.Context, metadata map[string][]string, handler func(context.Context) string) string {
-		values := metadata["authorization"]
-		if len(values) != 1 {
-			return "Unauthenticated"
-		}
-		token, err := verifier.Verify(ctx, strings.TrimPrefix(values[0], "Bearer "))
-		switch {
-		case errors.Is(err, fleetkey.ErrUnavailable): // nobody knows whether it is good: the client keeps it
-			return "Unavailable"
-		case err != nil || token.SenderConstrained():
-			return "Unauthenticated"
-		}
-		return handler(fleetkey.NewContext(ctx, token))
-	}
+	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, _ := fleetkey.FromContext(r.Context())
+		fmt.Fprintln(w, "hello,", token.Subject())
+	})
 
-	token, err := idp.Issue(context.Background(), fleetkey.Claims{
-		Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})
-	if err != nil {
-		panic(err)
+	for _, token := range []string{idp.token(), "nonsense"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.AddCookie(&http.Cookie{Name: "token", Value: token})
+		w := httptest.NewRecorder()
+		fromCookie(hello).ServeHTTP(w, r)
+		fmt.Print(w.Code, " ", w.Body)
 	}
-	fmt.Println(intercept(context.Background(), map[string][]string{"authorization": {"Bearer " + token}}, hello))
-	fmt.Println(intercept(context.Background(), map[string][]string{"authorization": {"Bearer " + token + "x"}}, hello))
 	// Output:
-	// hello, alice
-	// Unauthenticated
-}
-
-// verifyLegacy prints what a Verifier says of two tokens of its issuer.
-func verifyLegacy(cfg fleetkey.VerifierConfig, tokens ...map[string]any) {
-	idp := newExampleIssuer(cfg.Issuer)
-	defer idp.Close()
-	cfg.HTTPClient, cfg.Logger = idp.client, slog.New(slog.DiscardHandler)
-	verifier, err := fleetkey.NewVerifier(context.Background(), cfg)
-	if err != nil {
-		panic(err)
-	}
-	defer verifier.Close()
-	for _, claims := range tokens {
-		claims["iss"], claims["iat"], claims["exp"] = cfg.Issuer, time.Now().Unix(), time.Now().Add(time.Hour).Unix()
-		raw, err := idp.Sign(context.Background(), "JWT", claims)
-		if err != nil {
-			panic(err)
-		}
-		token, err := verifier.Verify(context.Background(), raw)
-		if err != nil {
-			fmt.Println(err)
-			continue
-		}
-		fmt.Printf("%s, scope %q\n", token.Subject(), token.Scope())
-	}
+	// 200 hello, alice
+	// 401 not logged in
 }
 
 // An exampleIssuer stands for an identity provider, reached without a network. In a test,
@@ -269,4 +169,13 @@ func newExampleIssuer(issuer string) *exampleIssuer {
 		mux.ServeHTTP(w, r)
 		return w.Result(), nil
 	})}}
+}
+
+func (i *exampleIssuer) token() string {
+	token, err := i.Issue(context.Background(), fleetkey.Claims{
+		Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})
+	if err != nil {
+		panic(err)
+	}
+	return token
 }

@@ -16,14 +16,7 @@ import (
 )
 
 // TestKeyStore checks an implementation of [fleetkey.KeyStore] against the
-// promises of that interface, each in its own subtest:
-//
-//	func TestS3Store(t *testing.T) {
-//		fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
-//			key := t.Name() + "/" + rand.Text() // a fresh cell, absent
-//			return func() fleetkey.KeyStore { return NewS3Store(bucket, key) }
-//		})
-//	}
+// promises of that interface, each in its own subtest.
 //
 // Each call of open makes a fresh cell that holds nothing; it may use t.Cleanup
 // and t.TempDir. The function it returns opens that cell again each time, as one

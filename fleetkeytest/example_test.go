@@ -1,8 +1,13 @@
 package fleetkeytest_test
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"testing"
 
 	"github.com/fleetkey/fleetkey"
@@ -35,5 +40,50 @@ func ExampleNewIssuer() {
 		if w.Code != http.StatusNotFound { // it was let through
 			t.Error(w.Code, w.Header())
 		}
+	}
+}
+
+// The test of a program that issues tokens. The key is a fixed one, so nothing is generated.
+func ExampleNewSigner() {
+	_ = func(t *testing.T) { // as TestLogin in login_test.go
+		signer := fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: "https://id.example.com"})
+		token, err := signer.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := signer.Verify(t.Context(), token); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An outage of the store: a running server continues.
+func ExampleStore_SetHook() {
+	ctx, store := context.Background(), fleetkeytest.NewStore()
+	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
+		Issuer: "https://id.example.com", Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		panic(err)
+	}
+	defer signer.Close()
+
+	store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault {
+		return fleetkeytest.Fault{Err: fleetkey.ErrUnavailable}
+	})
+	fmt.Println(errors.Is(signer.Refresh(ctx), fleetkey.ErrUnavailable))
+	_, err = signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
+	fmt.Println(err)
+	// Output:
+	// true
+	// <nil>
+}
+
+// The test of a store of your own; here it is fleetkey's.
+func ExampleTestKeyStore() {
+	_ = func(t *testing.T) { // as TestFileStore in filestore_test.go
+		fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
+			path := filepath.Join(t.TempDir(), "keys.pem") // of a fresh cell, absent
+			return func() fleetkey.KeyStore { return fleetkey.NewFileStore(path) }
+		})
 	}
 }
