@@ -13,17 +13,18 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// docs/cli.md shows what the program prints. This test runs every command of
-// the page and compares; -update writes the page again:
+// The console blocks of docs/ show what the program prints, most of them in cli.md. This test
+// runs every command of each page and compares; -update writes the page again:
 //
 //	go test -run TestDocs -update
 //
 // An HTML comment that begins with "run:" is a command whose output is not
 // shown. What it writes to the file set is read before each later command.
 
-var update = flag.Bool("update", false, "write docs/cli.md with what the commands print now")
+var update = flag.Bool("update", false, "write docs/ with what the commands print now")
 
 const (
+	docsPages  = "../../docs/*.md"
 	docsPage   = "../../docs/cli.md"
 	docsFolder = "/var/lib/openid-server"    // stands for a directory of the test
 	docsIssuer = "https://login.example.com" // stands for an issuer of the test
@@ -54,10 +55,23 @@ func TestDocs(t *testing.T) {
 	} else if missing { // by install-completions
 		t.Skip("skipped: getent is missing: apt-get install libc-bin")
 	}
-	page := must(os.ReadFile(docsPage))
+	for _, path := range must(filepath.Glob(docsPages)) {
+		page := string(must(os.ReadFile(path)))
+		if strings.Contains(page, "```console\n") {
+			t.Run(filepath.Base(path), func(t *testing.T) {
+				if now := runPage(t, page); *update {
+					write(path, []byte(now))
+				}
+			})
+		}
+	}
+}
+
+// runPage returns the page with what its commands print now.
+func runPage(t *testing.T, text string) string {
 	run := shell(t)
 	var out strings.Builder
-	for text := string(page); text != ""; {
+	for text != "" {
 		before, block, found := strings.Cut(text, "```console\n")
 		for _, hidden := range regexp.MustCompile(`<!-- run: (.*) -->`).FindAllStringSubmatch(before, -1) {
 			run(hidden[1])
@@ -72,17 +86,13 @@ func TestDocs(t *testing.T) {
 			command, want, _ := strings.Cut(part, "\n")
 			got := run(command)
 			if mask(got) != mask(want) {
-				t.Errorf("$ %s\nprints\n%s\nand not, as docs/cli.md says,\n%s", command, got, want)
+				t.Errorf("$ %s\nprints\n%s\nand not, as the page says,\n%s", command, got, want)
 			}
 			out.WriteString("$ " + command + "\n" + got)
 		}
 		out.WriteString("```\n")
 	}
-	if *update {
-		if err := os.WriteFile(docsPage, []byte(out.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return out.String()
 }
 
 func mask(text string) string {

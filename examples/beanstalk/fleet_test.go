@@ -26,7 +26,7 @@ const issuer = "https://id.example.com"
 
 // TestBundle deploys the source bundle as far as one machine can: three processes
 // whose region and credentials come from an instance metadata service. They move from
-// local keys to a shared one, as in docs/operations.md. Then a token has to
+// local keys to a shared one, as in docs/migrating.md. Then a token has to
 // work at every instance behind a real HAProxy while one of them dies and comes back.
 func TestBundle(t *testing.T) {
 	dir, command := unpackBundle(t)

@@ -17,14 +17,14 @@ import (
 // Root is the root of the repository, for tests two folders below it.
 const Root = "../.."
 
-// ByRelease is the note of a block that tests/release runs.
-const ByRelease = "run by tests/release"
+// RunBy begins the note of a block that another test runs.
+const RunBy = "run by "
 
 // A Block is a fenced block of a page. An HTML comment directly before it is its Note:
 //
 //	file: PATH            the program belongs in this file, beside others of the same page
 //	run instead: COMMAND  such as one that ends
-//	run by tests/release
+//	run by PATH           a test elsewhere, such as tests/release
 //	not run: REASON       for what is neither Go, JSON nor YAML
 type Block struct {
 	Page           string // path from Root
@@ -71,7 +71,7 @@ func Blocks(t testing.TB, pages ...string) (blocks []Block) {
 		for _, m := range found {
 			blocks = append(blocks, Block{page, strings.Count(text[:m[4]], "\n") + 1, part(m, 4), part(m, 2), part(m, 6)})
 		}
-		require.Equal(t, strings.Count("\n"+text, "\n```"), 2*len(found), "a fence of %s is odd", page)
+		require.Equal(t, strings.Count(text, "```"), 2*len(found), "a fence of %s is indented or odd", page)
 	}
 	return blocks
 }

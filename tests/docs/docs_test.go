@@ -1,9 +1,6 @@
-// Package docs checks that what the documentation says of the tests is true.
-// It has no long form.
 package docs
 
 import (
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,34 +11,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const root = "../.."
-
 var (
 	declared = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	row      = regexp.MustCompile("^\\| [A-Z][-\\w]+ \\|[^|]+\\|[^|]+\\| (`(?:Test|Fuzz)\\w+`(?:, )?)+ \\|$")
+	link     = regexp.MustCompile(`\]\(([^)\s#]*)(?:#([^)\s]*))?\)`)
+	heading  = regexp.MustCompile(`(?m)^#+ (.*)$`)
 	named    = regexp.MustCompile("`((?:Test|Fuzz)\\w+)`")
 )
 
 // TestFaults checks that each row of docs/faults.md names tests, and that they exist.
 func TestFaults(t *testing.T) {
 	tests := map[string]bool{}
-	require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if d != nil && d.IsDir() && strings.HasPrefix(d.Name(), ".") && path != root {
-			return filepath.SkipDir
+	for _, path := range files(t, "_test.go") {
+		for _, match := range declared.FindAllStringSubmatch(read(t, path), -1) {
+			tests[match[1]] = true
 		}
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		source, err := os.ReadFile(path)
-		for _, match := range declared.FindAllSubmatch(source, -1) {
-			tests[string(match[1])] = true
-		}
-		return err
-	}))
+	}
 
-	page, err := os.ReadFile(filepath.Join(root, "docs", "faults.md"))
-	require.NoError(t, err)
-	_, table, _ := strings.Cut(string(page), "|---|---|---|---|\n")
+	_, table, _ := strings.Cut(read(t, "docs/faults.md"), "|---|---|---|---|\n")
 	table, _, _ = strings.Cut(table, "\n\n")
 	for _, line := range strings.Split(table, "\n") {
 		require.Regexp(t, row, line)
@@ -50,4 +37,43 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	require.Greater(t, strings.Count(table, "\n"), 50)
+}
+
+// TestReadme: it is short, and its IAM policy is the one that a server was put under.
+func TestReadme(t *testing.T) {
+	require.LessOrEqual(t, len(strings.Fields(read(t, "README.md"))), 1200, "words")
+	for _, b := range Blocks(t, "README.md") {
+		if strings.Contains(b.Text, "secretsmanager:") {
+			require.JSONEq(t, read(t, "examples/beanstalk/policy.json"), strings.Replace(b.Text, "<secret-prefix>", "indicium/openid-server", 1))
+			return
+		}
+	}
+	t.Error("README.md has no IAM policy")
+}
+
+// TestLinks checks the links between files, and the headings that they name.
+func TestLinks(t *testing.T) {
+	for _, page := range Pages(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, page), -1) {
+			target := page
+			if strings.Contains(m[1], ":") {
+				continue
+			} else if m[1] != "" {
+				target = filepath.Join(filepath.Dir(page), m[1])
+			}
+			_, err := os.Stat(filepath.Join(Root, target))
+			if assert.NoError(t, err, "%s links to %s", page, m[1]) && m[2] != "" {
+				assert.Contains(t, anchors(t, target), m[2], "%s links to a heading of %s", page, target)
+			}
+		}
+	}
+}
+
+// anchors returns the names that GitHub gives to the headings of a page.
+func anchors(t *testing.T, page string) (names []string) {
+	for _, m := range heading.FindAllStringSubmatch(read(t, page), -1) {
+		name := regexp.MustCompile(`[^\w\- ]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	return names
 }

@@ -16,9 +16,9 @@ import (
 // and in the alarms of the Elastic Beanstalk example, is what the library logs, and
 // that docs/operations.md covers everything that it logs.
 func TestLogLines(t *testing.T) {
-	sources, err := filepath.Glob(filepath.Join(root, "*.go"))
+	sources, err := filepath.Glob(filepath.Join(Root, "*.go"))
 	require.NoError(t, err)
-	internal, err := filepath.Glob(filepath.Join(root, "internal", "*", "*.go"))
+	internal, err := filepath.Glob(filepath.Join(Root, "internal", "*", "*.go"))
 	require.NoError(t, err)
 	var logged []string
 	for _, file := range append(sources, internal...) {
@@ -26,12 +26,12 @@ func TestLogLines(t *testing.T) {
 			logged = append(logged, find(t, file, `[lL]ogger\.(Info|Warn|Error)\("([^"]*)"`)...)
 		}
 	}
-	documented := find(t, filepath.Join(root, "docs", "operations.md"), "(?m)^\\| (INFO|WARN|ERROR) `([^`]*)`")
+	documented := find(t, filepath.Join(Root, "docs", "operations.md"), "(?m)^\\| (INFO|WARN|ERROR) `([^`]*)`")
 	for _, line := range logged {
 		assert.True(t, slices.ContainsFunc(documented, func(d string) bool { return strings.HasPrefix(line, d) }),
 			"docs/operations.md does not mention %q", line)
 	}
-	alarms := find(t, filepath.Join(root, "examples", "beanstalk", "alarms.yaml"), `FilterPattern: '"()([^"]*)"'`)
+	alarms := find(t, filepath.Join(Root, "examples", "beanstalk", "alarms.yaml"), `FilterPattern: '"()([^"]*)"'`)
 	require.Len(t, alarms, 3)
 	for _, line := range append(documented, alarms...) {
 		assert.True(t, slices.ContainsFunc(logged, func(l string) bool { return strings.Contains(l, line) }),
