@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey/tests/docs"
 )
 
 const (
@@ -36,21 +38,25 @@ func TestRelease(t *testing.T) {
 			require.NotContains(t, s.run(s.clone, "git", "show", version+":"+filepath.ToSlash(filepath.Join(module, "go.mod"))), "replace")
 		})
 	}
-	t.Run("install the tool", func(t *testing.T) {
-		bin := t.TempDir()
-		s.run(bin, "env", "GOBIN="+bin, "go", "install", path+"/cmd/fleetkey@"+version)
-		require.Contains(t, s.run(bin, filepath.Join(bin, "fleetkey"), "--version"), version)
-	})
-	t.Run("get a module that needs the library", func(t *testing.T) {
+	t.Run("follow README.md", s.followReadme)
+	for _, page := range docs.Pages(t) {
+		if commands := s.documented(t, page); page != "README.md" && commands != nil {
+			t.Run("run the commands of "+page, func(t *testing.T) {
+				dir := t.TempDir()
+				s.run(dir, "go", "mod", "init", "example.com/stranger")
+				for _, command := range commands {
+					s.run(dir, "sh", "-c", command)
+				}
+			})
+		}
+	}
+	t.Run("use a module that needs the library", func(t *testing.T) {
 		dir := t.TempDir()
 		program := "package main\n\nimport \"" + path + "/otelfleetkey\"\n\nfunc main() { _ = otelfleetkey.Name }\n"
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o600))
 		s.run(dir, "go", "mod", "init", "example.com/stranger")
 		s.run(dir, "go", "get", path+"/otelfleetkey@"+version)
 		s.run(dir, "go", "run", ".")
-	})
-	t.Run("run an example without a clone", func(t *testing.T) {
-		s.run(t.TempDir(), "go", "run", path+"/examples/openid-server@"+version, "-once", "-addr", "127.0.0.1:0")
 	})
 	t.Run("copy the examples", func(t *testing.T) {
 		s.run(s.clone, "git", "checkout", "-q", version)
