@@ -86,7 +86,12 @@ func ExampleNewVerifier_severalIssuers() {
 	stranger := newExampleIssuer("https://attacker.example")
 	defer stranger.Close()
 	for _, idp := range []*exampleIssuer{staff, partners, stranger} {
-		token, err := verify(context.Background(), idp.token())
+		raw, err := idp.Issue(context.Background(), fleetkey.Claims{
+			Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})
+		if err != nil {
+			panic(err)
+		}
+		token, err := verify(context.Background(), raw)
 		if err != nil {
 			fmt.Println(err)
 			continue
@@ -102,15 +107,7 @@ func ExampleNewVerifier_severalIssuers() {
 // Where the token is not in an Authorization header, call Verify and pass the token on by
 // NewContext. examples/frameworks does so for gRPC.
 func ExampleNewContext() {
-	idp := newExampleIssuer("https://id.example.com")
-	defer idp.Close()
-	verifier, err := fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
-		Issuer: idp.issuer, Audience: []string{"https://orders.example.com"}, HTTPClient: idp.client})
-	if err != nil {
-		panic(err)
-	}
-	defer verifier.Close()
-
+	var verifier *fleetkey.Verifier // of NewVerifier
 	fromCookie := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			cookie, err := r.Cookie("token")
@@ -129,21 +126,11 @@ func ExampleNewContext() {
 			}
 		})
 	}
-	hello := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	hello := func(w http.ResponseWriter, r *http.Request) {
 		token, _ := fleetkey.FromContext(r.Context())
 		fmt.Fprintln(w, "hello,", token.Subject())
-	})
-
-	for _, token := range []string{idp.token(), "nonsense"} {
-		r := httptest.NewRequest("GET", "/", nil)
-		r.AddCookie(&http.Cookie{Name: "token", Value: token})
-		w := httptest.NewRecorder()
-		fromCookie(hello).ServeHTTP(w, r)
-		fmt.Print(w.Code, " ", w.Body)
 	}
-	// Output:
-	// 200 hello, alice
-	// 401 not logged in
+	http.Handle("GET /hello", fromCookie(http.HandlerFunc(hello)))
 }
 
 // An exampleIssuer stands for an identity provider, reached without a network. In a test,
@@ -169,13 +156,4 @@ func newExampleIssuer(issuer string) *exampleIssuer {
 		mux.ServeHTTP(w, r)
 		return w.Result(), nil
 	})}}
-}
-
-func (i *exampleIssuer) token() string {
-	token, err := i.Issue(context.Background(), fleetkey.Claims{
-		Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})
-	if err != nil {
-		panic(err)
-	}
-	return token
 }

@@ -51,13 +51,14 @@ func (s *server) handler() http.Handler {
 	mux.Handle("GET "+helloPath, s.signer.Require(scope)(http.HandlerFunc(hello)))
 	mux.Handle("GET "+healthPath, s.signer.Health())
 	mux.Handle("GET "+fleetkey.JWKSPath, s.signer.JWKS())
-	mux.Handle("GET "+fleetkey.DiscoveryPath, s.signer.Discovery(map[string]any{
+	discovery := s.signer.Discovery(map[string]any{
 		"token_endpoint":                        s.issuer + tokenPath,
 		"token_endpoint_auth_methods_supported": []string{"client_secret_basic"},
 		"grant_types_supported":                 []string{clientCredentials},
-		"response_types_supported":              []string{},
 		"scopes_supported":                      []string{scope},
-	}))
+	})
+	mux.Handle("GET "+fleetkey.DiscoveryPath, discovery)
+	mux.Handle("GET "+fleetkey.OAuthDiscoveryPath, discovery)
 	named := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(instanceHeader, s.name)
 		mux.ServeHTTP(w, r)
