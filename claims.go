@@ -32,7 +32,9 @@ type Claims struct {
 	Extra     map[string]any // further claims; the names above are refused, in any case
 }
 
-// Issue signs an access token. It works from memory.
+// Issue signs an access token. It works from memory. The token expires at Claims.ExpiresAt,
+// or after Config.TokenTTL: that many seconds are the expires_in of a token endpoint's answer
+// (RFC 6749 section 5.1).
 //
 // Claims that Verify would not accept match [ErrInvalidClaims]: a lifetime over
 // Config.MaxTokenTTL, another issuer, a registered name in Extra. With no key
