@@ -143,7 +143,8 @@ example:
 
 # Speed beside other libraries, in ratios, into bench/RESULTS.md.
 bench:
-	cd bench && $(GO) run .
+	$(GO) -C bench run .
+	$(GO) -C bench test -count=1 -run Story . -verifiers 5
 
 # Clients written by others, into interop/RESULTS.md, and an issuer written by others.
 # It needs Node, Python 3 and a JDK with Maven.

@@ -1,11 +1,13 @@
 package main
 
 import (
-	"bytes"
+	"context"
 	"flag"
 	"os"
+	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -13,40 +15,60 @@ import (
 	story "github.com/fleetkey/fleetkey/tests/verifying"
 )
 
-var (
-	verifiers = flag.Int("verifiers", 5, "of fleetkey, beside a tenth as many of each other library")
-	section   = flag.String("section", "", "the `file` that gets the section of RESULTS.md")
-)
+var verifiers = flag.Int("verifiers", 0, "of each kind in the story, which then goes into results.json")
 
-// TestQuick keeps the command alive: every section runs, and with it the check
-// that each contender accepts the good tokens and refuses the bad.
-func TestQuick(t *testing.T) {
-	var page bytes.Buffer
-	run(quick, "", &page)
-	for _, heading := range []string{"## RS256", "## ES256", "## EdDSA", "make a contender look for keys: fleetkey 1 times", "## Under load",
-		"## Time to start", "## Memory of the cache"} {
-		require.Contains(t, page.String(), heading)
+// TestStory tells the story of a fleet to fleetkey's Verifiers and to the other libraries.
+func TestStory(t *testing.T) {
+	var kinds []story.Kind
+	for _, c := range contenders {
+		if c.fetches {
+			name, _, _ := strings.Cut(c.name, seen)
+			kinds = append(kinds, story.Kind{Name: name, Count: max(*verifiers, 1), Open: func(ctx context.Context, i story.Issuer) (story.Verify, error) {
+				return c.open(ctx, &fixture{algorithm: story.Algorithm, client: i.HTTPClient}).verify, nil
+			}})
+		}
+	}
+	r := load()
+	synctest.Test(t, func(t *testing.T) {
+		var err error
+		r.Story, err = story.Run(t.Context(), issuer, audience, kinds)
+		require.NoError(t, err)
+		time.Sleep(time.Minute) // go-oidc and cap fetch on after their verifier's end
+	})
+	for i := range r.Story {
+		kind := &r.Story[i]
+		kind.Why = nil // is not JSON
+		assert.Positive(t, kind.Tokens-kind.Refused-kind.RefusedInWindow, "%s accepts nothing", kind.Name)
+		assert.Positive(t, kind.Fetches, kind.Name)
+	}
+	assert.Zero(t, r.Story[0].Refused+r.Story[0].Revoked)
+	assert.LessOrEqual(t, r.Story[0].MostInAMinute, 6)
+	if *verifiers > 0 {
+		r.save()
 	}
 }
 
-// TestFleet tells the story of a fleet to fleetkey's Verifiers and to the other libraries.
-func TestFleet(t *testing.T) {
-	var tallies []story.Tally
-	synctest.Test(t, func(t *testing.T) {
-		var err error
-		tallies, err = story.Run(t.Context(), issuer, audience, fleetKinds(*verifiers))
+// TestMeasure keeps the measurement alive, and with it the check that each contender
+// accepts the good tokens and refuses the bad.
+func TestMeasure(t *testing.T) {
+	var r results
+	r.measure(plan{rounds: 1, slice: time.Millisecond, starts: 1, tokens: 20})
+	page := string(r.draw()["RESULTS.md"])
+	for _, c := range contenders {
+		assert.Contains(t, page, "Verify, "+c.name)
+	}
+}
+
+// TestPage proves that the page and the charts are what the figures give, and short.
+func TestPage(t *testing.T) {
+	r := load()
+	for name, content := range r.draw() {
+		committed, err := os.ReadFile(name)
 		require.NoError(t, err)
-	})
-	for i, kind := range tallies {
-		assert.Positive(t, kind.Tokens-kind.Refused-kind.RefusedInWindow, "%s accepts nothing", kind.Name)
-		assert.Positive(t, kind.Fetches, kind.Name)
-		if i == 0 {
-			assert.Zero(t, kind.Refused+kind.Revoked)
-			assert.LessOrEqual(t, kind.MostInAMinute, 6)
-		}
+		assert.True(t, string(content) == string(committed), "%s is not what the figures give: go run . -render", name)
 	}
-	t.Log(fleetSection(tallies))
-	if *section != "" {
-		require.NoError(t, os.WriteFile(*section, []byte(fleetSection(tallies)), 0o644))
-	}
+	page, err := os.ReadFile("RESULTS.md")
+	require.NoError(t, err)
+	assert.LessOrEqual(t, strings.Count(string(page), "\n|"), 30, "lines of the table")
+	assert.Less(t, len(strings.Fields(string(page))), 500, "words")
 }

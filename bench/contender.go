@@ -1,164 +1,93 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/http"
-	"net/http/httptest"
-	"strings"
 
 	"github.com/fleetkey/fleetkey"
+	story "github.com/fleetkey/fleetkey/tests/verifying"
 )
 
-// A contender is one way to issue and to verify access tokens. Only verify is
-// required: openAll fills in guard and again.
+// A contender is one way to verify access tokens, and perhaps to issue them.
 type contender struct {
-	name string
-	// issue returns a new token with the claims of the fixture.
-	issue func() (string, error)
-	// verify returns the subject of a token whose signature, algorithm, key,
-	// issuer, audience and times are right.
-	verify func(token string) (string, error)
-	// guard is middleware that lets only requests with good tokens through.
-	guard func(http.Handler) http.Handler
-	// again is the contender with a cache of verified tokens, if it has one.
-	again *contender
-	// jwks serves the public keys.
-	jwks http.HandlerFunc
-	// asked counts how often the contender has looked for keys.
-	asked func() int
+	// verify checks a token's signature, algorithm, key, issuer, audience and times.
+	verify story.Verify
+	issue  func() (string, error)
+	guard  func(http.Handler) http.Handler // middleware
+	jwks   http.HandlerFunc
 }
 
-// contenders are configured as a careful user would: the algorithm pinned, the
-// key chosen by kid, and issuer, audience and expiry required, wherever a
-// library can.
+const seen = ", seen before" // with a cache of verified tokens
+
+// contenders are configured as a careful user would: the algorithm pinned, the key chosen
+// by kid, and issuer, audience and expiry required, wherever a library can. Each keeps
+// its defaults for when to fetch keys.
 var contenders = []struct {
-	name   string
-	module string
-	open   func(ctx context.Context, f *fixture) contender
+	name    string
+	fetches bool // the keys; so it takes part in the story
+	open    func(ctx context.Context, f *fixture) contender
 }{
-	{"bare crypto", "", openBare},
-	{"fleetkey", "", openFleetkey},
-	{"fleetkey.Verifier", "", openVerifiers},
-	{"golang-jwt", "github.com/golang-jwt/jwt/v5", openGolangJWT},
-	{"keyfunc", "github.com/MicahParks/keyfunc/v3", openKeyfunc},
-	{"go-jose", "github.com/go-jose/go-jose/v4", openGoJOSE},
-	{"jwx", "github.com/lestrrat-go/jwx/v3", openJWX},
-	{"go-oidc", "github.com/coreos/go-oidc/v3", openGoOIDC},
+	{"fleetkey Signer", false, openSigner(-1)},
+	{"fleetkey Signer" + seen, false, openSigner(0)},
+	{"fleetkey Verifier", false, openVerifier(-1)},
+	{"fleetkey Verifier" + seen, true, openVerifier(0)},
+	{"golang-jwt", false, openGolangJWT},
+	{"keyfunc", true, openKeyfunc},
+	{"go-jose", false, openGoJOSE},
+	{"jwx", false, openJWX},
+	{"jwx jwk.Cache", true, openJWKCache},
+	{"go-oidc", true, openGoOIDC},
+	{"go-jwt-middleware", true, openMiddleware},
+	{"hashicorp/cap", true, openCap},
 }
 
-const (
-	bare = 0 // of contenders
-	ours = 1
-)
-
-// openAll opens every contender, and requires that each accepts the good tokens
-// and refuses the bad ones. They end with ctx.
-func openAll(ctx context.Context, algorithm string) (*fixture, []contender) {
-	f := newFixture(ctx, algorithm)
-	var all []contender
-	for _, c := range contenders {
-		opened := c.open(ctx, f)
-		opened.name = c.name
-		if opened.guard == nil {
-			opened.guard = guarding(opened.verify)
-		}
-		if opened.again == nil {
-			opened.again = &opened
-		}
-		opened.again.name = c.name
-		opened.prove(f)
-		opened.again.prove(f)
-		all = append(all, opened)
-	}
-	return f, all
-}
-
-// prove panics if the contender accepts what it should refuse, or the reverse.
-func (c contender) prove(f *fixture) {
-	good, bad := f.tokens, append(hostile(f), f.refused...)
-	if c.name == contenders[bare].name {
-		bad = bad[:1] // it checks only the signature
-	} else if c.issue != nil {
-		good = append([]string{must(c.issue())}, good...)
-	}
-	for _, token := range good {
-		if sub, err := c.verify(token); err != nil || sub != subject {
-			panic(fmt.Sprintf("%s, %s, refuses a good token: subject %q, error %v", c.name, f.algorithm, sub, err))
+// prove panics if a contender accepts what it should refuse, or the reverse.
+func (c contender) prove(ctx context.Context, name string, f *fixture) contender {
+	for _, token := range f.good {
+		if err := c.verify(ctx, token); err != nil {
+			panic(fmt.Sprintf("%s, %s: a good token is refused: %v", name, f.algorithm, err))
 		}
 	}
-	for _, h := range bad {
-		if _, err := c.verify(h.token); err == nil {
-			panic(fmt.Sprintf("%s, %s, accepts a bad token: %s", c.name, f.algorithm, h.name))
+	for what, token := range f.bad {
+		if c.verify(ctx, token) == nil {
+			panic(fmt.Sprintf("%s, %s: a token with a wrong %s is accepted", name, f.algorithm, what))
 		}
 	}
-	if c.jwks != nil {
-		answer := httptest.NewRecorder()
-		c.jwks(answer, httptest.NewRequest(http.MethodGet, "/", nil))
-		if !bytes.Contains(answer.Body.Bytes(), []byte(f.keyID)) {
-			panic(fmt.Sprintf("%s, %s, does not serve the key", c.name, f.algorithm))
+	if c.issue != nil {
+		check(c.verify(ctx, must(c.issue())))
+	}
+	return c
+}
+
+func openSigner(cachedTokens int) func(context.Context, *fixture) contender {
+	return func(ctx context.Context, f *fixture) contender {
+		cfg := config(f.algorithm)
+		cfg.CachedTokens = cachedTokens
+		s := must(fleetkey.NewSigner(ctx, f.store.Open(), cfg))
+		c := open(ctx, s)
+		if cachedTokens < 0 { // it makes no difference to these
+			c.issue, c.jwks = func() (string, error) { return s.Issue(ctx, claims) }, s.JWKS().ServeHTTP
 		}
+		return c
 	}
 }
 
-// guarding is Signer.Require for another verifier.
-func guarding(verify func(string) (string, error)) func(http.Handler) http.Handler {
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-			if _, err := verify(token); err != nil {
-				http.Error(w, "", http.StatusUnauthorized)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
+func openVerifier(cachedTokens int) func(context.Context, *fixture) contender {
+	return func(ctx context.Context, f *fixture) contender {
+		return open(ctx, must(fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{Issuer: issuer, Audience: []string{audience},
+			HTTPClient: f.client, CachedTokens: cachedTokens, Logger: noLog})))
 	}
 }
 
-func openFleetkey(ctx context.Context, f *fixture) contender {
-	first, again := openSigner(ctx, f, -1), openSigner(ctx, f, 0)
-	first.again = &again
-	return first
-}
-
-func openSigner(ctx context.Context, f *fixture, cachedTokens int) contender {
-	cfg := config(f.algorithm)
-	cfg.CachedTokens = cachedTokens
-	store := f.store.Open()
-	signer := must(fleetkey.NewSigner(ctx, store, cfg))
-	context.AfterFunc(ctx, func() { _ = signer.Close() })
-	return contender{
-		issue:  func() (string, error) { return signer.Issue(ctx, claims()) },
-		verify: subjectOf(ctx, signer),
-		guard:  signer.Require(),
-		jwks:   signer.JWKS().ServeHTTP,
-		asked:  store.Loads,
-	}
-}
-
-// openVerifiers only verify: they fetch the keys of a URL.
-func openVerifiers(ctx context.Context, f *fixture) contender {
-	first, again := openVerifier(ctx, f, -1), openVerifier(ctx, f, 0)
-	first.again = &again
-	return first
-}
-
-func openVerifier(ctx context.Context, f *fixture, cachedTokens int) contender {
-	verifier := must(fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{Issuer: issuer, JWKSURL: f.jwksURL, Audience: []string{audience},
-		ClockSkew: clockSkew, MaxTokenTTL: tokenTTL, CachedTokens: cachedTokens, Logger: noLog}))
-	context.AfterFunc(ctx, func() { _ = verifier.Close() })
-	return contender{verify: subjectOf(ctx, verifier), guard: verifier.Require(), asked: f.fetched}
-}
-
-func subjectOf(ctx context.Context, v interface {
+func open(ctx context.Context, v interface {
 	Verify(context.Context, string) (*fleetkey.Token, error)
-}) func(string) (string, error) {
-	return func(token string) (string, error) {
-		t, err := v.Verify(ctx, token)
-		if err != nil {
-			return "", err
-		}
-		return t.Subject(), nil
-	}
+	Require(...string) func(http.Handler) http.Handler
+	Close() error
+}) contender {
+	context.AfterFunc(ctx, func() { _ = v.Close() })
+	return contender{guard: v.Require(), verify: func(ctx context.Context, token string) error {
+		_, err := v.Verify(ctx, token)
+		return err
+	}}
 }

@@ -1,80 +1,94 @@
-// Command bench measures fleetkey beside other libraries and beside the bare call
-// into Go's crypto packages, in one process, and writes a page of results:
+// Command bench measures fleetkey beside other libraries and beside the bare call into
+// Go's crypto packages, in one process:
 //
-//	go run .              into RESULTS.md (some minutes)
-//	go run . -only fleet  one section, to standard output
-//	go run . -quick       a smoke test whose figures mean little, to standard output
+//	go run .                           measures and draws (some minutes)
+//	go test -run Story . -verifiers N  tells the story of package tests/verifying, and draws
+//	go run . -render                   only draws
 //
-// Only ratios taken in the same round are compared. Absolute times depend on
-// the machine and on who else uses it; the page gives them as side information.
-// A library is added to contenders in contender.go.
+// The figures go into results.json. RESULTS.md and charts are drawn from it, and from
+// scale.json if it exists. A library is added to contenders in contender.go.
 package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"os"
-	"testing"
+	"regexp"
+	"runtime"
 	"time"
+
+	story "github.com/fleetkey/fleetkey/tests/verifying"
 )
+
+const dataFile, scaleFile = "results.json", "scale.json"
+
+// results is what dataFile holds.
+type results struct {
+	On     string // machine, Go and date
+	Series []series
+	Memory []fill
+	Starts []start
+	Story  []story.Tally
+	Scale  []scale `json:"-"` // from scaleFile
+}
+
+// A scale is what a fleet of some size did, measured by package tests/scale.
+type scale struct {
+	Scenario  string
+	Instances float64
+	Seconds   float64 `json:"all_after_seconds"` // until all serve
+	Calls     float64 `json:"calls_per_instance"`
+}
 
 // A plan says how long and how much to measure.
 type plan struct {
 	rounds int           // of which the median is taken
-	slice  time.Duration // that each contender runs for in a round
-	starts int           // of a signer, for each store
-	tokens int           // in the cache whose memory is measured
-
-	loadRounds int
-	loadSlice  time.Duration // of a stream, quiet or flooded
-
-	verifiers int // in the story of a fleet; 0: TestFleet tells it
-}
-
-var (
-	full  = plan{rounds: 41, slice: 20 * time.Millisecond, starts: 21, tokens: 10_000, loadRounds: 9, loadSlice: 400 * time.Millisecond, verifiers: 100}
-	quick = plan{rounds: 3, slice: time.Millisecond, starts: 3, tokens: 100, loadRounds: 2, loadSlice: 20 * time.Millisecond}
-)
-
-// sections are in the order of the page.
-var sections = []struct {
-	name    string
-	measure func(plan, io.Writer)
-}{
-	{"compare", compare}, {"load", measureLoad}, {"fleet", measureFleet}, {"starts", measureStarts}, {"memory", measureMemory},
+	slice  time.Duration // of the processor that each task gets in a round, at most
+	starts int           // of a Signer
+	tokens int           // put into the cache
 }
 
 func main() {
-	isQuick := flag.Bool("quick", false, "a smoke test, whose figures mean little")
-	only := flag.String("only", "", "the `section` to measure: compare, load, fleet, starts or memory")
-	testing.Init() // for testing.Benchmark
+	render := flag.Bool("render", false, "draw the page and the charts without measuring")
 	flag.Parse()
-	p := full
-	if *isQuick {
-		p = quick
+	r := load()
+	if !*render {
+		r.measure(plan{rounds: 41, slice: 10 * time.Millisecond, starts: 21, tokens: 30_000})
 	}
-	if *isQuick || *only != "" {
-		run(p, *only, os.Stdout)
-		return
-	}
-	var results bytes.Buffer
-	run(p, "", io.MultiWriter(os.Stdout, &results))
-	check(os.WriteFile("RESULTS.md", results.Bytes(), 0o644))
+	r.save()
 }
 
-// run measures one section, or with "" the whole page.
-func run(p plan, only string, out io.Writer) {
-	began := time.Now()
-	check(flag.Set("test.benchtime", p.slice.String()))
-	fmt.Fprint(out, intro(p))
-	for _, s := range sections {
-		if only == "" || only == s.name {
-			s.measure(p, out)
-		}
+// measure measures everything but the story, since Go has virtual time in tests only.
+func (r *results) measure(p plan) {
+	cpu, _ := os.ReadFile("/proc/cpuinfo")
+	cpu = regexp.MustCompile(`model name\s*: (.*)|$`).FindSubmatch(cpu)[1]
+	busy, _ := os.ReadFile("/proc/loadavg")
+	busy, _, _ = bytes.Cut(busy, []byte(" "))
+	*r = results{Story: r.Story, Scale: r.Scale, On: fmt.Sprintf("%s with %d cores (load average %s), %s, %s", cpu, runtime.NumCPU(), busy,
+		runtime.Version(), time.Now().UTC().Format(time.DateOnly))}
+	for _, algorithm := range algorithms {
+		r.Series = append(r.Series, compare(p, algorithm)...)
 	}
-	fmt.Fprintf(out, "\nMeasured in %v.\n", time.Since(began).Round(time.Second))
+	r.Memory, r.Starts = measureMemory(p), measureStarts(p)
+}
+
+func load() (r results) {
+	check(json.Unmarshal(must(os.ReadFile(dataFile)), &r))
+	if data, err := os.ReadFile(scaleFile); err == nil {
+		check(json.Unmarshal(data, &r.Scale))
+	}
+	return r
+}
+
+// save writes the figures, one record a line, and what is drawn from them.
+func (r *results) save() {
+	data := bytes.ReplaceAll(must(json.Marshal(r)), []byte("},{"), []byte("},\n{"))
+	check(os.WriteFile(dataFile, append(data, '\n'), 0o644))
+	for name, content := range r.draw() {
+		check(os.WriteFile(name, content, 0o644))
+	}
 }
 
 // check ends the program: a measurement that went wrong is worth nothing.

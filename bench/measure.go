@@ -1,79 +1,129 @@
 package main
 
 import (
-	"fmt"
+	"context"
+	"math"
 	"math/rand/v2"
-	"slices"
-	"testing"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// An operation does one thing; i counts from 0, so that tokens can take turns.
-// It ends the program if the answer is not the expected one.
-type operation func(i int)
-
-// A result is what one contender took in one row, in each round.
-type result struct {
-	ns     []float64 // for each operation
-	allocs float64   // for each operation
+// A series is what one task took in each round.
+type series struct {
+	Operation, Algorithm, Contender string
+	Allocs                          uint64
+	NS                              []float64 // of processor time for each run of the task
 }
 
-// measure runs an operation of each contender for a slice of time in each round, in
-// an order that changes from round to round, so that other work on the machine affects
-// all of them alike. A contender whose operation is nil has a nil result.
-func measure(p plan, peers []contender, of func(contender) operation) []*result {
-	ops, results := make([]operation, len(peers)), make([]*result, len(peers))
-	var order []int
-	for i, c := range peers {
-		if ops[i] = of(c); ops[i] != nil {
-			results[i] = &result{}
-			order = append(order, i)
-		}
+// compare measures all contenders with one algorithm. In each round each task has its
+// turn, in an order that changes, so that other work on the machine affects all of them
+// alike.
+func compare(p plan, algorithm string) []series {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that the system's account of threads is exact
+	f := newFixture(ctx, algorithm)
+	tasks := bareTasks(f)
+	for _, c := range contenders {
+		tasks = append(tasks, c.open(ctx, f).prove(ctx, c.name, f).tasks(ctx, c.name, f)...)
 	}
+	all := make([]series, len(tasks))
 	for range p.rounds {
-		rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
-		for _, i := range order {
-			r := testing.Benchmark(func(b *testing.B) {
-				b.ReportAllocs()
-				for n := range b.N {
-					ops[i](n)
-				}
-			})
-			results[i].ns = append(results[i].ns, float64(r.T)/float64(r.N))
-			results[i].allocs = float64(r.AllocsPerOp()) // in the last round, when caches and pools are full
+		for _, i := range rand.Perm(len(tasks)) {
+			ns, allocs := tasks[i].measure(p.slice)
+			all[i] = series{tasks[i].operation, algorithm, tasks[i].contender, allocs, append(all[i].NS, ns)}
 		}
 	}
-	return results
+	return all
 }
 
-func median(values []float64) float64 { return quantile(values, 0.5) }
-
-func quantile(values []float64, q float64) float64 {
-	sorted := slices.Sorted(slices.Values(values))
-	at := q * float64(len(sorted)-1)
-	below := int(at)
-	above := min(below+1, len(sorted)-1)
-	return sorted[below] + (at-float64(below))*(sorted[above]-sorted[below])
-}
-
-// over writes the median of the ratios to another result in each round, and the
-// quartiles as their spread.
-func (r result) over(base *result) string {
-	ratios := make([]float64, len(r.ns))
-	for i := range ratios {
-		ratios[i] = r.ns[i] / base.ns[i]
+// measure runs a task for a slice of time or for half of it.
+func (t task) measure(slice time.Duration) (ns float64, allocs uint64) {
+	var before, after runtime.MemStats
+	runtime.GC()
+	for n := 1; ; n *= 2 {
+		runtime.ReadMemStats(&before)
+		began := processorTime()
+		for i := range n {
+			t.run(i)
+		}
+		if took := processorTime() - began; took >= slice/2 {
+			runtime.ReadMemStats(&after)
+			return math.Round(float64(took)/float64(n)*10) / 10, (after.Mallocs - before.Mallocs) / uint64(n)
+		}
 	}
-	return fmt.Sprintf("%s (%s–%s)", figure(median(ratios)), figure(quantile(ratios, 0.25)), figure(quantile(ratios, 0.75)))
 }
 
-// figure writes a number with three digits that count.
-func figure(x float64) string {
-	switch {
-	case x < 0.1:
-		return fmt.Sprintf("%.2g", x)
-	case x < 10:
-		return fmt.Sprintf("%.2f", x)
-	case x < 100:
-		return fmt.Sprintf("%.1f", x)
+// processorTime is that of this process, its garbage collector included. It passes only
+// while the process runs, and so what else runs on the machine matters less.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	check(syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// A fill is how the heap grows while a Signer with the default cache verifies different
+// tokens of one size.
+type fill struct {
+	TokenBytes int
+	Verified   []float64 // tokens
+	HeapMiB    []float64
+}
+
+func measureMemory(p plan) (fills []fill) {
+	ctx := context.Background()
+	for _, scopes := range []int{0, 40, 120} {
+		signer := must(fleetkey.NewSigner(ctx, fleetkeytest.NewStore(), config("EdDSA")))
+		c := claims
+		c.Scope += strings.Repeat(" orders:read:001", scopes)
+		f := fill{TokenBytes: len(must(signer.Issue(ctx, c)))}
+		before := heapMiB()
+		for i := range p.tokens {
+			must(signer.Verify(ctx, must(signer.Issue(ctx, c))))
+			if (i+1)%(p.tokens/20) == 0 {
+				f.Verified, f.HeapMiB = append(f.Verified, float64(i+1)), append(f.HeapMiB, heapMiB()-before)
+			}
+		}
+		_ = signer.Close() // the cache lives until here
+		fills = append(fills, f)
 	}
-	return fmt.Sprintf("%.0f", x)
+	return fills
+}
+
+func heapMiB() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc) / (1 << 20)
+}
+
+// A start is how long it takes to open a secret in a simulated Secrets Manager and issue
+// a token, each time with another secret.
+type start struct {
+	Algorithm    string
+	First, Later []float64 // milliseconds; the first makes the key
+}
+
+func measureStarts(p plan) (starts []start) {
+	ctx, client := context.Background(), awsfake.New().Client()
+	for _, algorithm := range algorithms {
+		var took [2][]float64
+		for i := range 2 * p.starts {
+			began := time.Now()
+			store := must(fleetkey.NewAWSStore(ctx, algorithm+strconv.Itoa(i/2), func(o *fleetkey.AWSOptions) { o.Client = client }))
+			signer := must(fleetkey.NewSigner(ctx, store, config(algorithm)))
+			must(signer.Issue(ctx, claims))
+			took[i%2] = append(took[i%2], float64(time.Since(began).Microseconds())/1000)
+			_ = signer.Close()
+		}
+		starts = append(starts, start{algorithm, took[0], took[1]})
+	}
+	return starts
 }

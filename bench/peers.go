@@ -2,90 +2,72 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/MicahParks/keyfunc/v3"
+	jwtmiddleware "github.com/auth0/go-jwt-middleware/v3"
+	"github.com/auth0/go-jwt-middleware/v3/jwks"
+	"github.com/auth0/go-jwt-middleware/v3/validator"
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-jose/go-jose/v4"
 	josejwt "github.com/go-jose/go-jose/v4/jwt"
 	"github.com/golang-jwt/jwt/v5"
+	capjwt "github.com/hashicorp/cap/jwt"
+	"github.com/lestrrat-go/httprc/v3"
 	"github.com/lestrrat-go/jwx/v3/jwa"
 	"github.com/lestrrat-go/jwx/v3/jwk"
 	"github.com/lestrrat-go/jwx/v3/jws"
 	jwxjwt "github.com/lestrrat-go/jwx/v3/jwt"
 )
 
-// scopedClaims are the fixture's claims that the libraries have no field for.
+// scopedClaims are the claims that the libraries have no field for. Validate is for
+// go-jwt-middleware.
 type scopedClaims struct {
 	ClientID string `json:"client_id"`
 	Scope    string `json:"scope"`
 }
 
-type golangJWTClaims struct {
-	jwt.RegisteredClaims
-	scopedClaims
-}
+func (*scopedClaims) Validate(context.Context) error { return nil }
 
 func openGolangJWT(_ context.Context, f *fixture) contender {
-	method := jwt.GetSigningMethod(f.algorithm)
-	keys := map[string]any{f.keyID: f.private.Public()}
-	c := verifyWithGolangJWT(f, func(t *jwt.Token) (any, error) {
-		kid, _ := t.Header["kid"].(string)
-		key, ok := keys[kid]
-		if !ok {
-			return nil, errors.New("unknown kid")
+	method, keys := jwt.GetSigningMethod(f.algorithm), map[any]any{f.keyID: f.private.Public()}
+	byKid := func(t *jwt.Token) (any, error) {
+		if key, ok := keys[t.Header["kid"]]; ok {
+			return key, nil
 		}
-		return key, nil
-	})
+		return nil, errors.New("unknown kid")
+	}
+	c := verifyWithGolangJWT(f, func(context.Context) jwt.Keyfunc { return byKid })
 	c.issue = func() (string, error) {
-		now := time.Now()
-		t := jwt.NewWithClaims(method, golangJWTClaims{
-			RegisteredClaims: jwt.RegisteredClaims{Issuer: issuer, Subject: subject, Audience: jwt.ClaimStrings{audience}, ID: rand.Text(),
-				IssuedAt: jwt.NewNumericDate(now), ExpiresAt: jwt.NewNumericDate(now.Add(tokenTTL))},
-			scopedClaims: scopedClaims{clientID, scope},
-		})
+		t := jwt.NewWithClaims(method, jwt.MapClaims(payload()))
 		t.Header["typ"], t.Header["kid"] = tokenType, f.keyID
 		return t.SignedString(f.private)
 	}
 	return c
 }
 
-// openKeyfunc only verifies: keyfunc gives golang-jwt the keys of a URL.
 func openKeyfunc(ctx context.Context, f *fixture) contender {
-	k := must(keyfunc.NewDefaultCtx(ctx, []string{f.jwksURL}))
-	c := verifyWithGolangJWT(f, k.Keyfunc)
-	c.asked = f.fetched
-	c.jwks = func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(must(k.Storage().JSONPublic(ctx))) }
-	return c
+	return verifyWithGolangJWT(f, must(keyfunc.NewDefaultOverrideCtx(ctx, []string{jwksURL}, keyfunc.Override{
+		Client:                  f.client,
+		RefreshErrorHandlerFunc: func(string) func(context.Context, error) { return func(context.Context, error) {} },
+	})).KeyfuncCtx)
 }
 
-func golangJWTParser(algorithm string) *jwt.Parser {
-	return jwt.NewParser(jwt.WithValidMethods([]string{algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
+func verifyWithGolangJWT(f *fixture, keys func(context.Context) jwt.Keyfunc) contender {
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{f.algorithm}), jwt.WithIssuer(issuer), jwt.WithAudience(audience),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(clockSkew), jwt.WithStrictDecoding())
-}
-
-func verifyWithGolangJWT(f *fixture, key jwt.Keyfunc) contender {
-	parser := golangJWTParser(f.algorithm)
-	return contender{verify: func(token string) (string, error) {
-		var c golangJWTClaims
-		t, err := parser.ParseWithClaims(token, &c, key)
-		if err != nil {
-			return "", err
+	return contender{verify: func(ctx context.Context, token string) error {
+		var c struct {
+			jwt.RegisteredClaims
+			scopedClaims
 		}
-		if typ, _ := t.Header["typ"].(string); typ != tokenType {
-			return "", errors.New("wrong typ")
-		}
-		return c.Subject, nil
+		_, err := parser.ParseWithClaims(token, &c, keys(ctx))
+		return err
 	}}
-}
-
-type joseClaims struct {
-	josejwt.Claims
-	scopedClaims
 }
 
 func openGoJOSE(_ context.Context, f *fixture) contender {
@@ -95,81 +77,89 @@ func openGoJOSE(_ context.Context, f *fixture) contender {
 	signer := must(jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: jose.JSONWebKey{Key: f.private, KeyID: f.keyID}},
 		(&jose.SignerOptions{}).WithType(tokenType)))
 	return contender{
-		issue: func() (string, error) {
-			now := time.Now()
-			return josejwt.Signed(signer).Claims(joseClaims{
-				josejwt.Claims{Issuer: issuer, Subject: subject, Audience: josejwt.Audience{audience}, ID: rand.Text(),
-					IssuedAt: josejwt.NewNumericDate(now), Expiry: josejwt.NewNumericDate(now.Add(tokenTTL))},
-				scopedClaims{clientID, scope},
-			}).Serialize()
-		},
-		verify: func(token string) (string, error) {
+		issue: func() (string, error) { return josejwt.Signed(signer).Claims(payload()).Serialize() },
+		jwks:  func(w http.ResponseWriter, _ *http.Request) { check(json.NewEncoder(w).Encode(keys)) },
+		verify: func(_ context.Context, token string) error {
 			t, err := josejwt.ParseSigned(token, []jose.SignatureAlgorithm{algorithm})
 			if err != nil {
-				return "", err
+				return err
 			}
-			if typ, _ := t.Headers[0].ExtraHeaders[jose.HeaderType].(string); typ != tokenType {
-				return "", errors.New("wrong typ")
+			var c struct {
+				josejwt.Claims
+				scopedClaims
 			}
-			var c joseClaims
 			if err := t.Claims(keys, &c); err != nil {
-				return "", err
-			}
-			if c.Expiry == nil {
-				return "", errors.New("no exp")
+				return err
 			}
 			expected := josejwt.Expected{Issuer: issuer, AnyAudience: josejwt.Audience{audience}, Time: time.Now()}
-			return c.Subject, c.ValidateWithLeeway(expected, clockSkew)
+			return c.ValidateWithLeeway(expected, clockSkew)
 		},
-		jwks: func(w http.ResponseWriter, _ *http.Request) { check(json.NewEncoder(w).Encode(keys)) },
 	}
 }
 
 func openJWX(_ context.Context, f *fixture) contender {
-	algorithm, ok := jwa.LookupSignatureAlgorithm(f.algorithm)
-	if !ok {
-		panic("jwx does not know " + f.algorithm)
-	}
+	algorithm, _ := jwa.LookupSignatureAlgorithm(f.algorithm)
 	keys, private, header := must(jwk.Parse(f.jwks)), must(jwk.Import(f.private)), jws.NewHeaders()
 	check(private.Set(jwk.KeyIDKey, f.keyID))
 	check(header.Set(jws.TypeKey, tokenType))
+	c := verifyWithJWX(keys)
+	c.issue = func() (string, error) {
+		t := jwxjwt.New()
+		for name, value := range payload() {
+			check(t.Set(name, value))
+		}
+		token, err := jwxjwt.Sign(t, jwxjwt.WithKey(algorithm, private, jws.WithProtectedHeaders(header)))
+		return string(token), err
+	}
+	c.jwks = func(w http.ResponseWriter, _ *http.Request) { check(json.NewEncoder(w).Encode(keys)) }
+	return c
+}
+
+func openJWKCache(ctx context.Context, f *fixture) contender {
+	cache := must(jwk.NewCache(ctx, httprc.NewClient()))
+	check(cache.Register(ctx, jwksURL, jwk.WithHTTPClient(f.client)))
+	return verifyWithJWX(must(cache.CachedSet(jwksURL)))
+}
+
+func verifyWithJWX(keys jwk.Set) contender {
+	return contender{verify: func(_ context.Context, token string) error {
+		_, err := jwxjwt.ParseString(token, jwxjwt.WithKeySet(keys), jwxjwt.WithIssuer(issuer), jwxjwt.WithAudience(audience),
+			jwxjwt.WithRequiredClaim("exp"), jwxjwt.WithAcceptableSkew(clockSkew))
+		return err
+	}}
+}
+
+func openGoOIDC(ctx context.Context, f *fixture) contender {
+	provider := must(oidc.NewProvider(oidc.ClientContext(ctx, f.client), issuer))
+	v := provider.Verifier(&oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{f.algorithm}})
+	return contender{verify: func(ctx context.Context, token string) error {
+		t, err := v.Verify(ctx, token)
+		if err != nil {
+			return err
+		}
+		return t.Claims(&scopedClaims{})
+	}}
+}
+
+func openMiddleware(_ context.Context, f *fixture) contender {
+	provider := must(jwks.NewCachingProvider(jwks.WithIssuerURL(must(url.Parse(issuer))), jwks.WithCustomClient(f.client)))
+	v := must(validator.New(validator.WithKeyFunc(provider.KeyFunc), validator.WithAlgorithm(validator.SignatureAlgorithm(f.algorithm)),
+		validator.WithIssuer(issuer), validator.WithAudience(audience), validator.WithAllowedClockSkew(clockSkew),
+		validator.WithCustomClaims(func() *scopedClaims { return &scopedClaims{} })))
 	return contender{
-		issue: func() (string, error) {
-			now := time.Now()
-			t, err := jwxjwt.NewBuilder().Issuer(issuer).Subject(subject).Audience([]string{audience}).JwtID(rand.Text()).
-				IssuedAt(now).Expiration(now.Add(tokenTTL)).Claim("client_id", clientID).Claim("scope", scope).Build()
-			if err != nil {
-				return "", err
-			}
-			token, err := jwxjwt.Sign(t, jwxjwt.WithKey(algorithm, private, jws.WithProtectedHeaders(header)))
-			return string(token), err
+		guard: must(jwtmiddleware.New(jwtmiddleware.WithValidator(v))).CheckJWT,
+		verify: func(ctx context.Context, token string) error {
+			_, err := v.ValidateToken(ctx, token)
+			return err
 		},
-		verify: func(token string) (string, error) {
-			t, err := jwxjwt.ParseString(token, jwxjwt.WithKeySet(keys), jwxjwt.WithIssuer(issuer), jwxjwt.WithAudience(audience),
-				jwxjwt.WithRequiredClaim("exp"), jwxjwt.WithAcceptableSkew(clockSkew))
-			if err != nil {
-				return "", err
-			}
-			sub, _ := t.Subject()
-			return sub, nil
-		},
-		jwks: func(w http.ResponseWriter, _ *http.Request) { check(json.NewEncoder(w).Encode(keys)) },
 	}
 }
 
-// openGoOIDC only verifies. It does not check typ.
-func openGoOIDC(ctx context.Context, f *fixture) contender {
-	verifier := oidc.NewVerifier(issuer, oidc.NewRemoteKeySet(ctx, f.jwksURL),
-		&oidc.Config{ClientID: audience, SupportedSigningAlgs: []string{f.algorithm}})
-	return contender{asked: f.fetched, verify: func(token string) (string, error) {
-		t, err := verifier.Verify(ctx, token)
-		if err != nil {
-			return "", err
-		}
-		var c scopedClaims
-		if err := t.Claims(&c); err != nil {
-			return "", err
-		}
-		return t.Subject, nil
+func openCap(ctx context.Context, f *fixture) contender {
+	v := must(capjwt.NewValidator(must(capjwt.NewOIDCDiscoveryKeySet(oidc.ClientContext(ctx, f.client), issuer, ""))))
+	expected := capjwt.Expected{Issuer: issuer, Audiences: []string{audience}, SigningAlgorithms: []capjwt.Alg{capjwt.Alg(f.algorithm)}}
+	return contender{verify: func(ctx context.Context, token string) error {
+		_, err := v.Validate(ctx, token, expected)
+		return err
 	}}
 }
