@@ -55,27 +55,19 @@ var keyExceptions = []exception{
 // TestWycheproofSignatures: 401 signatures, right and wrong, among them every
 // known way to damage a PKCS #1 padding.
 func TestWycheproofSignatures(t *testing.T) {
-	run(t, "json_web_signature_test.json", 401, 230, signatureExceptions, func(raw string) ([]jwk, error) {
-		var one jwk
-		err := json.Unmarshal([]byte(raw), &one)
-		return []jwk{one}, err
-	})
+	run(t, "json_web_signature_test.json", 401, 230, signatureExceptions)
 }
 
 // TestWycheproofKeys: 26 key sets with a token each. Most of them have a key that
 // must not be trusted: too short, of public exponent 1, with the ROCA weakness,
 // for encryption, or not what it says.
 func TestWycheproofKeys(t *testing.T) {
-	run(t, "json_web_key_test.json", 26, 0, keyExceptions, func(raw string) ([]jwk, error) {
-		var set struct{ Keys []jwk }
-		err := json.Unmarshal([]byte(raw), &set)
-		return set.Keys, err
-	})
+	run(t, "json_web_key_test.json", 26, 0, keyExceptions)
 }
 
 // run judges every vector of a file. At least so many signatures must have come
 // as far as the cryptography and failed there.
-func run(t *testing.T, name string, total, badSignatures int, exceptions []exception, parse func(string) ([]jwk, error)) {
+func run(t *testing.T, name string, total, badSignatures int, exceptions []exception) {
 	data, err := fs.ReadFile(wycheproof.TestVectors, name)
 	require.NoError(t, err)
 	var file struct {
@@ -92,40 +84,32 @@ func run(t *testing.T, name string, total, badSignatures int, exceptions []excep
 			reasons[id] = e.reason
 		}
 	}
-	var seen, accepted, bad int
+	var seen, bad int
 	for _, g := range file.Groups {
-		keys, err := parse(cmp.Or(string(g.Public), string(g.Private)))
-		require.NoError(t, err)
-		view, weak := trusting(t, keys...)
-		verifier := byVerifier(t, keys...)
+		key := json.RawMessage(cmp.Or(string(g.Public), string(g.Private)))
+		var set struct{ Keys []json.RawMessage }
+		require.NoError(t, json.Unmarshal(key, &set))
+		if set.Keys == nil {
+			set.Keys = []json.RawMessage{key}
+		}
+		verdict := judge(t, set.Keys...)
 		for _, v := range g.Tests {
 			seen++
-			verdict := weak
-			if weak == nil {
-				verdict = verify(view, v.JWS)
-			}
-			got := verdict == nil
-			if got {
-				accepted++
-			}
-			if errors.Is(verdict, jws.ErrBadSignature) {
+			err := verdict(v.JWS)
+			if errors.Is(err, jws.ErrBadSignature) {
 				bad++
 			}
-			id := fmt.Sprintf("tcId %d %s/%s: %v", v.ID, g.Comment, v.Comment, verdict)
-			byJWKS := verifier(v.JWS)
-			assert.Equal(t, got, byJWKS == nil, "by a Verifier: %v; %s", byJWKS, id)
-			assert.Equal(t, errors.Is(verdict, jws.ErrBadSignature), errors.Is(byJWKS, jws.ErrBadSignature), "by a Verifier: %v; %s", byJWKS, id)
+			id := fmt.Sprintf("tcId %d %s/%s: %v", v.ID, g.Comment, v.Comment, err)
 			if reason := reasons[v.ID]; reason != "" {
 				delete(reasons, v.ID)
 				assert.Equal(t, "valid", v.Result, "an exception for an invalid vector: %s", id)
-				assert.False(t, got, "accepted, so the exception (%s) has gone: %s", reason, id)
+				assert.Error(t, err, "accepted, so the exception (%s) has gone: %s", reason, id)
 				continue
 			}
-			assert.Equal(t, v.Result == "valid", got, id)
+			assert.Equal(t, v.Result == "valid", err == nil, id)
 		}
 	}
 	assert.Empty(t, reasons, "exceptions for vectors that are not there")
 	assert.Equal(t, total, seen)
 	assert.GreaterOrEqual(t, bad, badSignatures, "too few came as far as the signature")
-	t.Logf("%d vectors: %d signatures accepted, %d refused as such, the rest refused before", seen, accepted, bad)
 }
