@@ -2,6 +2,7 @@ package jws_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -127,34 +128,29 @@ func TestQuote(t *testing.T) {
 
 // TestNames: what CheckType and CheckKeyID accept can stand in a header as it is.
 func TestNames(t *testing.T) {
-	var others []string // every other character
 	const media = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+/"
-	for c := range 0x180 {
+	badTypes := []string{"", "JWT;v=1", "\xff", strings.Repeat("x", 128)}
+	for c := range 0x180 { // every other character
 		if !strings.ContainsRune(media, rune(c)) {
-			others = append(others, "a"+string(rune(c))+"b")
+			badTypes = append(badTypes, "a"+string(rune(c))+"b")
 		}
 	}
-	for _, typ := range append(others, "", "JWT;v=1", "\xff", strings.Repeat("x", 128)) {
+	for _, typ := range badTypes {
 		err := jws.CheckType(typ)
 		assert.ErrorIs(t, err, jws.ErrInvalidClaims, "%q", typ)
 		assert.EqualError(t, err, fmt.Sprintf("claims are invalid: typ %q is not a media type", typ))
 	}
+	for _, kid := range []string{"", " a", "a ", `a"b`, `a\b`, "a\x1fb", "a\x7fb", "é", "\xff", "a\nb", strings.Repeat("k", 129)} {
+		assert.EqualError(t, jws.CheckKeyID(kid), fmt.Sprintf("the kid has %d bytes, and is not 1 to 128 printable ASCII characters without quotes and backslashes", len(kid)))
+	}
 	es256, err := jws.AlgorithmNamed("ES256")
 	require.NoError(t, err)
 	for _, typ := range []string{"a", "JWT", "application/logout+jwt", media, strings.Repeat("x", 127)} {
-		require.NoError(t, jws.CheckType(typ))
-		header, err := jws.ParseHeader(jws.EncodeHeader(es256, "the key", typ))
-		require.NoError(t, err)
-		assert.Equal(t, []string{"ES256", "the key", typ}, []string{header.Algorithm, header.KeyID, header.Type})
-	}
-
-	for _, kid := range []string{"x", "2024-key", "a b: c", " ~"[1:], "a !#[]}~", strings.Repeat("k", 128)} {
-		require.NoError(t, jws.CheckKeyID(kid), kid)
-		header, err := jws.ParseHeader(jws.EncodeHeader(es256, kid, "JWT"))
-		require.NoError(t, err)
-		assert.Equal(t, kid, header.KeyID)
-	}
-	for _, kid := range []string{"", " a", "a ", `a"b`, `a\b`, "a\x1fb", "a\x7fb", "é", "\xff", "a\nb", strings.Repeat("k", 129)} {
-		assert.EqualError(t, jws.CheckKeyID(kid), fmt.Sprintf("the kid has %d bytes, and is not 1 to 128 printable ASCII characters without quotes and backslashes", len(kid)))
+		for _, kid := range []string{"x", "2024-key", "a b: c", "~", "a !#[]}~", strings.Repeat("k", 128)} {
+			require.NoError(t, errors.Join(jws.CheckType(typ), jws.CheckKeyID(kid)))
+			header, err := jws.ParseHeader(jws.EncodeHeader(es256, kid, typ))
+			require.NoError(t, err)
+			assert.Equal(t, []string{"ES256", kid, typ}, []string{header.Algorithm, header.KeyID, header.Type})
+		}
 	}
 }

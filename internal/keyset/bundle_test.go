@@ -160,6 +160,7 @@ func TestBundleWithTextAround(t *testing.T) {
 	pair, rest := string(encode(t, keyset.New(all.Keys, nil, nil))), string(encode(t, keyset.New(nil, all.Retired, all.Revoked)))
 	for title, bundle := range map[string]string{
 		"openssl's text":       "Bag Attributes\n  friendlyName: op\n" + pair + "Certificate:\n    Data:\n        Version: 3 (0x2)\n" + rest + "# the end",
+		"bags, by Windows":     "\ufeff" + strings.ReplaceAll("Bag Attributes\n    localKeyID: 01 02\nKey Attributes: <No Attributes>\n"+pair+rest, "\n", "\r\n"),
 		"CRLF line ends":       strings.ReplaceAll(pair+rest, "\n", "\r\n"),
 		"no last line break":   strings.TrimSuffix(pair+rest, "\n"),
 		"byte order mark":      "\ufeff" + pair + rest,

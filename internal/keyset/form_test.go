@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/base64"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf16"
@@ -105,7 +106,7 @@ func TestForms(t *testing.T) {
 		"web page":                      {"<!DOCTYPE html><html>", "a web page", "download"},
 		"PEM of PKCS#1":                 {block("RSA PRIVATE KEY", pkcs1), "a PKCS#1 private key (RSA PRIVATE KEY)", ""},
 		"PEM of SEC 1":                  {block("EC PRIVATE KEY", sec1), "a SEC 1 private key (EC PRIVATE KEY)", ""},
-		"PEM of EC parameters":          {block("EC PARAMETERS", []byte{6, 0}), "EC PARAMETERS", ""},
+		"PEM of EC parameters":          {block("EC PARAMETERS", []byte{6, 0}), "an EC PARAMETERS block", ""},
 		"PEM of an encrypted key":       {block("ENCRYPTED PRIVATE KEY", encrypted), "an encrypted private key", ""},
 		"PEM of an old encrypted key":   {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "a private key, encrypted as", "openssl pkey"},
 		"PEM of SSH":                    {block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), "an SSH key (OPENSSH PRIVATE KEY)", "ssh-keygen"},
@@ -132,7 +133,7 @@ func TestForms(t *testing.T) {
 			require.Contains(t, advice, tc.advice)
 
 			_, err := keyset.Parse([]byte(tc.data))
-			require.ErrorContains(t, err, tc.name)
+			require.Regexp(t, `^(the bundle holds no PEM block|PEM block 1: (no block of a bundle|not a PKCS#8 private key|damaged or cut off: .+)): this is `+regexp.QuoteMeta(tc.name), err)
 			require.ErrorContains(t, err, tc.advice)
 			require.Equal(t, tc.advice == "", strings.Contains(err.Error(), "`fleetkey import FILE`"), err)
 			for line := range bytes.Lines([]byte(tc.data)) {
@@ -142,15 +143,4 @@ func TestForms(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestFormOfBlocks: the text of a bundle, with bag attributes and a UTF-8 mark as openssl and
-// Windows write them, is none that needs conversion.
-func TestFormOfBlocks(t *testing.T) {
-	k := privateOf("k")
-	set, err := keyset.Parse([]byte("\xef\xbb\xbfBag Attributes\r\n    localKeyID: 01 02\r\nKey Attributes: <No Attributes>\r\n" +
-		strings.ReplaceAll(privateKey(t, k)+"Bag Attributes\nsubject=CN = x\n"+own(t, k), "\n", "\r\n")))
-	require.NoError(t, err)
-	require.Len(t, set.Keys, 1)
-
 }

@@ -15,24 +15,27 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// NewForger returns a Forger with a fresh key for an algorithm.
-func NewForger(alg, kid string) *Forger {
-	var private crypto.Signer
-	var err error
+// NewKey returns a fresh key for an algorithm, of a size if that is RSA.
+func NewKey(alg string, bits int) (private crypto.Signer, err error) {
 	switch alg {
 	case "RS256", "PS256":
-		private, err = rsa.GenerateKey(rand.Reader, 2048)
+		return rsa.GenerateKey(rand.Reader, bits)
 	case "ES256":
-		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		return ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	case "ES384":
-		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+		return ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	case "ES512":
-		private, err = ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+		return ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
 	case "EdDSA":
 		_, private, err = ed25519.GenerateKey(rand.Reader)
-	default:
-		err = fmt.Errorf("no key for %q", alg)
+		return private, err
 	}
+	return nil, fmt.Errorf("no key for %q", alg)
+}
+
+// NewForger returns a Forger with a fresh key for an algorithm.
+func NewForger(alg, kid string) *Forger {
+	private, err := NewKey(alg, 2048)
 	if err != nil {
 		panic(err)
 	}

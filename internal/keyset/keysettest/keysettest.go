@@ -3,19 +3,15 @@ package keysettest
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/rsa"
 	"crypto/x509"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
@@ -29,13 +25,8 @@ func Policy() *keyset.Policy {
 		MaxTokenTTL: time.Hour, ClockSkew: time.Minute, RefreshEvery: 5 * time.Minute, Make: Make}
 }
 
-// rsaKey is the same one for all keys of a size, which take long to make.
+// rsaKeys has one key of each size, since they take long to make.
 var rsaKeys sync.Map
-
-func rsaKey(bits int) (crypto.Signer, error) {
-	made, _ := rsaKeys.LoadOrStore(bits, sync.OnceValues(func() (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }))
-	return made.(func() (crypto.Signer, error))()
-}
 
 // Make is a keyset.Maker. The certificates live ten years.
 func Make(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509.Certificate, error) {
@@ -45,22 +36,15 @@ func Make(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509
 // MakeUntil is Make with the end of the certificate.
 func MakeUntil(algorithm string, bits int, notBefore, notAfter time.Time) (private crypto.Signer, cert *x509.Certificate, err error) {
 	var signature x509.SignatureAlgorithm
-	switch algorithm {
-	case "RS256":
-		private, err = rsaKey(bits)
-	case "PS256":
+	if algorithm == "PS256" {
 		signature = x509.SHA256WithRSAPSS
-		private, err = rsaKey(bits)
-	case "ES256":
-		private, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	case "ES384":
-		private, err = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
-	case "EdDSA":
-		_, private, err = ed25519.GenerateKey(rand.Reader)
-	default:
-		err = fmt.Errorf("unknown algorithm %q", algorithm)
 	}
-	if err != nil {
+	newKey := func() (crypto.Signer, error) { return jwstest.NewKey(algorithm, bits) }
+	if algorithm == "RS256" || algorithm == "PS256" {
+		made, _ := rsaKeys.LoadOrStore(bits, sync.OnceValues(newKey))
+		newKey = made.(func() (crypto.Signer, error))
+	}
+	if private, err = newKey(); err != nil {
 		return nil, nil, err
 	}
 	template := &x509.Certificate{NotBefore: notBefore.UTC().Truncate(time.Second), NotAfter: notAfter.UTC().Truncate(time.Second),
