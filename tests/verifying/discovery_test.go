@@ -20,39 +20,36 @@ func document(issuer, keys string) http.HandlerFunc {
 
 // TestDiscoveryFinds: where the document of an issuer is, and which JWKS it may name.
 func TestDiscoveryFinds(t *testing.T) {
-	const other = "https://keys.example/jwks"
-	for name, test := range map[string]struct {
-		issuer, at, keys string
-		want             string // "": the keys are there
-	}{
-		"no path":                 {"https://a.example", "https://a.example/.well-known/openid-configuration", other, ""},
-		"a slash":                 {"https://a.example/", "https://a.example/.well-known/openid-configuration", other, ""},
-		"a path":                  {"https://a.example/realms/r", "https://a.example/realms/r/.well-known/openid-configuration", other, ""},
-		"a path and a slash":      {"https://a.example/t/", "https://a.example/t/.well-known/openid-configuration", other, ""},
-		"a port":                  {"https://a.example:8443", "https://a.example:8443/.well-known/openid-configuration", other, ""},
-		"RFC 8414":                {"https://a.example", "https://a.example/.well-known/oauth-authorization-server", other, ""},
-		"RFC 8414 with a path":    {"https://a.example/realms/r", "https://a.example/.well-known/oauth-authorization-server/realms/r", other, ""},
-		"RFC 8414 with a slash":   {"https://a.example/t/", "https://a.example/.well-known/oauth-authorization-server/t", other, ""},
-		"nowhere":                 {"https://a.example", "https://b.example", other, "HTTP status 404"},
-		"keys without TLS":        {"https://a.example", "https://a.example/.well-known/openid-configuration", "http://keys.example/jwks", "without TLS"},
-		"keys on this machine":    {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://127.0.0.1/jwks", "it is on this machine"},
-		"and by name":             {"https://a.example", "https://a.example/.well-known/openid-configuration", "http://localhost:1/jwks", "it is on this machine"},
-		"by an odd name":          {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://LocalHost./jwks", "it is on this machine"},
-		"by no address":           {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://[::]/jwks", "it is on this machine"},
-		"by a short address":      {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://127.1/jwks", "it is on this machine"},
-		"both are":                {"http://localhost:1", "http://localhost:1/.well-known/openid-configuration", "http://127.0.0.1:2/jwks", ""},
-		"no keys":                 {"https://a.example", "https://a.example/.well-known/openid-configuration", "", `jwks_uri "" of "https://a.example": it is not an https URL`},
-		"keys without a host":     {"https://a.example", "https://a.example/.well-known/openid-configuration", "/jwks", "not an https URL"},
-		"keys with a password":    {"https://a.example", "https://a.example/.well-known/openid-configuration", "https://u:p@keys.example/jwks", "it holds a user name"},
-		"keys of another scheme":  {"https://a.example", "https://a.example/.well-known/openid-configuration", "file:///etc/jwks", "not an https URL"},
-		"keys that are elsewhere": {"https://a.example", "https://a.example/.well-known/openid-configuration", other + "2", "https://keys.example/jwks2: HTTP status 404"},
+	const config, rfc8414 = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
+	const issuer, local, jwks = "https://a.example", "http://localhost:1", "https://keys.example/jwks"
+	for _, test := range []struct{ issuer, at, keys, want string }{ // "": the keys are there
+		{issuer, issuer + config, jwks, ""},
+		{issuer + "/", issuer + config, jwks, ""},
+		{issuer + "/realms/r", issuer + "/realms/r" + config, jwks, ""},
+		{issuer + "/t/", issuer + "/t" + config, jwks, ""},
+		{issuer + ":8443", issuer + ":8443" + config, jwks, ""},
+		{issuer, issuer + rfc8414, jwks, ""},
+		{issuer + "/realms/r", issuer + rfc8414 + "/realms/r", jwks, ""},
+		{issuer + "/t/", issuer + rfc8414 + "/t", jwks, ""},
+		{local, local + config, "http://127.0.0.1:2/jwks", ""},
+		{issuer, "https://b.example" + config, jwks, "HTTP status 404"},
+		{issuer, issuer + config, jwks + "2", jwks + "2: HTTP status 404"},
+		{issuer, issuer + config, "http://keys.example/jwks", "without TLS"},
+		{issuer, issuer + config, "https://127.0.0.1/jwks", "it is on this machine"},
+		{issuer, issuer + config, "http://localhost:1/jwks", "it is on this machine"},
+		{issuer, issuer + config, "https://LocalHost./jwks", "it is on this machine"},
+		{issuer, issuer + config, "https://[::]/jwks", "it is on this machine"},
+		{issuer, issuer + config, "https://127.1/jwks", "it is on this machine"},
+		{issuer, issuer + config, "", `jwks_uri "" of "https://a.example": it is not an https URL`},
+		{issuer, issuer + config, "/jwks", "not an https URL"},
+		{issuer, issuer + config, "https://u:p@keys.example/jwks", "it holds a user name"},
+		{issuer, issuer + config, "file:///etc/jwks", "not an https URL"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
+		t.Run(test.at+" "+test.keys, func(t *testing.T) {
+			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, set string) {
 				p.Serve(test.at, document(test.issuer, test.keys))
-				for _, at := range []string{other, "http://127.0.0.1:2/jwks"} {
-					p.Serve(at, testkit.Page(jwks))
-				}
+				p.Serve(jwks, testkit.Page(set))
+				p.Serve("http://127.0.0.1:2/jwks", testkit.Page(set))
 				v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Issuer = test.issuer })
 				_, err := v.Verify(t.Context(), testkit.AccessToken(key, "iss", `"`+test.issuer+`"`))
 				if test.want == "" {
@@ -65,19 +62,6 @@ func TestDiscoveryFinds(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestDiscoveryHangs: an issuer whose keys can be fetched needs no discovery for that.
-func TestDiscoveryHangs(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
-		v := p.Verifier(t)
-		p.Serve(testkit.DiscoveryURL, testkit.Slowly(time.Hour, nil))
-		time.Sleep(50 * time.Hour)
-		require.Zero(t, v.Status().Counters.FailedLoads)
-		require.LessOrEqual(t, len(p.Requests(testkit.DiscoveryURL)), 3, "once a day")
-		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
-		require.NoError(t, err)
-	})
 }
 
 // TestDiscoveryOfAnotherIssuer: no other try can help, so NewVerifier says what to change.
@@ -139,15 +123,10 @@ func TestJWKSURLSkipsDiscovery(t *testing.T) {
 }
 
 // TestDiscoveryIsRepeated daily, and after three failures, since the keys may have moved. Its
-// own failures then have no effect, but a document of another issuer is one.
+// own failures then have no effect, even if it hangs, but a document of another issuer is one.
 func TestDiscoveryIsRepeated(t *testing.T) {
 	const moved = jwstest.Issuer + "/new"
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
-		good := func(v *fleetkey.Verifier) {
-			t.Helper()
-			_, err := v.Verify(t.Context(), testkit.AccessToken(key))
-			require.NoError(t, err)
-		}
 		v := p.Verifier(t)
 		time.Sleep(24*time.Hour - time.Minute)
 		require.Len(t, p.Requests(testkit.DiscoveryURL), 1)
@@ -163,12 +142,16 @@ func TestDiscoveryIsRepeated(t *testing.T) {
 		require.NoError(t, v.Status().LoadErr, "after three failures it has found the keys again")
 		require.Len(t, p.Requests(testkit.DiscoveryURL), 3)
 
-		p.Serve(testkit.DiscoveryURL, testkit.Answer(500, ""))
-		time.Sleep(49 * time.Hour)
-		require.NoError(t, v.Status().LoadErr)
+		failed := v.Status().Counters.FailedLoads
+		for _, answer := range []http.HandlerFunc{testkit.Answer(500, ""), testkit.Slowly(time.Hour, nil)} {
+			p.Serve(testkit.DiscoveryURL, answer)
+			time.Sleep(49 * time.Hour)
+		}
+		require.Equal(t, failed, v.Status().Counters.FailedLoads)
+		require.LessOrEqual(t, len(p.Requests(testkit.DiscoveryURL)), 3+5)
 		p.Serve(testkit.DiscoveryURL, document("https://evil.example", moved))
 		time.Sleep(25 * time.Hour)
 		require.ErrorContains(t, v.Status().LoadErr, "another issuer's")
-		good(v)
+		accepts(t, v, testkit.AccessToken(key))
 	})
 }

@@ -2,10 +2,7 @@ package verifying
 
 import (
 	"context"
-	"errors"
 	"log/slog"
-	"net/http"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +11,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -50,60 +46,3 @@ func TestFleet(t *testing.T) {
 		assert.Positive(t, ours.RefusedInWindow, "an instance serves the old JWKS for a while")
 	})
 }
-
-// TestFetchBlocksNobody has every fetch hang, whatever has caused it.
-func TestFetchBlocksNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		issuer := fleetkeytest.NewIssuer(t)
-		hanging := make(chan struct{}, 1000)
-		var hangs atomic.Bool
-		client := &http.Client{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
-			if !hangs.Load() {
-				return issuer.HTTPClient.Transport.RoundTrip(r)
-			}
-			hanging <- struct{}{}
-			<-r.Context().Done()
-			return nil, r.Context().Err()
-		})}
-		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: issuer.URL, Audience: []string{service},
-			HTTPClient: client, CachedTokens: -1, Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		defer func() { require.NoError(t, v.Close()) }()
-		good := issuer.Token(fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{service}, ExpiresAt: time.Now().Add(time.Hour)})
-		hangs.Store(true)
-		for cause, begin := range map[string]func(){
-			"the timer":    func() {},
-			"Refresh":      func() { go func() { _ = v.Refresh(t.Context()) }() },
-			"made-up kids": func() { flood(t, v, good, 2000) },
-		} {
-			time.Sleep(time.Minute)
-			begin()
-			<-hanging
-			begins := time.Now()
-			token, err := v.Verify(t.Context(), good)
-			require.NoError(t, err, cause)
-			require.Equal(t, "alice", token.Subject())
-			require.Zero(t, time.Since(begins), cause)
-			for len(hanging) > 0 {
-				<-hanging
-			}
-		}
-	})
-}
-
-// flood shows tokens with made-up kids all at once.
-func flood(t *testing.T, v *fleetkey.Verifier, good string, tokens int) {
-	t.Helper()
-	for range tokens {
-		go func() {
-			_, err := v.Verify(t.Context(), madeUp(good))
-			if !errors.Is(err, fleetkey.ErrUnknownKey) {
-				t.Errorf("a made-up kid: %v", err)
-			}
-		}()
-	}
-}
-
-type roundTrip func(*http.Request) (*http.Response, error)
-
-func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -206,14 +205,16 @@ func TestOutage(t *testing.T) {
 }
 
 // TestRemovedKey (spring-security#5853, CVE-2025-22149): it stops at once with the fetch that
-// lacks it, in the cache of tokens too, and also if its kid now names another key.
+// lacks it, in the cache of tokens too, and also if its kid now names another key. The cache
+// outlives a fetch that brings the same keys.
 func TestRemovedKey(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v, other := p.Verifier(t), testkit.NewForger("ES256")
 		token := testkit.AccessToken(key)
-		for range 2 {
-			accepts(t, v, token)
-		}
+		accepts(t, v, token)
+		p.Publish(`{"kty":"oct","kid":"o","k":"AAAA"}`, key.JWK("note", "1"))
+		require.NoError(t, v.Refresh(t.Context()))
+		accepts(t, v, token)
 		require.EqualValues(t, 1, v.Status().Counters.CacheHits)
 		p.Publish(other.JWK())
 		require.NoError(t, v.Refresh(t.Context()))
@@ -257,39 +258,23 @@ func TestOddKeysSpoilNothing(t *testing.T) {
 	})
 }
 
-// TestKeysThatComeAndGo: with each answer of a server behind which two disagree, exactly its
-// keys are trusted.
-func TestKeysThatComeAndGo(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
-		other, n := testkit.NewForger("ES256"), atomic.Int64{}
-		p.Serve(testkit.JWKSURL, func(w http.ResponseWriter, r *http.Request) {
-			if n.Add(1)%2 == 0 {
-				testkit.Page(testkit.JWKS(other.JWK()), "ETag", `"2"`)(w, r)
-				return
-			}
-			testkit.Page(jwks, "ETag", `"1"`)(w, r)
-		})
-		v := p.Verifier(t)
-		for range 20 {
-			time.Sleep(11 * time.Second) // each unknown key brings the other answer
-			accepts(t, v, testkit.AccessToken(other))
-			time.Sleep(11 * time.Second)
-			accepts(t, v, testkit.AccessToken(key))
-		}
-	})
-}
-
-// TestHangingFetch: it ends after 10 seconds, whoever waits for it goes after 3, and no
-// other begins until then.
+// TestHangingFetch: it ends after 10 seconds, whoever waits for it goes after 3, no other
+// begins until then, and whatever has caused it, no token of a known key waits.
 func TestHangingFetch(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v, added := p.Verifier(t), testkit.NewForger("ES256")
+		atOnce := func() {
+			t.Helper()
+			begin := time.Now()
+			accepts(t, v, testkit.AccessToken(key))
+			require.Equal(t, begin, time.Now())
+		}
 		time.Sleep(10 * time.Second)
 		p.Serve(testkit.JWKSURL, testkit.Slowly(time.Hour, nil))
 		begin := time.Now()
 		refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(added))
 		require.Equal(t, 3*time.Second, time.Since(begin))
-		accepts(t, v, testkit.AccessToken(key))
+		atOnce()
 		refuses(t, fleetkey.ErrUnknownKey, v, testkit.AccessToken(added))
 		require.Equal(t, 2, fetches(p))
 		time.Sleep(4*time.Second + 1)
@@ -297,5 +282,15 @@ func TestHangingFetch(t *testing.T) {
 		begin = time.Now()
 		refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(added), "the failed fetch has taken the slot")
 		require.Less(t, time.Since(begin), 4*time.Second)
+
+		time.Sleep(10 * time.Second)
+		for n := fetches(p); fetches(p) == n; { // until the timer causes one
+			time.Sleep(time.Second)
+		}
+		atOnce()
+		time.Sleep(10 * time.Second)
+		go func() { _ = v.Refresh(t.Context()) }()
+		synctest.Wait()
+		atOnce()
 	})
 }

@@ -20,56 +20,6 @@ import (
 
 // This file holds what a service sees of its Verifier from start to end.
 
-// TestNewVerifierIsReadyLater: an issuer that is out of reach is no error, and a program that
-// must have keys calls Refresh.
-func TestNewVerifierIsReadyLater(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
-		p.Serve(testkit.JWKSURL, nil)
-		v := p.Verifier(t)
-		require.ErrorIs(t, v.Refresh(t.Context()), fleetkey.ErrUnavailable)
-		require.Empty(t, v.PublicKeys())
-		token := testkit.AccessToken(key)
-		_, err := v.Verify(t.Context(), token)
-		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
-		p.Serve(testkit.JWKSURL, testkit.Page(jwks))
-		require.NoError(t, v.Refresh(t.Context()))
-		got, err := v.Verify(t.Context(), token)
-		require.NoError(t, err)
-		require.Equal(t, []string{"alice", key.KID}, []string{got.Subject(), got.KeyID()})
-		require.Len(t, v.PublicKeys(), 1)
-		require.Equal(t, "verifier with the keys of issuer "+jwstest.Issuer, fmt.Sprintf("%+v", v))
-	})
-}
-
-// TestVerifierCaches: a good token is found again until the keys change, whatever else the
-// answers of the issuer say.
-func TestVerifierCaches(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
-		v, other := p.Verifier(t), testkit.NewForger("ES256")
-		token := testkit.AccessToken(key)
-		hits := func(want int) {
-			t.Helper()
-			_, err := v.Verify(t.Context(), token)
-			require.NoError(t, err)
-			require.EqualValues(t, want, v.Status().Counters.CacheHits)
-		}
-		hits(0)
-		hits(1)
-		p.Publish(`{"kty":"oct","kid":"o","k":"AAAA"}`, key.JWK("note", "1"))
-		require.NoError(t, v.Refresh(t.Context()))
-		hits(2)
-		require.Equal(t, map[string]int{"private": 1}, v.Status().SkippedKeys)
-		p.Publish(key.JWK(), other.JWK())
-		require.NoError(t, v.Refresh(t.Context()))
-		hits(2)
-		hits(3)
-		p.Publish(other.JWK())
-		require.NoError(t, v.Refresh(t.Context()))
-		_, err := v.Verify(t.Context(), token)
-		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
-	})
-}
-
 // TestVerifierClose: it ends a fetch under way and all that would follow, can be called
 // twice, and leaves the keys and the program's connections.
 func TestVerifierClose(t *testing.T) {
@@ -115,6 +65,8 @@ func TestRequireWithoutKeys(t *testing.T) {
 			text, err := io.ReadAll(answer.Body)
 			require.NoError(t, err)
 			require.NotContains(t, string(text), "issuer")
+			require.Empty(t, v.PublicKeys())
+			require.ErrorIs(t, v.Refresh(t.Context()), fleetkey.ErrUnavailable)
 		}
 		answer := get("x")
 		require.Equal(t, 401, answer.StatusCode)
@@ -123,6 +75,8 @@ func TestRequireWithoutKeys(t *testing.T) {
 		time.Sleep(10 * time.Second) // as the answer has said
 		require.Equal(t, 200, get(token).StatusCode)
 		require.Equal(t, 401, get(testkit.AccessToken(testkit.NewForger("ES256"))).StatusCode, "the last fetch was good, so the kid is made up")
+		require.Len(t, v.PublicKeys(), 1)
+		require.Equal(t, "verifier with the keys of issuer "+jwstest.Issuer, fmt.Sprintf("%+v", v))
 	})
 }
 
@@ -150,19 +104,6 @@ func TestFirstFetchFails(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestFailedConstructor (tilegroxy#964): whatever it fails on, it leaves nothing running.
-func TestFailedConstructor(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {
-		p.Serve(testkit.DiscoveryURL, document("https://evil.example", testkit.JWKSURL))
-		for range 10 {
-			_, err := fleetkey.NewVerifier(t.Context(), p.Config())
-			require.Error(t, err)
-		}
-		time.Sleep(testkit.Day)
-		require.Len(t, p.Requests(testkit.DiscoveryURL), 10)
-	}) // the bubble would find a goroutine
 }
 
 // TestContextOfNewVerifier: it limits the first attempt, and nothing after.
