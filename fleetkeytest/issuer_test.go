@@ -32,19 +32,13 @@ func newVerifier(t *testing.T, issuer *fleetkeytest.Issuer) *fleetkey.Verifier {
 // TestNewIssuer: a Verifier takes an issuer's tokens, in a bubble and on loopback, whatever
 // the issuer's Config and its path.
 func TestNewIssuer(t *testing.T) {
-	for name, option := range map[string]func(*fleetkeytest.IssuerOptions){
-		"default":    func(*fleetkeytest.IssuerOptions) {},
-		"ES256":      func(o *fleetkeytest.IssuerOptions) { o.Config.Algorithm = "ES256" },
-		"host":       func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com" },
-		"slash":      func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/" },
-		"path":       func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/realms/a" },
-		"path slash": func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/realms/a/" },
-		"odd path":   func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/a%20b/{c}" },
-		"port":       func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com:8443/a" },
+	for _, address := range []string{
+		"", "https://id.example.com", "https://id.example.com/", "https://id.example.com/realms/a", "https://id.example.com/realms/a/",
+		"https://id.example.com/a%20b/{c}", "https://id.example.com:8443/a",
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(address, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				issuer := fleetkeytest.NewIssuer(t, option)
+				issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = address })
 				token, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
 				require.NoError(t, err)
 				require.Equal(t, []string{issuer.URL, "alice"}, []string{token.Issuer(), token.Subject()})
@@ -84,14 +78,9 @@ func TestIssuerIsAlone(t *testing.T) {
 	}
 	req, err := http.NewRequestWithContext(t.Context(), "GET", issuer.URL, nil)
 	require.NoError(t, err)
-	require.Same(t, req, must(issuer.HTTPClient.Do(req)).Request)
-}
-
-func must(r *http.Response, err error) *http.Response {
-	if err != nil {
-		panic(err)
-	}
-	return r
+	answer, err := issuer.HTTPClient.Do(req)
+	require.NoError(t, err)
+	require.Same(t, req, answer.Request)
 }
 
 // TestIssuerChangesKeys: a Verifier sees a rotation at once, and a revocation within

@@ -27,22 +27,19 @@ func TestStore(t *testing.T) {
 func TestStoreNamesPrev(t *testing.T) {
 	const long = "-0123456789abcdef0123456789abcdef0123456789abcdef"
 	fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
-		sound := fleetkeytest.NewStore()
-		s := &store{sound, nil, nil}
-		s.load = func(ctx context.Context) ([]byte, fleetkey.Version, error) {
-			b, v, err := sound.Load(ctx)
+		s := &store{Store: fleetkeytest.NewStore(), fault: fault{load: func(ctx context.Context, s *store) ([]byte, fleetkey.Version, error) {
+			b, v, err := s.Store.Load(ctx)
 			if err == nil {
 				v += long
 			}
 			return b, v, err
-		}
-		s.save = func(ctx context.Context, b []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-			v, err := sound.Save(ctx, b, fleetkey.Version(strings.TrimSuffix(string(prev), long)))
+		}, save: func(ctx context.Context, s *store, b []byte, prev fleetkey.Version) (fleetkey.Version, error) {
+			v, err := s.Store.Save(ctx, b, fleetkey.Version(strings.TrimSuffix(string(prev), long)))
 			if err != nil {
 				return "", fmt.Errorf("expected version %q: %w", prev, err)
 			}
 			return v + long, nil
-		}
+		}}}
 		return func() fleetkey.KeyStore { return s }
 	})
 }

@@ -34,11 +34,11 @@ func TestBundle(t *testing.T) {
 	secret := rand.Text()
 	fleet, own := startWithOwnKeys(t, dir, command, secret)
 
-	aws, metadata := startAWS(t), startMetadata(t)
+	aws := startAWS(t)
 	const name = "OpenIDServerSigningSettings__AwsSecretManager__SecretName"
 	for _, i := range fleet {
 		i.dir, i.env = dir, append(i.env, name+"="+options[name], "ADOPT_FILE="+i.keys,
-			"AWS_EC2_METADATA_SERVICE_ENDPOINT="+metadata, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+aws)
+			"AWS_EC2_METADATA_SERVICE_ENDPOINT="+aws, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+aws)
 		i.start(t)
 	}
 	kid := fleet[0].awaitKey(t)

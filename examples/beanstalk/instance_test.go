@@ -139,50 +139,21 @@ func freePort(t *testing.T) string {
 	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
 }
 
-// Nothing but the instance metadata hands these out, so requests to AWS that bear
-// them show where the servers have them from.
-const (
-	accessKey    = "ASIAFROMTHEMETADATA1"
-	sessionToken = "session-token-from-the-metadata"
-)
-
-// startMetadata serves what the instance metadata service does in version 2 (EC2 User
-// Guide, "Use IMDSv2"): whoever asks must first fetch a session token by PUT.
-func startMetadata(t *testing.T) (url string) {
-	const session, ttl = "an-imdsv2-session", "X-Aws-Ec2-Metadata-Token-Ttl-Seconds"
-	now := time.Now().UTC()
-	answers := map[string]string{
-		"/latest/meta-data/iam/security-credentials/": "fleetkey-openid-server",
-		"/latest/meta-data/iam/security-credentials/fleetkey-openid-server": `{"Code":"Success","Type":"AWS-HMAC",
-			"AccessKeyId":"` + accessKey + `","SecretAccessKey":"a-secret-key","Token":"` + sessionToken + `",
-			"LastUpdated":"` + now.Format(time.RFC3339) + `","Expiration":"` + now.Add(6*time.Hour).Format(time.RFC3339) + `"}`,
-		"/latest/dynamic/instance-identity/document": `{"region":"` + awsfake.Region + `"}`,
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer, known := answers[r.URL.Path]
-		switch {
-		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token" && r.Header.Get(ttl) != "":
-			w.Header().Set(ttl, r.Header.Get(ttl))
-			answer = session
-		case r.Header.Get("X-Aws-Ec2-Metadata-Token") != session:
-			w.WriteHeader(http.StatusUnauthorized)
-		case !known:
-			w.WriteHeader(http.StatusNotFound)
-		}
-		_, _ = w.Write([]byte(answer))
-	}))
-	t.Cleanup(server.Close)
-	return server.URL
-}
-
-// startAWS starts a Secrets Manager that fails the test if a request is not signed
-// with the instance metadata's credentials. It checks the region itself.
+// startAWS starts a Secrets Manager and the instance metadata service in version 2 (EC2
+// User Guide, "Use IMDSv2"). It fails the test if the metadata is asked without a session,
+// or if a request is not signed with the credentials that nothing else hands out.
 func startAWS(t *testing.T) (url string) {
 	fake := awsfake.New()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		signature := r.Header.Get("Authorization")
-		assert.Contains(t, signature, "Credential="+accessKey+"/")
-		assert.Equal(t, sessionToken, r.Header.Get("X-Amz-Security-Token"))
+		switch {
+		case r.URL.Path == "/latest/api/token":
+			assert.Equal(t, http.MethodPut, r.Method)
+		case strings.HasPrefix(r.URL.Path, "/latest/"):
+			assert.Equal(t, "token", r.Header.Get("X-Aws-Ec2-Metadata-Token"))
+		default:
+			assert.Contains(t, r.Header.Get("Authorization"), "Credential=ASIAFAKE/")
+			assert.Equal(t, "token", r.Header.Get("X-Amz-Security-Token"))
+		}
 		fake.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
