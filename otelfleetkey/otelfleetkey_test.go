@@ -2,13 +2,8 @@ package otelfleetkey_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"net/http"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +16,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 	"github.com/fleetkey/fleetkey/otelfleetkey"
 	"github.com/fleetkey/fleetkey/tests/secrets"
 	"github.com/fleetkey/fleetkey/tests/testkit"
@@ -77,19 +73,17 @@ func TestRegister(t *testing.T) {
 
 	points := collect(t, reader)
 	require.Len(t, points, 1+13+1+2+1+5, "13 outcomes of Verify, 2 of a load")
-	require.Equal(t, 1.0, points["fleetkey.issued.tokens"])
-	require.Equal(t, 3.0, points["fleetkey.verified.tokens fleetkey.outcome=accepted"])
-	require.Equal(t, 1.0, points["fleetkey.verified.tokens fleetkey.outcome=malformed"])
+	for name, want := range map[string]float64{
+		"issued.tokens": 1, "verified.tokens fleetkey.outcome=accepted": 3, "verified.tokens fleetkey.outcome=malformed": 1, "cache.hits": 2,
+		"store.loads fleetkey.outcome=ok": 1, "store.loads fleetkey.outcome=error": 0, "store.suppressed_loads": 0,
+		"rotation.overdue": 0, "healthy": 1,
+	} {
+		require.Equal(t, want, points["fleetkey."+name], name)
+	}
 	require.Contains(t, points, "fleetkey.verified.tokens fleetkey.outcome=expired", "a series exists before its first token")
-	require.Equal(t, 2.0, points["fleetkey.cache.hits"])
-	require.Equal(t, 1.0, points["fleetkey.store.loads fleetkey.outcome=ok"])
-	require.Equal(t, 0.0, points["fleetkey.store.loads fleetkey.outcome=error"])
-	require.Equal(t, 0.0, points["fleetkey.store.suppressed_loads"])
 	require.Less(t, points["fleetkey.store.last_load.age"], 60.0)
 	require.Positive(t, points["fleetkey.signing_key.age"])
 	require.Positive(t, points["fleetkey.signing_key.remaining"])
-	require.Equal(t, 0.0, points["fleetkey.rotation.overdue"])
-	require.Equal(t, 1.0, points["fleetkey.healthy"])
 
 	require.NoError(t, registration.Unregister())
 	require.Empty(t, collect(t, reader))
@@ -139,62 +133,37 @@ func TestOverdue(t *testing.T) {
 // A Verifier has the metrics of a Signer except for those of signing, and counts what it
 // skips and does not fetch.
 func TestVerifier(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		issuer := fleetkeytest.NewIssuer(t)
-		var down atomic.Bool
-		down.Store(true)
-		reach, odd := issuer.HTTPClient.Transport, `{"kty":"oct","k":"AA","kid":"a"},{"kty":"EC","kid":"b"},{"kty":"EC","kid":"c"},`
-		issuer.HTTPClient.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-			if down.Load() {
-				return nil, errors.New("no route to host")
-			}
-			answer, err := reach.RoundTrip(r)
-			if err == nil && r.URL.Path == fleetkey.JWKSPath {
-				body, _ := io.ReadAll(answer.Body)
-				answer.Body = io.NopCloser(strings.NewReader(strings.Replace(string(body), `[`, "["+odd, 1)))
-			}
-			return answer, err
-		})
-		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
-			Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{"https://api.example.com"}, Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		defer v.Close()
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		p.Serve(testkit.JWKSURL, nil)
+		v := p.Verifier(t)
 		reader := register(t, v)
 		points := collect(t, reader)
 		require.NotContains(t, points, "fleetkey.store.last_load.age", "there are no keys yet")
 		require.Equal(t, 0.0, points["fleetkey.healthy"])
 
-		down.Store(false)
+		p.Publish(`{"kty":"oct","k":"AA","kid":"a"}`, `{"kty":"EC","kid":"b"}`, `{"kty":"EC","kid":"c"}`, key.JWK())
 		require.NoError(t, v.Refresh(t.Context()))
-		token := issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{"https://api.example.com"}})
-		_, err = v.Verify(t.Context(), token)
+		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
 		require.NoError(t, err)
-		require.NoError(t, issuer.Signer.Revoke(t.Context(), issuer.Signer.SigningKey().KeyID))
-		token = issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{"https://api.example.com"}})
-		down.Store(true)
+		p.Serve(testkit.JWKSURL, nil)
+		unknown := testkit.AccessToken(testkit.NewForger("ES256"))
 		for range 4 { // the first one causes a fetch
-			_, err = v.Verify(t.Context(), token)
+			_, err = v.Verify(t.Context(), unknown)
 			require.ErrorIs(t, err, fleetkey.ErrUnavailable)
 		}
 		time.Sleep(time.Second)
 		points = collect(t, reader)
-		require.Equal(t, 1.0, points["fleetkey.verified.tokens fleetkey.outcome=accepted"])
-		require.Equal(t, 4.0, points["fleetkey.verified.tokens fleetkey.outcome=unavailable"])
-		require.Equal(t, 1.0, points["fleetkey.store.loads fleetkey.outcome=ok"])
-		require.Equal(t, 2.0, points["fleetkey.store.loads fleetkey.outcome=error"])
-		require.Equal(t, 3.0, points["fleetkey.store.suppressed_loads"])
-		require.Equal(t, 1.0, points["fleetkey.store.last_load.age"])
-		require.Equal(t, 1.0, points["fleetkey.skipped.keys fleetkey.reason=private"])
-		require.Equal(t, 2.0, points["fleetkey.skipped.keys fleetkey.reason=unsupported"])
-		require.Equal(t, 1.0, points["fleetkey.healthy"])
+		for name, want := range map[string]float64{
+			"verified.tokens fleetkey.outcome=accepted": 1, "verified.tokens fleetkey.outcome=unavailable": 4,
+			"store.loads fleetkey.outcome=ok": 1, "store.loads fleetkey.outcome=error": 2, "store.suppressed_loads": 3, "store.last_load.age": 1,
+			"skipped.keys fleetkey.reason=private": 1, "skipped.keys fleetkey.reason=unsupported": 2, "healthy": 1,
+		} {
+			require.Equal(t, want, points["fleetkey."+name], name)
+		}
 		require.NotContains(t, points, "fleetkey.signing_key.age")
 		require.NotContains(t, points, "fleetkey.signing_key.remaining")
 	})
 }
-
-type roundTripper func(*http.Request) (*http.Response, error)
-
-func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 // Two signers of one program are told apart by their attributes.
 func TestAttributes(t *testing.T) {

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/refresh"
@@ -47,35 +46,22 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestCloseWaitsForADeafLoad: what it has read still counts for nobody.
+// TestCloseWaitsForADeafLoad: what it has read still counts for nobody, and who gets the lock
+// once everything has ended must not use it.
 func TestCloseWaitsForADeafLoad(t *testing.T) {
 	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes, s.deaf = time.Minute, true
-		waiting := make(chan error)
-		go func() { waiting <- r.Refresh(context.Background()) }()
+		loading, locking := make(chan error), make(chan error)
+		go func() { loading <- r.Refresh(context.Background()) }()
+		synctest.Wait()
+		go func() { locking <- r.Lock(context.Background()) }()
 		synctest.Wait()
 		begin := time.Now()
 		go r.Close()
-		require.ErrorIs(t, <-waiting, refresh.ErrClosed)
+		require.ErrorIs(t, <-loading, refresh.ErrClosed)
 		require.Equal(t, time.Minute, time.Since(begin))
 		require.Zero(t, r.State().Good)
-	})
-}
-
-// TestLockWhileClosing: who gets the lock once everything has ended must not use it.
-func TestLockWhileClosing(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		require.NoError(t, r.Lock(t.Context()))
-		got := make(chan error)
-		go func() { got <- r.Lock(context.Background()) }()
-		synctest.Wait()
-		go func() { assert.ErrorIs(t, r.Refresh(context.Background()), refresh.ErrClosed) }()
-		synctest.Wait()
-		r.Close()
-		synctest.Wait()
-		r.Unlock()
-		require.ErrorIs(t, <-got, refresh.ErrClosed)
-		require.Empty(t, s.loads)
+		require.ErrorIs(t, <-locking, refresh.ErrClosed)
 	})
 }
 
