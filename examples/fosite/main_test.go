@@ -68,14 +68,6 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// TestKeysOfTheirOwn is what happens without a shared key.
-func TestKeysOfTheirOwn(t *testing.T) {
-	a, b := start(t, fleetkeytest.NewStore()), start(t, fleetkeytest.NewStore())
-	token := mustIssue(t, a)
-	require.NoError(t, check(t.Context(), a, token))
-	refuses(t, b, token)
-}
-
 // TestTokenSigner checks what the flow above does not reach.
 func TestTokenSigner(t *testing.T) {
 	signer := fleetkeytest.NewSigner(t, fleetkey.Config{})

@@ -49,38 +49,27 @@ const hour = 60 // minutes
 var quick = fleetkey.Rotation{Every: 3 * time.Hour, Announce: time.Hour, Retain: 2 * time.Hour}
 
 var scenarios = []scenario{
-	{
-		name: "two rotations without a fault", minutes: 8 * hour,
-		rotation: quick,
-		phases:   []phase{{8 * hour, nil}},
-	},
+	{name: "two rotations without a fault", minutes: 8 * hour, rotation: quick, phases: []phase{{8 * hour, nil}}},
 	{
 		name: "the store cannot be written when a rotation is due", minutes: 9 * hour,
-		rotation: quick,
-		failing:  fleetkeytest.OpSave, from: 1, to: 6 * hour,
-		phases: []phase{
-			{2*hour + 10, nil}, {8 * hour, []string{"FleetkeyRotationOverdue"}}, {9 * hour, nil},
-		},
+		rotation: quick, failing: fleetkeytest.OpSave, from: 1, to: 6 * hour,
+		phases: []phase{{2*hour + 10, nil}, {8 * hour, []string{"FleetkeyRotationOverdue"}}, {9 * hour, nil}},
 	},
 	{
-		name: "a key that nobody replaces, from 90 days before its end", minutes: 4 * hour,
-		fromEnd: 90*24*time.Hour + 2*time.Hour,
-		phases:  []phase{{3*hour - 5, nil}, {4 * hour, []string{"FleetkeyKeyNearEnd"}}},
+		name: "a key that nobody replaces, from 90 days before its end", minutes: 4 * hour, fromEnd: 90*24*time.Hour + 2*time.Hour,
+		phases: []phase{{3*hour - 5, nil}, {4 * hour, []string{"FleetkeyKeyNearEnd"}}},
 	},
 	{
-		name: "the last hours of that key", minutes: 4 * hour,
-		fromEnd: 3 * time.Hour,
+		name: "the last hours of that key", minutes: 4 * hour, fromEnd: 3 * time.Hour,
 		phases: []phase{
 			{hour - 5, nil}, // the first scrape was only now, and the alert waits an hour
 			{hour + 50, []string{"FleetkeyKeyNearEnd"}},
-			{3*hour + 10, []string{"FleetkeyCannotIssue", "FleetkeyKeyNearEnd"}},
-			{4 * hour, []string{"FleetkeyCannotIssue"}},
+			{3*hour + 10, []string{"FleetkeyCannotIssue", "FleetkeyKeyNearEnd"}}, {4 * hour, []string{"FleetkeyCannotIssue"}},
 		},
 	},
 	{
 		name: "a rotating server cut off for hours, and then not", minutes: 5 * hour,
-		rotation: quick,
-		failing:  fleetkeytest.OpLoad, from: 10, to: 3 * hour,
+		rotation: quick, failing: fleetkeytest.OpLoad, from: 10, to: 3 * hour,
 		phases: []phase{
 			{35, nil}, {2*hour + 2, []string{"FleetkeyStoreUnreachable"}},
 			{3*hour + 10, []string{"FleetkeyCannotIssue", "FleetkeyRotationOverdue", "FleetkeyStoreUnreachable"}}, {5 * hour, nil},
@@ -98,8 +87,7 @@ var scenarios = []scenario{
 	},
 	{
 		name: "a few bad tokens and nothing else", minutes: 2 * hour,
-		traffic: func(int) (int, int) { return 0, 3 },
-		phases:  []phase{{2 * hour, nil}},
+		traffic: func(int) (int, int) { return 0, 3 }, phases: []phase{{2 * hour, nil}},
 	},
 }
 

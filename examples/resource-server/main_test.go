@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -76,15 +75,11 @@ func TestOutlivesTheIssuer(t *testing.T) {
 	var command []string
 	for lines := bufio.NewScanner(printed); command == nil; {
 		require.True(t, lines.Scan(), "it has not printed how to get a token")
-		command = regexp.MustCompile(`-u (\w+):(\w+) .* (http://\S+)/connect/token`).FindStringSubmatch(lines.Text())
+		command = regexp.MustCompile(`-u (\w+:\w+) .* http://(\S+)/connect/token`).FindStringSubmatch(lines.Text())
 	}
-	id, secret, issuer := command[1], command[2], command[3]
+	issuer := "http://" + command[2]
 	form := url.Values{"grant_type": {"client_credentials"}, "scope": {"api.read"}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, issuer+"/connect/token", strings.NewReader(form.Encode()))
-	require.NoError(t, err)
-	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	r.SetBasicAuth(id, secret)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := http.PostForm("http://"+command[1]+"@"+command[2]+"/connect/token", form)
 	require.NoError(t, err)
 	defer answer.Body.Close()
 	var issued struct {

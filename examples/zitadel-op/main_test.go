@@ -59,15 +59,6 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// TestKeysOfTheirOwn is what happens without a shared key.
-func TestKeysOfTheirOwn(t *testing.T) {
-	db := new(database)
-	a, b := start(t, fleetkeytest.NewStore(), db), start(t, fleetkeytest.NewStore(), db)
-	token := mustLogin(t, b, a)
-	require.NoError(t, check(t.Context(), a, token))
-	require.ErrorContains(t, check(t.Context(), b, token), "signature")
-}
-
 // TestVerifier is a service that knows the issuer's address and no more. It requires
 // Legacy for the typ JWT that zitadel/oidc writes, and InsecureHTTP for this issuer.
 func TestVerifier(t *testing.T) {

@@ -63,33 +63,30 @@ func TestETagsThatAreNotLiked(t *testing.T) {
 
 // TestRefreshFollowsCacheControl: it can make the fetches more frequent, but not rare.
 func TestRefreshFollowsCacheControl(t *testing.T) {
-	for name, test := range map[string]struct {
-		headers []string
-		want    time.Duration
-	}{
-		"nothing":                       {nil, 5 * time.Minute},
-		"longer":                        {[]string{"Cache-Control", "public, max-age=86400"}, 5 * time.Minute},
-		"shorter":                       {[]string{"Cache-Control", "public, max-age=120"}, 2 * time.Minute},
-		"much shorter, as of Auth0":     {[]string{"Cache-Control", "max-age=15"}, time.Minute},
-		"less its Age":                  {[]string{"Cache-Control", "max-age=300", "Age", "120"}, 3 * time.Minute},
-		"older than that":               {[]string{"Cache-Control", "max-age=300", "Age", "400"}, time.Minute},
-		"in capitals and quotes":        {[]string{"Cache-Control", `Max-Age="120"`}, 2 * time.Minute},
-		"no-cache alone, as Keycloak":   {[]string{"Cache-Control", "no-cache"}, 5 * time.Minute},
-		"not a number":                  {[]string{"Cache-Control", "max-age=soon"}, 5 * time.Minute},
-		"negative":                      {[]string{"Cache-Control", "max-age=-1"}, 5 * time.Minute},
-		"beyond all numbers":            {[]string{"Cache-Control", "max-age=99999999999999999999"}, 5 * time.Minute},
-		"the directive of other caches": {[]string{"Cache-Control", "s-maxage=60"}, 5 * time.Minute},
+	for headers, want := range map[[2]string]time.Duration{ // Cache-Control and Age
+		{}:                               5 * time.Minute,
+		{"public, max-age=86400"}:        5 * time.Minute,
+		{"public, max-age=120"}:          2 * time.Minute,
+		{"max-age=15"}:                   time.Minute, // Auth0
+		{"max-age=300", "120"}:           3 * time.Minute,
+		{"max-age=300", "400"}:           time.Minute,
+		{`Max-Age="120"`}:                2 * time.Minute,
+		{"no-cache"}:                     5 * time.Minute, // Keycloak
+		{"max-age=soon"}:                 5 * time.Minute,
+		{"max-age=-1"}:                   5 * time.Minute,
+		{"max-age=99999999999999999999"}: 5 * time.Minute,
+		{"s-maxage=60"}:                  5 * time.Minute, // for other caches
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(headers[0]+" "+headers[1], func(t *testing.T) {
 			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
-				p.Serve(testkit.JWKSURL, testkit.Page(jwks, test.headers...))
+				p.Serve(testkit.JWKSURL, testkit.Page(jwks, "Cache-Control", headers[0], "Age", headers[1]))
 				v := p.Verifier(t)
-				time.Sleep(20 * test.want)
+				time.Sleep(20 * want)
 				require.NoError(t, v.Status().LoadErr)
 				require.GreaterOrEqual(t, len(waits(p)), 19)
 				for _, wait := range waits(p) {
-					require.LessOrEqual(t, wait, test.want)
-					require.GreaterOrEqual(t, wait, test.want*9/10)
+					require.LessOrEqual(t, wait, want)
+					require.GreaterOrEqual(t, wait, want*9/10)
 				}
 			})
 		})
@@ -142,66 +139,64 @@ func TestRefreshByETag(t *testing.T) {
 // TestFetchRefuses: each of these is a failure, of which the error says what and where, and
 // nothing of what the server has sent.
 func TestFetchRefuses(t *testing.T) {
-	elsewhere := "https://evil.example/keys"
-	ring := func(n int) func(p *testkit.Provider, then http.HandlerFunc) {
-		return func(p *testkit.Provider, then http.HandlerFunc) {
-			for i := range n {
-				from, to := testkit.JWKSURL+fmt.Sprint(i), testkit.JWKSURL+fmt.Sprint(i+1)
-				if i == 0 {
-					from = testkit.JWKSURL
-				}
-				p.Serve(from, testkit.Answer(http.StatusFound, to))
-			}
-			p.Serve(testkit.JWKSURL+fmt.Sprint(n), then)
-		}
+	const elsewhere = "https://evil.example/keys"
+	type serve = func(p *testkit.Provider, jwks string)
+	is := func(h http.HandlerFunc) serve {
+		return func(p *testkit.Provider, _ string) { p.Serve(testkit.JWKSURL, h) }
 	}
-	to := func(status int, location string) func(*testkit.Provider, http.HandlerFunc) {
-		return func(p *testkit.Provider, then http.HandlerFunc) {
-			p.Serve(location, then)
+	has := func(h func(jwks string) http.HandlerFunc) serve {
+		return func(p *testkit.Provider, jwks string) { p.Serve(testkit.JWKSURL, h(jwks)) }
+	}
+	to := func(status int, location string) serve {
+		return func(p *testkit.Provider, jwks string) {
+			p.Serve(location, testkit.Page(jwks))
 			p.Serve(testkit.JWKSURL, testkit.Answer(status, location))
 		}
 	}
-	is := func(h func(jwks string) http.HandlerFunc) func(*testkit.Provider, http.HandlerFunc) {
-		return func(p *testkit.Provider, then http.HandlerFunc) {
-			p.Serve(testkit.JWKSURL, func(w http.ResponseWriter, r *http.Request) {
-				var body strings.Builder
-				then(recording{w, &body}, r)
-				h(body.String())(w, r)
-			})
+	ring := func(n int) serve {
+		return func(p *testkit.Provider, jwks string) {
+			to(http.StatusFound, testkit.JWKSURL+"1")(p, jwks)
+			for i := 1; i < n; i++ {
+				p.Serve(testkit.JWKSURL+fmt.Sprint(i), testkit.Answer(http.StatusFound, testkit.JWKSURL+fmt.Sprint(i+1)))
+			}
+			p.Serve(testkit.JWKSURL+fmt.Sprint(n), testkit.Page(jwks))
 		}
 	}
+	padded := func(size int) serve {
+		return has(func(s string) http.HandlerFunc { return testkit.Page(s + strings.Repeat(" ", size-len(s))) })
+	}
+	slow := func(d time.Duration) serve {
+		return has(func(s string) http.HandlerFunc { return testkit.Slowly(d, testkit.Page(s)) })
+	}
 	for name, test := range map[string]struct {
-		serve func(p *testkit.Provider, then http.HandlerFunc)
+		serve serve
 		want  string // "": it succeeds
 	}{
-		"3 redirects":                    {ring(3), ""},
-		"4 redirects":                    {ring(4), "more than 3 redirects"},
-		"a redirect with its port":       {to(307, "https://issuer.example:443/other"), ""},
-		"a redirect in capitals":         {to(308, "https://ISSUER.example/other"), ""},
-		"to another host":                {to(302, elsewhere), `it redirects to another origin, "https://evil.example:443"`},
-		"to another port":                {to(302, "https://issuer.example:8443/keys"), "another origin"},
-		"to http":                        {to(302, "http://issuer.example/keys"), "another origin"},
-		"to itself":                      {to(302, testkit.JWKSURL), "more than 3 redirects"},
-		"a redirect to nowhere":          {to(302, ""), "302"},
-		"500":                            {is(func(string) http.HandlerFunc { return testkit.Answer(500, "") }), "HTTP status 500"},
-		"404":                            {is(func(string) http.HandlerFunc { return testkit.Answer(404, "") }), "HTTP status 404"},
-		"403":                            {is(func(string) http.HandlerFunc { return testkit.Answer(403, "") }), "HTTP status 403"},
-		"204":                            {is(func(string) http.HandlerFunc { return testkit.Answer(204, "") }), "HTTP status 204"},
-		"304 that nobody has asked for":  {is(func(string) http.HandlerFunc { return testkit.Answer(304, "") }), "HTTP status 304"},
-		"HTML":                           {is(func(string) http.HandlerFunc { return testkit.Page("<html>secret of the server</html>") }), "not a JSON Web Key Set"},
-		"nothing":                        {is(func(string) http.HandlerFunc { return testkit.Page("") }), "not a JSON Web Key Set"},
-		"an empty set":                   {is(func(string) http.HandlerFunc { return testkit.Page(`{"keys":[]}`) }), "none of the 0 keys"},
-		"truncated":                      {is(testkit.Truncated), "unexpected EOF"},
-		"1 MiB":                          {is(func(s string) http.HandlerFunc { return testkit.Page(s + strings.Repeat(" ", 1<<20-len(s))) }), ""},
-		"over 1 MiB":                     {is(func(s string) http.HandlerFunc { return testkit.Page(s + strings.Repeat(" ", 1<<20-len(s)+1)) }), "over 1048576 bytes"},
-		"another media type":             {is(func(s string) http.HandlerFunc { return testkit.Page(s, "Content-Type", "text/html") }), ""},
-		"9 seconds":                      {is(func(s string) http.HandlerFunc { return testkit.Slowly(9*time.Second, testkit.Page(s)) }), ""},
-		"11 seconds":                     {is(func(s string) http.HandlerFunc { return testkit.Slowly(11*time.Second, testkit.Page(s)) }), "deadline exceeded"},
-		"a connection that is not there": {is(func(string) http.HandlerFunc { return testkit.Slowly(time.Hour, nil) }), "deadline exceeded"},
+		"3 redirects":              {ring(3), ""},
+		"4 redirects":              {ring(4), "more than 3 redirects"},
+		"a redirect with its port": {to(307, "https://issuer.example:443/other"), ""},
+		"a redirect in capitals":   {to(308, "https://ISSUER.example/other"), ""},
+		"to another host":          {to(302, elsewhere), `it redirects to another origin, "https://evil.example:443"`},
+		"to another port":          {to(302, "https://issuer.example:8443/keys"), "another origin"},
+		"to http":                  {to(302, "http://issuer.example/keys"), "another origin"},
+		"to itself":                {to(302, testkit.JWKSURL), "more than 3 redirects"},
+		"a redirect to nowhere":    {to(302, ""), "302"},
+		"500":                      {is(testkit.Answer(500, "")), "HTTP status 500"},
+		"404":                      {is(testkit.Answer(404, "")), "HTTP status 404"},
+		"204":                      {is(testkit.Answer(204, "")), "HTTP status 204"},
+		"304, unasked for":         {is(testkit.Answer(304, "")), "HTTP status 304"},
+		"HTML":                     {is(testkit.Page("<html>secret of the server</html>")), "not a JSON Web Key Set"},
+		"an empty set":             {is(testkit.Page(`{"keys":[]}`)), "none of the 0 keys"},
+		"truncated":                {has(testkit.Truncated), "unexpected EOF"},
+		"1 MiB":                    {padded(1 << 20), ""},
+		"over 1 MiB":               {padded(1<<20 + 1), "over 1048576 bytes"},
+		"another media type":       {has(func(s string) http.HandlerFunc { return testkit.Page(s, "Content-Type", "text/html") }), ""},
+		"9 seconds":                {slow(9 * time.Second), ""},
+		"11 seconds":               {slow(11 * time.Second), "deadline exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
-				test.serve(p, testkit.Page(jwks))
+				test.serve(p, jwks)
 				begin := time.Now()
 				v := p.Verifier(t, func(c *fleetkey.VerifierConfig) {
 					c.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return nil } // ours wins
@@ -223,14 +218,6 @@ func TestFetchRefuses(t *testing.T) {
 		})
 	}
 }
-
-// recording keeps what a handler writes.
-type recording struct {
-	http.ResponseWriter
-	body *strings.Builder
-}
-
-func (r recording) Write(b []byte) (int, error) { return r.body.Write(b) }
 
 // TestFetchRequest: what the issuer is asked.
 func TestFetchRequest(t *testing.T) {
