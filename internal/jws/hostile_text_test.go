@@ -98,31 +98,25 @@ func badPayloadJSON(p *party) []hostile {
 }
 
 func badTimes(p *party) (rows []hostile) {
-	for _, r := range []struct {
-		want    error
-		changes []string
-	}{
-		{jws.ErrExpired, []string{"iat", unix(-longest), "exp", unix(-skew)}},
-		{jws.ErrExpired, []string{"iat", unix(-longest), "exp", unix(-skew - time.Second)}},
-		{jws.ErrExpired, []string{"exp", "0"}},
-		{jws.ErrExpired, []string{"exp", "-0"}},
-		{jws.ErrExpired, []string{"exp", "1e-400"}},
-		{jws.ErrExpired, []string{"exp", "1", "iss", `"x"`, "aud", `"x"`}}, // the first check that fails decides
-		{jws.ErrNotYetValid, []string{"iat", unix(2*skew + time.Second)}},
-		{jws.ErrNotYetValid, []string{"iat", unix(2*skew) + ".001"}},
-		{jws.ErrNotYetValid, []string{"iat", unix(longest), "exp", unix(2 * longest)}},
-		{jws.ErrNotYetValid, []string{"nbf", unix(2*skew + time.Second)}},
-		{jws.ErrNotYetValid, []string{"nbf", unix(20 * time.Minute)}},
-		{jws.ErrNotYetValid, []string{"nbf", "253402300799"}},
-		{jws.ErrInvalidClaims, []string{"exp", unix(longest + time.Second)}},
-		{jws.ErrInvalidClaims, []string{"exp", unix(longest) + ".001"}},
-		{jws.ErrInvalidClaims, []string{"exp", "253402300799"}},
-		{jws.ErrInvalidClaims, []string{"iat", "0"}},
-		{jws.ErrInvalidClaims, []string{"iat", unix(-time.Second), "exp", unix(longest)}},
-		{jws.ErrInvalidClaims, []string{"iat", unix(30 * time.Second), "exp", unix(30 * time.Second)}},
-		{jws.ErrInvalidClaims, []string{"iat", unix(30 * time.Second), "exp", unix(10 * time.Second)}},
+	for want, tokens := range map[error][][]string{
+		jws.ErrExpired: {
+			{"iat", unix(-longest), "exp", unix(-skew)}, {"iat", unix(-longest), "exp", unix(-skew - time.Second)},
+			{"exp", "0"}, {"exp", "-0"}, {"exp", "1e-400"},
+			{"exp", "1", "iss", `"x"`, "aud", `"x"`}, // the first check that fails decides
+		},
+		jws.ErrNotYetValid: {
+			{"iat", unix(2*skew + time.Second)}, {"iat", unix(2*skew) + ".001"}, {"iat", unix(longest), "exp", unix(2 * longest)},
+			{"nbf", unix(2*skew + time.Second)}, {"nbf", unix(20 * time.Minute)}, {"nbf", "253402300799"},
+		},
+		jws.ErrInvalidClaims: {
+			{"exp", unix(longest + time.Second)}, {"exp", unix(longest) + ".001"}, {"exp", "253402300799"},
+			{"iat", "0"}, {"iat", unix(-time.Second), "exp", unix(longest)},
+			{"iat", unix(30 * time.Second), "exp", unix(30 * time.Second)}, {"iat", unix(30 * time.Second), "exp", unix(10 * time.Second)},
+		},
 	} {
-		rows = append(rows, hostile{strings.Join(r.changes, " "), p.Forge(p.Header(), payload(r.changes...)), r.want})
+		for _, changes := range tokens {
+			rows = append(rows, hostile{strings.Join(changes, " "), p.Forge(p.Header(), payload(changes...)), want})
+		}
 	}
 	return rows
 }

@@ -9,8 +9,8 @@ import (
 	mathrand "math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/fleetkey/fleetkey"
@@ -18,13 +18,10 @@ import (
 
 // A client verifies tokens with its own verifier.
 type client struct {
-	fleet  *fleet
-	verify Verify
-	tally  Tally
-	err    error
-
-	mu      sync.Mutex
-	fetches []time.Time
+	fleet   *fleet
+	verify  Verify
+	tally   *Tally      // of all clients of a kind; with fetches under the mutex of the fleet
+	fetches []time.Time // in the last minute
 }
 
 func (c *client) run(ctx context.Context) {
@@ -35,9 +32,9 @@ func (c *client) run(ctx context.Context) {
 		}
 		c.show(ctx, c.fleet.pick(true))
 		c.show(ctx, c.fleet.pick(false))
-		if pace != quiet && c.err == nil {
+		if pace != quiet {
 			if _, err := c.ask(ctx, madeUp(c.fleet.pick(true).token)); err == nil {
-				c.err = errors.New("a token with a made-up kid was accepted")
+				c.fleet.madeUp.Store(true)
 			}
 		}
 	}
@@ -49,9 +46,8 @@ func (c *client) show(ctx context.Context, t issued) {
 	took, err := c.ask(ctx, t.token)
 	f := c.fleet
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	revokedAt, revoked := f.revoked[t.kid]
-	inWindow := time.Since(f.revokeAt) <= Window
-	f.mu.Unlock()
 	switch {
 	case ctx.Err() != nil: // the story is over
 	case revoked && err == nil && begins.Sub(revokedAt) > Window:
@@ -60,7 +56,7 @@ func (c *client) show(ctx context.Context, t issued) {
 	case err == nil:
 		c.tally.Tokens++
 		c.tally.Longest = max(c.tally.Longest, took)
-	case inWindow:
+	case time.Since(f.revokeAt) <= Window:
 		c.tally.Tokens++
 		c.tally.RefusedInWindow++
 	default:
@@ -81,9 +77,7 @@ func (c *client) ask(ctx context.Context, token string) (time.Duration, error) {
 // RoundTrip answers a verifier's request, at one of the instances.
 func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Path == fleetkey.JWKSPath {
-		c.mu.Lock()
-		c.fetches = append(c.fetches, time.Now())
-		c.mu.Unlock()
+		c.countFetch()
 	}
 	if !sleep(r.Context(), latency) {
 		return nil, r.Context().Err()
@@ -107,24 +101,13 @@ func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-func (c *client) addTo(t *Tally) {
-	t.Tokens += c.tally.Tokens
-	t.Refused += c.tally.Refused
-	t.RefusedInWindow += c.tally.RefusedInWindow
-	t.Revoked += c.tally.Revoked
-	if t.Why == nil {
-		t.Why = c.tally.Why
-	}
-	t.Longest = max(t.Longest, c.tally.Longest)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t.Fetches += len(c.fetches)
-	for first, last := 0, 0; last < len(c.fetches); last++ {
-		for c.fetches[last].Sub(c.fetches[first]) >= time.Minute {
-			first++
-		}
-		t.MostInAMinute = max(t.MostInAMinute, last-first+1)
-	}
+func (c *client) countFetch() {
+	c.fleet.mu.Lock()
+	defer c.fleet.mu.Unlock()
+	c.fetches = slices.DeleteFunc(c.fetches, func(at time.Time) bool { return time.Since(at) >= time.Minute })
+	c.fetches = append(c.fetches, time.Now())
+	c.tally.Fetches++
+	c.tally.MostInAMinute = max(c.tally.MostInAMinute, len(c.fetches))
 }
 
 // madeUp returns a token with a kid that nobody has.

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,6 +74,7 @@ type fleet struct {
 	handlers     [2]*http.ServeMux
 	pace         atomic.Int64 // between two tokens of a client, as a time.Duration
 	outageBegins atomic.Pointer[time.Time]
+	madeUp       atomic.Bool // a token with a made-up kid was accepted
 
 	mu       sync.Mutex
 	live     []issued // newest last
@@ -95,43 +97,37 @@ func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, e
 		return nil, err
 	}
 	defer f.close()
-	var clients sync.WaitGroup
-	var all [][]*client
-	over, end := context.WithCancel(ctx)
-	defer end()
-	for _, k := range kinds {
-		var those []*client
+	var clients []*client
+	tallies := make([]Tally, len(kinds))
+	for i, k := range kinds {
+		tallies[i] = Tally{Name: k.Name, Verifiers: k.Count}
 		for range k.Count {
-			c := &client{fleet: f}
+			c := &client{fleet: f, tally: &tallies[i]}
 			told := f.issuer
 			told.HTTPClient = &http.Client{Transport: c, Timeout: 30 * time.Second}
 			var err error
 			if c.verify, err = k.Open(ctx, told); err != nil {
 				return nil, fmt.Errorf("%s: %w", k.Name, err)
 			}
-			those = append(those, c)
+			clients = append(clients, c)
 		}
-		all = append(all, those)
 	}
-	clients.Go(func() { f.keepIssuing(over) })
-	for _, those := range all {
-		for _, c := range those {
-			clients.Go(func() { c.run(over) })
-		}
+	over, end := context.WithCancel(ctx)
+	defer end()
+	var running sync.WaitGroup
+	running.Go(func() { f.keepIssuing(over) })
+	for _, c := range clients {
+		running.Go(func() { c.run(over) })
 	}
 	err := f.story(ctx)
 	end()
-	clients.Wait()
-	var tallies []Tally
-	for i, k := range kinds {
-		t := Tally{Name: k.Name, Verifiers: k.Count}
-		for _, c := range all[i] {
-			err = errors.Join(err, c.err)
-			c.addTo(&t)
-		}
-		tallies = append(tallies, t)
+	running.Wait()
+	if f.madeUp.Load() {
+		err = errors.Join(err, errors.New("a token with a made-up kid was accepted"))
 	}
-	return tallies, err
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(tallies), err
 }
 
 func (f *fleet) start(ctx context.Context) error {
