@@ -12,7 +12,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"unicode/utf16"
 
 	"github.com/stretchr/testify/require"
 
@@ -52,13 +51,7 @@ func TestForms(t *testing.T) {
 		return der
 	}
 	oid := func(numbers ...int) asn1.ObjectIdentifier { return numbers }
-	utf16le := func(text string) string {
-		out := "\xff\xfe"
-		for _, unit := range utf16.Encode([]rune(text)) {
-			out += string([]byte{byte(unit), byte(unit >> 8)})
-		}
-		return out
-	}
+	utf16le := strings.Join(strings.Split(pair, ""), "\x00") + "\x00"
 	b64 := func(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
 	pfx := sequence(3, sequence(oid(1, 2, 840, 113549, 1, 7, 1), make([]byte, 300)))
 	pss := sequence(0, sequence(oid(1, 2, 840, 113549, 1, 1, 10)), pkcs1)
@@ -81,9 +74,9 @@ func TestForms(t *testing.T) {
 		"base64 of base64":              {b64([]byte(b64([]byte(pair)))), "base64 of base64 of PEM", ""},
 		"base64 of DER":                 {b64(cert), "base64 of a certificate in DER", ""},
 		"base64 of PFX":                 {b64(pfx), "base64 of a PFX (PKCS#12)", ""},
-		"UTF-16":                        {utf16le(pair), "text in UTF-16", ""},
+		"UTF-16":                        {"\xff\xfe" + utf16le, "text in UTF-16", ""},
 		"UTF-16, the other way":         {"\xfe\xff\x00-\x00-", "text in UTF-16", ""},
-		"UTF-16 without a mark":         {utf16le(pair)[2:], "text in UTF-16 without its mark", "save it as UTF-8"},
+		"UTF-16 without a mark":         {utf16le, "text in UTF-16 without its mark", "save it as UTF-8"},
 		"UTF-8 mark before JSON":        {"\xef\xbb\xbf{}", "JSON", "take the PEM"},
 		"certificate":                   {string(cert), "a certificate in DER", ""},
 		"negative serial":               {string(negative), "a certificate with a negative serial number", "openssl pkey"},

@@ -96,7 +96,7 @@ func TestSourceSaysWhen(t *testing.T) {
 	})
 }
 
-// requireWaits: each is up to a tenth shorter than wanted.
+// requireWaits: each is up to 10% shorter than wanted.
 func requireWaits(t *testing.T, want, waits []time.Duration) {
 	t.Helper()
 	for i, wait := range want {

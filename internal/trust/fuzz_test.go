@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/fips140"
 	"encoding/json"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -123,36 +124,25 @@ func FuzzParseJWKS(f *testing.F) {
 }
 
 // jwkOf reports whether go-jose finds a public key in a set, and no private one of that kid
-// and public half.
+// and public half. Mistakes in certificates are none of the key.
 func jwkOf(t *testing.T, document []byte, k *trust.Key) (found bool) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`
 	}
 	require.NoError(t, jsonv2.Unmarshal(document, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)))
 	for _, raw := range set.Keys {
+		var members map[string]json.RawMessage
+		_ = json.Unmarshal(raw, &members)
+		maps.DeleteFunc(members, func(name string, _ json.RawMessage) bool {
+			return !slices.Contains([]string{"kty", "crv", "n", "e", "x", "y", "d", "p", "q", "kid"}, name)
+		})
+		text, err := json.Marshal(members)
+		require.NoError(t, err)
 		var read jose.JSONWebKey
-		fips140.WithoutEnforcement(func() { _ = json.Unmarshal(withoutCertificates(raw), &read) })
+		_ = json.Unmarshal(text, &read)
 		if read.KeyID == k.ID && k.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(read.Key) {
 			found = true
 		}
 	}
 	return found
-}
-
-// withoutCertificates drops the members whose mistakes are none of the key.
-func withoutCertificates(raw json.RawMessage) json.RawMessage {
-	var members map[string]json.RawMessage
-	if json.Unmarshal(raw, &members) != nil {
-		return nil
-	}
-	for name := range members {
-		if !slices.Contains([]string{"kty", "crv", "n", "e", "x", "y", "d", "p", "q", "kid"}, name) {
-			delete(members, name)
-		}
-	}
-	out, err := json.Marshal(members)
-	if err != nil {
-		return nil
-	}
-	return out
 }
