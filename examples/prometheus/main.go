@@ -5,12 +5,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,34 +28,50 @@ import (
 )
 
 func main() {
-	dir, err := os.UserConfigDir()
-	if err != nil {
-		log.Fatal(err)
-	}
-	keys := flag.String("keys", filepath.Join(dir, "fleetkey-prometheus", "keys.pem"), "key `file`, the same for all instances")
 	addr := flag.String("addr", "127.0.0.1:9464", "`host:port` to serve at")
 	flag.Parse()
-	ctx := context.Background()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *addr, os.Stdout); err != nil {
+		log.Fatal(err)
+	}
+}
 
-	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(*keys), fleetkey.Config{
+// run serves until ctx ends. The key is kept in a directory that ends with it.
+func run(ctx context.Context, addr string, out io.Writer) (err error) {
+	dir, err := os.MkdirTemp("", "fleetkey-prometheus-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(filepath.Join(dir, "keys.pem")), fleetkey.Config{
 		Issuer:   "https://prometheus.example",
 		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour},
 	})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
+	defer func() { err = errors.Join(err, signer.Close()) }()
 	routes, err := routes(signer)
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
 	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
-		log.Fatal(err)
+		return err
 	}
-	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, *addr)
-	fmt.Printf("curl http://%s/metrics\n", *addr)
-	server := &http.Server{Addr: *addr, Handler: routes, ReadHeaderTimeout: 5 * time.Second}
-	log.Fatal(server.ListenAndServe())
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, l.Addr())
+	fmt.Fprintf(out, "curl http://%s/metrics\n", l.Addr())
+	server := &http.Server{Handler: routes, ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // routes is what the server serves. In your server /metrics belongs on an

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"context"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -78,4 +82,24 @@ func TestNames(t *testing.T) {
 	for _, name := range ours.FindAllString(exported, -1) {
 		assert.Regexp(t, `\b`+name+`\b`, dashboard, "no panel shows it")
 	}
+}
+
+// TestKeepsNothing checks that the key is gone when the server has ended.
+func TestKeepsNothing(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, "127.0.0.1:0", w) }()
+	lines := bufio.NewScanner(r)
+	require.True(t, lines.Scan())
+	assert.Regexp(t, `^curl -H 'Authorization: Bearer \S+' http://127\.0\.0\.1:\d+/hello$`, lines.Text())
+	require.True(t, lines.Scan())
+	keys, err := filepath.Glob(filepath.Join(temp, "*", "keys.pem"))
+	require.NoError(t, err)
+	assert.Len(t, keys, 1)
+	cancel()
+	require.NoError(t, <-ended)
+	assert.NoFileExists(t, keys[0])
 }
