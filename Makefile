@@ -146,8 +146,8 @@ bench:
 	$(GO) -C bench run .
 	$(GO) -C bench test -count=1 -run Story . -verifiers 5
 
-# Clients written by others, into interop/RESULTS.md, and an issuer written by others.
-# It needs Node, Python 3 and a JDK with Maven.
+# Clients written by others, into interop/RESULTS.md, and an issuer written by others. Debian
+# packages: nodejs npm python3-venv default-jdk-headless maven haproxy; and Rust 1.88 or newer.
 interop:
 	cd interop && $(GO) run .
 	cd interop && FLEETKEY_LONG=1 $(GO) test -count=1 -run TestNodeIssuer -v .
@@ -165,4 +165,5 @@ release:
 	@GO=$(GO) .ci/release $(VERSION)
 
 clean:
-	rm -rf .venv .venv-localstack bin cover.out interop/node/node_modules interop/python/.venv interop/java/target
+	rm -rf .venv .venv-localstack bin cover.out \
+		interop/bin interop/node/node_modules interop/python/.venv interop/java/target interop/rust/target

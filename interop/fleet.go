@@ -2,8 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
 	"log/slog"
+	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +24,7 @@ import (
 const (
 	subject  = "alice"
 	audience = "https://api.example.com"
-	tokenTTL = 10 * time.Minute
+	tokenTTL = time.Hour
 )
 
 // A fleet is two instances of an OpenID server on one store. One issues the tokens and
@@ -25,17 +34,20 @@ const (
 // Keys take turns by the fleet's clock, which can be set ahead by days at once.
 // Clients judge tokens by the true time, so tokens carry that: see issue.
 type fleet struct {
-	issuer      string
-	issuing     *fleetkey.Signer
-	publishing  *fleetkey.Signer
-	ahead       atomic.Int64 // of the true time, as a time.Duration
-	unreachable atomic.Bool  // clients get 503 for the JWKS
+	issuer, algorithm string
+	dir               string // for files that clients read
+	plain, secure     *httptest.Server
+	issuing           *fleetkey.Signer
+	publishing        *fleetkey.Signer
+	ahead             atomic.Int64 // of the true time, as a time.Duration
+	unreachable       atomic.Bool  // clients get 503 for the JWKS
 }
 
-// newFleet starts a fleet, and adds what clients ask of it to the mux, under the path
-// of the issuer's URL.
-func newFleet(ctx context.Context, url, path, algorithm string, mux *http.ServeMux) *fleet {
-	f := &fleet{issuer: url + path}
+// newFleet starts a fleet that serves by http and https, on this machine.
+func newFleet(ctx context.Context, algorithm string) *fleet {
+	mux := http.NewServeMux()
+	f := &fleet{algorithm: algorithm, dir: must(os.MkdirTemp("", "interop-")), plain: httptest.NewServer(mux), secure: httptest.NewTLSServer(mux)}
+	f.issuer = f.plain.URL
 	cfg := fleetkey.Config{
 		Issuer: f.issuer, Audience: []string{audience}, Algorithm: algorithm, TokenTTL: tokenTTL,
 		Logger: slog.New(slog.DiscardHandler),
@@ -45,9 +57,9 @@ func newFleet(ctx context.Context, url, path, algorithm string, mux *http.ServeM
 	f.issuing = must(fleetkey.NewSigner(ctx, store, cfg))
 	f.publishing = must(fleetkey.NewSigner(ctx, store.Open(), cfg))
 
-	mux.Handle(path+fleetkey.DiscoveryPath, f.publishing.Discovery(nil))
+	mux.Handle(fleetkey.DiscoveryPath, f.publishing.Discovery(nil))
 	jwks := f.publishing.JWKS()
-	mux.HandleFunc(path+fleetkey.JWKSPath, func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc(fleetkey.JWKSPath, func(w http.ResponseWriter, r *http.Request) {
 		if f.unreachable.Load() {
 			http.Error(w, "the test plays dead", http.StatusServiceUnavailable)
 			return
@@ -58,8 +70,34 @@ func newFleet(ctx context.Context, url, path, algorithm string, mux *http.ServeM
 }
 
 func (f *fleet) close() {
+	f.plain.Close()
+	f.secure.Close()
 	check(f.issuing.Close())
 	check(f.publishing.Close())
+	check(os.RemoveAll(f.dir))
+}
+
+// variables are what a client is told.
+func (f *fleet) variables(c *client, dir string) map[string]string {
+	vars := map[string]string{"NAME": c.name, "PORT": freePort(), "ISSUER": f.issuer, "ISSUER_PORT": must(url.Parse(f.issuer)).Port(),
+		"JWKS_URI": f.issuer + fleetkey.JWKSPath, "AUDIENCE": audience, "ALGORITHM": f.algorithm}
+	if c.https {
+		vars["JWKS_URI"] = f.secure.URL + fleetkey.JWKSPath
+		vars["NODE_EXTRA_CA_CERTS"] = filepath.Join(dir, "authority.pem")
+		certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.secure.Certificate().Raw})
+		check(os.WriteFile(vars["NODE_EXTRA_CA_CERTS"], certificate, 0o600))
+	}
+	return vars
+}
+
+// keyFiles writes the public keys of now, as fleetkey export --public-key does.
+func (f *fleet) keyFiles(dir string) (files []string) {
+	for _, k := range f.publishing.PublicKeys() {
+		files = append(files, filepath.Join(dir, k.KeyID+".pem"))
+		block := &pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(k.Key))}
+		check(os.WriteFile(files[len(files)-1], pem.EncodeToMemory(block), 0o600))
+	}
+	return files
 }
 
 // issue returns a token by the key that signs now, and the key's id.
@@ -67,6 +105,15 @@ func (f *fleet) issue(ctx context.Context) (token, kid string) {
 	now := time.Now() // the true one, see fleet
 	token = must(f.issuing.Issue(ctx, fleetkey.Claims{Subject: subject, ClientID: "web", IssuedAt: now, ExpiresAt: now.Add(tokenTTL)}))
 	return token, f.issuing.SigningKey().KeyID
+}
+
+// sign returns a token that differs from those of issue in typ and some claims.
+func (f *fleet) sign(ctx context.Context, typ string, change map[string]any) string {
+	now := time.Now()
+	claims := map[string]any{"iss": f.issuer, "sub": subject, "aud": audience, "client_id": "web", "jti": "1",
+		"iat": now.Unix(), "exp": now.Add(tokenTTL).Unix()}
+	maps.Copy(claims, change)
+	return must(f.issuing.Sign(ctx, typ, claims))
 }
 
 // advance sets the fleet's clock ahead.
@@ -87,4 +134,12 @@ func (f *fleet) published() (kids []string) {
 		kids = append(kids, k.KeyID)
 	}
 	return kids
+}
+
+// breakSignature changes one bit in the middle of a token's signature.
+func breakSignature(token string) string {
+	dot := strings.LastIndexByte(token, '.') + 1
+	signature := must(base64.RawURLEncoding.DecodeString(token[dot:]))
+	signature[len(signature)/2] ^= 1
+	return token[:dot] + base64.RawURLEncoding.EncodeToString(signature)
 }

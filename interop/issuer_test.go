@@ -34,7 +34,7 @@ type nodeKey struct {
 
 // startNodeIssuer starts a server that ends with the test.
 func startNodeIssuer(t *testing.T) *nodeIssuer {
-	require.NoError(t, install(t.Context(), "Node"))
+	require.NoError(t, install(t.Context(), node))
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), clientTimeout) // longer than the test, see Cleanup
 	cmd := exec.CommandContext(ctx, "node", "oidc-provider.mjs")

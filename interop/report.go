@@ -2,105 +2,111 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 )
 
 const intro = `# Results
 
-Made by ` + "`go run .`" + ` in this folder; [README.md](README.md) says how, and what two
-of the clients had to be told. Each client is the unmodified library, with its
-default caches. It gets the issuer's URL, the audience and the algorithm, and
-finds the keys through discovery and JWKS.
+Made by ` + "`make interop`" + `; [README.md](README.md) says how, and
+[docs/clients.md](../docs/clients.md) what each client was told. Every client accepted good
+tokens and refused bad ones while a key was announced, signed, retired, and its
+successor was revoked. The columns, of which those after the algorithms are for RS256:
 
-` + "`ok`" + ` means that the client accepted the tokens, ` + "`refused`" + ` that it refused them,
-each as it should. A cell in bold letters is a failure. The phases:
+- An algorithm: ` + "`yes`" + `, or ` + "`-`" + ` where the client does not know it and says so.
+- **typ**: it refuses an ID token that was made for the API's audience.
+- **announced**: tokens of a new key are accepted while the JWKS cannot be reached, since the
+  key was announced before.
+- After ` + "`Revoke`" + `, a client that runs accepts the **fresh key** and refuses the **revoked
+  key** within this time. The first figure is for a client that gets tokens of both, the
+  second for one that gets none of the fresh key.
 
 `
 
+// patience is how long clients are asked after a revocation.
+const patience = 16 * time.Minute
+
 // report writes RESULTS.md. It holds no date and nothing that differs between two
 // runs, so that a changed file is a changed result.
-func report(clients []*client) string {
+func report(trials []*trial) string {
 	var b strings.Builder
 	b.WriteString(intro)
-	for _, t := range titles {
-		fmt.Fprintf(&b, "- **%s**: %s.\n", t[0], t[1])
-	}
-	b.WriteString("\n| client | algorithm |")
-	for _, t := range titles {
-		b.WriteString(" " + t[0] + " |")
-	}
-	b.WriteString("\n|---|---|" + strings.Repeat("---|", int(phases)) + "\n")
-	for _, c := range clients {
-		for _, r := range c.rows {
-			fmt.Fprintf(&b, "| %s | %s |", c.label(), r.algorithm)
-			for p := range phases {
-				b.WriteString(" " + c.cell(r, p) + " |")
+	fmt.Fprintf(&b, "| client | %s | typ | announced | fresh key | revoked key |\n|%s\n",
+		strings.Join(algorithms, " | "), strings.Repeat("---|", len(algorithms)+5))
+	for _, of := range byClient(trials) {
+		fmt.Fprintf(&b, "| %s |", of[0].client.label())
+		for _, t := range of {
+			cell := "yes"
+			if len(t.failed) > 0 {
+				cell = "**FAILED**"
+			} else if t.lacking {
+				cell = "-"
 			}
-			b.WriteString("\n")
+			fmt.Fprintf(&b, " %s |", cell)
 		}
+		t := of[0]
+		fmt.Fprintf(&b, " %s | %s | %s | %s, %s |\n", yes(t.typed), yes(t.outage), within(t.fresh), within(t.beside), within(t.alone))
 	}
-	if failed := failures(clients); len(failed) > 0 {
+	if failed := failures(trials); len(failed) > 0 {
 		b.WriteString("\n## What went wrong\n\n- " + strings.Join(failed, "\n- ") + "\n")
-	}
-	b.WriteString("\n## Refusals, in the clients' own words\n\n| client | of | says |\n|---|---|---|\n")
-	for _, c := range clients {
-		b.WriteString(c.quotations())
 	}
 	return b.String()
 }
 
+// byClient returns each client's trials, in the order of the algorithms.
+func byClient(trials []*trial) (groups [][]*trial) {
+	for _, t := range trials {
+		i := slices.IndexFunc(groups, func(g []*trial) bool { return g[0].client == t.client })
+		if i < 0 {
+			i, groups = len(groups), append(groups, nil)
+		}
+		groups[i] = append(groups[i], t)
+	}
+	for _, g := range groups {
+		slices.SortFunc(g, func(a, b *trial) int {
+			return slices.Index(algorithms, a.algorithm) - slices.Index(algorithms, b.algorithm)
+		})
+	}
+	return groups
+}
+
 func (c *client) label() string {
-	return strings.TrimSpace(c.name+" "+c.version) + " (" + c.language + ")"
-}
-
-// cell returns what the table says of a phase.
-func (c *client) cell(r *row, p phase) string {
-	o := r.outcomes[p]
-	switch {
-	case o.failed != "":
-		return "**FAILED**"
-	case c.broken != nil && !o.ran:
-		return "**not run**"
-	case !c.supports(r.algorithm):
-		return "not supported"
-	case o.accepted:
-		return "ok"
+	if c.runner == nil {
+		return c.name
 	}
-	return "refused"
+	return fmt.Sprintf("%s %s (%s)", c.name, c.version(), c.runner.language)
 }
 
-// quotations lists refusals in the client's own words, each once.
-func (c *client) quotations() (table string) {
-	for _, r := range c.rows {
-		for p, o := range r.outcomes {
-			if o.words == "" || o.failed != "" {
-				continue
-			}
-			of := titles[p][0]
-			if !c.supports(r.algorithm) {
-				of = r.algorithm
-			}
-			line := fmt.Sprintf("| %s | %s | %s |\n", c.label(), of, strings.ReplaceAll(o.words, "|", "\\|"))
-			if !strings.Contains(table, line) {
-				table += line
-			}
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// within rounds up, to what a cache is likely to be set to.
+func within(d time.Duration) string {
+	if d == never {
+		return "over 15 min"
+	}
+	if d < 5*time.Second {
+		return "at once"
+	}
+	for _, limit := range []time.Duration{1, 5, 10} {
+		if d < limit*time.Minute+30*time.Second {
+			return fmt.Sprintf("%d min", limit)
 		}
 	}
-	return table
+	return "15 min"
 }
 
-// failures returns what makes the run fail.
-func failures(clients []*client) (failed []string) {
-	for _, c := range clients {
-		if c.broken != nil {
-			failed = append(failed, fmt.Sprintf("%s: %s", c.label(), strings.Join(strings.Fields(c.broken.Error()), " ")))
-		}
-		for _, r := range c.rows {
-			for p, o := range r.outcomes {
-				if o.failed != "" {
-					failed = append(failed, fmt.Sprintf("%s, %s, %s: %s", c.label(), r.algorithm, titles[p][0], o.failed))
-				}
-			}
+// failures returns what makes the run fail: of each trial the first, since the others follow
+// from it.
+func failures(trials []*trial) (failed []string) {
+	for _, t := range trials {
+		if len(t.failed) > 0 {
+			failed = append(failed, fmt.Sprintf("%s, %s: %.1000s", t.client.label(), t.algorithm, t.failed[0]))
 		}
 	}
 	return failed

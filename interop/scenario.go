@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/base64"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fleetkey/fleetkey/tests/testkit"
@@ -15,115 +14,90 @@ import (
 // algorithms are all that fleetkey signs with.
 var algorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 
-// A phase is a column of the table.
-type phase int
+// never is the time of what has not happened.
+const never = time.Duration(-1)
 
-const (
-	before phase = iota
-	announced
-	activated
-	retired
-	brokenSignature
-	keyGone
-	revoked
-	replaced
-	phases // their number
-)
-
-// titles has the title and the meaning of the phases, as the table shows them.
-var titles = [phases][2]string{
-	before:          {"before", "one key, which signs"},
-	announced:       {"announced", "the successor is in the JWKS and does not sign yet; a verifier from before and a new one"},
-	activated:       {"just activated", "the successor signs; a verifier that was new when it was announced knows both keys without a fetch (the JWKS answers 503 meanwhile), a new one fetches both"},
-	retired:         {"after", "the old key has left the JWKS; tokens of the successor, by a verifier of the time of the announcement and by a new one"},
-	brokenSignature: {"broken signature", "a token of which one bit of the signature was changed"},
-	keyGone:         {"retired key", "a token of the key that has left the JWKS"},
-	revoked:         {"revoked key", "`Revoke` has taken the successor out and a fresh key signs at once; a verifier that has fetched the JWKS since takes a token of the fresh key and refuses one of the revoked key"},
-	replaced:        {"fresh key, old cache", "a token of that fresh key, shown to a verifier that fetched the JWKS some seconds ago and does not know it: whether the library's default configuration looks again at once. Either is right; one that waits refuses good tokens for a while after `Revoke`"},
-}
-
-// A want is the right end of a check.
-type want int
-
-const (
-	accept want = iota
-	refuse
-	either
-)
-
-// An outcome is how the checks of one phase ended, for one client and one
-// algorithm.
-type outcome struct {
-	ran      bool
-	accepted bool
-	words    string // the client's own, if it refused
-	failed   string // what went other than it should; "": nothing
-}
-
-// A row is a line of the table.
-type row struct {
+// A trial is one client's way through the story with one algorithm.
+type trial struct {
+	client    *client
 	algorithm string
-	outcomes  [phases]outcome
+	services  []*service // to be stopped
+	failed    []string   // what went other than it must
+	lacking   bool       // the client does not know the algorithm, as is listed
+
+	// What may go either way.
+	typed  bool // an ID token for the API's audience is refused, by its typ
+	outage bool // the new key works without another fetch
+
+	// How long after Revoke a client that runs accepts tokens of the fresh key, and refuses
+	// those of the revoked key: asked for both, and for the revoked key alone.
+	fresh, beside, alone time.Duration
 }
 
-// The verifiers, by when they are made.
-const (
-	early = "made before"
-	late  = "made when announced"
-	mid   = "made when activated"
-	after = "made when retired"
-	last  = "made when revoked"
-)
-
-// play takes all clients through the story with one algorithm: a key is replaced, and
-// later its successor is stolen. What clients do wrong is in their rows.
-func play(ctx context.Context, url string, mux *http.ServeMux, algorithm string, clients []*client) {
-	f := newFleet(ctx, url, "/"+algorithm, algorithm, mux)
+// play takes clients through the story with one algorithm: a key is replaced, and its
+// successor is stolen and revoked. Then it asks them for so long as patience lasts, and once
+// at least.
+func play(ctx context.Context, algorithm string, clients []*client, patience time.Duration) (trials []*trial) {
+	f := newFleet(ctx, algorithm)
 	defer f.close()
-	for _, c := range clients {
-		c.rows = append(c.rows, &row{algorithm: algorithm})
-	}
-	show := func(p phase, token string, w want, verifiers ...string) {
-		for _, v := range verifiers {
-			for _, c := range clients {
-				c.show(p, request{Verifier: v, Issuer: f.issuer, Audience: audience, Algorithm: algorithm, Token: token}, w)
-			}
-		}
-	}
-	oldToken, oldKey := f.issue(ctx)
-	show(before, oldToken, accept, early)
-
+	old, oldKey := f.issue(ctx)
 	check(f.issuing.Rotate(ctx))
 	f.refresh(ctx)
-	announcedKeys := f.published()
-	oldToken, kid := f.issue(ctx)
-	expect(kid == oldKey && len(announcedKeys) == 2, "the successor has to be announced and not sign")
-	show(announced, oldToken, accept, early, late)
+	announced := f.published()
+	expect(len(announced) == 2 && f.issuing.SigningKey().KeyID == oldKey, "the successor has to be announced and not sign")
+	var able []*trial
+	kept, watched := map[*trial]*service{}, map[*trial]*service{}
+	for _, c := range clients {
+		t := &trial{client: c, algorithm: algorithm, fresh: never, beside: never, alone: never}
+		trials = append(trials, t)
+		defer t.stop()
+		if t.lacking = slices.Contains(c.lacks, algorithm) && !t.tries(ctx, f, old); t.lacking {
+			continue
+		}
+		if kept[t], watched[t] = t.start(ctx, f), t.start(ctx, f); len(t.failed) == 0 {
+			able = append(able, t)
+		}
+	}
+	for _, t := range able {
+		t.accepts(ctx, kept[t], old, "announced")
+		t.accepts(ctx, watched[t], old, "announced")
+	}
 
 	f.advance(ctx, 24*time.Hour+2*time.Second) // Rotation.Announce
-	newToken, newKey := f.issue(ctx)
-	expect(newKey != oldKey && slices.Contains(announcedKeys, newKey), "the successor has to sign")
+	signed, newKey := f.issue(ctx)
+	expect(newKey != oldKey && slices.Contains(announced, newKey), "the successor has to sign")
 	f.unreachable.Store(true)
-	show(activated, newToken, accept, late)
-	show(activated, oldToken, accept, late)
+	for _, t := range able {
+		t.outage = t.ask(ctx, kept[t], signed).accepted && t.ask(ctx, kept[t], old).accepted
+	}
 	f.unreachable.Store(false)
-	show(activated, newToken, accept, mid)
-	show(activated, oldToken, accept, mid)
+	for _, t := range able {
+		t.accepts(ctx, kept[t], signed, "the successor signs")
+		t.accepts(ctx, kept[t], old, "the successor signs")
+	}
 
 	f.advance(ctx, 24*time.Hour) // Rotation.Retain
-	newToken, _ = f.issue(ctx)
+	signed, _ = f.issue(ctx)
 	expect(slices.Equal(f.published(), []string{newKey}), "the old key has to leave the JWKS")
-	show(retired, newToken, accept, late, after)
-	show(brokenSignature, breakSignature(newToken), refuse, after)
-	show(keyGone, oldToken, refuse, after)
+	for _, t := range able {
+		t.accepts(ctx, kept[t], signed, "the old key has left")
+		t.accepts(ctx, watched[t], signed, "the old key has left")
+	}
 
 	check(f.issuing.Revoke(ctx, newKey))
 	f.refresh(ctx)
-	freshToken, freshKey := f.issue(ctx)
+	revoked := time.Now()
+	fresh, freshKey := f.issue(ctx)
 	expect(freshKey != newKey && slices.Equal(f.published(), []string{freshKey}), "a fresh key has to stand in for the revoked one")
-	show(revoked, freshToken, accept, last)
-	show(revoked, newToken, refuse, last)
-	show(replaced, freshToken, either, late)
+	var wait sync.WaitGroup
+	for _, t := range able {
+		wait.Go(func() { t.watch(ctx, kept[t], watched[t], fresh, signed, revoked, patience) })
+	}
+	wait.Wait()
+	for _, t := range able {
+		t.late(ctx, f, fresh, map[string]string{"the revoked key": signed, "the old key": old})
+	}
+	return trials
 }
 
 // expect guards the test itself: without it the table would mean nothing.
@@ -133,50 +107,97 @@ func expect(ok bool, what string) {
 	}
 }
 
-// show shows a token to a verifier of the client, and notes the outcome. A client
-// that lacks the algorithm is asked in the first phase only, and has to refuse.
-func (c *client) show(p phase, r request, w want) {
-	supported := c.supports(r.Algorithm)
-	if c.broken != nil || !supported && p != before {
-		return
-	}
-	a, err := c.verify(r)
+func (t *trial) start(ctx context.Context, f *fleet) *service {
+	s, err := t.client.start(ctx, f)
 	if err != nil {
-		c.broken = err
+		t.fail("cannot be started: %v", err)
+		return nil
+	}
+	t.services = append(t.services, s)
+	return s
+}
+
+func (t *trial) stop() {
+	for _, s := range t.services {
+		s.stop()
+	}
+}
+
+func (t *trial) fail(format string, args ...any) {
+	t.failed = append(t.failed, strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " "))
+}
+
+func (t *trial) ask(ctx context.Context, s *service, token string) answer {
+	a, err := s.ask(ctx, token)
+	if err != nil {
+		t.fail("does not answer: %v", err)
+	}
+	a.words = strings.NewReplacer(token, "TOKEN", testkit.KeyID(token), "KID").Replace(a.words)
+	return a
+}
+
+func (t *trial) accepts(ctx context.Context, s *service, token, when string) {
+	if a := t.ask(ctx, s, token); !a.accepted {
+		t.fail("%s: refused: %s", when, a.words)
+	} else if !strings.Contains(a.words, subject) {
+		t.fail("%s: accepted, but not for %s: %s", when, subject, a.words)
+	}
+}
+
+func (t *trial) refuses(ctx context.Context, s *service, token, what string) {
+	if t.ask(ctx, s, token).accepted {
+		t.fail("accepts a token of %s", what)
+	}
+}
+
+// tries reports whether a client that is listed without an algorithm accepts it all the same,
+// as another version may. Then it has to pass like the others.
+func (t *trial) tries(ctx context.Context, f *fleet, token string) bool {
+	s, err := t.client.start(ctx, f)
+	if err != nil {
+		return false
+	}
+	t.services = append(t.services, s)
+	return t.ask(ctx, s, token).accepted
+}
+
+// late starts the client again, after the revocation. It must accept the fresh key alone, and of
+// that nothing that is not a valid access token for the API.
+func (t *trial) late(ctx context.Context, f *fleet, fresh string, gone map[string]string) {
+	s := t.start(ctx, f)
+	if s == nil {
 		return
 	}
-	o := &c.rows[len(c.rows)-1].outcomes[p]
-	o.ran, o.accepted = true, a.Error == ""
-	if !o.accepted {
-		o.words = anonymous(a.Error, r)
+	t.accepts(ctx, s, fresh, "a fresh key")
+	for what, token := range gone {
+		t.refuses(ctx, s, token, what)
 	}
-	var failed string
-	switch {
-	case o.accepted && a.Subject != subject:
-		failed = fmt.Sprintf("accepted, but with sub %q", a.Subject)
-	case !supported && o.accepted:
-		failed = "accepted, although listed as not supported"
-	case supported && w == accept && !o.accepted:
-		failed = "refused: " + o.words
-	case w == refuse && o.accepted:
-		failed = "accepted"
+	t.refuses(ctx, s, breakSignature(fresh), "a broken signature")
+	for what, change := range map[string]map[string]any{
+		"another audience": {"aud": "https://other.example.com"},
+		"another issuer":   {"iss": "https://other.example.com"},
+		"an hour ago":      {"iat": time.Now().Add(-2 * time.Hour).Unix(), "exp": time.Now().Add(-time.Hour).Unix()},
+	} {
+		t.refuses(ctx, s, f.sign(ctx, "at+jwt", change), what)
 	}
-	if failed != "" && o.failed == "" {
-		o.failed = fmt.Sprintf("verifier %s: %s", r.Verifier, failed)
-	}
+	t.accepts(ctx, s, f.sign(ctx, "at+jwt", nil), "a token like these, unchanged")
+	t.typed = !t.ask(ctx, s, f.sign(ctx, "JWT", nil)).accepted
 }
 
-// anonymous returns words on one line and without what differs from run to run: the
-// token, its kid and the server's port.
-func anonymous(words string, r request) string {
-	words = strings.NewReplacer(r.Token, "TOKEN", r.Issuer, "ISSUER", testkit.KeyID(r.Token), "KID").Replace(words)
-	return strings.Join(strings.Fields(words), " ")
-}
-
-// breakSignature changes one bit in the middle of a token's signature.
-func breakSignature(token string) string {
-	dot := strings.LastIndexByte(token, '.') + 1
-	signature := must(base64.RawURLEncoding.DecodeString(token[dot:]))
-	signature[len(signature)/2] ^= 1
-	return token[:dot] + base64.RawURLEncoding.EncodeToString(signature)
+// watch asks services that ran before a revocation when they learn of it.
+func (t *trial) watch(ctx context.Context, kept, watched *service, fresh, revoked string, since time.Time, patience time.Duration) {
+	look := func(at *time.Duration, s *service, token string, accepted bool) {
+		if *at == never && t.ask(ctx, s, token).accepted == accepted {
+			*at = time.Since(since)
+		}
+	}
+	for {
+		look(&t.fresh, watched, fresh, true)
+		look(&t.beside, watched, revoked, false)
+		look(&t.alone, kept, revoked, false)
+		if min(t.fresh, t.beside, t.alone) != never || time.Since(since) > patience || len(t.failed) > 0 {
+			return
+		}
+		time.Sleep(patience / 200)
+	}
 }
