@@ -4,19 +4,20 @@ import (
 	"bytes"
 	"cmp"
 	"crypto"
+	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 
+	"golang.org/x/crypto/ssh"
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/transform"
 
@@ -31,8 +32,13 @@ import (
 // arguments of a process are open to everyone on the machine.
 const passwordEnv = "FLEETKEY_PFX_PASSWORD"
 
-// maxFile bounds a file, in bytes: ten keys with their chains fit.
-const maxFile = 256 << 10
+// Bounds of a file, in bytes. Ten keys with their chains fit.
+const (
+	maxFile     = 256 << 10
+	maxPassword = 4 << 10
+)
+
+var errPassword = errors.New("the password is wrong: give the right one by --password-file or " + passwordEnv)
 
 // Brought is what files hold, in any order.
 type brought struct {
@@ -48,6 +54,7 @@ type broughtKey struct {
 	crypto.Signer
 	pss     bool   // its JWK, or its certificate, is for PS256
 	kid     string // of its JWK
+	alg     string // of its JWK
 	subject []byte // of its certificate that has ended
 }
 
@@ -57,21 +64,15 @@ func (k *broughtKey) is(public crypto.PublicKey) bool {
 }
 
 // read adds what a file holds.
-func (b *brought) read(path string, password func() (string, error)) error {
-	file, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = file.Close() }()
+func (b *brought) read(a *app, path string, password func() (string, error)) error {
 	if b.password = nil; password != nil {
 		b.password = sync.OnceValues(password)
 	}
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if len(data) > maxFile {
-		err = fmt.Errorf("more than %d bytes, so it is no file of keys", maxFile)
-	} else if err == nil {
-		err = b.data(data)
+	data, err := a.readInput(path, maxFile)
+	if err != nil {
+		return err
 	}
+	err = b.data(data)
 	if err != nil && password == nil {
 		err = fmt.Errorf("not a certificate: %w", err)
 	}
@@ -89,12 +90,14 @@ func (b *brought) data(data []byte) error {
 	text := bytes.TrimSpace(data)
 	if bytes.Contains(text, []byte("-----BEGIN ")) {
 		return b.pem(text)
-	} else if bytes.HasPrefix(text, []byte("{")) {
+	} else if bytes.HasPrefix(text, []byte("{")) || bytes.HasPrefix(text, []byte("[")) {
 		return b.json(text)
 	}
 	unpadded := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(string(bytes.Join(bytes.Fields(text), nil)))
-	if plain, err := base64.RawStdEncoding.DecodeString(unpadded); err == nil && len(plain) > 0 {
-		return b.data(plain)
+	if _, advice := keyset.Form(text); advice == "" { // hexadecimal would be base64, too
+		if plain, err := base64.RawStdEncoding.DecodeString(unpadded); err == nil && len(plain) > 0 {
+			return b.data(plain)
+		}
 	}
 	return b.der(data)
 }
@@ -140,10 +143,33 @@ func (b *brought) block(block *pem.Block) error {
 	case typ == "PUBLIC KEY", typ == "RSA PUBLIC KEY": // beside its private key, perhaps
 		b.unfit = true
 		return nil
+	case typ == "OPENSSH PRIVATE KEY", block.Headers["DEK-Info"] != "" && strings.HasSuffix(typ, " PRIVATE KEY"):
+		return b.ssh(pem.EncodeToMemory(block))
 	case block.Headers["DEK-Info"] == "" && slices.Contains([]string{"CERTIFICATE", "PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "ENCRYPTED PRIVATE KEY"}, typ):
 		return b.der(block.Bytes)
 	}
 	return notRead(pem.EncodeToMemory(block), jws.Quote(block.Type)+" is neither a certificate nor a private key")
+}
+
+// ssh adds a private key of OpenSSH, or one that is encrypted as OpenSSL 0.9 did.
+func (b *brought) ssh(block []byte) error {
+	key, err := ssh.ParseRawPrivateKey(block)
+	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted && b.password != nil {
+		password, passwordErr := b.password()
+		if passwordErr != nil {
+			return passwordErr
+		}
+		key, err = ssh.ParseRawPrivateKeyWithPassphrase(block, []byte(password))
+	}
+	if errors.Is(err, x509.IncorrectPasswordError) {
+		return errPassword
+	} else if err != nil { // the cause could quote the key
+		return notRead(block, "a damaged private key")
+	}
+	if ed, ok := key.(*ed25519.PrivateKey); ok {
+		key = *ed
+	}
+	return b.key(key, broughtKey{})
 }
 
 // notRead names a form. It leaves out the causes of errors: they could quote what they
@@ -197,10 +223,13 @@ func (b *brought) key(key any, k broughtKey) error {
 		key, err = x509.ParsePKCS8PrivateKey(der)
 	}
 	if !ok || err != nil {
-		return fmt.Errorf("a damaged private key, or a %T, which cannot sign tokens", key)
+		return fmt.Errorf("a damaged private key, or a %T, which cannot sign tokens: use RSA, P-256, P-384 or Ed25519", key)
 	}
 	if k.Signer = key.(crypto.Signer); !k.is(given.Public()) {
 		return errors.New("the private key does not belong to the public key beside it")
+	}
+	if _, err := jws.AlgorithmOf(k.Public(), k.pss); err != nil {
+		return err
 	}
 	if !slices.ContainsFunc(b.keys, func(other broughtKey) bool { return other.is(k.Public()) }) { // else it was given twice
 		b.keys = append(b.keys, k)
@@ -248,10 +277,10 @@ func (b *brought) has(cert *x509.Certificate) bool {
 }
 
 // readCertificates returns the certificates in files, in any form.
-func readCertificates(paths ...string) ([]*x509.Certificate, error) {
+func readCertificates(a *app, paths ...string) ([]*x509.Certificate, error) {
 	var files brought
 	for _, path := range paths {
-		if err := files.read(path, nil); err != nil {
+		if err := files.read(a, path, nil); err != nil {
 			return nil, err
 		}
 	}
@@ -267,9 +296,9 @@ func readCertificates(paths ...string) ([]*x509.Certificate, error) {
 func (c *importCmd) password(a *app, path string) (string, error) {
 	text, found := os.LookupEnv(passwordEnv)
 	if c.PasswordFile != "" {
-		file, err := os.ReadFile(c.PasswordFile)
+		file, err := a.readInput(c.PasswordFile, maxPassword)
 		if err != nil {
-			return "", err
+			return "", fmt.Errorf("--password-file: %w", err)
 		}
 		text, found = string(file), true
 	}

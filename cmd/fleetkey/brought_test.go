@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -23,6 +24,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/crypto/ssh"
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/fleetkey/fleetkey"
@@ -86,8 +88,10 @@ func inUTF16(text string, mark string, low int) string {
 	return string(out)
 }
 
+func inJSON(value any) string { return string(must(json.Marshal(value))) }
+
 func inJWK(key any, kid, alg, use string, certs ...*x509.Certificate) string {
-	return string(must(json.Marshal(jose.JSONWebKey{Key: key, KeyID: kid, Algorithm: alg, Use: use, Certificates: certs})))
+	return inJSON(jose.JSONWebKey{Key: key, KeyID: kid, Algorithm: alg, Use: use, Certificates: certs})
 }
 
 // TestImportForms: import reads a private key in each form, and the key then signs.
@@ -110,6 +114,18 @@ func TestImportForms(t *testing.T) {
 		dotNet = strings.Replace(dotNet, `"`+name+`":`, `"`+strings.ToUpper(name[:1])+name[1:]+`":`, 1)
 	}
 	dotNet = strings.Replace(dotNet, "{", `{"AdditionalData":{},"Crv":null,"X5c":[],"Oth":null,`, 1)
+
+	standard := strings.NewReplacer("-", "+", "_", "/")
+	parameters := map[string]any{}
+	check(json.Unmarshal([]byte(inJWK(rsaKey, "", "", "")), &parameters))
+	for jwk, net := range map[string]string{"n": "Modulus", "e": "Exponent", "d": "D", "p": "P", "q": "Q", "dp": "DP", "dq": "DQ", "qi": "InverseQ"} {
+		text := standard.Replace(parameters[jwk].(string))
+		parameters[net] = text + strings.Repeat("=", -len(text)&3)
+		delete(parameters, jwk)
+	}
+	delete(parameters, "kty")
+	unlocked := string(pem.EncodeToMemory(must(ssh.MarshalPrivateKey(edKey, "me@host"))))
+	locked := string(pem.EncodeToMemory(must(ssh.MarshalPrivateKeyWithPassphrase(ecKey, "", []byte(password)))))
 
 	for title, tc := range map[string]struct{ content, password, kid, alg string }{
 		"key and certificate":                   {pair, "", ofRSA, "RS256"},
@@ -138,6 +154,11 @@ func TestImportForms(t *testing.T) {
 		"JWK of ECDSA":                          {inJWK(ecKey, ofEC, "", ""), "", ofEC, "ES256"},
 		"JWK of Ed25519":                        {inJWK(edKey, "", "EdDSA", ""), "", ofEd, "EdDSA"},
 		"JWK of IdentityServer":                 {dotNet, "", ofRSA, "RS256"},
+		"tempkey.rsa of IdentityServer4":        {inJSON(map[string]any{"KeyId": "K1", "Parameters": parameters}), "", ofRSA, "RS256"},
+		"array of JWKs":                         {"[" + inJWK(ecKey, "", "", "") + "]", "", ofEC, "ES256"},
+		"SSH, Ed25519":                          {unlocked, "", ofEd, "EdDSA"},
+		"SSH with a password":                   {locked, password, ofEC, "ES256"},
+		"encrypted as OpenSSL 0.9 did":          {pasted("ec-old.key"), "changeit", ofE, "ES256"},
 		"JWK set":                               {`{"keys":[` + inJWK(rsaKey, "enc", "RSA-OAEP", "enc") + "," + inJWK(ecKey.Public(), "p", "", "") + "," + inJWK(ecKey, "s", "", "") + "," + inJWK(edKey, "t", "", "") + `]}`, "", ofEC, "ES256"},
 		"base64 of PEM":                         {b64([]byte(pair)), "", ofRSA, "RS256"},
 		"base64 of base64 of PEM":               {b64([]byte(b64([]byte(pair)) + "\n")), "", ofRSA, "RS256"},
@@ -198,6 +219,13 @@ func TestImportNamesTheForm(t *testing.T) {
 	check(json.Unmarshal([]byte(inJWK(ecKey, "", "", "")), &mixed))
 	foreign := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	mixed["d"] = base64.RawURLEncoding.EncodeToString(must(foreign.Bytes()))
+	lockedSSH := string(pem.EncodeToMemory(must(ssh.MarshalPrivateKeyWithPassphrase(ecKey, "", []byte("changeit")))))
+	rsaKey, _ := certificate("mine", nil, nil, time.Now(), time.Now().AddDate(1, 0, 0))
+	var noPrimes map[string]any
+	check(json.Unmarshal([]byte(inJWK(rsaKey, "", "", "")), &noPrimes))
+	for _, name := range []string{"p", "q", "dp", "dq", "qi"} {
+		delete(noPrimes, name)
+	}
 	for title, tc := range map[string]struct{ content, password, want string }{
 		"PKCS#7":                         {pasted("e.p7b"), "", "a .p7b (PKCS#7), which holds no private key; take its certificates out with `openssl pkcs7 -print_certs"},
 		"PKCS#7 in DER":                  {pasted("e.der.p7b"), "", "a .p7b (PKCS#7)"},
@@ -208,9 +236,15 @@ func TestImportNamesTheForm(t *testing.T) {
 		"negative serial":                {pasted("negative.crt"), "", "a certificate with a negative serial number"},
 		"negative serial in a PFX":       {pasted("negative.p12"), "changeit", "openssl pkcs12 -in FILE -nocerts -nodes"},
 		"certificate request":            {pasted("e.csr"), "", "a certificate request"},
-		"SSH":                            {inPEM("OPENSSH PRIVATE KEY", []byte("openssh-key-v1\x00")), "", "ssh-keygen -p -N \"\" -m PKCS8"},
+		"SSH":                            {inPEM("OPENSSH PRIVATE KEY", []byte("openssh-key-v1\x00")), "", "an SSH key (OPENSSH PRIVATE KEY), damaged"},
+		"SSH, password":                  {lockedSSH, "wrong", "the password is wrong"},
 		"SSH public key":                 {"ssh-rsa AAAAB3NzaC1yc2E me@host\n", "", "an SSH public key"},
-		"old encryption":                 {pasted("ec-old.key"), "changeit", "openssl pkey -in FILE"},
+		"old encryption, password":       {pasted("ec-old.key"), "wrong", "the password is wrong"},
+		"JWK without primes":             {inJSON(noPrimes), "", "an RSA JWK without its primes (p and q)"},
+		"Kubernetes":                     {`{"apiVersion":"v1","data":{"tls.key":"LS0t"},"kind":"Secret"}`, "", "kubectl get secret NAME -o jsonpath"},
+		"hexadecimal":                    {hex.EncodeToString(must(x509.MarshalPKCS8PrivateKey(ecKey))), "", "this is hexadecimal; convert it with `xxd -r -p"},
+		"P-521":                          {inPEM("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader))))), "", "P-521"},
+		"certificate alone":              {inPEM("CERTIFICATE", otherCert.Raw), "", "cannot sign, so it does not go into the store"},
 		"encrypted PKCS#8, 3DES":         {pasted("pkcs8-des3.key"), "changeit", "openssl pkey -in FILE"},
 		"encrypted PKCS#8, scrypt":       {pasted("pkcs8-scrypt.key"), "changeit", "openssl pkey -in FILE"},
 		"encrypted PKCS#8, password":     {pasted("pkcs8.key"), "wrong", "the password is wrong"},
@@ -220,10 +254,10 @@ func TestImportNamesTheForm(t *testing.T) {
 		"public key":                     {inPEM("PUBLIC KEY", must(x509.MarshalPKIXPublicKey(ecKey.Public()))), "", "put it into Config.Former of all servers, as Key, with its KeyID"},
 		"public JWK set":                 {`{"keys":[` + inJWK(ecKey.Public(), "k", "", "") + `]}`, "", "put it into Config.Former of all servers, as Key, with its KeyID"},
 		"JWK for encryption":             {inJWK(ecKey, "k", "", "enc"), "", "or one for encryption, cannot sign"},
-		"JWK with another's public half": {string(must(json.Marshal(mixed))), "", "does not belong to the public key beside it"},
-		"damaged JWK":                    {`{"kty":"RSA","n":"AQAB","d":"x"}`, "", "damaged or of a kind that cannot sign tokens"},
-		"other JSON":                     {`{"a":1}`, "", "not a JSON Web Key"},
-		"half of JSON":                   {`{"kty":`, "", "damaged JSON"},
+		"JWK with another's public half": {inJSON(mixed), "", "does not belong to the public key beside it"},
+		"damaged JWK":                    {`{"kty":"RSA","n":"AQAB","d":"x","p":"x"}`, "", "a JSON Web Key, or a set of them, damaged or of a kind that cannot sign tokens"},
+		"other JSON":                     {`{"a":1}`, "", "this is JSON; take the PEM"},
+		"half of JSON":                   {`{"kty":`, "", "a JSON Web Key, or a set of them, damaged"},
 		"weak RSA":                       {inPEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(weak))), "", "the RSA key has 1024 bits"},
 		"key beside another certificate": {inPEM("CERTIFICATE", otherCert.Raw) + inPEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(ecKey))), "", "a private key without its certificate"},
 		"garbage":                        {"hello", "", "none of the forms"},
@@ -234,8 +268,8 @@ func TestImportNamesTheForm(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			store := filepath.Join(t.TempDir(), "keys.pem")
 			_, _, err := imported(t, store, tc.password, tc.content)
-			if err == nil || !strings.Contains(err.Error(), tc.want) {
-				t.Errorf("got %v, want %s", err, tc.want)
+			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), `pasted": `) {
+				t.Errorf("got %v, want %s, and the file's name", err, tc.want)
 			}
 			if _, err := os.Stat(store); err == nil {
 				t.Error("the store was made")
@@ -244,19 +278,49 @@ func TestImportNamesTheForm(t *testing.T) {
 	}
 }
 
-// TestPSSConverts: the command that import names for an RSA-PSS key works.
-func TestPSSConverts(t *testing.T) {
+// TestConversions: the commands that import names for two forms work.
+func TestConversions(t *testing.T) {
 	if missing, err := condition("missing:openssl"); err != nil {
 		t.Fatal(err)
 	} else if missing {
 		t.Skip("skipped: openssl is missing: apt-get install openssl")
 	}
-	der := filepath.Join(t.TempDir(), "new.der")
-	if out, err := exec.CommandContext(t.Context(), "openssl", "rsa", "-in", "testdata/pasted/rsa-pss.key", "-traditional", "-outform", "DER", "-out", der).CombinedOutput(); err != nil {
-		t.Fatal(err, string(out))
+	explicit := filepath.Join(t.TempDir(), "explicit.key")
+	openssl := func(args string) {
+		t.Helper()
+		if out, err := exec.CommandContext(t.Context(), "openssl", strings.Fields(args)...).CombinedOutput(); err != nil {
+			t.Fatal(err, string(out))
+		}
 	}
-	if _, set, err := imported(t, filepath.Join(t.TempDir(), "keys.pem"), "", string(must(os.ReadFile(der)))); err != nil || len(set.Keys) != 1 {
-		t.Fatal(set, err)
+	openssl("ecparam -name prime256v1 -genkey -param_enc explicit -out " + explicit)
+	for file, command := range map[string]string{
+		"testdata/pasted/rsa-pss.key": "openssl rsa -in FILE -traditional -outform DER -out NEW.der",
+		explicit:                      "openssl ec -in FILE -param_enc named_curve -out NEW.key",
+	} {
+		store, converted := filepath.Join(t.TempDir(), "keys.pem"), filepath.Join(t.TempDir(), "new")
+		if _, _, err := imported(t, store, "", string(must(os.ReadFile(file)))); err == nil || !strings.Contains(err.Error(), "`"+command+"`") {
+			t.Errorf("%s: got %v, want %s", file, err, command)
+		}
+		openssl(strings.NewReplacer("openssl ", "", "FILE", file, "NEW.der", converted, "NEW.key", converted).Replace(command))
+		if _, set, err := imported(t, store, "", string(must(os.ReadFile(converted)))); err != nil || len(set.Keys) != 1 {
+			t.Error(file, set, err)
+		}
+	}
+}
+
+// TestImportFormer: what import says of Config.Former fits the algorithm of the old tokens.
+func TestImportFormer(t *testing.T) {
+	private, _ := certificate("mine", nil, nil, time.Now(), time.Now().AddDate(1, 0, 0))
+	for alg, want := range map[string]string{
+		"RS256":   `{Key: publicKey, KeyID: "old", Issuer: `,
+		"PS256":   `{Certificate: certificate, KeyID: "old", Issuer: `,
+		"RS512":   `is for "RS512", which fleetkey does not verify`,
+		"\x1b[2J": `is for "\x1b[2J", which`,
+	} {
+		out, _, err := imported(t, filepath.Join(t.TempDir(), "keys.pem"), "", inJWK(private, "old", alg, "sig"))
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v; the output lacks %s:\n%s", alg, err, want, out)
+		}
 	}
 }
 

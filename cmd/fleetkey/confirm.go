@@ -2,14 +2,18 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"golang.org/x/term"
 )
 
-// This file asks the person at the terminal.
+// This file reads what comes from outside, and asks the person at the terminal.
 
 // consent is the flag of commands that change keys others rely on.
 type consent struct {
@@ -28,7 +32,7 @@ func (c consent) confirm(a *app, what string) error {
 		return fmt.Errorf("%w: this would %s; there is no terminal to ask at, so give --yes if that is meant", errUnconfirmed, what)
 	}
 	_, _ = fmt.Fprintf(a.stderr, "This will %s.\nGo on? Type yes: ", what)
-	answer, err := a.await(bufio.NewReader(a.stdin).ReadString)
+	answer, err := await(a.ctx, func() (string, error) { return bufio.NewReader(a.stdin).ReadString('\n') })
 	if err != nil || strings.TrimSpace(answer) != "yes" {
 		return errUnconfirmed
 	}
@@ -44,29 +48,71 @@ func (a *app) readSecret(prompt string) (string, error) {
 	}
 	defer func() { _ = term.Restore(fd, state) }() // also when the question was broken off
 	_, _ = fmt.Fprint(a.stderr, prompt)
-	secret, err := a.await(func(byte) (string, error) {
-		secret, err := term.ReadPassword(fd)
-		return string(secret), err
-	})
+	secret, err := await(a.ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	a.note("")
-	return secret, err
+	return string(secret), err
 }
 
-// await reads a line, or gives up when the user does.
-func (a *app) await(read func(byte) (string, error)) (string, error) {
-	type line struct {
-		text string
-		err  error
+// readInput reads a file that somebody gives, or standard input for "-". A pipe, such as
+// bash makes of <(command), may never give its data: then it ends with --timeout, or when
+// somebody interrupts.
+func (a *app) readInput(path string, limit int64) ([]byte, error) {
+	ctx, cancel := a.ctx, context.CancelFunc(func() {})
+	if path != "-" { // a person may type there
+		ctx, cancel = context.WithTimeout(a.ctx, a.timeout)
 	}
-	lines := make(chan line, 1)
+	defer cancel()
+	data, err := await(ctx, func() ([]byte, error) {
+		if path == "-" {
+			return readAll(a.stdin, limit)
+		}
+		info, err := os.Stat(path) // opening a device can have effects
+		if err == nil && info.Mode()&fs.ModeDevice != 0 {
+			err = errors.New("a device, not a file")
+		}
+		if err != nil {
+			return nil, err
+		}
+		file, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = file.Close() }()
+		return readAll(file, limit)
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no end of its data within %s; is anything written to this pipe? (%w)", a.timeout, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", path, err)
+	}
+	return data, nil
+}
+
+func readAll(r io.Reader, limit int64) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("more than %d bytes", limit)
+	}
+	return data, err
+}
+
+// await waits for what may block forever, but not longer than the context.
+func await[T any](ctx context.Context, get func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	results := make(chan result, 1)
 	go func() {
-		text, err := read('\n')
-		lines <- line{text, err}
+		value, err := get()
+		results <- result{value, err}
 	}()
 	select {
-	case l := <-lines:
-		return l.text, l.err
-	case <-a.ctx.Done():
-		return "", a.ctx.Err()
+	case r := <-results:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
 	}
 }

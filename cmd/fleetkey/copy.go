@@ -16,37 +16,28 @@ import (
 // stays good.
 type copyCmd struct {
 	storeFlags
-	toFlags
+	To storeFlags `embed:"" prefix:"to-" xorprefix:"to-" set:"of=The new store is"`
 	newSecretFlags
-}
-
-// toFlags are storeFlags for the target.
-type toFlags struct {
-	File     string `name:"to-file" placeholder:"PATH" type:"path" xor:"to" required:"" predictor:"file" help:"Copy the keys into this new file."`
-	Secret   string `name:"to-secret" placeholder:"NAME" xor:"to" required:"" help:"Copy the keys into this new secret of AWS Secrets Manager: a name or an ARN."`
-	Settings string `name:"to-settings" placeholder:"PATH" type:"path" xor:"to" required:"" predictor:"file" help:"Copy the keys to where this appsettings.json says."`
-	Region   string `name:"to-region" help:"AWS region of the new secret, if the ARN, the environment or the instance do not tell."`
 }
 
 // Run is called by kong.
 func (c *copyCmd) Run(a *app) error {
-	from, err := c.load(a)
+	from, err := c.load(a, false)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
-	to, err := storeFlags(c.toFlags).open(ctx, c.newSecretFlags)
+	to, err := c.To.open(ctx, c.newSecretFlags)
 	if err != nil {
 		return err
 	}
-	_, err = to.Save(ctx, from.bundle, "") // "must not exist yet"
+	version, err := to.Save(ctx, from.bundle, "") // "must not exist yet"
 	if errors.Is(err, fleetkey.ErrConflict) {
-		there, _, loadErr := to.Load(ctx)
+		there, version, loadErr := to.Load(ctx)
 		switch {
 		case loadErr == nil && bytes.Equal(there, from.bundle):
-			a.printf("%s holds the same keys already; nothing was changed.\n", name(to))
-			return nil
+			return a.stored(&loaded{name(to), there, version, from.set}, false, name(to)+" holds the same keys already; nothing was changed.\n")
 		case errors.Is(loadErr, fleetkey.ErrNotExist):
 			return fmt.Errorf("%s exists but has no value: remove it, so that copy can create it", name(to))
 		}
@@ -55,13 +46,14 @@ func (c *copyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	a.printf("Copied from %s to %s: %s.\n", from.name, name(to), count(from.set))
+	words := fmt.Sprintf("Copied from %s to %s: %s.\n", from.name, name(to), count(from.set))
 	if signing, _ := from.set.Signing(time.Now()); signing != nil {
-		a.printf("Signing key: %s\n", signing.ID)
+		words += "Signing key: " + signing.ID + "\n"
 	}
+	err = a.stored(&loaded{name(to), from.bundle, version, from.set}, true, words)
 	a.note("%s still holds the private keys. Let no server use both: a rotation in one does not reach the other.\n"+
 		"Remove it when all servers use the new store.", from.name)
-	return nil
+	return err
 }
 
 // count says how many keys a set has of each kind.

@@ -48,11 +48,23 @@ type examination struct {
 	rotation bool
 	readOnly bool
 	sick     bool
+	findings []findingJSON // for --json
+}
+
+type findingJSON struct {
+	Verdict verdict `json:"verdict"`
+	Check   string  `json:"check"`
+	Detail  string  `json:"detail"`
+	Fix     string  `json:"fix,omitempty"`
 }
 
 // found prints one finding; fix is the command for it, or "".
 func (x *examination) found(v verdict, check, detail, fix string) {
 	x.sick = x.sick || v == wrong
+	if x.a.json {
+		x.findings = append(x.findings, findingJSON{v, check, oneLine(detail), fix})
+		return
+	}
 	x.a.printf("%-6s%-42s%s\n", v, check, oneLine(detail))
 	if fix != "" && v != fine {
 		x.a.printf("%-48srun: %s\n", "", oneLine(fix))
@@ -64,6 +76,11 @@ func (c *doctorCmd) Run(a *app) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
 	x := &examination{a: a, store: c.args(), rotation: c.Rotation, readOnly: c.ReadOnly}
+	defer func() {
+		if len(x.findings) > 0 {
+			_ = a.printJSON(x.findings)
+		}
+	}()
 	store, err := c.open(ctx, newSecretFlags{})
 	var usage usageError
 	switch {

@@ -3,61 +3,92 @@ package main
 import (
 	"bytes"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/go-jose/go-jose/v4"
 
 	"github.com/fleetkey/fleetkey"
 )
 
-// exportCmd writes out what a store holds.
+// exportCmd writes out what a store holds, into new files only.
 type exportCmd struct {
 	storeFlags
-	Out         string `short:"o" type:"path" predictor:"file" placeholder:"PATH" help:"A new file to write; default: standard output."`
-	PrivateKeys bool   `help:"Write the whole bundle, private keys included, to the new file of --out, with mode 0600."`
+	policyFlags
+	PublicKey   bool   `xor:"what" help:"Write public keys (PUBLIC KEY), as HAProxy and PyJWT read them, instead of certificates."`
+	JWKS        bool   `name:"jwks" xor:"what" help:"Write a JSON Web Key Set, as nginx reads it."`
+	PrivateKeys bool   `xor:"what" help:"Write the whole bundle, private keys included, to the new file of --out, with mode 0600."`
+	Out         string `short:"o" xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"A new file to write; default: standard output."`
+	Dir         string `xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"A new directory to make, with a file for each key: KID.pem."`
 }
 
 // Run is called by kong.
 func (c *exportCmd) Run(a *app) error {
-	if c.PrivateKeys && c.Out == "" {
+	switch {
+	case c.PrivateKeys && c.Out == "":
 		return usageError("--private-keys needs --out: private keys are not printed")
+	case c.JWKS && c.Dir != "":
+		return usageError("--jwks makes one file of all keys: give --out in place of --dir")
 	}
-	l, err := c.load(a)
+	l, err := c.load(a, false)
 	if err != nil {
 		return err
 	}
-	signer, err := fleetkey.NewSigner(a.ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: a.log})
+	signer, err := fleetkey.NewSigner(a.ctx, l, c.config(a))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = signer.Close() }()
-	if c.PrivateKeys {
+	out, keys := toJSON(signer.Status()), signer.PublicKeys()
+	out.Keys = slices.DeleteFunc(out.Keys, func(k keyJSON) bool {
+		return !slices.ContainsFunc(keys, func(public fleetkey.PublicKey) bool { return public.KeyID == k.KeyID })
+	})
+	text, err := c.encode(keys, out.Keys)
+	if err != nil {
+		return fmt.Errorf("%s: %w", l.name, err)
+	}
+	switch {
+	case c.PrivateKeys:
 		if err := writeNew(c.Out, l.bundle, 0o600); err != nil {
 			return err
 		}
 		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", oneLine(c.Out), l.name)
-		return nil
+	case c.Dir != "":
+		if err := writeEach(c.Dir, out.Keys); err != nil {
+			return err
+		}
+	case c.Out != "":
+		if err := writeNew(c.Out, text, 0o644); err != nil {
+			return err
+		}
+	case c.JWKS: // it is JSON
+		_, err := a.stdout.Write(text)
+		return err
+	default:
+		return a.show(out, func() { a.printf("%s", text) })
 	}
-	text, err := certificates(signer.PublicKeys())
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.name, err)
+	for i := range out.Keys {
+		out.Keys[i].PEM = "" // it is in the file
 	}
-	if c.Out != "" {
-		return writeNew(c.Out, text, 0o644)
-	}
-	_, err = a.stdout.Write(text)
-	return err
+	out.File = c.Out
+	return a.show(out, func() {})
 }
 
-// certificates writes a line of comment before each, as openssl does. A retired key has no
-// certificate any more: then it is the public key.
-func certificates(keys []fleetkey.PublicKey) ([]byte, error) {
-	var out bytes.Buffer
-	for _, k := range keys {
+// encode returns all keys in one text, and each in out. A line of comment comes before each
+// key, as openssl writes it. A retired key has no certificate any more: then it is the public key.
+func (c *exportCmd) encode(keys []fleetkey.PublicKey, out []keyJSON) ([]byte, error) {
+	var all bytes.Buffer
+	var set jose.JSONWebKeySet
+	for i, k := range keys {
+		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.Key, KeyID: k.KeyID, Algorithm: k.Algorithm, Use: "sig"})
 		block := &pem.Block{Type: "PUBLIC KEY"}
-		if k.Certificate != nil {
+		if k.Certificate != nil && !c.PublicKey {
 			block.Type, block.Bytes = "CERTIFICATE", k.Certificate.Raw
 		} else {
 			var err error
@@ -65,12 +96,30 @@ func certificates(keys []fleetkey.PublicKey) ([]byte, error) {
 				return nil, fmt.Errorf("encode the public key of %s: %w", k.KeyID, err)
 			}
 		}
-		fmt.Fprintf(&out, "kid=%s alg=%s\n", k.KeyID, k.Algorithm)
-		if err := pem.Encode(&out, block); err != nil {
-			return nil, err
+		out[i].PEM = fmt.Sprintf("kid=%s alg=%s\n%s", k.KeyID, k.Algorithm, pem.EncodeToMemory(block))
+		all.WriteString(out[i].PEM)
+	}
+	if c.JWKS {
+		text, err := json.MarshalIndent(set, "", "  ")
+		return append(text, '\n'), err
+	}
+	return all.Bytes(), nil
+}
+
+// writeEach makes a directory with a file for each key.
+func writeEach(dir string, keys []keyJSON) error {
+	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%q exists already; choose another name, or remove it", dir)
+	} else if err != nil {
+		return err
+	}
+	for i, k := range keys {
+		keys[i].File = filepath.Join(dir, k.KeyID+".pem")
+		if err := writeNew(keys[i].File, []byte(k.PEM), 0o644); err != nil {
+			return err
 		}
 	}
-	return out.Bytes(), nil
+	return nil
 }
 
 // writeNew writes a file that must not exist, whole or not at all.

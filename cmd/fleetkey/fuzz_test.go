@@ -111,7 +111,7 @@ func FuzzVerifyToken(f *testing.F) {
 			if strings.TrimSpace(token) == "-" { // read from standard input
 				continue
 			}
-			if err := (&verifyCmd{Token: token, optionalStoreFlags: optionalStoreFlags{File: path}}).Run(a); !errors.Is(err, errWrong) {
+			if err := (&verifyCmd{Token: token, storeFlags: storeFlags{File: path}}).Run(a); !errors.Is(err, errWrong) {
 				t.Fatalf("nobody has signed %q, but: %v", token, err)
 			}
 			for _, c := range strings.ReplaceAll(out.String(), path, "") {

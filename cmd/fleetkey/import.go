@@ -76,8 +76,7 @@ func (c *importCmd) Run(a *app) error {
 	report := explain(there, imported, next, now)
 	if there.version != "" {
 		if bytes.Equal(bundle, there.bundle) {
-			a.printf("%sNothing was changed.\n", report)
-			return nil
+			return a.stored(there, false, report+"Nothing was changed.\n")
 		}
 		a.note("%s", strings.TrimSuffix(report, "\n"))
 		if err := c.confirm(a, "change the keys of "+there.name+" so"); err != nil {
@@ -86,46 +85,56 @@ func (c *importCmd) Run(a *app) error {
 	}
 	saving, done := context.WithTimeout(a.ctx, a.timeout) // the answer may have taken its time
 	defer done()
-	if _, err := store.Save(saving, bundle, there.version); err != nil {
+	version, err := store.Save(saving, bundle, there.version)
+	if err != nil {
 		return err
 	}
-	a.printf("Imported into %s:\n%s", there.name, report)
+	for _, b := range bare {
+		switch alg, err := jws.AlgorithmOf(b.Public(), b.pss); {
+		case err == nil && b.alg != "" && b.alg != alg.Name && (b.alg != "Ed25519" || alg.Name != "EdDSA"):
+			a.note("The JWK with kid %q is for %s, which fleetkey does not verify: tokens that its system signed so are refused. Here it signs %s.", b.kid, jws.Quote(b.alg), alg.Name)
+		case b.pss:
+			a.note("The JWK with kid %q is for PS256. Config.Former takes the certificate that was made for it: fleetkey export prints it.", b.kid)
+		}
+	}
+	err = a.stored(&loaded{there.name, bundle, version, next}, true, "Imported into "+there.name+":\n"+report)
 	a.note(aboutFormer, former(imported, bare))
-	return nil
+	return err
 }
 
 // read reads the files as one, so that a key may come apart from its certificate.
 func (c *importCmd) read(a *app) (*keyset.Set, []broughtKey, error) {
 	var all brought
 	for _, path := range c.Files {
-		if err := all.read(path, func() (string, error) { return c.password(a, path) }); err != nil {
+		if err := all.read(a, path, func() (string, error) { return c.password(a, path) }); err != nil {
 			return nil, nil, err
 		}
 	}
 	set, bare, rest, err := all.set()
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, cert := range rest {
-		subject := jws.Quote(cert.Subject.String())
+	for i := 0; err == nil && i < len(rest); i++ {
+		subject := jws.Quote(rest[i].Subject.String())
 		switch {
-		case all.has(cert):
+		case all.has(rest[i]):
 			a.note("Left out an older certificate of %s: if tokens name the key by it, put it into Config.Former.", subject)
 		case len(set.Keys) == 0:
-			return nil, nil, fmt.Errorf("%s: %s", subject, onlyFormer)
+			err = fmt.Errorf("%s: %s", subject, onlyFormer)
 		case slices.ContainsFunc(all.certificates, func(other *x509.Certificate) bool {
-			return bytes.Equal(other.RawIssuer, cert.RawSubject) && !bytes.Equal(other.RawSubject, cert.RawSubject)
+			return bytes.Equal(other.RawIssuer, rest[i].RawSubject) && !bytes.Equal(other.RawSubject, rest[i].RawSubject)
 		}):
 			a.note("Left out %s: it is the certificate of an authority.", subject)
 		default:
 			a.note("Left out %s: %s.", subject, onlyFormer)
 		}
 	}
-	if len(all.keys)+len(set.Retired)+len(set.Revoked) == 0 {
-		if all.unfit {
-			return nil, nil, errors.New("a public key, or one for encryption, cannot sign: to accept the tokens of its system, put it into Config.Former of all servers, as Key, with its KeyID")
-		}
-		return nil, nil, errors.New("there is no private key to import")
+	switch {
+	case err != nil || len(all.keys)+len(set.Retired)+len(set.Revoked) > 0:
+	case all.unfit:
+		err = errors.New("a public key, or one for encryption, cannot sign: to accept the tokens of its system, put it into Config.Former of all servers, as Key, with its KeyID")
+	default:
+		err = errors.New("there is no private key to import: give the file that has it")
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%q: %w", strings.Join(c.Files, ", "), err)
 	}
 	return set, bare, nil
 }
@@ -161,12 +170,17 @@ func (a *app) certify(there, imported *keyset.Set, bare []broughtKey, now time.T
 }
 
 // former returns the elements of Config.Former that keep the tokens of other systems valid.
+// Of a bare RSA key, Former.Key means RS256; for PS256 it takes the certificate that import made.
 func former(imported *keyset.Set, bare []broughtKey) string {
 	var entries []string
 	for _, b := range bare {
 		entry := `{Certificate: certificate, Issuer: "https://OLD-ISSUER", Until: lastToken}`
 		if b.subject == nil {
-			entry = fmt.Sprintf(`{Key: publicKey, KeyID: %q, Issuer: "https://OLD-ISSUER"}`, cmp.Or(b.kid, "OLD-KID"))
+			source := "Key: publicKey"
+			if b.pss {
+				source = "Certificate: certificate"
+			}
+			entry = fmt.Sprintf(`{%s, KeyID: %q, Issuer: "https://OLD-ISSUER"}`, source, cmp.Or(b.kid, "OLD-KID"))
 		}
 		entries = append(entries, entry)
 	}

@@ -34,14 +34,12 @@ func (c *initCmd) Run(a *app) error {
 		return err
 	}
 	defer func() { _ = signer.Close() }()
-	kid := signer.Status().SigningKeyID
+	status := signer.Status()
 	switch {
 	case absent == nil:
-		a.printf("%s holds keys already; nothing was changed. Signing key: %s\n", name(store), kid)
+		return a.result(status, false, "%s holds keys already; nothing was changed. Signing key: %s\n", name(store), status.SigningKeyID)
 	case errors.Is(absent, fleetkey.ErrNotExist):
-		a.printf("%s now holds the first key: %s\n", name(store), kid)
-	default: // AWS may deny the first look at what is not there
-		a.printf("%s holds keys. Signing key: %s\n", name(store), kid)
+		return a.result(status, true, "%s now holds the first key: %s\n", name(store), status.SigningKeyID)
 	}
-	return nil
+	return a.result(status, true, "%s holds keys. Signing key: %s\n", name(store), status.SigningKeyID) // AWS may deny the first look at what is not there
 }

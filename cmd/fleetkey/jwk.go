@@ -9,36 +9,65 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// json adds a JWK, or a set of them (RFC 7517).
+// json adds a JWK, a set of them (RFC 7517) or an array, or IdentityServer4's tempkey.rsa.
 func (b *brought) json(text []byte) error {
-	var set struct{ Keys []map[string]any }
-	var jwk map[string]any
-	if json.Unmarshal(text, &set) != nil || json.Unmarshal(text, &jwk) != nil { // the cause could quote the key
-		return errors.New("damaged JSON, or not a JSON Web Key")
+	const neither = "damaged JSON, or not a JSON Web Key" // the cause could quote the key
+	var keys []map[string]any
+	if json.Unmarshal(text, &keys) != nil {
+		var set struct{ Keys []map[string]any }
+		var jwk map[string]any
+		if json.Unmarshal(text, &set) != nil || json.Unmarshal(text, &jwk) != nil {
+			return notRead(text, neither)
+		}
+		if keys = set.Keys; keys == nil {
+			keys = append(keys, jwk)
+		}
 	}
-	if set.Keys == nil {
-		set.Keys = append(set.Keys, jwk)
-	}
-	for _, jwk := range set.Keys {
-		if err := b.jwk(jwk); err != nil {
+	for _, jwk := range keys {
+		if err := b.jwk(jwk, text); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// jwk adds a key. IdentityServer writes its tempkey.jwk with capital letters and nulls.
-func (b *brought) jwk(members map[string]any) error {
-	lower := map[string]any{}
-	for name, value := range members {
+// netNames are the members of .NET's RSAParameters, which JWK names otherwise.
+var netNames = map[string]string{"modulus": "n", "exponent": "e", "inverseq": "qi"}
+
+// members returns the members of an object as JWK names them. IdentityServer writes its
+// tempkey.jwk with capital letters and nulls, and its tempkey.rsa as RSAParameters.
+func members(object map[string]any) map[string]any {
+	jwk := map[string]any{}
+	for name, value := range object {
 		if value != nil {
-			lower[strings.ToLower(name)] = value
+			jwk[strings.ToLower(name)] = value
 		}
 	}
-	text, err := json.Marshal(lower)
+	parameters, ok := jwk["parameters"].(map[string]any)
+	if !ok {
+		return jwk
+	}
+	out := map[string]any{"kty": "RSA", "kid": jwk["keyid"]}
+	for name, value := range members(parameters) {
+		if other, ok := netNames[name]; ok {
+			name = other
+		}
+		if text, ok := value.(string); ok {
+			out[name] = strings.NewReplacer("+", "-", "/", "_", "=", "").Replace(text)
+		}
+	}
+	return out
+}
+
+func (b *brought) jwk(object map[string]any, whole []byte) error {
+	fields := members(object)
+	if fields["kty"] == "RSA" && fields["d"] != nil && fields["p"] == nil {
+		return errors.New("an RSA JWK without its primes (p and q), which Go requires: have its system export it with them (RFC 7518 section 6.3.2), or as PEM")
+	}
+	text, err := json.Marshal(fields)
 	var jwk jose.JSONWebKey
 	if err != nil || jwk.UnmarshalJSON(text) != nil {
-		return errors.New("not a JSON Web Key, or one that is damaged or of a kind that cannot sign tokens")
+		return notRead(whole, "not a JSON Web Key, or one that is damaged or of a kind that cannot sign tokens")
 	}
 	private, ok := jwk.Key.(crypto.Signer)
 	if !ok || jwk.Use == "enc" {
@@ -46,5 +75,5 @@ func (b *brought) jwk(members map[string]any) error {
 		return nil
 	}
 	b.certificates = append(b.certificates, jwk.Certificates...)
-	return b.key(private, broughtKey{pss: jwk.Algorithm == "PS256", kid: jwk.KeyID})
+	return b.key(private, broughtKey{pss: jwk.Algorithm == "PS256", kid: jwk.KeyID, alg: jwk.Algorithm})
 }

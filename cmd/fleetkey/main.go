@@ -22,6 +22,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -35,8 +36,6 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/posener/complete"
-	"github.com/willabides/kongplete"
 
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
@@ -44,7 +43,8 @@ import (
 // A cli is the command line. Each command is a file of its name.
 type cli struct {
 	Verbose bool             `short:"v" help:"Log to standard error what the library does."`
-	Timeout time.Duration    `default:"1m" help:"Give up on a store after this time."`
+	Timeout time.Duration    `default:"1m" help:"Give up on a store, or on a file that is a pipe, after this time."`
+	JSON    bool             `help:"Print the result as JSON."`
 	Version kong.VersionFlag `help:"Print the version and end."`
 
 	Status statusCmd `cmd:"" help:"Show the keys: a table and a timeline."`
@@ -55,13 +55,13 @@ type cli struct {
 	Rotate rotateCmd `cmd:"" help:"Announce a new key, which later takes over."`
 	Revoke revokeCmd `cmd:"" help:"Take a stolen key out at once."`
 
-	Import importCmd `cmd:"" help:"Bring in a key or a certificate: PEM, or PFX from Windows."`
-	Export exportCmd `cmd:"" help:"Write out certificates, or with a flag the private keys."`
+	Import importCmd `cmd:"" help:"Bring in the key of another system: PEM, PFX, JWK and other forms."`
+	Export exportCmd `cmd:"" help:"Write out certificates, public keys, the JWKS or the private keys."`
 	Copy   copyCmd   `cmd:"" help:"Copy the keys to another, empty store, under the same kids."`
 
 	Policy policyCmd `cmd:"" help:"Print the least IAM policy for a secret."`
 
-	InstallCompletions kongplete.InstallCompletions `cmd:"" help:"Print what makes your shell complete fleetkey's commands."`
+	Completion completionCmd `cmd:"" help:"Print the script that lets a shell complete fleetkey's commands."`
 }
 
 const (
@@ -86,30 +86,33 @@ type app struct {
 	stdout, stderr io.Writer
 	log            *slog.Logger
 	timeout        time.Duration
+	json           bool
 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:]))
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	a := &app{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+	os.Exit(a.run(os.Args[1:]))
 }
 
-func run(ctx context.Context, args []string) int {
+// run returns the exit status.
+func (a *app) run(args []string) int {
+	if len(args) == 0 || args[0] == "help" { // as kubectl, docker and gh do
+		args = append(args[min(1, len(args)):], "--help")
+	}
 	var c cli
-	parser := kong.Must(&c, kong.Name("fleetkey"),
-		kong.Description("The operator's tool for the signing keys that a fleet of OpenID servers shares.\n\n"+
-			"Exit status: 0 done; 1 failed; 2 wrong usage; 3 something is wrong with keys, token or surroundings; 4 not confirmed."),
-		kong.Vars{"version": version()}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help))
-	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*"))) // ends here when a shell asks
+	parser := newParser(&c, kong.Bind(a))
+	answerShell(parser) // ends here when a shell asks
 	command, err := parser.Parse(shieldKIDs(args))
 	if err != nil {
-		return report(os.Stderr, usageError(err.Error()))
+		return report(a.stderr, usageError(err.Error()))
 	}
-	a := &app{ctx: ctx, stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, log: slog.New(slog.DiscardHandler), timeout: c.Timeout}
+	a.timeout, a.json = c.Timeout, c.JSON
 	if c.Verbose {
 		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
 	}
-	return report(os.Stderr, command.Run(a))
+	return report(a.stderr, command.Run(a))
 }
 
 // shieldKIDs moves kids that begin with a hyphen behind the flags: one in 64 does.
@@ -133,6 +136,8 @@ func report(w io.Writer, err error) int {
 		return 0
 	case errors.Is(err, errWrong):
 		return exitWrong
+	case errors.Is(err, context.Canceled):
+		err = fmt.Errorf("interrupted: %w", err)
 	}
 	_, _ = fmt.Fprintf(w, "fleetkey: %v\n", trimPrefix(err))
 	switch {
@@ -154,6 +159,22 @@ func version() string {
 }
 
 func (a *app) printf(format string, args ...any) { _, _ = fmt.Fprintf(a.stdout, format, args...) }
+
+// show prints a result: in text, or as JSON if that is asked for.
+func (a *app) show(result any, text func()) error {
+	if a.json {
+		return a.printJSON(result)
+	}
+	text()
+	return nil
+}
+
+func (a *app) printJSON(result any) error {
+	enc := json.NewEncoder(a.stdout)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(result)
+}
 
 // note tells something that is not the result.
 func (a *app) note(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -15,7 +16,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/alecthomas/kong"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/gofrs/flock"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -261,7 +261,7 @@ func TestInterruptedQuestion(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	answer := make(chan string)
 	defer close(answer) // lets the reader go
-	_, err := (&app{ctx: ctx}).await(func(byte) (string, error) {
+	_, err := await(ctx, func() (string, error) {
 		interrupt()
 		return <-answer, nil
 	})
@@ -270,11 +270,96 @@ func TestInterruptedQuestion(t *testing.T) {
 	}
 }
 
+// TestJSON: with --json each command prints one JSON value, and a store in the same shape.
+func TestJSON(t *testing.T) {
+	t.Chdir(t.TempDir())
+	run := func(into any, status int, args ...string) string {
+		t.Helper()
+		var out, said bytes.Buffer
+		a := &app{ctx: t.Context(), stdin: os.Stdin, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
+		if got := a.run(append(args, "--json")); got != status {
+			t.Fatalf("%q: exit status %d: %s", args, got, &said)
+		}
+		decoder := json.NewDecoder(bytes.NewReader(out.Bytes()))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(into); err != nil || decoder.More() {
+			t.Fatalf("%q: %v in %s", args, err, &out)
+		}
+		return out.String()
+	}
+	kid := ""
+	for _, step := range []struct {
+		args, changed, roles string
+	}{
+		{"init --file a.pem --issuer https://id.example.com --algorithm ES256", "true", "signing"},
+		{"init --file a.pem --issuer https://id.example.com", "false", "signing"},
+		{"status --file a.pem", "", "signing"},
+		{"rotate --file a.pem --yes", "true", "announced signing"},
+		{"rotate --file a.pem --yes", "false", "announced signing"},
+		{"export --file a.pem", "", "announced signing"},
+		{"export --file a.pem --public-key --dir public", "", "announced signing"},
+		{"export --file a.pem -o crt.pem", "", "announced signing"},
+		{"export --file a.pem --private-keys -o all.pem", "", "announced signing"},
+		{"copy --file a.pem --to-file b.pem", "true", "announced signing"},
+		{"copy --file a.pem --to-file b.pem", "false", "announced signing"},
+		{"import all.pem --file c.pem", "true", "announced signing"},
+		{"import all.pem --file c.pem --yes", "false", "announced signing"},
+		{"revoke KID --file a.pem --yes", "true", "announced signing revoked"},
+		{"revoke KID --file a.pem --yes", "false", "announced signing revoked"},
+	} {
+		var got statusJSON
+		text := run(&got, 0, strings.Fields(strings.Replace(step.args, "KID", kid, 1))...)
+		changed, roles := "", ""
+		if got.Changed != nil {
+			changed = strconv.FormatBool(*got.Changed)
+		}
+		for _, k := range got.Keys {
+			roles += " " + string(k.Role)
+			if place := k.PEM + k.File + got.File; (place != "") != strings.HasPrefix(step.args, "export") {
+				t.Errorf("%s: %s", step.args, text)
+			}
+		}
+		if changed != step.changed || strings.TrimSpace(roles) != step.roles || got.Version == "" || strings.Contains(text, "PRIVATE") {
+			t.Errorf("%s: %s", step.args, text)
+		}
+		if kid == "" {
+			kid = got.SigningKeyID
+		}
+	}
+	var verdict verdictJSON
+	if run(&verdict, 3, "verify", "--file", "a.pem", "x.y.z"); verdict.Valid || len(verdict.Checks) != len(checks) || verdict.Error == "" {
+		t.Errorf("%+v", verdict)
+	}
+	token := must(signerAt(fleetkey.NewFileStore("a.pem"), time.Now()).Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"}))
+	if run(&verdict, 0, "verify", "--file", "a.pem", token); !verdict.Valid || verdict.Subject != "alice" {
+		t.Errorf("%+v", verdict)
+	}
+	var findings []findingJSON
+	if run(&findings, 3, "doctor", "--file", "none/a.pem", "--read-only"); len(findings) < 2 || findings[1].Verdict != wrong {
+		t.Errorf("%+v", findings)
+	}
+	var policy iamPolicy
+	run(&policy, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
+}
+
+// Each command is on the page, and its help has examples that the parser takes.
 func TestEveryCommandIsDocumented(t *testing.T) {
 	page := string(must(os.ReadFile(docsPage)))
-	for _, command := range must(kong.New(&cli{}, kong.Vars{"version": ""})).Model.Children {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{"signing.pfx", "tls.crt", "tls.key"} {
+		write(name, nil)
+	}
+	for _, command := range newParser(&cli{}).Model.Children {
 		if !strings.Contains(page, "fleetkey "+command.Name+" ") && !strings.Contains(page, "fleetkey "+command.Name+"\n") {
 			t.Errorf("docs/cli.md shows no run of fleetkey %s", command.Name)
+		}
+		for _, example := range strings.Split(examples[command.Name], "\n") {
+			words := strings.Fields(regexp.MustCompile(" (<|>>) .*").ReplaceAllString(example, ""))
+			if len(words) < 3 || words[0] != "fleetkey" || words[1] != command.Name {
+				t.Errorf("%q is no example of %s", example, command.Name)
+			} else if _, err := newParser(&cli{}).Parse(words[1:]); err != nil {
+				t.Errorf("%s: %v", example, err)
+			}
 		}
 	}
 }

@@ -85,7 +85,7 @@ func (b *brought) encrypted(der []byte, convert string) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, pkcs12.ErrIncorrectPassword), says("incorrect padding"), says("unmarshaling decrypted private key"):
-		return errors.New("the password is wrong")
+		return errPassword
 	case says("x509: ") && !says("private key"): // a certificate, such as one with a negative serial number
 		return fmt.Errorf("a certificate in it cannot be read (%w): take the private key alone with `openssl pkcs12 -in FILE -nocerts -nodes -out NEW.key`", err)
 	default:

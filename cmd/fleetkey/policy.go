@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
@@ -35,9 +34,7 @@ func (c *policyCmd) Run(a *app) error {
 	if c.KMSKey != "" {
 		p.Statement = append(p.Statement, iamStatement{"Allow", []string{"kms:Decrypt", "kms:GenerateDataKey"}, c.KMSKey})
 	}
-	enc := json.NewEncoder(a.stdout)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(p); err != nil {
+	if err := a.printJSON(p); err != nil {
 		return err
 	}
 	a.note("%s", c.explain())

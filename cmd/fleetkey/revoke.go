@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/fleetkey/fleetkey"
@@ -26,11 +25,11 @@ func (c *revokeCmd) Run(a *app) error {
 	if (c.KID == "") == (c.Certificate == "" && !c.All) || c.All && c.Certificate != "" {
 		return usageError("give one of KID, --all and --certificate")
 	}
-	l, err := c.load(a)
+	l, err := c.load(a, true)
 	if err != nil {
 		return err
 	}
-	id, err := c.thumbprint(l.set)
+	id, err := c.thumbprint(a, l)
 	if err != nil {
 		return err
 	}
@@ -44,8 +43,7 @@ func (c *revokeCmd) Run(a *app) error {
 		}
 		what = fmt.Sprintf("revoke ALL keys that can sign in %s (%d), and make a fresh one", l.name, len(l.set.Keys))
 	case l.set.IsRevoked(id):
-		a.printf("%s is revoked already; nothing was changed.\n", id)
-		return nil
+		return a.stored(l, false, id+" is revoked already; nothing was changed.\n")
 	case !l.set.Mentions(id):
 		what += " (it is not there now, and can never come in)"
 	}
@@ -62,28 +60,32 @@ func (c *revokeCmd) Run(a *app) error {
 		if err != nil {
 			return err
 		}
+		words := ""
 		for _, id := range ids {
-			a.printf("Revoked %s.\n", id)
+			words += "Revoked " + id + ".\n"
 		}
-		if after := s.Status().SigningKeyID; after != before {
-			a.printf("A fresh key signs now: %s\n", after)
+		after := s.Status()
+		if after.SigningKeyID != before {
+			words += "A fresh key signs now: " + after.SigningKeyID + "\n"
 		}
-		a.printf("Servers act on it within their RefreshEvery, clients once they fetch the JWKS again (at most JWKSMaxAge).\n")
-		return nil
+		return a.result(after, true, "%sServers act on it within their RefreshEvery, clients once they fetch the JWKS again (at most JWKSMaxAge).\n", words)
 	})
 }
 
 // thumbprint returns that of the key to revoke, or "" for all.
-func (c *revokeCmd) thumbprint(set *keyset.Set) (string, error) {
+func (c *revokeCmd) thumbprint(a *app, l *loaded) (string, error) {
 	if c.Certificate != "" {
-		certificates, err := readCertificates(c.Certificate)
-		if err != nil || len(certificates) != 1 {
-			return "", errors.Join(err, fmt.Errorf("%q holds %d certificates; which key is meant?", c.Certificate, len(certificates)))
+		certificates, err := readCertificates(a, c.Certificate)
+		if err == nil && len(certificates) != 1 {
+			err = fmt.Errorf("%q holds %d certificates: give a file with the one whose key is meant", c.Certificate, len(certificates))
+		}
+		if err != nil {
+			return "", err
 		}
 		return jws.Thumbprint(certificates[0].PublicKey), nil
 	}
 	if err := keyset.CheckThumbprint(c.KID); err != nil && !c.All {
-		return "", fmt.Errorf("no key in the store has this kid, and %w (for a key of Config.Former give --certificate)", err)
+		return "", fmt.Errorf("no key in %s has this kid, and %w (see fleetkey status; for a key of Config.Former give --certificate)", l.name, err)
 	}
 	return c.KID, nil
 }

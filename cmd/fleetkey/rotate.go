@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fleetkey/fleetkey"
@@ -18,9 +18,21 @@ type rotateCmd struct {
 
 // Run is called by kong.
 func (c *rotateCmd) Run(a *app) error {
-	l, err := c.load(a)
+	l, err := c.load(a, true)
 	if err != nil {
 		return err
+	}
+	signing, _ := l.set.Signing(time.Now())
+	if signing != nil && c.Algorithm != "" && c.Algorithm != signing.Alg.Name {
+		a.note("The algorithm changes from %s to %s. Clients that read the JWKS only once, or allow only %s, will refuse the new key's tokens: "+
+			"see that each reads the JWKS again and allows %s before it begins to sign (--announce).", signing.Alg.Name, c.Algorithm, signing.Alg.Name, c.Algorithm)
+	}
+	before, err := l.status(a, c.config(a))
+	if err != nil {
+		return err
+	}
+	for _, note := range c.unlike(before) {
+		a.note("NOTE: %s", note)
 	}
 	if err := c.confirm(a, "announce a new key in "+l.name+", which takes over from the one that signs now"); err != nil {
 		return err
@@ -33,16 +45,14 @@ func (c *rotateCmd) Run(a *app) error {
 		after := s.Status()
 		switch {
 		case after.SigningKeyID == "":
-			return errors.New("no key signs even now; see fleetkey status")
+			return fmt.Errorf("%s: a key was made, and none can sign (%w): see fleetkey status %s", l.name, after.Err, c.args())
 		case before.SigningKeyID == "":
-			a.printf("No key could sign. A new one does now: %s\n", after.SigningKeyID)
+			return a.result(after, true, "No key could sign. A new one does now: %s\n", after.SigningKeyID)
 		case !before.NextActivation.IsZero():
-			a.printf("A key is announced already, and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
-		default:
-			a.printf("Announced %s. It begins to sign at %s.\n%s signs until then.\n",
-				announced(after), stamp(after.NextActivation), after.SigningKeyID)
+			return a.result(after, false, "A key is announced already, and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
 		}
-		return nil
+		return a.result(after, true, "Announced %s. It begins to sign at %s.\n%s signs until then.\n",
+			announced(after), stamp(after.NextActivation), after.SigningKeyID)
 	})
 }
 

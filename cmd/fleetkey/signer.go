@@ -3,15 +3,23 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/fleetkey/fleetkey"
 )
 
 // This file puts the library's Signer on a store, with the servers' policy.
+
+// maxConfig bounds a file with the servers' times, in bytes.
+const maxConfig = 4 << 10
 
 // noIssuer stands where no token is issued or checked.
 const noIssuer = "https://issuer.invalid"
@@ -19,13 +27,53 @@ const noIssuer = "https://issuer.invalid"
 // policyFlags are the parts of the servers' fleetkey.Config that decide when a
 // key signs and until when it is trusted. Their defaults are the library's.
 type policyFlags struct {
-	Every       days `name:"rotate-every" placeholder:"TIME" help:"Config.Rotation.Every of the servers, such as 90d; default: rotation is off."`
-	Announce    days `placeholder:"TIME" help:"Config.Rotation.Announce of the servers; default: 24h."`
-	Retain      days `placeholder:"TIME" help:"Config.Rotation.Retain of the servers; default: 24h, or more if --max-token-ttl asks for it."`
-	MaxTokenTTL days `name:"max-token-ttl" placeholder:"TIME" help:"Config.MaxTokenTTL of the servers; default: 1h."`
-	Refresh     days `name:"refresh-every" placeholder:"TIME" help:"Config.RefreshEvery of the servers; default: 5m."`
-	MaxAge      days `name:"jwks-max-age" placeholder:"TIME" help:"Config.JWKSMaxAge of the servers; default: 15m."`
-	Skew        days `name:"clock-skew" placeholder:"TIME" help:"Config.ClockSkew of the servers; default: 1m."`
+	Config      configFile `type:"path" predictor:"file" placeholder:"PATH" help:"JSON file with the servers' times, named as the flags below: {\"max-token-ttl\": \"2h\"}."`
+	Every       days       `name:"rotate-every" group:"policy" placeholder:"TIME" help:"Rotation.Every, such as 90d; default: rotation is off."`
+	Announce    days       `group:"policy" placeholder:"TIME" help:"Rotation.Announce; default: 24h."`
+	Retain      days       `group:"policy" placeholder:"TIME" help:"Rotation.Retain; default: 24h, or more if --max-token-ttl asks for it."`
+	MaxTokenTTL days       `name:"max-token-ttl" group:"policy" placeholder:"TIME" help:"MaxTokenTTL; default: 1h."`
+	Refresh     days       `name:"refresh-every" group:"policy" placeholder:"TIME" help:"RefreshEvery; default: 5m."`
+	MaxAge      days       `name:"jwks-max-age" group:"policy" placeholder:"TIME" help:"JWKSMaxAge; default: 15m."`
+	Skew        days       `name:"clock-skew" group:"policy" placeholder:"TIME" help:"ClockSkew; default: 1m."`
+}
+
+// configFile is a file with flags of the group policy; those on the command line win.
+type configFile string
+
+// BeforeResolve is called by kong.
+func (configFile) BeforeResolve(a *app, ctx *kong.Context, trace *kong.Path) error {
+	path, times := string(ctx.FlagValue(trace.Flag).(configFile)), map[string]string{}
+	text, err := a.readInput(path, maxConfig)
+	if err != nil {
+		return fmt.Errorf("--config: %w", err)
+	}
+	if err := json.Unmarshal(text, &times); err != nil {
+		return fmt.Errorf("--config: %q is not a JSON object of texts, such as {\"announce\": \"7d\"}: %w", path, err)
+	}
+	for name := range times {
+		if !slices.ContainsFunc(ctx.Selected().Flags, func(f *kong.Flag) bool { return f.Name == name && f.Group != nil && f.Group.Key == "policy" }) {
+			return fmt.Errorf("--config: %q in %q is not one of the servers' times, such as \"max-token-ttl\"", name, path)
+		}
+	}
+	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		if value, ok := times[flag.Name]; ok {
+			return value, nil
+		}
+		return nil, nil
+	}))
+	return nil
+}
+
+// unlike says where the bundle shows that the servers' times are others. Only how far ahead a
+// key is announced can be seen, and that they are longer.
+func (p policyFlags) unlike(s fleetkey.Status) (notes []string) {
+	announce := cmp.Or(time.Duration(p.Announce), 24*time.Hour)
+	for _, k := range s.Keys {
+		if ahead := k.NotBefore.Sub(s.Time); ahead > announce+time.Minute {
+			notes = append(notes, fmt.Sprintf("key %s begins to sign only in %s, and --announce is %s: if the servers' Rotation.Announce is longer, give it here", k.KeyID, ahead.Round(time.Minute), announce))
+		}
+	}
+	return notes
 }
 
 func (p policyFlags) config(a *app) fleetkey.Config {

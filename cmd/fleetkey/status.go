@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"text/tabwriter"
@@ -15,30 +14,38 @@ import (
 type statusCmd struct {
 	storeFlags
 	policyFlags
-	JSON bool `help:"Print JSON."`
 }
 
 // Run is called by kong.
 func (c *statusCmd) Run(a *app) error {
-	l, err := c.load(a)
+	l, err := c.load(a, false)
 	if err != nil {
 		return err
 	}
-	signer, err := fleetkey.NewSigner(a.ctx, l, c.config(a))
+	status, err := l.status(a, c.config(a))
 	if err != nil {
 		return err
 	}
-	status := signer.Status()
-	_ = signer.Close()
-	if c.JSON {
-		err = printJSON(a, status)
-	} else {
-		err = printStatus(a, status)
+	notes := c.unlike(status)
+	out := toJSON(status)
+	out.Notes = notes
+	if err := a.show(out, func() { printStatus(a, status, notes) }); err != nil {
+		return err
 	}
-	if err == nil && (status.Err != nil || len(pressing(status)) > 0) {
+	if status.Err != nil || len(pressing(status)) > 0 {
 		return errWrong
 	}
-	return err
+	return nil
+}
+
+// status returns what a server with this Config would say of the keys.
+func (l *loaded) status(a *app, cfg fleetkey.Config) (fleetkey.Status, error) {
+	signer, err := fleetkey.NewSigner(a.ctx, l, cfg)
+	if err != nil {
+		return fleetkey.Status{}, err
+	}
+	defer func() { _ = signer.Close() }()
+	return signer.Status(), nil
 }
 
 // pressing returns the warnings that a command can end. Revocations are for good, so that
@@ -48,7 +55,7 @@ func pressing(s fleetkey.Status) []string {
 	return s.Warnings()
 }
 
-func printStatus(a *app, s fleetkey.Status) error {
+func printStatus(a *app, s fleetkey.Status, notes []string) {
 	now := time.Now()
 	a.printf("%s, version %s\n\n", s.Store, s.Version)
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
@@ -56,9 +63,7 @@ func printStatus(a *app, s fleetkey.Status) error {
 	for _, k := range s.Keys {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, cmp.Or(k.Algorithm, "-"), k.Role, stamp(k.NotBefore), stamp(k.TrustedUntil), stamp(k.NotAfter))
 	}
-	if err := table.Flush(); err != nil {
-		return err
-	}
+	_ = table.Flush()
 	a.printf("\n%s\n", timeline(s, now, 72))
 	if !s.NextActivation.IsZero() {
 		a.printf("%s  the announced key begins to sign\n", stamp(s.NextActivation))
@@ -76,13 +81,17 @@ func printStatus(a *app, s fleetkey.Status) error {
 		}
 		a.printf("%s: %s\n", word, oneLine(w))
 	}
-	return nil
+	for _, note := range notes {
+		a.printf("NOTE: %s\n", note)
+	}
 }
 
-// statusJSON is what --json prints. Names once given stay.
+// statusJSON is what --json prints of a store, by every command that reads or changes one.
+// Names once given stay.
 type statusJSON struct {
 	Store          string           `json:"store"`
 	Version        fleetkey.Version `json:"version"`
+	Changed        *bool            `json:"changed,omitempty"` // by this command, if it can
 	SigningKeyID   string           `json:"signing_kid,omitempty"`
 	SigningSince   time.Time        `json:"signing_since,omitzero"`
 	NextActivation time.Time        `json:"next_activation,omitzero"`
@@ -90,6 +99,8 @@ type statusJSON struct {
 	NextChange     time.Time        `json:"next_change,omitzero"`
 	Error          string           `json:"error,omitempty"`
 	Warnings       []string         `json:"warnings,omitempty"`
+	Notes          []string         `json:"notes,omitempty"`
+	File           string           `json:"file,omitempty"` // that export has written
 	Keys           []keyJSON        `json:"keys"`
 }
 
@@ -100,21 +111,38 @@ type keyJSON struct {
 	NotBefore    time.Time     `json:"not_before,omitzero"`
 	NotAfter     time.Time     `json:"not_after,omitzero"`
 	TrustedUntil time.Time     `json:"trusted_until,omitzero"`
+	PEM          string        `json:"pem,omitempty"`  // that export prints
+	File         string        `json:"file,omitempty"` // or has written
 }
 
-func printJSON(a *app, s fleetkey.Status) error {
+func toJSON(s fleetkey.Status) statusJSON {
 	out := statusJSON{
 		Store: s.Store, Version: s.Version, SigningKeyID: s.SigningKeyID, SigningSince: s.SigningSince.UTC(),
-		NextActivation: s.NextActivation.UTC(), RotationDue: s.RotationDue.UTC(), NextChange: s.NextChange.UTC(), Warnings: s.Warnings(),
+		NextActivation: s.NextActivation.UTC(), RotationDue: s.RotationDue.UTC(), NextChange: s.NextChange.UTC(), Warnings: s.Warnings(), Keys: []keyJSON{},
 	}
 	if s.Err != nil {
 		out.Error = trimPrefix(s.Err)
 	}
 	for _, k := range s.Keys {
-		k.NotBefore, k.NotAfter, k.TrustedUntil = k.NotBefore.UTC(), k.NotAfter.UTC(), k.TrustedUntil.UTC()
-		out.Keys = append(out.Keys, keyJSON(k))
+		out.Keys = append(out.Keys, keyJSON{KeyID: k.KeyID, Algorithm: k.Algorithm, Role: k.Role,
+			NotBefore: k.NotBefore.UTC(), NotAfter: k.NotAfter.UTC(), TrustedUntil: k.TrustedUntil.UTC()})
 	}
-	enc := json.NewEncoder(a.stdout)
-	enc.SetIndent("", "  ")
-	return enc.Encode(out)
+	return out
+}
+
+// result shows the outcome of a command that can change keys: in words, or as JSON the store
+// as it is now.
+func (a *app) result(s fleetkey.Status, changed bool, words string, args ...any) error {
+	out := toJSON(s)
+	out.Changed = &changed
+	return a.show(out, func() { a.printf(words, args...) })
+}
+
+// stored is result for a store whose bundle is at hand.
+func (a *app) stored(l *loaded, changed bool, words string) error {
+	status, err := l.status(a, policyFlags{}.config(a))
+	if err != nil {
+		return err
+	}
+	return a.result(status, changed, "%s", words)
 }

@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/keyset"
@@ -16,12 +20,41 @@ import (
 // This file finds the store that the command line names, and reads it. Only
 // init, import and copy can ever create what is in it.
 
-// storeFlags name one store.
+// storeFlags name one store. Their help is that of the source; copy has another for its target.
 type storeFlags struct {
-	File     string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"The keys are in this file."`
-	Secret   string `placeholder:"NAME" xor:"store" required:"" help:"The keys are in this secret of AWS Secrets Manager: a name or an ARN."`
-	Settings string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"The keys are where this appsettings.json says."`
+	File     string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"${of} this file."`
+	Secret   string `placeholder:"NAME" xor:"store" required:"" help:"${of} this secret of AWS Secrets Manager: a name or an ARN."`
+	Settings string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"${of} the one that this appsettings.json names."`
 	Region   string `help:"AWS region of the secret, if the ARN, the environment or the instance do not tell."`
+}
+
+// variable returns the environment variable that stands for a flag, or "".
+func variable(flag *kong.Flag) string {
+	if slices.Contains(flag.Xor, "store") {
+		return "FLEETKEY_" + strings.ToUpper(flag.Name)
+	}
+	return ""
+}
+
+// fromEnvironment gives a flag the value of its variable. It is not kong's env tag, which
+// would have FLEETKEY_FILE contradict --secret. The command line wins, and so does the issuer
+// that verify is given in place of a store.
+func fromEnvironment(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+	value := os.Getenv(variable(flag))
+	if value == "" {
+		return nil, nil
+	}
+	for _, given := range ctx.Path {
+		if given.Flag != nil && (variable(given.Flag) != "" || given.Flag.Name == "issuer" && ctx.Selected().Name == "verify") {
+			return nil, nil
+		}
+	}
+	for _, other := range ctx.Selected().Flags {
+		if other != flag && os.Getenv(variable(other)) != "" {
+			return nil, fmt.Errorf("%s and %s are both set: unset one of them, or give a flag", variable(flag), variable(other))
+		}
+	}
+	return value, nil
 }
 
 // newSecretFlags are for commands that may create a secret.
@@ -76,13 +109,17 @@ func (l *loaded) Save(context.Context, []byte, fleetkey.Version) (fleetkey.Versi
 	return "", errors.New("this command changes nothing")
 }
 
-// load opens and reads a store that must hold keys.
-func (f storeFlags) load(a *app) (*loaded, error) {
+// load opens and reads a store that must hold keys. If nothing is to be written, the file
+// may be a mounted secret, whose mode others have chosen.
+func (f storeFlags) load(a *app, write bool) (*loaded, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
 	store, err := f.open(ctx, newSecretFlags{})
 	if err != nil {
 		return nil, err
+	}
+	if file, ok := store.(*fleetkey.FileStore); ok && !write {
+		store = fleetkey.NewFileStore(strings.TrimPrefix(file.String(), "file "), func(o *fleetkey.FileOptions) { o.ReadOnly = true })
 	}
 	return read(ctx, store)
 }

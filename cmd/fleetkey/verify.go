@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/url"
 	"slices"
@@ -21,8 +20,8 @@ import (
 // verifyCmd checks a token as a server would, and says more about a refusal
 // than a server may.
 type verifyCmd struct {
-	Token string `arg:"" help:"The token, or - to read it from standard input, which keeps it out of the list of processes."`
-	optionalStoreFlags
+	Token      string `arg:"" help:"The token, or - to read it from standard input, which keeps it out of the list of processes."`
+	storeFlags        // may be left out
 	policyFlags
 	Issuer       string   `placeholder:"URL" help:"The issuer, whose published keys are taken if no store is given. With a store: Config.Issuer of the servers; without it the issuer is not checked."`
 	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
@@ -31,14 +30,6 @@ type verifyCmd struct {
 	InsecureHTTP bool     `name:"insecure-http" help:"Without a store: allow http addresses that are not on this machine."`
 	Former       []string `type:"existingfile" predictor:"file" sep:"none" placeholder:"PATH" help:"A certificate of Config.Former of the servers; may be repeated."`
 	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
-}
-
-// optionalStoreFlags are storeFlags that may be left out.
-type optionalStoreFlags struct {
-	File     string `placeholder:"PATH" type:"path" xor:"store" predictor:"file" help:"The keys are in this file."`
-	Secret   string `placeholder:"NAME" xor:"store" help:"The keys are in this secret of AWS Secrets Manager: a name or an ARN."`
-	Settings string `placeholder:"PATH" type:"path" xor:"store" predictor:"file" help:"The keys are where this appsettings.json says."`
-	Region   string `help:"AWS region of the secret, if the ARN, the environment or the instance do not tell."`
 }
 
 type step struct {
@@ -65,12 +56,16 @@ var checks = []step{
 func (c *verifyCmd) Run(a *app) error {
 	hasStore := c.File+c.Secret+c.Settings != ""
 	verifierOnly := policyFlags{MaxTokenTTL: c.MaxTokenTTL, Skew: c.Skew}
+	given := c.policyFlags
+	if c.Config != "" { // it may say more than is of use here
+		given = verifierOnly
+	}
 	switch {
 	case !hasStore && c.Issuer == "":
 		return usageError("whose keys? give --file, --secret or --settings for a store, or --issuer for what an issuer publishes")
 	case hasStore && (c.JWKSURL != "" || c.Legacy || c.InsecureHTTP):
 		return usageError("--jwks-url, --legacy and --insecure-http are for --issuer without a store")
-	case !hasStore && (c.policyFlags != verifierOnly || len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
+	case !hasStore && (given != verifierOnly || len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
 		return usageError("--rotate-every, --announce, --retain, --refresh-every, --jwks-max-age, --former, --former-issuer and --region go with a store")
 	}
 	token, err := c.read(a)
@@ -85,13 +80,13 @@ func (c *verifyCmd) Run(a *app) error {
 
 // byStore checks a token as a server of the fleet would.
 func (c *verifyCmd) byStore(a *app, token string) error {
-	l, err := storeFlags(c.optionalStoreFlags).load(a)
+	l, err := c.load(a, false)
 	if err != nil {
 		return err
 	}
 	said := peek(token)
 	cfg := c.config(a)
-	former, err := readCertificates(c.Former...)
+	former, err := readCertificates(a, c.Former...)
 	if err != nil {
 		return err
 	}
@@ -111,11 +106,11 @@ func (c *verifyCmd) byStore(a *app, token string) error {
 	}
 	defer func() { _ = signer.Close() }()
 	verified, failure := signer.Verify(a.ctx, token)
-	err = c.print(a, l.name, verified, failure)
+	why := ""
 	if errors.Is(failure, fleetkey.ErrUnknownKey) || errors.Is(failure, fleetkey.ErrBadSignature) {
-		a.printf("%s\n", whyUnknown(l.set, signer.Status(), said))
+		why = whyUnknown(l.set, signer.Status(), said)
 	}
-	return err
+	return c.print(a, l.name, verified, failure, why)
 }
 
 // byIssuer checks a token as a service would that has only the issuer's address.
@@ -144,14 +139,14 @@ func (c *verifyCmd) byIssuer(a *app, token string) error {
 	if errors.Is(failure, fleetkey.ErrUnavailable) {
 		return failure
 	}
-	err = c.print(a, "issuer "+oneLine(c.Issuer), verified, failure)
+	why := ""
 	switch {
 	case errors.Is(failure, fleetkey.ErrUnknownKey):
-		a.printf("%s\n", published(verifier.Status()))
+		why = published(verifier.Status())
 	case errors.Is(failure, fleetkey.ErrWrongType) && !c.Legacy:
-		a.printf("If the issuer does not follow RFC 9068 (Keycloak, Entra ID, Cognito and Okta do not), give --legacy.\n")
+		why = "If the issuer does not follow RFC 9068 (Keycloak, Entra ID, Cognito and Okta do not), give --legacy."
 	}
-	return err
+	return c.print(a, "issuer "+oneLine(c.Issuer), verified, failure, why)
 }
 
 // published says which keys an issuer has.
@@ -174,7 +169,7 @@ func published(s fleetkey.Status) string {
 func (c *verifyCmd) read(a *app) (string, error) {
 	token := c.Token
 	if token == "-" {
-		text, err := io.ReadAll(io.LimitReader(a.stdin, fleetkey.MaxTokenSize+100))
+		text, err := a.readInput("-", fleetkey.MaxTokenSize+100)
 		if err != nil {
 			return "", fmt.Errorf("read the token from standard input: %w", err)
 		}
@@ -184,13 +179,35 @@ func (c *verifyCmd) read(a *app) (string, error) {
 	return strings.TrimPrefix(strings.TrimPrefix(token, "Authorization: "), "Bearer "), nil
 }
 
+// verdictJSON is what the checks of a token have come to.
+type verdictJSON struct {
+	Against   string      `json:"against"`
+	Valid     bool        `json:"valid"`
+	Checks    []checkJSON `json:"checks"`
+	Error     string      `json:"error,omitempty"`
+	Why       string      `json:"why,omitempty"`
+	KeyID     string      `json:"kid,omitempty"`
+	Subject   string      `json:"sub,omitempty"`
+	ClientID  string      `json:"client_id,omitempty"`
+	Scope     string      `json:"scope,omitempty"`
+	ExpiresAt time.Time   `json:"expires_at,omitzero"`
+}
+
+type checkJSON struct {
+	Name   string `json:"name"`
+	Result string `json:"result"`
+}
+
 // print lists the checks, and returns errWrong if one has failed. What Verify finds wrong
 // with claims in general has no separate line: some of it comes before the times, some after.
-func (c *verifyCmd) print(a *app, against string, verified *fleetkey.Token, failure error) error {
-	a.printf("against %s\n", against)
+func (c *verifyCmd) print(a *app, against string, token *fleetkey.Token, failure error, why string) error {
+	v := verdictJSON{Against: against, Valid: failure == nil, Why: why}
 	failed, how := len(checks), "FAILED"
 	if failure != nil {
+		v.Error = trimPrefix(failure)
 		failed = slices.IndexFunc(checks, func(s step) bool { return errors.Is(failure, s.failed) })
+	} else {
+		v.KeyID, v.Subject, v.ClientID, v.Scope, v.ExpiresAt = token.KeyID(), token.Subject(), token.ClientID(), token.Scope(), token.ExpiresAt().UTC()
 	}
 	if failed < 0 {
 		failed, how = slices.Index(checks, step{"claims present", fleetkey.ErrMissingClaim}), "FAILED (the claims)"
@@ -205,15 +222,26 @@ func (c *verifyCmd) print(a *app, against string, verified *fleetkey.Token, fail
 		case check.name == "issuer" && c.Issuer == "", check.name == "audience" && len(c.Audience) == 0:
 			result = "not checked (give --" + check.name + ")"
 		}
-		a.printf("%-16s %s\n", check.name, result)
+		v.Checks = append(v.Checks, checkJSON{check.name, result})
 	}
-	if failure != nil {
-		a.printf("\nNOT VALID: %s\n", trimPrefix(failure))
+	err := a.show(v, func() {
+		a.printf("against %s\n", against)
+		for _, check := range v.Checks {
+			a.printf("%-16s %s\n", check.Name, check.Result)
+		}
+		if v.Valid {
+			a.printf("\nVALID until %s: subject %q, client %q, scope %q, key %s\n", stamp(v.ExpiresAt), v.Subject, v.ClientID, v.Scope, oneLine(v.KeyID))
+		} else {
+			a.printf("\nNOT VALID: %s\n", v.Error)
+		}
+		if why != "" {
+			a.printf("%s\n", why)
+		}
+	})
+	if err == nil && !v.Valid {
 		return errWrong
 	}
-	a.printf("\nVALID until %s: subject %q, client %q, scope %q, key %s\n", stamp(verified.ExpiresAt()), verified.Subject(),
-		verified.ClientID(), verified.Scope(), oneLine(verified.KeyID()))
-	return nil
+	return err
 }
 
 // A claimed is what a token says of itself. Nothing of it is proved.
