@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/term"
@@ -57,44 +58,45 @@ func (a *app) readSecret(prompt string) (string, error) {
 // bash makes of <(command), may never give its data: then it ends with --timeout, or when
 // somebody interrupts.
 func (a *app) readInput(path string, limit int64) ([]byte, error) {
-	ctx, cancel := a.ctx, context.CancelFunc(func() {})
-	if path != "-" { // a person may type there
-		ctx, cancel = context.WithTimeout(a.ctx, a.timeout)
-	}
+	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
+	open, what := func() (*os.File, error) { return openInput(path) }, strconv.Quote(path)
+	if path == "-" { // a person may type there
+		ctx, open, what = a.ctx, func() (*os.File, error) { return a.stdin, nil }, "standard input"
+	}
 	data, err := await(ctx, func() ([]byte, error) {
-		if path == "-" {
-			return readAll(a.stdin, limit)
-		}
-		info, err := os.Stat(path) // opening a device can have effects
-		if err == nil && info.Mode()&fs.ModeDevice != 0 {
-			err = errors.New("a device, not a file")
-		}
-		if err != nil {
-			return nil, err
-		}
-		file, err := os.Open(path)
+		file, err := open()
 		if err != nil {
 			return nil, err
 		}
 		defer func() { _ = file.Close() }()
-		return readAll(file, limit)
+		data, err := io.ReadAll(io.LimitReader(file, limit+1))
+		if err == nil && int64(len(data)) > limit {
+			err = fmt.Errorf("more than %d bytes", limit)
+		}
+		return data, err
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("no end of its data within %s; is anything written to this pipe? (%w)", a.timeout, err)
 	}
+	if about, ok := errors.AsType[*fs.PathError](err); ok {
+		err = about.Err // without the path again
+	}
 	if err != nil {
-		return nil, fmt.Errorf("%q: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	return data, nil
 }
 
-func readAll(r io.Reader, limit int64) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(r, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("more than %d bytes", limit)
+func openInput(path string) (*os.File, error) {
+	info, err := os.Stat(path) // opening a device can have effects
+	if err == nil && info.Mode()&fs.ModeDevice != 0 {
+		err = errors.New("a device, not a file")
 	}
-	return data, err
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(path)
 }
 
 // await waits for what may block forever, but not longer than the context.

@@ -97,26 +97,16 @@ func partition(region string) string {
 }
 
 func (c *policyCmd) explain() string {
-	text := `
-AWS adds a hyphen and six random characters to the name of a secret, and IAM
-judges the name with them. Before the secret exists it may be judged without.
-So a Resource that ends in
-  :secret:` + c.Secret + `
-lets nobody read, and one that ends in
-  :secret:` + c.Secret + `-??????
-may not let the first server create it. What is granted above matches both.`
+	text := "\nAWS adds a hyphen and six random characters to the name of a secret, and IAM judges the\n" +
+		"name with them; before the secret exists, perhaps without. What is granted above\nmatches both, unlike " + c.Secret + " or " + c.Secret + "-??????."
 	if c.Exact {
-		text += `
-It takes two lines, and grants this secret alone.`
+		text += "\nIt takes two lines, and grants this secret alone."
 	} else {
-		text += `
-It also matches every other secret that begins alike, such as those of another
-stage (test, production) in the same account: with --exact it would not.`
+		text += "\nIt also matches every other secret that begins alike, such as those of another stage (test,\n" +
+			"production) in the same account: with --exact it would not."
 	}
 	if !c.Rotation {
-		text += `
-This is all that servers need while rotation is off. With --rotation they may
-also replace the keys.`
+		text += "\nThis is all that servers need while rotation is off. With --rotation they may also replace\nthe keys."
 	}
 	return text
 }

@@ -32,24 +32,25 @@ type verifyCmd struct {
 	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
 }
 
-type step struct {
-	name   string
+// A tokenCheck is one that Verify makes, with the error that says that it failed.
+type tokenCheck struct {
+	Name   string `json:"name"`
+	Result string `json:"result"`
 	failed error
 }
 
-// checks are what Verify looks at, in its order, each with the error that
-// says that it failed. Every check before the one that failed has succeeded.
-var checks = []step{
-	{"form", fleetkey.ErrMalformed},
-	{"key", fleetkey.ErrUnknownKey},
-	{"type", fleetkey.ErrWrongType},
-	{"algorithm", fleetkey.ErrWrongAlgorithm},
-	{"signature", fleetkey.ErrBadSignature},
-	{"claims present", fleetkey.ErrMissingClaim},
-	{"not expired", fleetkey.ErrExpired},
-	{"begun", fleetkey.ErrNotYetValid},
-	{"issuer", fleetkey.ErrWrongIssuer},
-	{"audience", fleetkey.ErrWrongAudience},
+// checks are in the order of Verify: every check before the one that failed has succeeded.
+var checks = []tokenCheck{
+	{"form", "ok", fleetkey.ErrMalformed},
+	{"key", "ok", fleetkey.ErrUnknownKey},
+	{"type", "ok", fleetkey.ErrWrongType},
+	{"algorithm", "ok", fleetkey.ErrWrongAlgorithm},
+	{"signature", "ok", fleetkey.ErrBadSignature},
+	{"claims present", "ok", fleetkey.ErrMissingClaim},
+	{"not expired", "ok", fleetkey.ErrExpired},
+	{"begun", "ok", fleetkey.ErrNotYetValid},
+	{"issuer", "ok", fleetkey.ErrWrongIssuer},
+	{"audience", "ok", fleetkey.ErrWrongAudience},
 }
 
 // Run is called by kong.
@@ -171,7 +172,7 @@ func (c *verifyCmd) read(a *app) (string, error) {
 	if token == "-" {
 		text, err := a.readInput("-", fleetkey.MaxTokenSize+100)
 		if err != nil {
-			return "", fmt.Errorf("read the token from standard input: %w", err)
+			return "", err
 		}
 		token = string(text)
 	}
@@ -181,48 +182,42 @@ func (c *verifyCmd) read(a *app) (string, error) {
 
 // verdictJSON is what the checks of a token have come to.
 type verdictJSON struct {
-	Against   string      `json:"against"`
-	Valid     bool        `json:"valid"`
-	Checks    []checkJSON `json:"checks"`
-	Error     string      `json:"error,omitempty"`
-	Why       string      `json:"why,omitempty"`
-	KeyID     string      `json:"kid,omitempty"`
-	Subject   string      `json:"sub,omitempty"`
-	ClientID  string      `json:"client_id,omitempty"`
-	Scope     string      `json:"scope,omitempty"`
-	ExpiresAt time.Time   `json:"expires_at,omitzero"`
-}
-
-type checkJSON struct {
-	Name   string `json:"name"`
-	Result string `json:"result"`
+	Against   string       `json:"against"`
+	Valid     bool         `json:"valid"`
+	Checks    []tokenCheck `json:"checks"`
+	Error     string       `json:"error,omitempty"`
+	Why       string       `json:"why,omitempty"`
+	KeyID     string       `json:"kid,omitempty"`
+	Subject   string       `json:"sub,omitempty"`
+	ClientID  string       `json:"client_id,omitempty"`
+	Scope     string       `json:"scope,omitempty"`
+	ExpiresAt time.Time    `json:"expires_at,omitzero"`
 }
 
 // print lists the checks, and returns errWrong if one has failed. What Verify finds wrong
 // with claims in general has no separate line: some of it comes before the times, some after.
 func (c *verifyCmd) print(a *app, against string, token *fleetkey.Token, failure error, why string) error {
-	v := verdictJSON{Against: against, Valid: failure == nil, Why: why}
+	v := verdictJSON{Against: against, Valid: failure == nil, Checks: slices.Clone(checks), Why: why}
 	failed, how := len(checks), "FAILED"
 	if failure != nil {
 		v.Error = trimPrefix(failure)
-		failed = slices.IndexFunc(checks, func(s step) bool { return errors.Is(failure, s.failed) })
+		failed = slices.IndexFunc(checks, func(c tokenCheck) bool { return errors.Is(failure, c.failed) })
 	} else {
 		v.KeyID, v.Subject, v.ClientID, v.Scope, v.ExpiresAt = token.KeyID(), token.Subject(), token.ClientID(), token.Scope(), token.ExpiresAt().UTC()
 	}
 	if failed < 0 {
-		failed, how = slices.Index(checks, step{"claims present", fleetkey.ErrMissingClaim}), "FAILED (the claims)"
+		failed = slices.IndexFunc(checks, func(c tokenCheck) bool { return c.failed == fleetkey.ErrMissingClaim })
+		how = "FAILED (the claims)"
 	}
-	for i, check := range checks {
-		result := "ok"
-		switch {
+	for i := range v.Checks {
+		switch name := v.Checks[i].Name; {
 		case i == failed:
-			result = how
+			v.Checks[i].Result = how
 		case i > failed:
-			result = "not reached"
-		case check.name == "issuer" && c.Issuer == "", check.name == "audience" && len(c.Audience) == 0:
-			result = "not checked (give --" + check.name + ")"
+			v.Checks[i].Result = "not reached"
+		case name == "issuer" && c.Issuer == "", name == "audience" && len(c.Audience) == 0:
+			v.Checks[i].Result = "not checked (give --" + name + ")"
 		}
-		v.Checks = append(v.Checks, checkJSON{check.name, result})
 	}
 	err := a.show(v, func() {
 		a.printf("against %s\n", against)
