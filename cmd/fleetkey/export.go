@@ -68,8 +68,8 @@ func (c *exportCmd) Run(a *app) error {
 			return err
 		}
 	case c.JWKS: // it is JSON
-		_, err := a.stdout.Write(text)
-		return err
+		a.printf("%s", text)
+		return nil
 	default:
 		return a.show(out, func() { a.printf("%s", text) })
 	}

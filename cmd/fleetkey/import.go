@@ -91,7 +91,8 @@ func (c *importCmd) Run(a *app) error {
 	}
 	for _, b := range bare {
 		switch alg, err := jws.AlgorithmOf(b.Public(), b.pss); {
-		case err == nil && b.alg != "" && b.alg != alg.Name && (b.alg != "Ed25519" || alg.Name != "EdDSA"):
+		case b.alg == "":
+		case err == nil && b.alg != alg.Name && (b.alg != "Ed25519" || alg.Name != "EdDSA"):
 			a.note("The JWK with kid %q is for %s, which fleetkey does not verify: tokens that its system signed so are refused. Here it signs %s.", b.kid, jws.Quote(b.alg), alg.Name)
 		case b.pss:
 			a.note("The JWK with kid %q is for PS256. Config.Former takes the certificate that was made for it: fleetkey export prints it.", b.kid)

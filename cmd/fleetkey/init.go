@@ -41,5 +41,6 @@ func (c *initCmd) Run(a *app) error {
 	case errors.Is(absent, fleetkey.ErrNotExist):
 		return a.result(status, true, "%s now holds the first key: %s\n", name(store), status.SigningKeyID)
 	}
-	return a.result(status, true, "%s holds keys. Signing key: %s\n", name(store), status.SigningKeyID) // AWS may deny the first look at what is not there
+	// AWS may deny the first look at what is not there: then nobody knows who made the key.
+	return a.show(toJSON(status), func() { a.printf("%s holds keys. Signing key: %s\n", name(store), status.SigningKeyID) })
 }

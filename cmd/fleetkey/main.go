@@ -87,6 +87,7 @@ type app struct {
 	log            *slog.Logger
 	timeout        time.Duration
 	json           bool
+	lost           error // what could not be printed
 }
 
 func main() {
@@ -112,7 +113,10 @@ func (a *app) run(args []string) int {
 	if c.Verbose {
 		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
 	}
-	return report(a.stderr, command.Run(a))
+	if err = command.Run(a); err == nil {
+		err = a.lost
+	}
+	return report(a.stderr, err)
 }
 
 // shieldKIDs moves kids that begin with a hyphen behind the flags: one in 64 does.
@@ -158,7 +162,11 @@ func version() string {
 	return info.Main.Version + " " + info.GoVersion
 }
 
-func (a *app) printf(format string, args ...any) { _, _ = fmt.Fprintf(a.stdout, format, args...) }
+func (a *app) printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(a.stdout, format, args...); err != nil {
+		a.lost = err
+	}
+}
 
 // show prints a result: in text, or as JSON if that is asked for.
 func (a *app) show(result any, text func()) error {

@@ -353,13 +353,14 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 		if !strings.Contains(page, "fleetkey "+command.Name+" ") && !strings.Contains(page, "fleetkey "+command.Name+"\n") {
 			t.Errorf("docs/cli.md shows no run of fleetkey %s", command.Name)
 		}
-		for _, example := range strings.Split(examples[command.Name], "\n") {
-			words := strings.Fields(regexp.MustCompile(" (<|>>) .*").ReplaceAllString(example, ""))
-			if len(words) < 3 || words[0] != "fleetkey" || words[1] != command.Name {
-				t.Errorf("%q is no example of %s", example, command.Name)
-			} else if _, err := newParser(&cli{}).Parse(words[1:]); err != nil {
-				t.Errorf("%s: %v", example, err)
-			}
+		if !strings.Contains(command.Detail, "fleetkey "+command.Name+" ") {
+			t.Errorf("the help of %s has no example", command.Name)
+		}
+	}
+	for example := range strings.Lines(examples) {
+		words := strings.Fields(regexp.MustCompile(" (<|>>) .*").ReplaceAllString(example, ""))
+		if _, err := newParser(&cli{}).Parse(words[1:]); err != nil {
+			t.Errorf("%s: %v", example, err)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func printStatus(a *app, s fleetkey.Status, notes []string) {
 	for _, k := range s.Keys {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, cmp.Or(k.Algorithm, "-"), k.Role, stamp(k.NotBefore), stamp(k.TrustedUntil), stamp(k.NotAfter))
 	}
-	_ = table.Flush()
+	a.lost = table.Flush()
 	a.printf("\n%s\n", timeline(s, now, 72))
 	if !s.NextActivation.IsZero() {
 		a.printf("%s  the announced key begins to sign\n", stamp(s.NextActivation))
@@ -74,15 +74,12 @@ func printStatus(a *app, s fleetkey.Status, notes []string) {
 	if s.Err != nil {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
 	}
-	for _, w := range s.Warnings() {
+	for _, w := range append(s.Warnings(), notes...) {
 		word := "NOTE"
 		if slices.Contains(pressing(s), w) {
 			word = "WARNING"
 		}
 		a.printf("%s: %s\n", word, oneLine(w))
-	}
-	for _, note := range notes {
-		a.printf("NOTE: %s\n", note)
 	}
 }
 

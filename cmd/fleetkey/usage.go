@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	_ "embed"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,33 +21,20 @@ func newParser(c *cli, options ...kong.Option) *kong.Kong {
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help), kong.ValueFormatter(withVariable), kong.PostBuild(finish))...)
 }
 
-// examples are shown in the help of a command.
-var examples = map[string]string{
-	"status": "fleetkey status --file /var/lib/openid-server/keys.pem --rotate-every 90d\n" +
-		"fleetkey status --secret prod/openid-server --json",
-	"verify": "fleetkey verify --file keys.pem --issuer https://id.example.com - < token\n" +
-		"fleetkey verify --issuer https://login.example.com --audience https://api.example.com - < token",
-	"doctor": "fleetkey doctor --secret prod/openid-server --rotation\n" +
-		"fleetkey doctor --settings appsettings.json",
-	"init": "fleetkey init --secret prod/openid-server --issuer https://id.example.com\n" +
-		"fleetkey init --file keys.pem --issuer https://id.example.com --algorithm ES256",
-	"rotate": "fleetkey rotate --secret prod/openid-server\n" +
-		"fleetkey rotate --file keys.pem --algorithm ES256 --announce 7d --yes",
-	"revoke": "fleetkey revoke --file keys.pem NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs\n" +
-		"fleetkey revoke --secret prod/openid-server --all --yes",
-	"import": "fleetkey import signing.pfx --settings appsettings.json\n" +
-		"fleetkey import tls.crt tls.key --secret prod/openid-server --keep 7d",
-	"export": "fleetkey export --file keys.pem --public-key --dir /etc/haproxy/jwt\n" +
-		"fleetkey export --secret prod/openid-server --jwks -o jwks.json",
-	"copy":       "fleetkey copy --file keys.pem --to-secret prod/openid-server",
-	"policy":     "fleetkey policy --region eu-west-1 --account 123456789012 --secret prod/openid-server --rotation",
-	"completion": "fleetkey completion bash >> ~/.bashrc",
-}
+// examples are lines for the help of the command that each runs.
+//
+//go:embed examples.txt
+var examples string
 
 // finish adds what kong's tags cannot say: the examples, and that verify needs no store.
 func finish(k *kong.Kong) error {
 	for _, cmd := range k.Model.Children {
-		cmd.Detail = "Examples:\n\n  " + strings.ReplaceAll(examples[cmd.Name], "\n", "\n  ")
+		cmd.Detail = "Examples:\n\n"
+		for line := range strings.Lines(examples) {
+			if strings.HasPrefix(line, "fleetkey "+cmd.Name+" ") {
+				cmd.Detail += "  " + line
+			}
+		}
 		for _, flag := range cmd.Flags {
 			flag.Required = flag.Required && (cmd.Name != "verify" || variable(flag) == "")
 		}
