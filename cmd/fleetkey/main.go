@@ -113,8 +113,11 @@ func (a *app) run(args []string) int {
 	if c.Verbose {
 		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
 	}
-	if err = command.Run(a); err == nil {
+	switch err = command.Run(a); {
+	case err == nil:
 		err = a.lost
+	case errors.Is(err, errWrong) && a.ctx.Err() != nil: // doctor has not looked to the end
+		err = a.ctx.Err()
 	}
 	return report(a.stderr, err)
 }
@@ -135,15 +138,16 @@ func shieldKIDs(args []string) []string {
 // report prints an error, if there is one to print, and returns the exit status.
 func report(w io.Writer, err error) int {
 	var usage usageError
+	prefix := "fleetkey: "
 	switch {
 	case err == nil:
 		return 0
 	case errors.Is(err, errWrong):
 		return exitWrong
 	case errors.Is(err, context.Canceled):
-		err = fmt.Errorf("interrupted: %w", err)
+		prefix += "interrupted: "
 	}
-	_, _ = fmt.Fprintf(w, "fleetkey: %v\n", trimPrefix(err))
+	_, _ = fmt.Fprintf(w, "%s%s\n", prefix, trimPrefix(err))
 	switch {
 	case errors.As(err, &usage):
 		_, _ = fmt.Fprintln(w, "Try: fleetkey --help, or fleetkey COMMAND --help")

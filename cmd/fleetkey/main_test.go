@@ -268,6 +268,12 @@ func TestInterruptedQuestion(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
+	// What doctor has found by then says nothing.
+	var out, said bytes.Buffer
+	a := &app{ctx: ctx, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
+	if status := a.run([]string{"doctor", "--file", filepath.Join(t.TempDir(), "keys.pem"), "--read-only"}); status != exitFailed || !strings.HasPrefix(said.String(), "fleetkey: interrupted: ") {
+		t.Errorf("exit status %d: %s", status, &said)
+	}
 }
 
 // TestJSON: with --json each command prints one JSON value, and a store in the same shape.
