@@ -89,6 +89,14 @@ func (c *importCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	a.noteAlgorithms(bare)
+	err = a.stored(&loaded{there.name, bundle, version, next}, true, "Imported into "+there.name+":\n"+report)
+	a.note(aboutFormer, former(imported, bare))
+	return err
+}
+
+// noteAlgorithms says where Config.Former cannot take a JWK as its system used it.
+func (a *app) noteAlgorithms(bare []broughtKey) {
 	for _, b := range bare {
 		switch alg, err := jws.AlgorithmOf(b.Public(), b.pss); {
 		case b.alg == "":
@@ -98,9 +106,6 @@ func (c *importCmd) Run(a *app) error {
 			a.note("The JWK with kid %q is for PS256. Config.Former takes the certificate that was made for it: fleetkey export prints it.", b.kid)
 		}
 	}
-	err = a.stored(&loaded{there.name, bundle, version, next}, true, "Imported into "+there.name+":\n"+report)
-	a.note(aboutFormer, former(imported, bare))
-	return err
 }
 
 // read reads the files as one, so that a key may come apart from its certificate.

@@ -99,8 +99,13 @@ func main() {
 
 // run returns the exit status.
 func (a *app) run(args []string) int {
-	if len(args) == 0 || args[0] == "help" { // as kubectl, docker and gh do
-		args = append(args[min(1, len(args)):], "--help")
+	switch { // as kubectl, docker and gh do
+	case len(args) == 0:
+		args = []string{"--help"}
+	case args[0] == "help":
+		args = append(args[1:], "--help")
+	case args[0] == "version":
+		args[0] = "--version"
 	}
 	var c cli
 	parser := newParser(&c, kong.Bind(a))
