@@ -32,12 +32,12 @@ const (
 
 // varying is what differs from run to run.
 var varying = []*regexp.Regexp{
-	regexp.MustCompile(`(?m)^( +now +\||\S{10}~ .*)$`),            // of the timeline
-	regexp.MustCompile(`(?m)^ {13}\d{4}-.*$`),                     // its ends
-	regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\dZ`),      // a time
-	regexp.MustCompile(`\b[0-9a-f]{64}\b`),                        // the version of a file
-	regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}\b`), // the version of a secret
-	regexp.MustCompile(`[A-Za-z0-9_-]{43}`),                       // a kid
+	regexp.MustCompile(`(?m)^( +now +\||\S{10}~ .*)$`),               // of the timeline
+	regexp.MustCompile(`(?m)^ {13}\d{4}-.*$`),                        // its ends
+	regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z`), // a time
+	regexp.MustCompile(`\b[0-9a-f]{64}\b`),                           // the version of a file
+	regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}\b`),    // the version of a secret
+	regexp.MustCompile(`[A-Za-z0-9_-]{43}`),                          // a kid
 	regexp.MustCompile(`uid \d+`),
 }
 

@@ -45,47 +45,44 @@ func (c *exportCmd) Run(a *app) error {
 		return err
 	}
 	defer func() { _ = signer.Close() }()
-	out, keys := toJSON(signer.Status()), signer.PublicKeys()
-	out.Keys = slices.DeleteFunc(out.Keys, func(k keyJSON) bool {
+	keys, out := signer.PublicKeys(), result{Status: signer.Status()}
+	out.Status.Keys = slices.DeleteFunc(out.Status.Keys, func(k fleetkey.KeyInfo) bool {
 		return !slices.ContainsFunc(keys, func(public fleetkey.PublicKey) bool { return public.KeyID == k.KeyID })
 	})
-	text, err := c.encode(keys, out.Keys)
-	if err != nil {
-		return fmt.Errorf("%s: %w", l.name, err)
-	}
+	text, err := c.encode(keys)
 	switch {
-	case c.PrivateKeys:
-		if err := writeNew(c.Out, l.bundle, 0o600); err != nil {
-			return err
-		}
-		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", oneLine(c.Out), l.name)
+	case err != nil:
+		return fmt.Errorf("%s: %w", l.name, err)
 	case c.Dir != "":
-		if err := writeEach(c.Dir, out.Keys); err != nil {
-			return err
-		}
+		out.Files, err = c.writeEach(keys)
+	case c.PrivateKeys:
+		err = writeNew(c.Out, l.bundle, 0o600)
 	case c.Out != "":
-		if err := writeNew(c.Out, text, 0o644); err != nil {
-			return err
-		}
-	case c.JWKS: // it is JSON
+		err = writeNew(c.Out, text, 0o644)
+	case c.JWKS && a.json: // it is JSON
 		a.printf("%s", text)
 		return nil
 	default:
-		return a.show(out, func() { a.printf("%s", text) })
+		out.PEM = string(text)
 	}
-	for i := range out.Keys {
-		out.Keys[i].PEM = "" // it is in the file
+	if err != nil {
+		return err
 	}
-	out.File = c.Out
-	return a.show(out, func() {})
+	if c.Out != "" {
+		out.Files = []string{c.Out}
+	}
+	if c.PrivateKeys {
+		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", oneLine(c.Out), l.name)
+	}
+	return a.show(out, func() { a.printf("%s", out.PEM) })
 }
 
-// encode returns all keys in one text, and each in out. A line of comment comes before each
-// key, as openssl writes it. A retired key has no certificate any more: then it is the public key.
-func (c *exportCmd) encode(keys []fleetkey.PublicKey, out []keyJSON) ([]byte, error) {
+// encode returns keys as one text. A line of comment comes before each, as openssl writes it.
+// A retired key has no certificate any more: then it is the public key.
+func (c *exportCmd) encode(keys []fleetkey.PublicKey) ([]byte, error) {
 	var all bytes.Buffer
 	var set jose.JSONWebKeySet
-	for i, k := range keys {
+	for _, k := range keys {
 		set.Keys = append(set.Keys, jose.JSONWebKey{Key: k.Key, KeyID: k.KeyID, Algorithm: k.Algorithm, Use: "sig"})
 		block := &pem.Block{Type: "PUBLIC KEY"}
 		if k.Certificate != nil && !c.PublicKey {
@@ -96,8 +93,7 @@ func (c *exportCmd) encode(keys []fleetkey.PublicKey, out []keyJSON) ([]byte, er
 				return nil, fmt.Errorf("encode the public key of %s: %w", k.KeyID, err)
 			}
 		}
-		out[i].PEM = fmt.Sprintf("kid=%s alg=%s\n%s", k.KeyID, k.Algorithm, pem.EncodeToMemory(block))
-		all.WriteString(out[i].PEM)
+		fmt.Fprintf(&all, "kid=%s alg=%s\n%s", k.KeyID, k.Algorithm, pem.EncodeToMemory(block))
 	}
 	if c.JWKS {
 		text, err := json.MarshalIndent(set, "", "  ")
@@ -106,20 +102,24 @@ func (c *exportCmd) encode(keys []fleetkey.PublicKey, out []keyJSON) ([]byte, er
 	return all.Bytes(), nil
 }
 
-// writeEach makes a directory with a file for each key.
-func writeEach(dir string, keys []keyJSON) error {
-	if err := os.Mkdir(dir, 0o755); errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%q exists already; choose another name, or remove it", dir)
+// writeEach makes a directory with a file for each key, and returns their paths.
+func (c *exportCmd) writeEach(keys []fleetkey.PublicKey) (files []string, err error) {
+	if err := os.Mkdir(c.Dir, 0o755); errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%q exists already; choose another name, or remove it", c.Dir)
 	} else if err != nil {
-		return err
+		return nil, err
 	}
 	for i, k := range keys {
-		keys[i].File = filepath.Join(dir, k.KeyID+".pem")
-		if err := writeNew(keys[i].File, []byte(k.PEM), 0o644); err != nil {
-			return err
+		files = append(files, filepath.Join(c.Dir, k.KeyID+".pem"))
+		text, err := c.encode(keys[i : i+1])
+		if err == nil {
+			err = writeNew(files[i], text, 0o644)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return files, nil
 }
 
 // writeNew writes a file that must not exist, whole or not at all.

@@ -37,10 +37,10 @@ func (c *initCmd) Run(a *app) error {
 	status := signer.Status()
 	switch {
 	case absent == nil:
-		return a.result(status, false, "%s holds keys already; nothing was changed. Signing key: %s\n", name(store), status.SigningKeyID)
+		return a.outcome(status, false, "%s holds keys already; nothing was changed. Signing key: %s\n", name(store), status.SigningKeyID)
 	case errors.Is(absent, fleetkey.ErrNotExist):
-		return a.result(status, true, "%s now holds the first key: %s\n", name(store), status.SigningKeyID)
+		return a.outcome(status, true, "%s now holds the first key: %s\n", name(store), status.SigningKeyID)
 	}
 	// AWS may deny the first look at what is not there: then nobody knows who made the key.
-	return a.show(toJSON(status), func() { a.printf("%s holds keys. Signing key: %s\n", name(store), status.SigningKeyID) })
+	return a.show(result{Status: status}, func() { a.printf("%s holds keys. Signing key: %s\n", name(store), status.SigningKeyID) })
 }

@@ -47,11 +47,11 @@ func (c *rotateCmd) Run(a *app) error {
 		case after.SigningKeyID == "":
 			return fmt.Errorf("%s: a key was made, and none can sign (%w): see fleetkey status %s", l.name, after.Err, c.args())
 		case before.SigningKeyID == "":
-			return a.result(after, true, "No key could sign. A new one does now: %s\n", after.SigningKeyID)
+			return a.outcome(after, true, "No key could sign. A new one does now: %s\n", after.SigningKeyID)
 		case !before.NextActivation.IsZero():
-			return a.result(after, false, "A key is announced already, and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
+			return a.outcome(after, false, "A key is announced already, and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
 		}
-		return a.result(after, true, "Announced %s. It begins to sign at %s.\n%s signs until then.\n",
+		return a.outcome(after, true, "Announced %s. It begins to sign at %s.\n%s signs until then.\n",
 			announced(after), stamp(after.NextActivation), after.SigningKeyID)
 	})
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"text/tabwriter"
@@ -27,9 +28,7 @@ func (c *statusCmd) Run(a *app) error {
 		return err
 	}
 	notes := c.unlike(status)
-	out := toJSON(status)
-	out.Notes = notes
-	if err := a.show(out, func() { printStatus(a, status, notes) }); err != nil {
+	if err := a.show(result{Notes: notes, Status: status}, func() { printStatus(a, status, notes) }); err != nil {
 		return err
 	}
 	if status.Err != nil || len(pressing(status)) > 0 {
@@ -83,63 +82,41 @@ func printStatus(a *app, s fleetkey.Status, notes []string) {
 	}
 }
 
-// statusJSON is what --json prints of a store, by every command that reads or changes one.
-// Names once given stay.
-type statusJSON struct {
-	Store          string           `json:"store"`
-	Version        fleetkey.Version `json:"version"`
-	Changed        *bool            `json:"changed,omitempty"` // by this command, if it can
-	SigningKeyID   string           `json:"signing_kid,omitempty"`
-	SigningSince   time.Time        `json:"signing_since,omitzero"`
-	NextActivation time.Time        `json:"next_activation,omitzero"`
-	RotationDue    time.Time        `json:"rotation_due,omitzero"`
-	NextChange     time.Time        `json:"next_change,omitzero"`
-	Error          string           `json:"error,omitempty"`
-	Warnings       []string         `json:"warnings,omitempty"`
-	Notes          []string         `json:"notes,omitempty"`
-	File           string           `json:"file,omitempty"` // that export has written
-	Keys           []keyJSON        `json:"keys"`
+// A result is what --json prints of a store: its Status, as Health answers it, and what a
+// command adds. Names once given stay.
+type result struct {
+	Changed *bool           `json:"changed,omitempty"` // by this command, if it can
+	Notes   []string        `json:"notes,omitempty"`
+	PEM     string          `json:"pem,omitempty"`   // that export prints
+	Files   []string        `json:"files,omitempty"` // that it has written
+	Status  fleetkey.Status `json:"-"`
 }
 
-type keyJSON struct {
-	KeyID        string        `json:"kid"`
-	Algorithm    string        `json:"alg,omitempty"`
-	Role         fleetkey.Role `json:"role"`
-	NotBefore    time.Time     `json:"not_before,omitzero"`
-	NotAfter     time.Time     `json:"not_after,omitzero"`
-	TrustedUntil time.Time     `json:"trusted_until,omitzero"`
-	PEM          string        `json:"pem,omitempty"`  // that export prints
-	File         string        `json:"file,omitempty"` // or has written
+// MarshalJSON makes one object of both.
+func (r result) MarshalJSON() ([]byte, error) {
+	type added result
+	more, err := json.Marshal(added(r))
+	if err != nil {
+		return nil, err
+	}
+	status, err := json.Marshal(r.Status)
+	if err != nil || len(more) == len("{}") {
+		return status, err
+	}
+	return slices.Concat(more[:len(more)-1], []byte(","), status[1:]), nil
 }
 
-func toJSON(s fleetkey.Status) statusJSON {
-	out := statusJSON{
-		Store: s.Store, Version: s.Version, SigningKeyID: s.SigningKeyID, SigningSince: s.SigningSince.UTC(),
-		NextActivation: s.NextActivation.UTC(), RotationDue: s.RotationDue.UTC(), NextChange: s.NextChange.UTC(), Warnings: s.Warnings(), Keys: []keyJSON{},
-	}
-	if s.Err != nil {
-		out.Error = trimPrefix(s.Err)
-	}
-	for _, k := range s.Keys {
-		out.Keys = append(out.Keys, keyJSON{KeyID: k.KeyID, Algorithm: k.Algorithm, Role: k.Role,
-			NotBefore: k.NotBefore.UTC(), NotAfter: k.NotAfter.UTC(), TrustedUntil: k.TrustedUntil.UTC()})
-	}
-	return out
-}
-
-// result shows the outcome of a command that can change keys: in words, or as JSON the store
+// outcome shows what came of a command that can change keys: in words, or as JSON the store
 // as it is now.
-func (a *app) result(s fleetkey.Status, changed bool, words string, args ...any) error {
-	out := toJSON(s)
-	out.Changed = &changed
-	return a.show(out, func() { a.printf(words, args...) })
+func (a *app) outcome(s fleetkey.Status, changed bool, words string, args ...any) error {
+	return a.show(result{Changed: &changed, Status: s}, func() { a.printf(words, args...) })
 }
 
-// stored is result for a store whose bundle is at hand.
+// stored is outcome for a store whose bundle is at hand.
 func (a *app) stored(l *loaded, changed bool, words string) error {
 	status, err := l.status(a, policyFlags{}.config(a))
 	if err != nil {
 		return err
 	}
-	return a.result(status, changed, "%s", words)
+	return a.outcome(status, changed, "%s", words)
 }
