@@ -53,7 +53,7 @@ func TestMalformedBundles(t *testing.T) {
 		"another's key":                  {privateKey(t, other) + cert, "PEM block 2: the private key before the certificate does not belong"},
 		"key that cannot sign":           {privateKey(t, exchange) + cert, "PEM block 1: "},
 		"PKCS#1":                         {block("RSA PRIVATE KEY", sec1) + cert, "PEM block 1: no block of a bundle: this is a PKCS#1 private key"},
-"trusted certificate":            {strings.ReplaceAll(cert, "CERTIFICATE", "TRUSTED CERTIFICATE"), "a certificate with trust settings of OpenSSL"},
+		"trusted certificate":            {strings.ReplaceAll(cert, "CERTIFICATE", "TRUSTED CERTIFICATE"), "a certificate with trust settings of OpenSSL"},
 		"type in lower case":             {strings.ReplaceAll(cert, "CERTIFICATE", "certificate"), `PEM block 1: unknown type "..."`},
 		"SEC1 under the name of PKCS#8":  {block("PRIVATE KEY", sec1) + cert, "PEM block 1: not a PKCS#8 private key"},
 		"garbage for a certificate":      {pair + block("CERTIFICATE", []byte("garbage")), "PEM block 3: not a certificate"},
