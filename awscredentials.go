@@ -4,12 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
+	"github.com/aws/smithy-go"
+
+	"github.com/fleetkey/fleetkey/internal/awsconfig"
 )
 
 // This file tells failures of the sources of credentials (STS, SSO, container endpoints,
@@ -34,8 +40,8 @@ func (p markingProvider) Retrieve(ctx context.Context) (aws.Credentials, error) 
 	case err != nil:
 	case !c.HasKeys():
 		err = errors.New("the source holds no keys")
-	case strings.ContainsFunc(c.AccessKeyID+c.SecretAccessKey+c.SessionToken, unicode.IsSpace):
-		err = errors.New("a key or the session token contains white space")
+	case strings.ContainsFunc(c.AccessKeyID+c.SecretAccessKey+c.SessionToken, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }):
+		err = errors.New("a key or the session token contains white space or control characters")
 	default:
 		return c, nil
 	}
@@ -89,20 +95,29 @@ func (e *credentialsError) diagnose(exceeded time.Duration) (error, string) {
 	switch {
 	case errorCode(e.err) == "IDPCommunicationError": // "retry" (AWS STS, AssumeRoleWithWebIdentity)
 		sentinel, todo = ErrUnavailable, "STS cannot reach the identity provider: try again later"
-	case todo == "", slices.Contains(fixes, sourceIMDS.fix) && httpStatus(e.err) == 0: // there may be no EC2 either
+	case todo == "", slices.Contains(fixes, sourceIMDS.fix) && awsconfig.Status(e.err) == 0: // there may be no EC2 either
 		todo = strings.Join(fixes, "; ")
 	}
 	return sentinel, "no AWS credentials: " + todo + " (from " + strings.Join(names, ", then ") + ")"
 }
 
 // cause returns the text alone: a missing file, a code or a status must not be found by
-// those who ask about the secret. A credential_process can have printed its keys where
-// JSON was expected.
+// those who ask about the secret. It leaves out what can be a key: an answer that is not
+// understood, whatever a credential_process printed, and the page with which a container
+// endpoint refuses, which becomes the message of an error that has a status itself.
 func (e *credentialsError) cause() error {
+	api, _ := errors.AsType[smithy.APIError](e.err)
+	_, page := api.(interface{ HTTPStatusCode() int })
+	_, process := errors.AsType[*processcreds.ProviderError](e.err)
+	_, exited := errors.AsType[*exec.ExitError](e.err)
+	_, garbled := errors.AsType[*smithy.DeserializationError](e.err)
 	_, syntax := errors.AsType[*json.SyntaxError](e.err)
 	_, kind := errors.AsType[*json.UnmarshalTypeError](e.err)
 	_, date := errors.AsType[*time.ParseError](e.err)
-	if syntax || kind || date {
+	switch {
+	case page:
+		return fmt.Errorf("HTTP status %d %s", awsconfig.Status(e.err), api.ErrorCode())
+	case process && !exited, garbled, syntax, kind, date:
 		return errors.New("the answer is not understood")
 	}
 	return errors.New(e.Error())

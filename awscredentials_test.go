@@ -90,7 +90,22 @@ func TestAWSCredentialsSources(t *testing.T) {
 		{"STS malformed", awsfake.AssumeRole, at("AssumeRole", jsonPage("<html>")), nil, []string{"no AWS credentials: ", "STS AssumeRole"}},
 		{"metadata malformed", awsfake.IMDS, at("MetadataCredentials", jsonPage("<html>")), nil, []string{"EC2 instance metadata"}},
 		{"with white space", awsfake.Container, at("ContainerCredentials", jsonPage(`{"AccessKeyId":"ASIA\n","SecretAccessKey":"x"}`)), nil, []string{"no AWS credentials: ", "white space"}},
-		{"a refusal of several lines", awsfake.Container, at("ContainerCredentials", page(403, "no\nlevel=INFO\x1b[2J")), nil, []string{`no\nlevel=INFO\x1b[2J`}},
+		{"with a control character", awsfake.Container, at("ContainerCredentials", jsonPage(`{"AccessKeyId":"ASIA","SecretAccessKey":"x","Token":"\u0001"}`)), nil, []string{"container endpoint", "session token contains"}},
+		{"a refusal of several lines", awsfake.SSO, at("GetRoleCredentials", apiError("No", "no\nlevel=INFO\x1b[2J")), nil, []string{`no\nlevel=INFO\x1b[2J`}},
+
+		// What an answer holds where it does not belong may be a key.
+		{"refuses with a page", awsfake.Container, at("ContainerCredentials", page(403, `{"SecretAccessKey":"fakefake"}`)), nil, []string{"container endpoint", "HTTP status 403"}},
+		{"refuses with a message", awsfake.Container, at("ContainerCredentials", apiError("Denied", "fakefake")), nil, []string{"container endpoint", "HTTP status 400 Denied"}},
+		{"wrong date", awsfake.Container, at("ContainerCredentials", jsonPage(`{"AccessKeyId":"ASIA","SecretAccessKey":"x","Expiration":"fakefake"}`)), nil, []string{"container endpoint", "not understood"}},
+		{"metadata with a wrong date", awsfake.IMDS, at("MetadataCredentials", jsonPage(`{"Code":"Success","Expiration":"fakefake"}`)), nil, []string{"EC2 instance metadata", "not understood"}},
+		{"metadata with a wrong type", awsfake.IMDS, at("MetadataCredentials", jsonPage(`{"Code":"Success","Token":["fakefake"]}`)), nil, []string{"EC2 instance metadata", "not understood"}},
+		{"STS with a wrong date", awsfake.AssumeRole, at("AssumeRole", jsonPage("<AssumeRoleResponse><AssumeRoleResult><Credentials><Expiration>fakefake</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>")),
+			nil, []string{"STS AssumeRole", "not understood"}},
+		{"SSO, but a portal answers", awsfake.SSO, at("GetRoleCredentials", page(200, "<html>fakefake")), nil, []string{"the answer is not one of the source of the credentials", "from SSO"}},
+		{"SSO, but a portal refuses", awsfake.SSO, at("GetRoleCredentials", page(403, "<html>fakefake")), nil, []string{"the answer is not one of the source of the credentials", "from SSO"}},
+
+		{"W3 container endpoint 408", awsfake.Container, at("ContainerCredentials", page(408, "")), fleetkey.ErrUnavailable, []string{"HTTP status 408"}},
+		{"W3 STS in trouble, status 400", awsfake.AssumeRole, at("AssumeRole", apiError("InternalFailure", "no")), fleetkey.ErrUnavailable, []string{"InternalFailure", "in trouble"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fake.UseSource(t, c.from)
@@ -155,8 +170,14 @@ func TestAWSCredentialsLocal(t *testing.T) {
 		{"process says a wrong date", awsfake.Process, func(t *testing.T) {
 			process(t, `echo '{"Version":1,"AccessKeyId":"a","SecretAccessKey":"fakefake","Expiration":"soon"}'`)
 		}, []string{"credential_process"}},
+		{"process says a wrong version", awsfake.Process, func(t *testing.T) { process(t, `echo '{"Version":2}'`) }, []string{"credential_process", "not understood"}},
+		{"process says so and fails", awsfake.Process, func(t *testing.T) { process(t, "echo fakefake; exit 7") }, []string{"credential_process", "exit status 7"}},
 		{"process says what it must not", awsfake.Process, func(t *testing.T) { process(t, "echo fakefake") }, []string{"credential_process"}},
 		{"key with white space", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_ACCESS_KEY_ID", "AKIDFAKE\n") }, []string{"white space", "AWS_ACCESS_KEY_ID"}},
+		{"token with a control character", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_SESSION_TOKEN", "x\x7f") }, []string{"white space", "the environment"}},
+		{"container token with one", awsfake.Container, func(t *testing.T) { t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "fakefake\x01") }, []string{"no AWS credentials", "container endpoint"}},
+		{"STS at no address", awsfake.AssumeRole, func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_STS", "http://me:fakefake@[") }, []string{"no AWS credentials", "parse uri"}},
+		{"STS at no address, without a scheme", awsfake.AssumeRole, func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_STS", "me:fake/fakefake@h") }, []string{"no AWS credentials"}},
 		{"token with white space", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_SESSION_TOKEN", "x \n") }, []string{"white space"}},
 		{"profile with white space", awsfake.Profile, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "config")

@@ -11,7 +11,8 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/url"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/fleetkey/fleetkey/internal/awsconfig"
 )
 
 // This file turns what the AWS SDK reports into errors that say what to do.
@@ -39,35 +42,29 @@ const (
 	codeExists   = "ResourceExistsException"
 	codeNotFound = "ResourceNotFoundException"
 
-	hintForeign = "the answer is not one of Secrets Manager: is there a proxy, or another AWS_ENDPOINT_URL?"
+	service = "Secrets Manager"
 )
 
-// errorCode returns the code of an answer. Beside a status of 429 or 5xx it means nothing:
-// a service in trouble knows nothing about the secret.
+// errorCode returns the code of an answer. Beside the status of a service in trouble it
+// means nothing: that service knows nothing about the secret.
 func errorCode(err error) string {
 	api, ok := errors.AsType[smithy.APIError](err)
-	if status := httpStatus(err); !ok || status == http.StatusTooManyRequests || status >= 500 {
+	if !ok || awsconfig.IsTrouble(awsconfig.Status(err)) {
 		return ""
 	}
 	return api.ErrorCode()
 }
 
-// httpStatus returns 0 if there was no answer.
-func httpStatus(err error) int {
-	type response interface {
-		error
-		HTTPStatusCode() int
-	}
-	if r, ok := errors.AsType[response](err); ok {
-		return r.HTTPStatusCode()
-	}
-	return 0
-}
+// passingCodes mean it too, whatever the status, besides those that the SDK knows. Some
+// services add "Exception".
+var passingCodes = []string{"InternalError", "InternalFailure", "InternalServerError", "InternalServiceError", "RequestAborted", "ServiceUnavailable"}
 
-// errNotSecretsManager is for a success that lacks what a success has. The SDK
-// takes an empty or foreign JSON answer for one.
-func errNotSecretsManager(op string) error {
-	return fmt.Errorf("%s: %s", op, hintForeign)
+// errForeign is for a success that lacks what a success has. The SDK takes an empty or
+// foreign JSON answer for one.
+func errForeign(op string) error { return fmt.Errorf("%s: %s", op, hintForeign(service)) }
+
+func hintForeign(whom string) string {
+	return "the answer is not one of " + whom + ": is there a proxy, or another AWS_ENDPOINT_URL?"
 }
 
 // withoutValue returns err unless it may hold a piece of the value: AWS's
@@ -90,20 +87,23 @@ func withoutValue(op string, err error, value []byte) error {
 		if quotes(code) {
 			code = "unknown error"
 		}
-		return fmt.Errorf("%s: HTTP status %d, %s (the text quotes the value and is withheld)", op, httpStatus(err), code)
+		return fmt.Errorf("%s: HTTP status %d, %s (the text quotes the value and is withheld)", op, awsconfig.Status(err), code)
 	}
 	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
-		return fmt.Errorf("%s: HTTP status %d", op, httpStatus(err))
+		return fmt.Errorf("%s: HTTP status %d", op, awsconfig.Status(err))
 	}
 	return printable{err}
 }
 
 // A printable error escapes what others have written, if it could fool a log or a
-// terminal.
+// terminal, and leaves out the password of an address. A malformed address has no rules, so
+// that goes on to the last @.
 type printable struct{ error }
 
+var password = regexp.MustCompile(`(?s)(://|parse uri: ).*@`)
+
 func (p printable) Error() string {
-	text := p.error.Error()
+	text := password.ReplaceAllString(p.error.Error(), "${1}...@")
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		text = strconv.Quote(text)
 	}
@@ -119,7 +119,7 @@ func (s *AWSStore) explain(op string, err error, exceeded time.Duration, value [
 	if source, ok := errors.AsType[*credentialsError](err); ok {
 		sentinel, hint = source.diagnose(exceeded)
 	} else if hint == "" {
-		sentinel, hint = diagnoseTransport("AWS", err, exceeded)
+		sentinel, hint = diagnoseTransport(service, err, exceeded)
 	}
 	cause := withoutValue(op, err, value)
 	switch {
@@ -171,7 +171,7 @@ func (s *AWSStore) diagnose(op string, err error) (error, string) {
 		return s.denied(op, text)
 	}
 	// Emulators deny in XML. Another page with status 403 is a proxy's.
-	if page, ok := errors.AsType[*smithy.DeserializationError](err); ok && httpStatus(err) == http.StatusForbidden &&
+	if page, ok := errors.AsType[*smithy.DeserializationError](err); ok && awsconfig.Status(err) == http.StatusForbidden &&
 		bytes.Contains(page.Snapshot, []byte("AccessDenied")) {
 		return s.denied(op, text)
 	}
@@ -181,31 +181,42 @@ func (s *AWSStore) diagnose(op string, err error) (error, string) {
 // diagnoseTransport does the same for what happens on the way to a service. What cannot
 // pass by itself matches nothing.
 func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, string) {
-	status := httpStatus(err)
-	api, _ := errors.AsType[smithy.APIError](err)
+	status, code := awsconfig.Status(err), ""
+	if api, ok := errors.AsType[smithy.APIError](err); ok {
+		code = api.ErrorCode()
+	}
+	_, retryable := retry.DefaultRetryableErrorCodes[code]
 	_, garbled := errors.AsType[*smithy.DeserializationError](err)
 	_, unsent := errors.AsType[*smithyhttp.RequestSendError](err)
 	name, unresolved := errors.AsType[*net.DNSError](err)
 	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
+	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
 	network, _ := errors.AsType[*net.OpError](err)
-	asked, _ := errors.AsType[*url.Error](err)
+	refusal, proxied := errors.AsType[*awsconfig.ProxyError](err)
+	if proxied {
+		status = refusal.Status
+	} else if network != nil && (network.Op == "proxyconnect" || strings.HasPrefix(network.Op, "socks")) {
+		proxied = true
+		network, _ = errors.AsType[*net.OpError](network.Err)
+	}
+	if proxied {
+		whom = "the proxy (HTTPS_PROXY)"
+	}
 	switch {
 	case status == http.StatusTooManyRequests, retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary:
 		return ErrUnavailable, whom + " throttles this account's calls: ask less often"
-	case status >= 500:
+	case awsconfig.IsTrouble(status), retryable, slices.Contains(passingCodes, strings.TrimSuffix(code, "Exception")):
 		return ErrUnavailable, fmt.Sprintf("%s is in trouble (HTTP status %d): try again later", whom, status)
 	case untrusted && invalid.Cert != nil && invalid.Reason == x509.Expired:
 		return nil, "the TLS certificate of " + whom + " is out of date: is this machine's clock right? If so, the proxy or endpoint needs a new one"
 	case untrusted:
 		return nil, "the TLS certificate of " + whom + " is not trusted: install ca-certificates, set AWS_CA_BUNDLE to the CA of a proxy " +
 			"that intercepts TLS, and check AWS_ENDPOINT_URL"
-	case errors.Is(err, http.ErrSchemeMismatch), network != nil && network.Op == "remote error": // a TLS alert
+	case errors.Is(err, http.ErrSchemeMismatch), notTLS, network != nil && network.Op == "remote error": // a TLS alert
 		return nil, whom + " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
-	case status == http.StatusProxyAuthRequired, // of an answer to CONNECT, net/http has no more than the text
-		asked != nil && asked.Err.Error() == http.StatusText(http.StatusProxyAuthRequired),
-		asked != nil && asked.Err.Error() == http.StatusText(http.StatusForbidden):
-		return nil, "the proxy refuses the way to " + whom + ": check HTTPS_PROXY and its password, or set NO_PROXY"
+	case refusal != nil, status == http.StatusProxyAuthRequired:
+		return nil, "the proxy refuses the way to AWS: check HTTPS_PROXY and its password, or set NO_PROXY"
 	case exceeded > 0:
 		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),
 			fmt.Sprintf("no answer within %s: is there a way to %s (VPC endpoint, NAT, proxy)?", exceeded, whom)
@@ -213,12 +224,24 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 		return ErrUnavailable, "the answer broke off: try again"
 	case unresolved:
 		return ErrUnavailable, fmt.Sprintf("%s cannot be reached: the name %q does not resolve: check the region, AWS_ENDPOINT_URL and DNS", whom, name.Name)
-	case unsent:
+	case unsent && passes(err, network):
 		return ErrUnavailable, whom + " cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
-	case garbled && status > 0, api != nil && api.ErrorCode() == "UnknownError":
-		return nil, hintForeign
+	case unsent:
+		return nil, whom + " cannot be reached, and waiting does not help: check AWS_ENDPOINT_URL and HTTPS_PROXY"
+	case garbled && status > 0, code == "UnknownError":
+		return nil, hintForeign(whom)
 	}
 	return nil, ""
+}
+
+// brokenHTTP2 is the text of errors for which net/http has no exported type.
+var brokenHTTP2 = regexp.MustCompile(`http2: |stream error: |connection error: |server closed idle connection|connection loss`)
+
+// passes reports whether a request that could not be sent may succeed by itself later.
+func passes(err error, network *net.OpError) bool {
+	_, address := errors.AsType[*net.AddrError](err)
+	slow, _ := errors.AsType[net.Error](err)
+	return network != nil && !address || slow != nil && slow.Timeout() || errors.Is(err, io.EOF) || brokenHTTP2.MatchString(err.Error())
 }
 
 // errBrokenOff says that an answer could not be read to its end, rather than not

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/stretchr/testify/require"
 
@@ -77,6 +79,13 @@ var awsFaults = []struct {
 		"HTTP status 500): try again later"},
 	{"A2 503 as HTML", page(503, "<html>"), 3, fleetkey.ErrUnavailable, "HTTP status 503"},
 	{"A2 503 empty", page(503, ""), 3, fleetkey.ErrUnavailable, "HTTP status 503"},
+	{"A2 408", page(408, "<html>"), 1, fleetkey.ErrUnavailable, "HTTP status 408"},
+	{"A2 425 with a code", awsfake.Fault{Error: &awsfake.Error{Code: "ResourceNotFoundException", Status: 425}}, 1, fleetkey.ErrUnavailable, "HTTP status 425"},
+	{"A2 timeout, status 400", apiError("RequestTimeoutException", "no"), 3, fleetkey.ErrUnavailable, "RequestTimeoutException"},
+	{"A2 aborted, status 400", apiError("RequestAbortedException", "no"), 1, fleetkey.ErrUnavailable, "RequestAbortedException"},
+	{"A2 failure, status 400", apiError("InternalFailure", "no"), 1, fleetkey.ErrUnavailable, "InternalFailure"},
+	{"A2 service error, status 400", apiError("InternalServiceError", "no"), 1, fleetkey.ErrUnavailable, "InternalServiceError"},
+	{"A2 unavailable, status 400", apiError("ServiceUnavailable", "no"), 1, fleetkey.ErrUnavailable, "ServiceUnavailable"},
 	{"A2 200 empty", page(200, ""), 1, nil, "the answer is not one of Secrets Manager"},
 	{"A2 200 as HTML", page(200, "<html>"), 1, nil, "not one of Secrets Manager"},
 	{"A2 404 as HTML is not absence", page(404, "<html>"), 1, nil, "not one of Secrets Manager"},
@@ -191,10 +200,8 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 	mutual.TLS, mutual.Config.ErrorLog = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}, log.New(io.Discard, "", 0)
 	mutual.StartTLS()
 	t.Cleanup(mutual.Close)
-	proxy := func(status int) *http.Transport {
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
-		t.Cleanup(s.Close)
-		at, err := url.Parse(s.URL)
+	through := func(proxy string) *http.Transport {
+		at, err := url.Parse(proxy)
 		require.NoError(t, err)
 		return &http.Transport{Proxy: http.ProxyURL(at)}
 	}
@@ -218,11 +225,15 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"W7 certificate for another name", "https://localhost" + h2.URL[len("https://127.0.0.1"):], trusting, awsfake.Fault{}, nil, "is not trusted"},
 		{"W7 certificate out of date", h2.URL, later, awsfake.Fault{}, nil, "is this machine's clock right?"},
 		{"W7 certificate asked for", mutual.URL, trusting, awsfake.Fault{}, nil, "does not speak TLS as it should"},
-		{"W7 proxy wants a password", "https://secretsmanager.invalid", proxy(http.StatusProxyAuthRequired), awsfake.Fault{}, nil, "the proxy refuses"},
-		{"W7 proxy forbids", "https://secretsmanager.invalid", proxy(http.StatusForbidden), awsfake.Fault{}, nil, "the proxy refuses"},
-		{"W7 proxy in trouble", "https://secretsmanager.invalid", proxy(http.StatusBadGateway), awsfake.Fault{}, fleetkey.ErrUnavailable, "cannot be reached"},
-		{"W7 proxy away", "https://secretsmanager.invalid", &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: "http", Host: "127.0.0.1:1"})},
-			awsfake.Fault{}, fleetkey.ErrUnavailable, "cannot be reached"},
+		{"W7 proxy away", "https://secretsmanager.invalid", through("http://127.0.0.1:1"), awsfake.Fault{}, fleetkey.ErrUnavailable, "the proxy (HTTPS_PROXY) cannot be reached"},
+		{"W7 proxy without TLS", "https://secretsmanager.invalid", through("https" + fake.URL[len("http"):]), awsfake.Fault{}, nil, "the proxy (HTTPS_PROXY) does not speak TLS"},
+		{"W7 proxy of an unknown CA", "https://secretsmanager.invalid", through(h2.URL), awsfake.Fault{}, nil, "the TLS certificate of the proxy (HTTPS_PROXY) is not trusted"},
+		{"W7 proxy address malformed", "https://secretsmanager.invalid", &http.Transport{Proxy: func(*http.Request) (*url.URL, error) {
+			return nil, errors.New(`invalid proxy address "http://me:fakefake/@p": no`)
+		}}, awsfake.Fault{}, nil, "HTTPS_PROXY"},
+		{"W7 proxy at no port", "https://secretsmanager.invalid", through("http://127.0.0.1:99999"), awsfake.Fault{}, nil, "the proxy (HTTPS_PROXY)"},
+		{"TLS to another server", "https://" + greeter(t, "SSH-2.0-x\r\n"), nil, awsfake.Fault{}, nil, "does not speak TLS"},
+		{"another server", "http://" + greeter(t, "SSH-2.0-x\r\n"), nil, awsfake.Fault{}, nil, "malformed HTTP response"},
 		{"W7 name does not resolve", "https://secretsmanager.invalid", unresolved, awsfake.Fault{}, fleetkey.ErrUnavailable, `"secretsmanager.invalid" does not resolve`},
 		{"TLS to a plain server", "https" + fake.URL[len("http"):], nil, awsfake.Fault{}, nil, "response to HTTPS client"},
 		{"no TLS handshake", "https://" + silent.Addr().String(), nil, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
@@ -245,13 +256,66 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 			defer fake.Heal()
 			_, _, err := s.Load(t.Context())
 			requireError(t, err, c.want, c.says)
+			require.NotContains(t, err.Error(), "fakefake")
 		})
+	}
+}
+
+// greeter returns the address of a server that says the same to everyone, and nothing more.
+func greeter(t *testing.T, greeting string) string {
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte(greeting))
+			_, _ = c.Read(make([]byte, 4096))
+			_ = c.Close()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// TestAWSStoreProxies_W7 : what a proxy answers to CONNECT, in whatever words.
+func TestAWSStoreProxies_W7(t *testing.T) {
+	for answer, want := range map[string]error{
+		"302 Found\r\nLocation: http://login/": nil, "400 Bad Request": nil, "401 Unauthorized": nil, "403 Blocked by policy": nil, "404 Not Found": nil,
+		"405 Method Not Allowed": nil, "407 Auth please": nil, "407 Proxy Authentication Required": nil, "451 Unavailable For Legal Reasons": nil, "204": nil,
+		"408 Request Timeout": fleetkey.ErrUnavailable, "429 Slow": fleetkey.ErrUnavailable, "502 Bad Gateway": fleetkey.ErrUnavailable, "504 Gateway": fleetkey.ErrUnavailable,
+	} {
+		t.Run(answer[:3], func(t *testing.T) {
+			fake := awsfake.New()
+			proxy := &url.URL{Scheme: "http", Host: greeter(t, "HTTP/1.1 "+answer+"\r\nContent-Length: 0\r\n\r\n"), User: url.UserPassword("me", "fakefake")}
+			s := openAWS(t, fake, awsName, using(fake, func(o *secretsmanager.Options) {
+				o.BaseEndpoint = aws.String("https://secretsmanager.invalid")
+				o.HTTPClient = awshttp.NewBuildableClient().WithTransportOptions(func(tr *http.Transport) { tr.Proxy = http.ProxyURL(proxy) })
+			}))
+			_, _, err := s.Load(t.Context())
+			requireError(t, err, want, "the proxy ", "HTTPS_PROXY", "HTTP status "+answer[:3])
+			require.NotContains(t, err.Error(), "fakefake")
+		})
+	}
+}
+
+// TestAWSStoreEndpoints : an address that is none is refused, and not shown: it may hold a password.
+func TestAWSStoreEndpoints(t *testing.T) {
+	fake := awsfake.Start(t)
+	for _, address := range []string{"localhost:4566", "me:fakefake@localhost:4566", "http://me:fakefake@[", "http://h:99999", "http://h:0x1", "ftp://h", "http://", "/fakefake"} {
+		fake.UseSource(t, awsfake.Static)
+		t.Setenv("AWS_ENDPOINT_URL_SECRETS_MANAGER", address)
+		_, err := fleetkey.NewAWSStore(t.Context(), awsName)
+		require.ErrorContains(t, err, "AWS_ENDPOINT_URL", address)
+		require.NotContains(t, err.Error(), "fakefake")
 	}
 }
 
 // TestAWSStoreTrouble_W6 : beside a status of 429 or 5xx no code says anything about the secret.
 func TestAWSStoreTrouble_W6(t *testing.T) {
-	for _, status := range []int{429, 500, 502, 503, 504} {
+	for _, status := range []int{408, 425, 429, 500, 502, 503, 504} {
 		for _, code := range []string{"ResourceNotFoundException", "ResourceExistsException", "AccessDeniedException", "InvalidRequestException",
 			"ExpiredTokenException", "DecryptionFailure", "ThrottlingException", "UnknownError", ""} {
 			fake := awsfake.New()
@@ -365,7 +429,7 @@ func FuzzAWSError(f *testing.F) {
 			var err error
 			if action == "GetSecretValue" {
 				_, _, err = s.Load(t.Context())
-				absent := code == "ResourceNotFoundException" && answer.Status < 500 && answer.Status != http.StatusTooManyRequests
+				absent := code == "ResourceNotFoundException" && answer.Status < 500 && !slices.Contains([]int{408, 425, 429}, answer.Status)
 				require.Equal(t, absent, errors.Is(err, fleetkey.ErrNotExist), "%v", err)
 			} else {
 				_, err = s.Save(t.Context(), pemBundle("a"), v)

@@ -11,13 +11,10 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
-	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager/types"
 
-	"github.com/fleetkey/fleetkey/internal/refresh"
+	"github.com/fleetkey/fleetkey/internal/awsconfig"
 	"github.com/fleetkey/fleetkey/internal/secretid"
 )
 
@@ -97,11 +94,16 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	}
 	region := cmp.Or(id.Region, o.Region)
 	if o.Client == nil {
-		cfg, err := loadAWSConfig(ctx, region, 4*cmp.Or(o.Timeout, defaultTimeout))
+		cfg, err := awsconfig.Load(ctx, region, 4*cmp.Or(o.Timeout, defaultTimeout))
 		if err != nil {
-			return nil, fmt.Errorf("AWS secret %q: %w", secretName, err)
+			return nil, fmt.Errorf("AWS secret %q: %w", secretName, printable{err})
 		}
 		o.Client = secretsmanager.NewFromConfig(cfg)
+	} else if c, ok := o.Client.Options().HTTPClient.(*awshttp.BuildableClient); ok {
+		o.Client = secretsmanager.New(o.Client.Options(), func(o *secretsmanager.Options) { o.HTTPClient = awsconfig.NoteProxy(c) })
+	}
+	if at := o.Client.Options().BaseEndpoint; at != nil && !awsconfig.IsEndpoint(*at) {
+		return nil, fmt.Errorf("AWS secret %q: AWS_ENDPOINT_URL, or the client's BaseEndpoint, is not a URL such as http://localhost:4566", secretName)
 	}
 	s := &AWSStore{
 		id:      id,
@@ -122,31 +124,6 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 		s.replica = append(s.replica, types.ReplicaRegionType{Region: aws.String(r)})
 	}
 	return s, nil
-}
-
-// loadAWSConfig reads the SDK's default configuration. The SDK takes credentials from the
-// instance metadata by itself, but not the region. Nor does it end a request for
-// credentials: one that got no answer would be waited for by all later ones.
-func loadAWSConfig(ctx context.Context, region string, limit time.Duration) (aws.Config, error) {
-	client := awshttp.NewBuildableClient().WithTimeout(limit)
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithHTTPClient(client),
-		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
-	if err != nil {
-		return cfg, fmt.Errorf("read the AWS configuration: %w", printable{err})
-	}
-	for cfg.Region == "" {
-		ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no answer
-		out, err := imds.NewFromConfig(cfg, func(o *imds.Options) { o.Retryer = aws.NopRetryer{} }).GetRegion(ask, nil)
-		cancel()
-		switch sentinel, _ := diagnoseTransport("", err, 0); {
-		case err == nil:
-			cfg.Region = out.Region
-		case sentinel == nil || httpStatus(err) == 0 || !refresh.Sleep(ctx, time.Second):
-			return cfg, fmt.Errorf("no AWS region: set AWS_REGION, or region in the profile, or give the secret's ARN "+
-				"(the EC2 instance metadata did not answer either: %w)", printable{err})
-		}
-	}
-	return cfg, nil
 }
 
 // String names the secret and its region.
@@ -199,7 +176,7 @@ func (s *AWSStore) get(ctx context.Context) ([]byte, Version, error) {
 	}
 	v := aws.ToString(out.VersionId)
 	if v == "" || len(bundle) == 0 {
-		return nil, "", errNotSecretsManager("GetSecretValue")
+		return nil, "", errForeign("GetSecretValue")
 	}
 	return bundle, Version(v), nil
 }
@@ -226,7 +203,7 @@ func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Versio
 		return "", err
 	}
 	if aws.ToString(out.VersionId) == "" {
-		return "", errNotSecretsManager("CreateSecret")
+		return "", errForeign("CreateSecret")
 	}
 	return Version(*out.VersionId), nil
 }

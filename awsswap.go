@@ -89,7 +89,7 @@ func (s *AWSStore) put(ctx context.Context, bundle []byte, token string) (Versio
 		return "", err
 	}
 	if aws.ToString(out.VersionId) == "" {
-		return "", errNotSecretsManager("PutSecretValue")
+		return "", errForeign("PutSecretValue")
 	}
 	return Version(*out.VersionId), nil
 }
@@ -105,7 +105,7 @@ func (s *AWSStore) promote(ctx context.Context, bundle []byte, v, prev Version) 
 		RemoveFromVersionId: aws.String(string(prev)),
 	}, nil)
 	if err == nil && aws.ToString(out.ARN) == "" {
-		err = errNotSecretsManager("UpdateSecretVersionStage")
+		err = errForeign("UpdateSecretVersionStage")
 	}
 	if errors.Is(err, ErrAccessDenied) {
 		return "", err

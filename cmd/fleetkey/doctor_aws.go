@@ -10,12 +10,12 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/aws/smithy-go"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/awsconfig"
 )
 
 // This file examines a secret in AWS Secrets Manager. It never writes, not even on an
@@ -32,7 +32,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	if _, err := fmt.Sscanf(store.String(), "AWS secret %s in %s", &secret, &region); err != nil {
 		return fmt.Errorf("read the name of %s: %w", store, err)
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region))
+	cfg, err := awsconfig.Load(ctx, region, 40*time.Second)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,11 @@ package awsfake
 
 import (
 	"bytes"
-	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"syscall"
 )
 
 // HTTPClient returns a client whose every request, to whatever host, goes to
@@ -17,7 +18,7 @@ func (s *Server) HTTPClient() *http.Client {
 
 type transport struct{ server *Server }
 
-var errDropped = errors.New("connection reset by peer")
+var errDropped = &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
 
 // RoundTrip turns an aborted handler into what a client sees of it: a dropped
 // connection, or a body that breaks off.
