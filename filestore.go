@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -103,8 +104,8 @@ func (s *FileStore) String() string { return "file " + s.path }
 // The error matches [ErrNotExist] only if nothing exists at the path, including when the
 // directory is missing. Load rejects a file that is empty, longer than [MaxBundleSize],
 // not a regular file or, except on Windows and with [FileOptions].ReadOnly, accessible to
-// group or others. It also rejects a file without links, which is a bind mount whose
-// source was replaced: it would never change again.
+// group or others. It also rejects a file without links, and an absent file in a directory
+// without links: that is a bind mount whose source was replaced, and would never change again.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
 	if err != nil {
@@ -122,12 +123,21 @@ func (s *FileStore) Save(ctx context.Context, bundle []byte, prev Version) (Vers
 	return versionOf(bundle), nil
 }
 
+// explain adds what to do where the text of the error does not say it. A chmod or chown that
+// is refused is explained already.
 func (s *FileStore) explain(op string, err error) error {
-	uid := ""
+	hint := ""
 	if errors.Is(err, fs.ErrPermission) && os.Geteuid() >= 0 {
-		uid = fmt.Sprintf(" (running as uid %d)", os.Geteuid())
+		hint = fmt.Sprintf(" (running as uid %d)", os.Geteuid())
 	}
-	return fmt.Errorf("%s %s: %w%s", op, s, err, uid)
+	call, _ := errors.AsType[*fs.PathError](err)
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		hint = ": free disk space and inodes there, or raise the quota"
+	case errors.Is(err, syscall.EPERM) && (call == nil || !strings.HasPrefix(call.Op, "ch")):
+		hint += ": is the file or its directory immutable (lsattr -d), or does the file system deny this?"
+	}
+	return fmt.Errorf("%s %s: %w%s", op, s, err, hint)
 }
 
 func versionOf(bundle []byte) Version {
@@ -142,7 +152,8 @@ func (s *FileStore) load(ctx context.Context) (path string, bundle []byte, err e
 			return "", nil, err
 		}
 		var exists bool
-		if path, exists, err = s.resolve(); err == nil {
+		err = insist(ctx, refusedForNow, func() (err error) { path, exists, err = s.resolve(); return err })
+		if err == nil {
 			if !exists {
 				return path, nil, ErrNotExist
 			}
@@ -181,6 +192,9 @@ func (s *FileStore) resolve() (path string, exists bool, err error) {
 		path, err = filepath.EvalSymlinks(p)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", false, fmt.Errorf("the symbolic link %s %w", p, errDangling)
+		}
+		if dir, statErr := os.Stat(path); statErr == nil && rest != "" {
+			err = checkFile(path, dir, true)
 		}
 		return filepath.Join(path, rest), err == nil && rest == "", err
 	}

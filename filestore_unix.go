@@ -24,11 +24,11 @@ func openNoWait(path string) (*os.File, error) {
 func rename(from, to string) error { return os.Rename(from, to) }
 
 // errNoLinks is that of a bind mount. It is also seen for a moment while a file is replaced.
-var errNoLinks = errors.New("has no links left: it is a bind mount of a file that was replaced, and never changes again; mount its directory instead, and restart")
+var errNoLinks = errors.New("has no links left: the source of its bind mount was removed or replaced, so it never changes again; restart, and if it is a file, mount its directory instead")
 
 func refusedForNow(err error) bool { return errors.Is(err, errNoLinks) }
 
-// checkFile refuses the file that was opened at path if it will never change again or, unless
+// checkFile refuses the file that was found at path if it will never change again or, unless
 // anyMode is set, if others can reach it. A file that is no longer at path is whole, and
 // was there a moment ago.
 func checkFile(path string, fi fs.FileInfo, anyMode bool) error {

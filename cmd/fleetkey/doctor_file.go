@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,10 +76,15 @@ func (x *examination) alone(path string) {
 func (x *examination) places(ctx context.Context, path string, exists bool) {
 	dir := filepath.Dir(path)
 	fix := mine(dir)
-	if info, err := os.Stat(dir); err == nil {
+	info, err := os.Stat(dir)
+	switch {
+	case err == nil && !info.IsDir():
+		x.found(wrong, "directory", dir+" is not a directory: choose another path", "")
+		return
+	case err == nil:
 		x.owner("directory", dir, info)
 		x.mode("directory", dir, info, 0o022, 0o700)
-	} else {
+	default:
 		x.found(minor, "directory", "not there yet: "+err.Error(), "")
 		fix = newDir(dir)
 		for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
@@ -90,37 +97,65 @@ func (x *examination) places(ctx context.Context, path string, exists bool) {
 	}
 }
 
-// directory writes and removes a file: to save keys takes rights to the
+// directory saves the largest bundle and removes it: to save keys takes rights to the
 // directory, not to the file in it. It reports whether a lock can be of use.
 func (x *examination) directory(dir, fix string, exists bool) bool {
+	var made fs.FileInfo
+	var noModes error
+	now := time.Now()
 	f, err := os.CreateTemp(dir, ".fleetkey-doctor-*")
+	if err == nil {
+		made, _ = f.Stat()
+		noModes = keepsModes(f)
+		var other string
+		other, err = replaceBy(f)
+		for _, name := range []string{f.Name(), other} {
+			if removeErr := os.Remove(name); name != "" && !errors.Is(removeErr, fs.ErrNotExist) && removeErr != nil {
+				x.found(wrong, "directory", removeErr.Error(), "")
+			}
+		}
+	}
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		fix = "df -h " + quote(dir) + " && df -i " + quote(dir)
+	case errors.Is(err, syscall.EPERM): // which rights do not cause
+		fix = "lsattr -d " + quote(dir)
+	case !errors.Is(err, fs.ErrPermission):
+		fix = ""
+	}
 	switch {
 	case errors.Is(err, syscall.EROFS):
 		x.found(wrong, "directory", err.Error()+", so no server can save keys: mount a writable volume there, or set FileOptions.ReadOnly", "")
 		return false
 	case err != nil && !exists:
 		x.found(wrong, "directory", err.Error()+", so no server can create the first key", fix)
-		return true
 	case err != nil:
 		x.cannotWrite("directory", err.Error(), fix)
-		return true
-	}
-	now := time.Now()
-	info, err := f.Stat()
-	noModes := keepsModes(f)
-	_ = f.Close()
-	if removeErr := os.Remove(f.Name()); removeErr != nil {
-		x.found(wrong, "directory", removeErr.Error(), "")
-	}
-	if noModes != nil {
+	case noModes != nil:
 		x.found(wrong, "directory", fmt.Sprintf("it keeps no file modes (%v), so no server writes keys there: choose another path, or mount it so that chmod 600 succeeds and files have that mode", noModes), "")
-	} else {
+	default:
 		x.found(fine, "directory", "can be written", "")
 	}
-	if err == nil {
-		x.clock("the file system of "+dir, now.Sub(info.ModTime()))
+	if made != nil {
+		x.clock("the file system of "+dir, now.Sub(made.ModTime()))
 	}
 	return true
+}
+
+// replaceBy does with f what a server does with new keys: it puts f, as large as a bundle can
+// be, in the place of another file, which it returns.
+func replaceBy(f *os.File) (other string, err error) {
+	noise := make([]byte, fleetkey.MaxBundleSize)
+	_, _ = rand.Read(noise) // nothing that a file system could store in less
+	_, err = f.Write(noise)
+	if err = cmp.Or(err, f.Sync(), f.Close()); err != nil {
+		return "", err
+	}
+	second, err := os.CreateTemp(filepath.Dir(f.Name()), ".fleetkey-doctor-*")
+	if err != nil {
+		return "", err
+	}
+	return second.Name(), cmp.Or(second.Close(), os.Rename(f.Name(), second.Name()))
 }
 
 // lock sees whether writers can get at the lock, and lets go of it at once.
@@ -128,6 +163,10 @@ func (x *examination) lock(ctx context.Context, path string) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		x.found(fine, "lock", "never taken yet", "")
+		return
+	}
+	if info.Mode()&(fs.ModeDir|fs.ModeSymlink) != 0 {
+		x.cannotWrite("lock", fmt.Sprintf("%s is not a regular file (mode %s): remove it", path, info.Mode()), "")
 		return
 	}
 	x.owner("lock", path, info)
@@ -141,7 +180,9 @@ func (x *examination) lock(ctx context.Context, path string) {
 		x.found(fine, "lock", "free", "")
 	case errors.Is(err, context.DeadlineExceeded):
 		x.found(wrong, "lock", path+" is held by another process", "fuser -v "+quote(path))
-	default:
+	case errors.Is(err, fs.ErrPermission):
 		x.cannotWrite("lock", err.Error(), mine(path))
+	default:
+		x.cannotWrite("lock", err.Error(), "")
 	}
 }

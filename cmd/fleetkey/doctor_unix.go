@@ -25,6 +25,9 @@ func (x *examination) access(path string, info fs.FileInfo) bool {
 		x.found(wrong, "file mode", fmt.Sprintf("%04o: others can reach private keys, and it cannot be changed here: set FileOptions.ReadOnly if it is a mounted secret", mode), "")
 		return false
 	}
+	if errors.Is(syscall.Access(path, 2), syscall.EPERM) {
+		x.cannotWrite("file", "it is immutable", "sudo chattr -i "+quote(path))
+	}
 	x.owner("file", path, info)
 	return x.mode("file", path, info, 0o077, 0o600)
 }

@@ -83,6 +83,21 @@ func TestFileStore_F18_BindMountIsReplaced(t *testing.T) {
 	}
 }
 
+// A directory whose source was removed and made again is empty for good. That is no absence:
+// no key is made.
+func TestFileStore_F18_BindMountIsRemoved(t *testing.T) {
+	needMounts(t)
+	for _, below := range []string{"", "new/er"} {
+		for _, op := range []string{"load", "readonly-load", "start", "readonly-start", "create"} {
+			host, to := publicDir(t), t.TempDir()
+			writeKeys(t, filepath.Join(host, "keys.pem"), oneKey())
+			r := inContainer(t, op, filepath.Join(to, below, "keys.pem"), host, to, "removed")
+			require.Contains(t, r.Err, to+" has no links left", op)
+			require.False(t, r.is(fs.ErrNotExist) || r.is(fleetkey.ErrUnavailable), op)
+		}
+	}
+}
+
 // Nobody can change a mode on a read-only mount, not even root. Such a file is for a
 // ReadOnly store, and for a plain one if only the owner can read it.
 func TestFileStore_F19_ReadOnlyMount(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 )
 
 // A child in a mount namespace of its own first mounts what BIND says: the source, the
-// target, and "ro", "rw" or "replaced", separated by colons.
+// target, and "ro", "rw", "replaced" or "removed", separated by colons.
 func init() {
 	args := strings.Split(os.Getenv("BIND"), ":")
 	if len(args) != 3 {
@@ -22,6 +22,8 @@ func init() {
 		err = errors.Join(err, syscall.Mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|kept, ""))
 	case "replaced": // as a rotation does it outside of a container
 		err = errors.Join(err, os.Rename(source+".new", source))
+	case "removed": // as git clean, or a deployment that makes everything again
+		err = errors.Join(err, os.RemoveAll(source), os.Mkdir(source, 0o700))
 	}
 	if err != nil {
 		panic(err)
