@@ -168,7 +168,10 @@ func EnvName(setting string) string { return strings.ReplaceAll(setting, ":", "_
 
 // Parse picks a section out of an appsettings.json.
 func Parse(section, file string, text []byte) (Settings, error) {
-	if bytes.HasPrefix(text, []byte("\xff\xfe")) || bytes.HasPrefix(text, []byte("\xfe\xff")) {
+	switch head := text[:min(4, len(text))]; { // JSON has no NUL
+	case bytes.Contains(head, []byte("\x00\x00")):
+		return nil, fmt.Errorf("%s: encoded in UTF-32: save it as UTF-8", file)
+	case bytes.HasPrefix(head, []byte("\xff\xfe")), bytes.HasPrefix(head, []byte("\xfe\xff")), bytes.Contains(head, []byte("\x00")):
 		return nil, fmt.Errorf("%s: encoded in UTF-16: save it as UTF-8", file)
 	}
 	text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf"))
@@ -207,9 +210,13 @@ func (r reader) walk(path string, v hujson.Value, depth int) error {
 			return fmt.Errorf("%s: nested more than 64 levels deep", r.place(v))
 		}
 		for _, m := range object.Members {
-			name := m.Name.Value.(hujson.Literal).String()
-			if path != "" {
+			text, notText := jsontext.AppendUnquote(nil, []byte(m.Name.Value.(hujson.Literal)))
+			name := string(text)
+			if depth > 1 {
 				name = path + ":" + name
+			}
+			if notText != nil && inSection(name, r.section) {
+				return Setting{Name: name, Place: r.place(m.Name)}.notText()
 			}
 			if err := r.walk(name, m.Value, depth); err != nil {
 				return err
