@@ -165,6 +165,9 @@ func (s *Signer) noteAdoption(ctx context.Context, a *adoption) {
 		return
 	}
 	s.cfg.Logger.Info("adopted the signing keys of another store", "from", storeName(s.cfg.Adopt), "store", storeName(s.store), "until", a.since.Add(s.cfg.MaxTokenTTL+2*s.cfg.ClockSkew))
+	if isReadOnly(s.cfg.Adopt) {
+		return // as when the note cannot be written, and no news
+	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if _, err := s.cfg.Adopt.Save(ctx, slices.Concat(a.bundle, []byte(adoptionNote(s.store, a.since))), a.version); err != nil {

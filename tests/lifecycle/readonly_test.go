@@ -1,6 +1,8 @@
 package lifecycle
 
 import (
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -93,6 +95,18 @@ func TestReadOnlyIsAbsent(t *testing.T) {
 		require.ErrorIs(t, err, fleetkey.ErrAccessDenied, name)
 		require.Zero(t, store.Saves())
 	}
+}
+
+// Keys are adopted from such a store as well. It gets no note, and nobody is warned of that.
+func TestReadOnlyIsAdopted(t *testing.T) {
+	path, cfg := filepath.Join(t.TempDir(), "keys.pem"), testkit.Config()
+	token := testkit.Issue(t, testkit.Start(t, fleetkey.NewFileStore(path), cfg))
+	var log testkit.LogBuffer
+	cfg.Adopt = fleetkey.NewFileStore(path, func(o *fleetkey.FileOptions) { o.ReadOnly = true })
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	testkit.Accepts(t, token, testkit.Start(t, fleetkeytest.NewStore(), cfg))
+	require.Contains(t, log.String(), "adopted the signing keys")
+	require.NotContains(t, log.String(), "WARN")
 }
 
 // A revocation that the store has lost is honored, but others have to write it back.
