@@ -28,10 +28,7 @@ const action = "secretsmanager:"
 // aws examines the store that the servers would use, through a client of its
 // own that takes note of AWS's clock.
 func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
-	var secret, region string // both are in the store's name, and nowhere else to be read
-	if _, err := fmt.Sscanf(store.String(), "AWS secret %s in %s", &secret, &region); err != nil {
-		return fmt.Errorf("read the name of %s: %w", store, err)
-	}
+	secret, region := secretOf(store)
 	cfg, err := awsconfig.Load(ctx, region, 40*time.Second)
 	if err != nil {
 		return err
@@ -67,8 +64,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 		x.permissions(ctx, client, secret, string(bundle), string(version), policy)
 		x.keys(ctx, store, bundle, version)
 	case errors.Is(err, fleetkey.ErrNotExist) && hasNoValue(ctx, client, secret, err):
-		x.found(wrong, get, "the secret exists but has no value, so no server can start", "fleetkey init --file keys.pem --issuer https://YOUR-ISSUER && "+
-			"aws secretsmanager put-secret-value --secret-id "+where+" --secret-string file://keys.pem && rm keys.pem")
+		x.found(wrong, get, "the secret exists but has no value, so no server can start", putFirst(store, "--issuer https://YOUR-ISSUER"))
 	case errors.Is(err, fleetkey.ErrNotExist):
 		x.found(fine, get, "allowed", "")
 		x.absent("secret")
@@ -84,12 +80,30 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	return nil
 }
 
+// secretOf returns what a store's name consists of, which is nowhere else to be read.
+func secretOf(store fleetkey.KeyStore) (secret, region string) {
+	_, _ = fmt.Sscanf(name(store), "AWS secret %s in %s", &secret, &region)
+	return secret, region
+}
+
+// putFirst is the command that gives a secret without a value its first one, made by init with
+// these flags.
+func putFirst(store fleetkey.KeyStore, flags string) string {
+	secret, region := secretOf(store)
+	return fmt.Sprintf("fleetkey init --file keys.pem %s && aws secretsmanager put-secret-value --secret-id %s --region %s "+
+		"--secret-string file://keys.pem && rm keys.pem", flags, quote(secret), region)
+}
+
 // hasNoValue reports whether a secret without a current value exists. A role need not be
 // allowed to describe it; then the message of the refusal tells.
 func hasNoValue(ctx context.Context, client *secretsmanager.Client, secret string, refusal error) bool {
 	_, err := client.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: &secret})
-	api, _ := errors.AsType[smithy.APIError](refusal)
-	return err == nil || api != nil && strings.Contains(api.ErrorMessage(), "secret value")
+	return err == nil || saysNoValue(refusal)
+}
+
+func saysNoValue(refusal error) bool {
+	api, ok := errors.AsType[smithy.APIError](refusal)
+	return ok && errors.Is(refusal, fleetkey.ErrNotExist) && strings.Contains(api.ErrorMessage(), "secret value")
 }
 
 // An awsWatch passes on what the SDK asks for. It takes down where credentials came from,

@@ -27,6 +27,11 @@ func (c *initCmd) Run(a *app) error {
 		return err
 	}
 	_, _, absent := store.Load(ctx)
+	if saysNoValue(absent) {
+		a.note("fleetkey: %s: the secret exists but has no value, and only a secret that does not exist can be created\nrun: %s",
+			name(store), putFirst(store, "--issuer "+quote(c.Issuer)+" --algorithm "+c.Algorithm))
+		return errWrong
+	}
 	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
 		Issuer: c.Issuer, Algorithm: c.Algorithm, CommonName: c.CommonName, Logger: a.log,
 	})
