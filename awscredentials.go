@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/url"
 	"os/exec"
 	"slices"
 	"strings"
@@ -103,22 +104,20 @@ func (e *credentialsError) diagnose(exceeded time.Duration) (error, string) {
 
 // cause returns the text alone: a missing file, a code or a status must not be found by
 // those who ask about the secret. It leaves out what can be a key: an answer that is not
-// understood, whatever a credential_process printed, and the page with which a container
-// endpoint refuses, which becomes the message of an error that has a status itself.
+// understood, whatever a credential_process printed, the page with which a container
+// endpoint refuses (the message of an error that has a status itself), and its address.
 func (e *credentialsError) cause() error {
 	api, _ := errors.AsType[smithy.APIError](e.err)
 	_, page := api.(interface{ HTTPStatusCode() int })
-	_, process := errors.AsType[*processcreds.ProviderError](e.err)
-	_, exited := errors.AsType[*exec.ExitError](e.err)
-	_, garbled := errors.AsType[*smithy.DeserializationError](e.err)
-	_, syntax := errors.AsType[*json.SyntaxError](e.err)
-	_, kind := errors.AsType[*json.UnmarshalTypeError](e.err)
-	_, date := errors.AsType[*time.ParseError](e.err)
+	asked, sent := errors.AsType[*url.Error](e.err)
 	switch {
 	case page:
-		return fmt.Errorf("HTTP status %d %s", awsconfig.Status(e.err), api.ErrorCode())
-	case process && !exited, garbled, syntax, kind, date:
+		return errors.New(strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", awsconfig.Status(e.err), api.ErrorCode())))
+	case is[*processcreds.ProviderError](e.err) && !is[*exec.ExitError](e.err), is[*smithy.DeserializationError](e.err),
+		is[*json.SyntaxError](e.err), is[*json.UnmarshalTypeError](e.err), is[*time.ParseError](e.err):
 		return errors.New("the answer is not understood")
+	case sent:
+		return errors.New(asked.Err.Error())
 	}
 	return errors.New(e.Error())
 }

@@ -176,6 +176,9 @@ func TestAWSCredentialsLocal(t *testing.T) {
 		{"key with white space", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_ACCESS_KEY_ID", "AKIDFAKE\n") }, []string{"white space", "AWS_ACCESS_KEY_ID"}},
 		{"token with a control character", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_SESSION_TOKEN", "x\x7f") }, []string{"white space", "the environment"}},
 		{"container token with one", awsfake.Container, func(t *testing.T) { t.Setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN", "fakefake\x01") }, []string{"no AWS credentials", "container endpoint"}},
+		{"container endpoint without HTTP", awsfake.Container, func(t *testing.T) {
+			t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://"+greeter(t, `{"SecretAccessKey":"fakefake"}`+"\r\n"))
+		}, []string{"container endpoint", "malformed HTTP"}},
 		{"STS at no address", awsfake.AssumeRole, func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_STS", "http://me:fakefake@[") }, []string{"no AWS credentials", "parse uri"}},
 		{"STS at no address, without a scheme", awsfake.AssumeRole, func(t *testing.T) { t.Setenv("AWS_ENDPOINT_URL_STS", "me:fake/fakefake@h") }, []string{"no AWS credentials"}},
 		{"token with white space", awsfake.Static, func(t *testing.T) { t.Setenv("AWS_SESSION_TOKEN", "x \n") }, []string{"white space"}},

@@ -41,9 +41,15 @@ var ErrDeletionPending = errors.New("the secret is scheduled for deletion")
 const (
 	codeExists   = "ResourceExistsException"
 	codeNotFound = "ResourceNotFoundException"
-
-	service = "Secrets Manager"
+	service      = "Secrets Manager"
+	proxy        = "the proxy (HTTPS_PROXY)"
 )
+
+// is reports whether err is an error of type T, or wraps one.
+func is[T error](err error) bool {
+	_, ok := errors.AsType[T](err)
+	return ok
+}
 
 // errorCode returns the code of an answer. Beside the status of a service in trouble it
 // means nothing: that service knows nothing about the secret.
@@ -55,7 +61,7 @@ func errorCode(err error) string {
 	return api.ErrorCode()
 }
 
-// passingCodes mean it too, whatever the status, besides those that the SDK knows. Some
+// passingCodes mean it too, beside any status, and besides those that the SDK knows. Some
 // services add "Exception".
 var passingCodes = []string{"InternalError", "InternalFailure", "InternalServerError", "InternalServiceError", "RequestAborted", "ServiceUnavailable"}
 
@@ -89,21 +95,21 @@ func withoutValue(op string, err error, value []byte) error {
 		}
 		return fmt.Errorf("%s: HTTP status %d, %s (the text quotes the value and is withheld)", op, awsconfig.Status(err), code)
 	}
-	if _, garbled := errors.AsType[*smithy.DeserializationError](err); garbled {
+	if is[*smithy.DeserializationError](err) {
 		return fmt.Errorf("%s: HTTP status %d", op, awsconfig.Status(err))
 	}
 	return printable{err}
 }
 
 // A printable error escapes what others have written, if it could fool a log or a
-// terminal, and leaves out the password of an address. A malformed address has no rules, so
-// that goes on to the last @.
+// terminal. It leaves out the password of an address, malformed or not, hence up to the last
+// @, and what somebody said who does not speak HTTP: an endpoint of keys may be so simple.
 type printable struct{ error }
 
-var password = regexp.MustCompile(`(?s)(://|parse uri: ).*@`)
+var password, noHTTP = regexp.MustCompile(`(?s)(://|parse uri: ).*@`), regexp.MustCompile(`(?s)(malformed (?:HTTP|MIME)|Location header) .*`)
 
 func (p printable) Error() string {
-	text := password.ReplaceAllString(p.error.Error(), "${1}...@")
+	text := noHTTP.ReplaceAllString(password.ReplaceAllString(p.error.Error(), "${1}...@"), "$1 ...")
 	if strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
 		text = strconv.Quote(text)
 	}
@@ -186,22 +192,16 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 		code = api.ErrorCode()
 	}
 	_, retryable := retry.DefaultRetryableErrorCodes[code]
-	_, garbled := errors.AsType[*smithy.DeserializationError](err)
-	_, unsent := errors.AsType[*smithyhttp.RequestSendError](err)
+	unsent, untrusted := is[*smithyhttp.RequestSendError](err), is[*tls.CertificateVerificationError](err)
 	name, unresolved := errors.AsType[*net.DNSError](err)
-	_, untrusted := errors.AsType[*tls.CertificateVerificationError](err)
 	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
-	_, notTLS := errors.AsType[tls.RecordHeaderError](err)
 	network, _ := errors.AsType[*net.OpError](err)
-	refusal, proxied := errors.AsType[*awsconfig.ProxyError](err)
-	if proxied {
-		status = refusal.Status
+	refusal, _ := errors.AsType[*awsconfig.ProxyError](err)
+	if refusal != nil {
+		whom, status = proxy, refusal.Status
 	} else if network != nil && (network.Op == "proxyconnect" || strings.HasPrefix(network.Op, "socks")) {
-		proxied = true
+		whom = proxy
 		network, _ = errors.AsType[*net.OpError](network.Err)
-	}
-	if proxied {
-		whom = "the proxy (HTTPS_PROXY)"
 	}
 	switch {
 	case status == http.StatusTooManyRequests, retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary:
@@ -213,7 +213,7 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 	case untrusted:
 		return nil, "the TLS certificate of " + whom + " is not trusted: install ca-certificates, set AWS_CA_BUNDLE to the CA of a proxy " +
 			"that intercepts TLS, and check AWS_ENDPOINT_URL"
-	case errors.Is(err, http.ErrSchemeMismatch), notTLS, network != nil && network.Op == "remote error": // a TLS alert
+	case errors.Is(err, http.ErrSchemeMismatch), is[tls.RecordHeaderError](err), network != nil && network.Op == "remote error": // a TLS alert
 		return nil, whom + " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
 	case refusal != nil, status == http.StatusProxyAuthRequired:
 		return nil, "the proxy refuses the way to AWS: check HTTPS_PROXY and its password, or set NO_PROXY"
@@ -228,7 +228,7 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 		return ErrUnavailable, whom + " cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
 	case unsent:
 		return nil, whom + " cannot be reached, and waiting does not help: check AWS_ENDPOINT_URL and HTTPS_PROXY"
-	case garbled && status > 0, code == "UnknownError":
+	case is[*smithy.DeserializationError](err) && status > 0, code == "UnknownError":
 		return nil, hintForeign(whom)
 	}
 	return nil, ""
@@ -239,9 +239,8 @@ var brokenHTTP2 = regexp.MustCompile(`http2: |stream error: |connection error: |
 
 // passes reports whether a request that could not be sent may succeed by itself later.
 func passes(err error, network *net.OpError) bool {
-	_, address := errors.AsType[*net.AddrError](err)
 	slow, _ := errors.AsType[net.Error](err)
-	return network != nil && !address || slow != nil && slow.Timeout() || errors.Is(err, io.EOF) || brokenHTTP2.MatchString(err.Error())
+	return network != nil && !is[*net.AddrError](err) || slow != nil && slow.Timeout() || errors.Is(err, io.EOF) || brokenHTTP2.MatchString(err.Error())
 }
 
 // errBrokenOff says that an answer could not be read to its end, rather than not

@@ -126,16 +126,15 @@ func (s *FileStore) Save(ctx context.Context, bundle []byte, prev Version) (Vers
 // explain adds what to do where the text of the error does not say it. A chmod or chown that
 // is refused is explained already.
 func (s *FileStore) explain(op string, err error) error {
-	hint := ""
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() >= 0 {
-		hint = fmt.Sprintf(" (running as uid %d)", os.Geteuid())
-	}
+	hint, uid := "", os.Geteuid()
 	call, _ := errors.AsType[*fs.PathError](err)
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		hint = ": free disk space and inodes there, or raise the quota"
 	case errors.Is(err, syscall.EPERM) && (call == nil || !strings.HasPrefix(call.Op, "ch")):
-		hint += ": is the file or its directory immutable (lsattr -d), or does the file system deny this?"
+		hint = fmt.Sprintf(" (running as uid %d): is the file or its directory immutable (lsattr -d), or does the file system deny this?", uid)
+	case errors.Is(err, fs.ErrPermission) && uid >= 0:
+		hint = fmt.Sprintf(" (running as uid %d)", uid)
 	}
 	return fmt.Errorf("%s %s: %w%s", op, s, err, hint)
 }
