@@ -61,7 +61,7 @@ func errorCode(err error) string {
 	return api.ErrorCode()
 }
 
-// passingCodes mean it too, beside any status, and besides those that the SDK knows. Some
+// passingCodes mean it too, beside any status, besides those that the SDK knows. Some
 // services add "Exception".
 var passingCodes = []string{"InternalError", "InternalFailure", "InternalServerError", "InternalServiceError", "RequestAborted", "ServiceUnavailable"}
 
@@ -196,8 +196,8 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 	name, unresolved := errors.AsType[*net.DNSError](err)
 	invalid, _ := errors.AsType[x509.CertificateInvalidError](err)
 	network, _ := errors.AsType[*net.OpError](err)
-	refusal, _ := errors.AsType[*awsconfig.ProxyError](err)
-	if refusal != nil {
+	refusal, refused := errors.AsType[*awsconfig.ProxyError](err)
+	if refused {
 		whom, status = proxy, refusal.Status
 	} else if network != nil && (network.Op == "proxyconnect" || strings.HasPrefix(network.Op, "socks")) {
 		whom = proxy
@@ -215,7 +215,7 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 			"that intercepts TLS, and check AWS_ENDPOINT_URL"
 	case errors.Is(err, http.ErrSchemeMismatch), is[tls.RecordHeaderError](err), network != nil && network.Op == "remote error": // a TLS alert
 		return nil, whom + " does not speak TLS as it should: check HTTPS_PROXY and AWS_ENDPOINT_URL"
-	case refusal != nil, status == http.StatusProxyAuthRequired:
+	case refused, status == http.StatusProxyAuthRequired:
 		return nil, "the proxy refuses the way to AWS: check HTTPS_PROXY and its password, or set NO_PROXY"
 	case exceeded > 0:
 		return fmt.Errorf("%w: %w", ErrUnavailable, context.DeadlineExceeded),
