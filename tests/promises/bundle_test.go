@@ -3,23 +3,14 @@ package promises
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
-	"math/big"
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-jose/go-jose/v4"
-	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
@@ -42,17 +33,6 @@ type bundle struct {
 	bad     string // why it cannot be read
 }
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-func thumbprint(public crypto.PublicKey) string {
-	return base64.RawURLEncoding.EncodeToString(must((&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)))
-}
-
 func read(text string) *bundle {
 	b := &bundle{text: text, retired: map[string]time.Time{}, revoked: map[string]bool{}}
 	var private *pem.Block
@@ -71,7 +51,7 @@ func read(text string) *bundle {
 			b.pairs, id, private = append(b.pairs, p), p.kid, nil
 		case block.Type == "RETIRED KEY":
 			id = "retired " + block.Headers["Kid"]
-			b.retired[block.Headers["Kid"]] = must(time.Parse(time.RFC3339, block.Headers["Until"]))
+			b.retired[block.Headers["Kid"]] = testkit.Must(time.Parse(time.RFC3339, block.Headers["Until"]))
 		case block.Type == "REVOKED KEY":
 			b.revoked[block.Headers["Kid"]] = true
 		default:
@@ -101,10 +81,10 @@ func read(text string) *bundle {
 }
 
 func readPair(private, certificate *pem.Block) pair {
-	cert := must(x509.ParseCertificate(certificate.Bytes))
-	p := pair{kid: thumbprint(cert.PublicKey), private: must(x509.ParsePKCS8PrivateKey(private.Bytes)).(crypto.Signer),
+	cert := testkit.Must(x509.ParseCertificate(certificate.Bytes))
+	p := pair{kid: testkit.Thumbprint(cert.PublicKey), private: testkit.Must(x509.ParsePKCS8PrivateKey(private.Bytes)).(crypto.Signer),
 		begin: cert.NotBefore, end: cert.NotAfter, text: string(pem.EncodeToMemory(private)) + string(pem.EncodeToMemory(certificate))}
-	p.alg = method(p.private).Alg()
+	p.alg = testkit.Method(p.private).Alg()
 	return p
 }
 
@@ -159,59 +139,22 @@ func (b *bundle) signing(now time.Time, revoked map[string]bool) (signs *pair, e
 
 // newPair makes a key as an operator would.
 func newPair(alg string, begin, end time.Time) pair {
-	private := newKey(alg)
-	key := pem.Block{Type: "PRIVATE KEY", Bytes: must(x509.MarshalPKCS8PrivateKey(private))}
-	cert := pem.Block{Type: "CERTIFICATE", Bytes: newCertificate(private, begin, end).Raw}
+	private := testkit.NewKey(alg)
+	key := pem.Block{Type: "PRIVATE KEY", Bytes: testkit.Must(x509.MarshalPKCS8PrivateKey(private))}
+	cert := pem.Block{Type: "CERTIFICATE", Bytes: testkit.Certificate(private, begin, end).Raw}
 	return readPair(&key, &cert)
-}
-
-func newKey(alg string) crypto.Signer {
-	switch alg {
-	case "EdDSA":
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		return must(private, err)
-	case "ES384":
-		return must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
-	}
-	return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-}
-
-func newCertificate(private crypto.Signer, begin, end time.Time) *x509.Certificate {
-	template := &x509.Certificate{SerialNumber: big.NewInt(begin.Unix()), Subject: pkix.Name{CommonName: "by hand"}, NotBefore: begin, NotAfter: end}
-	return must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))))
 }
 
 func retiredBlock(p pair, until time.Time) string {
 	h := map[string]string{"Kid": p.kid, "Until": until.UTC().Truncate(time.Second).Format(time.RFC3339)}
 	digest := sha256.Sum256([]byte("Kid: " + h["Kid"] + "\nUntil: " + h["Until"] + "\nAlg: \n"))
 	h["Sum"] = hex.EncodeToString(digest[:8])
-	return string(pem.EncodeToMemory(&pem.Block{Type: "RETIRED KEY", Headers: h, Bytes: must(x509.MarshalPKIXPublicKey(p.private.Public()))}))
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RETIRED KEY", Headers: h, Bytes: testkit.Must(x509.MarshalPKIXPublicKey(p.private.Public()))}))
 }
 
 func revokedBlock(kid string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "REVOKED KEY", Headers: map[string]string{"Kid": kid},
-		Bytes: must(base64.RawURLEncoding.DecodeString(kid))}))
-}
-
-func method(private crypto.Signer) jwt.SigningMethod {
-	switch key := private.(type) {
-	case ed25519.PrivateKey:
-		return jwt.SigningMethodEdDSA
-	case *ecdsa.PrivateKey:
-		if key.Curve == elliptic.P384() {
-			return jwt.SigningMethodES384
-		}
-		return jwt.SigningMethodES256
-	}
-	return jwt.SigningMethodRS256
-}
-
-// forge signs a token as a thief or another system does.
-func forge(private crypto.Signer, kid, typ, issuer string, issued time.Time) string {
-	token := jwt.NewWithClaims(method(private), jwt.MapClaims{"iss": issuer, "aud": testkit.Issuer, "sub": "mallory", "client_id": "web",
-		"iat": issued.Unix(), "exp": issued.Add(10 * time.Minute).Unix()})
-	token.Header["kid"], token.Header["typ"] = kid, typ
-	return must(token.SignedString(private))
+		Bytes: testkit.Must(base64.RawURLEncoding.DecodeString(kid))}))
 }
 
 // secret returns a part of the private key as it is in a bundle.

@@ -56,15 +56,15 @@ func newFleet(h history) *fleet {
 	f := &fleet{policy: policies[h.Policy], policyNumber: h.Policy, cell: fleetkeytest.NewStore(), contents: map[fleetkey.Version]*bundle{},
 		keys: map[string]pair{}, published: map[string]string{}}
 	for i := range f.machines {
-		f.machines[i] = &machine{fleet: f, began: time.Now(), old: fleetkeytest.NewStore()}
-		old := newPair("ES256", time.Now().Add(-30*day), time.Now().Add(3600*day))
+		f.machines[i] = &machine{fleet: f, old: fleetkeytest.NewStore()}
+		old, stolen := newPair("ES256", time.Now().Add(-30*day), time.Now().Add(3600*day)), newPair("ES256", time.Now().Add(-31*day), time.Now().Add(3600*day))
 		f.machines[i].own = old
-		f.machines[i].old.Set([]byte(old.text))
-		f.learn(&bundle{pairs: []pair{old}})
+		f.machines[i].old.Set([]byte(old.text + revokedBlock(stolen.kid)))
+		f.learn(&bundle{pairs: []pair{old, stolen}})
 	}
-	a, b, c := newKey("ES256"), newKey("EdDSA"), newKey("ES256")
+	a, b, c := testkit.NewKey("ES256"), testkit.NewKey("EdDSA"), testkit.NewKey("ES256")
 	for _, begin := range []time.Time{time.Now().Add(-400 * day), time.Now().Add(-day)} {
-		cert := newCertificate(a, begin, begin.Add(7300*day))
+		cert := testkit.Certificate(a, begin, begin.Add(7300*day))
 		f.formers = append(f.formers, former{a, fleetkey.Former{Certificate: cert}, namesOf(cert), testkit.Issuer})
 	}
 	f.formers = append(f.formers,
@@ -83,7 +83,7 @@ func newFleet(h history) *fleet {
 func namesOf(cert *x509.Certificate) []string {
 	short, long := sha1.Sum(cert.Raw), sha256.Sum256(cert.Raw)
 	upper := strings.ToUpper(hex.EncodeToString(short[:]))
-	return []string{thumbprint(cert.PublicKey), base64.RawURLEncoding.EncodeToString(short[:]), base64.RawURLEncoding.EncodeToString(long[:]),
+	return []string{testkit.Thumbprint(cert.PublicKey), base64.RawURLEncoding.EncodeToString(short[:]), base64.RawURLEncoding.EncodeToString(long[:]),
 		upper, upper + "ES256", strings.ToLower(upper)}
 }
 
@@ -142,8 +142,6 @@ func (f *fleet) content() *bundle {
 	}
 	return read(string(data))
 }
-
-func (f *fleet) policyIndex() int { return f.policyNumber }
 
 func (f *fleet) disturb(why string) {
 	if f.disturbed == "" {

@@ -128,7 +128,7 @@ func (in *instance) checkPublished() {
 			f.breaks("P2", "the revoked key %s is published", k.Kid)
 		}
 		for i, other := range f.formers {
-			if slices.Contains(other.names, k.Kid) && slices.Contains(in.formers, i) && in.knowsRevoked(thumbprint(other.private.Public())) {
+			if slices.Contains(other.names, k.Kid) && slices.Contains(in.formers, i) && in.knowsRevoked(testkit.Thumbprint(other.private.Public())) {
 				f.breaks("P2", "the revoked key %s of another system is published", k.Kid)
 			}
 		}
@@ -202,10 +202,10 @@ func (in *instance) checkRevoked(n int) {
 		if !in.knowsRevoked(kid) {
 			continue
 		}
-		if _, err := in.signer.Keyfunc(&jwt.Token{Header: map[string]any{"kid": kid}, Method: method(p.private)}); err == nil {
+		if _, err := in.signer.Keyfunc(&jwt.Token{Header: map[string]any{"kid": kid}, Method: testkit.Method(p.private)}); err == nil {
 			f.breaks("P2", "the revoked key %s is trusted", kid)
 		}
-		if (n+i)%8 == 0 && in.verify(forge(p.private, kid, "at+jwt", testkit.Issuer, in.machine.Now())) == nil {
+		if (n+i)%8 == 0 && in.verify(testkit.Forge(p.private, kid, "at+jwt", in.machine.Now())) == nil {
 			f.breaks("P2", "a forged token of the revoked key %s is accepted", kid)
 		}
 	}
@@ -216,16 +216,16 @@ func (in *instance) checkFormers(n int) {
 	f, now := in.machine.fleet, in.machine.Now()
 	for _, i := range in.formers {
 		other := f.formers[i]
-		name, id := other.names[n%len(other.names)], thumbprint(other.private.Public())
+		name, id := other.names[n%len(other.names)], testkit.Thumbprint(other.private.Public())
 		revoked := in.knowsRevoked(id)
-		err := in.verify(forge(other.private, name, "JWT", other.issuer, now))
+		err := in.verify(testkit.Forge(other.private, name, "JWT", now, "iss", other.issuer))
 		if revoked && err == nil {
 			f.breaks("P2", "a token of the revoked key %s is accepted under its name %s", id, name)
 		}
 		if !revoked && err != nil && !in.knowsRevoked(id) {
 			f.breaks("P1", "a token under the name %s of another system is refused: %v", name, err)
 		}
-		if other.issuer != testkit.Issuer && in.verify(forge(other.private, name, "JWT", testkit.Issuer, now)) == nil {
+		if other.issuer != testkit.Issuer && in.verify(testkit.Forge(other.private, name, "JWT", now)) == nil {
 			f.breaks("P1", "the key of another issuer signs for ours")
 		}
 	}
@@ -240,11 +240,11 @@ func (in *instance) checkAdopted() {
 	}
 	revoked := in.knowsRevoked(m.own.kid)
 	if iat := m.since.Add(-time.Minute); now.Sub(iat) < 9*time.Minute && !now.Before(iat) && !revoked {
-		if err := in.verify(forge(m.own.private, m.own.kid, "at+jwt", testkit.Issuer, iat)); err != nil && !in.hasSeen(m.own.kid) {
+		if err := in.verify(testkit.Forge(m.own.private, m.own.kid, "at+jwt", iat)); err != nil && !in.hasSeen(m.own.kid) {
 			m.fleet.breaks("P5a", "an instance refuses a token that it issued before it joined the fleet: %v", err)
 		}
 	}
-	if now.Sub(m.since) > 2*time.Second && in.verify(forge(m.own.private, m.own.kid, "at+jwt", testkit.Issuer, now)) == nil && !in.hasSeen(m.own.kid) {
+	if now.Sub(m.since) > 2*time.Second && in.verify(testkit.Forge(m.own.private, m.own.kid, "at+jwt", now)) == nil && !in.hasSeen(m.own.kid) {
 		m.fleet.breaks("P5a", "an adopted key signs on")
 	}
 }

@@ -3,7 +3,6 @@ package promises
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,53 +15,19 @@ import (
 // A machine has its clocks, a way to the store, and a store of keys from before
 // the fleet. It runs one instance at a time.
 type machine struct {
+	testkit.Clock
 	fleet *fleet
 	fault atomic.Int32
 	in    *instance
 	old   *fleetkeytest.Store
 	own   pair
 	since time.Time // when it joined the fleet with its own key
-
-	mu     sync.Mutex // guards what follows
-	began  time.Time
-	offset time.Duration // of the wall clock
-	lost   time.Duration // by the monotonic clock, while suspended
-	asleep time.Time
-}
-
-// Now implements clock.Clock.
-func (m *machine) Now() time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return time.Now().Add(m.offset)
-}
-
-// Monotonic implements clock.Clock.
-func (m *machine) Monotonic() time.Duration {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	until := time.Now()
-	if !m.asleep.IsZero() {
-		until = m.asleep
-	}
-	return until.Sub(m.began) - m.lost
-}
-
-func (m *machine) set(offset time.Duration) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.offset = offset
 }
 
 func (m *machine) suspend(d time.Duration) {
 	fault := m.fault.Swap(unavailable)
-	m.mu.Lock()
-	m.asleep = time.Now()
-	m.mu.Unlock()
+	m.Suspend(d)
 	time.Sleep(d)
-	m.mu.Lock()
-	m.asleep, m.lost = time.Time{}, m.lost+d
-	m.mu.Unlock()
 	m.fault.Store(fault)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // An op is what happens in one step of a history.
@@ -61,7 +62,7 @@ func (f *fleet) do(s step) {
 		m.suspend(durations[3+s.Arg%7])
 	case move:
 		offset := offsets[s.Arg%len(offsets)]
-		m.set(offset)
+		m.Set(offset)
 		if offset.Abs() > f.policy.ClockSkew {
 			f.disturb("a clock is wrong")
 		}
@@ -90,15 +91,12 @@ func (f *fleet) start(m *machine, arg int) {
 	}
 	switch arg % 8 {
 	case 5:
-		cfg = policies[slices.Index([]int{1, 2, 0}, f.policyIndex())]
+		cfg = policies[slices.Index([]int{1, 2, 0}, f.policyNumber)]
 		cfg.Algorithm = "ES256"
 		f.disturb("policies differ")
 	case 6:
-		rotation := policies[refused].Rotation
-		cfg = policies[refused]
-		cfg.Rotation, cfg.Algorithm = rotation, "ES256"
-		valid = false
-		f.disturb("policies differ")
+		cfg, valid = policies[refused], false
+		cfg.Algorithm = "ES256"
 	case 7:
 		cfg.Algorithm = "ES384"
 	}
@@ -125,6 +123,8 @@ func (f *fleet) start(m *machine, arg int) {
 	switch {
 	case conflict && err == nil:
 		f.breaks("P1", "a configuration that gives two keys one name is accepted")
+	case !valid && err == nil:
+		f.breaks("P6", "a policy under which no instance could sign is accepted")
 	case err != nil && valid && !conflict && m.heals() && (before.bad == "" || absent && !cfg.MustExist):
 		f.breaks("start", "%v", err)
 	}
@@ -219,7 +219,7 @@ func (in *instance) pickName(arg int) (name, id string) {
 	}
 	for _, i := range in.formers {
 		if slices.Contains(f.formers[i].names, name) {
-			return name, thumbprint(f.formers[i].private.Public())
+			return name, testkit.Thumbprint(f.formers[i].private.Public())
 		}
 	}
 	if _, fleets := f.keys[name]; fleets {
@@ -270,7 +270,7 @@ func (f *fleet) byHand(s step) {
 		case arg%4 == 0:
 			text += revokedBlock(f.kids[arg/4%len(f.kids)])
 		case arg%4 == 1:
-			text += revokedBlock(thumbprint(f.formers[arg/4%len(f.formers)].private.Public()))
+			text += revokedBlock(testkit.Thumbprint(f.formers[arg/4%len(f.formers)].private.Public()))
 		case signing == nil:
 		case arg%4 == 2:
 			text += retiredBlock(*signing, until)
@@ -284,9 +284,9 @@ func (f *fleet) byHand(s step) {
 // flood verifies tokens with made-up kids.
 func (in *instance) flood(ctx context.Context) {
 	begin, before := time.Now(), in.way.Loads()
-	stranger := newKey("ES256")
+	stranger := testkit.NewKey("ES256")
 	for _, kid := range strings.Split("abcdefghijklmnopqrst", "") {
-		_, err := in.signer.Verify(ctx, forge(stranger, kid, "at+jwt", "https://issuer.example", in.machine.Now()))
+		_, err := in.signer.Verify(ctx, testkit.Forge(stranger, kid, "at+jwt", in.machine.Now()))
 		if !errors.Is(err, fleetkey.ErrUnknownKey) {
 			in.machine.fleet.breaks("P8", "a token with a made-up kid: %v", err)
 		}

@@ -7,7 +7,9 @@
 //
 // A history is data that pgregory.net/rapid draws and, if a promise is broken, shrinks.
 // It runs in virtual time and returns a verdict, and the test fails outside of the bubble.
-// The short form runs 200 histories that are always the same, the long form 10,000 that
+// TestFound holds the histories of reports. The other tests are cases whose texts, dates or
+// number of writes the model does not know; one of them repeats the life of a key in FIPS
+// 140-3 mode. The short form runs 200 histories that are always the same, the long form 10,000 that
 // differ from run to run:
 //
 //	FLEETKEY_LONG=1 go test -v -timeout 1h ./tests/promises
@@ -152,7 +154,7 @@ func (f *fleet) settle() {
 	f.mu.Unlock()
 	for _, m := range f.machines {
 		m.fault.Store(healthy)
-		m.set(0)
+		m.Set(0)
 		if m.in != nil {
 			m.in.jumped()
 		}

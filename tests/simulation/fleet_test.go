@@ -15,6 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/clock"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // A fleet is real Signers on one store, in the virtual time of a synctest bubble. Events
@@ -32,6 +33,7 @@ type fleet struct {
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
 	getJWKS   *http.Request
 	former    *former
+	aws       *aws           // instead of the cell
 	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
 	outage    atomic.Int64   // end of the present or last outage of the whole store
 	running   sync.WaitGroup // events to come, and goroutines of the fleet
@@ -42,24 +44,22 @@ type fleet struct {
 type instance struct {
 	f      *fleet
 	id     int
-	store  *fleetkeytest.Store
+	store  fleetkey.KeyStore
 	cut    atomic.Int64 // until then this instance alone does not reach the store
 	signer atomic.Pointer[fleetkey.Signer]
+	clock  testkit.Clock
 	offset time.Duration // of its wall clock; changes with a restart only
 	policy fleetkey.Config
 	cancel context.CancelFunc // ends the start; nil: down
 
 	mu      sync.Mutex // guards what follows
-	fell    time.Time  // asleep
-	wakes   time.Time
-	slept   time.Duration // before that
 	rng     *rand.Rand
 	started time.Time
 	loaded  time.Time            // begin of the last good load
 	version fleetkey.Version     // that it returned
 	knows   map[string]time.Time // kid: since when
 	revoked map[string]time.Time // kid: when this process first read that it is revoked
-	failed  time.Time            // when the last load failed outside of outages
+	failed  time.Time            // when the last load failed
 }
 
 // run simulates a scenario and returns what the model has seen. Whatever was scheduled
@@ -73,9 +73,18 @@ func (sc *scenario) run(t *testing.T) *model {
 		f.former = newFormer(f)
 		sc.policy.Former = f.former.certificates[:1]
 	}
+	if sc.onAWS {
+		f.aws = newAWS(f)
+	}
 	for i := range sc.instances {
-		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
-		in.store.SetHook(in.fault)
+		in := &instance{f: f, id: i, rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
+		if sc.onAWS {
+			in.store = f.aws.open(f.t)
+		} else {
+			store := f.cell.Open()
+			store.SetHook(in.fault)
+			in.store = store
+		}
 		f.instances = append(f.instances, in)
 		f.up(in) // all at once
 	}
@@ -83,6 +92,9 @@ func (sc *scenario) run(t *testing.T) *model {
 	f.plan()
 	f.acting.Unlock()
 	f.running.Wait()
+	if sc.onAWS {
+		f.requireConverged()
+	}
 	for _, in := range f.instances {
 		f.down(in)
 	}
@@ -98,11 +110,12 @@ func (f *fleet) up(in *instance) {
 	default:
 		in.offset = time.Duration((2*f.rng.Float64() - 1) * float64(skew))
 	}
+	in.clock.Set(in.offset)
 	cfg := in.policy
 	in.mu.Lock()
 	in.knows, in.revoked = map[string]time.Time{}, map[string]time.Time{}
 	in.mu.Unlock()
-	ctx, cancel := context.WithCancel(clock.With(context.Background(), clocks{in, in.offset}))
+	ctx, cancel := context.WithCancel(clock.With(context.Background(), &in.clock))
 	in.cancel = cancel
 	f.running.Go(func() {
 		s, err := fleetkey.NewSigner(ctx, view{in}, cfg)
@@ -117,7 +130,11 @@ func (f *fleet) up(in *instance) {
 			if ctx.Err() != nil && in.signer.CompareAndSwap(s, nil) {
 				_ = s.Close()
 			}
-		case ctx.Err() == nil:
+		case ctx.Err() != nil:
+		case f.sc.onAWS: // a supervisor tries again
+			f.model.told("start", err)
+			f.after(time.Minute, func() { f.restart(in, 0) })
+		default:
 			f.model.fault("an instance did not start: %v", err)
 		}
 	})
@@ -142,13 +159,22 @@ func (v view) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	data, version, err := v.in.store.Load(ctx)
 	if err == nil {
 		v.in.noteLoad(begin, version, data)
+		return data, version, nil
+	}
+	v.in.mu.Lock()
+	v.in.failed = time.Now()
+	v.in.mu.Unlock()
+	if v.in.f.aws != nil {
+		v.in.cut.Store(time.Now().UnixNano())
 	}
 	return data, version, err
 }
 
+func (v view) String() string { return fmt.Sprint(v.in.store) }
+
 func (v view) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
 	version, err := v.in.store.Save(ctx, bundle, prev)
-	v.in.f.model.observe() // also after an error: the reply may have been lost
+	v.in.f.look() // also after an error: the reply may have been lost
 	if err == nil {
 		v.in.noteLoad(time.Now(), version, bundle)
 	}
@@ -208,7 +234,6 @@ func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 	case changed < in.f.sc.lag && in.f.end.Sub(now) < in.f.sc.span-day: // once all have started
 		return fleetkeytest.Fault{Stale: 1}
 	case r < 0.005: // throttled
-		in.failed = now
 		return fleetkeytest.Fault{Err: fmt.Errorf("%w: throttled", fleetkey.ErrUnavailable)}
 	case r < 0.02:
 		return fleetkeytest.Fault{Delay: some(5 * time.Second)}
@@ -220,6 +245,14 @@ func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 		return fleetkeytest.Fault{Stale: 1}
 	}
 	return fleetkeytest.Fault{}
+}
+
+// look shows the model what the store holds. AWS does so by itself.
+func (f *fleet) look() {
+	if f.aws == nil {
+		bundle, version := f.cell.Content()
+		f.model.observe(version, bundle)
+	}
 }
 
 // staleFor is how long after a change a read may still show what was before.

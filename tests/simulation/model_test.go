@@ -39,6 +39,7 @@ type model struct {
 	wrong                                       map[string]int // what should not have happened
 	beyond                                      map[string]int // rejected, but beyond what a fleet can know
 	faults                                      []string       // what must not happen in broken worlds either
+	done                                        map[string]int // acts by hand that succeeded
 }
 
 // A keyState is what the model knows of a key.
@@ -71,7 +72,7 @@ type knowledge struct {
 
 func newModel(f *fleet) *model {
 	return &model{f: f, contents: map[fleetkey.Version]content{}, keys: map[string]*keyState{},
-		beyond: map[string]int{}, wrong: map[string]int{}}
+		beyond: map[string]int{}, wrong: map[string]int{}, done: map[string]int{}}
 }
 
 func (m *model) lastChange() time.Time { return time.Unix(0, m.changed.Load()) }
@@ -92,16 +93,21 @@ func (m *model) note(do func(*model)) {
 	do(m)
 }
 
+// current returns what the store holds.
+func (m *model) current() (v fleetkey.Version, keys []testkit.Key) {
+	m.note(func(m *model) { v, keys = m.version, m.contents[m.version].keys })
+	return v, keys
+}
+
 func (m *model) key(kid string) (k *keyState) {
 	m.note(func(m *model) { k = m.keys[kid] })
 	return k
 }
 
 // observe looks at the store after a write.
-func (m *model) observe() {
+func (m *model) observe(version fleetkey.Version, bundle []byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	bundle, version := m.f.cell.Content()
 	if version == m.version || version == "" {
 		return
 	}

@@ -1,18 +1,10 @@
 package simulation
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // names a certificate
-	"crypto/x509"
-	"encoding/base64"
+	"crypto"
 	"encoding/pem"
 	"slices"
 	"time"
-
-	"github.com/golang-jwt/jwt/v5"
-	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/tests/testkit"
@@ -47,7 +39,7 @@ func (m *model) content(version fleetkey.Version, bundle []byte) content {
 func (m *model) edit(do func()) {
 	m.note(func(m *model) { m.editing = true })
 	do()
-	m.observe()
+	m.f.look()
 	m.note(func(m *model) { m.editing = false })
 }
 
@@ -72,33 +64,9 @@ func (f *fleet) swap() {
 	f.model.edit(func() { f.cell.Set(bundle) })
 }
 
-// clocks are those of an instance: a wall clock that is off, and a monotonic clock that
-// stands still while the machine is suspended.
-type clocks struct {
-	in     *instance
-	offset time.Duration
-}
-
-func (c clocks) Now() time.Time { return time.Now().Add(c.offset) }
-
-func (c clocks) Monotonic() time.Duration {
-	c.in.mu.Lock()
-	defer c.in.mu.Unlock()
-	now, nap := time.Now(), c.in.wakes.Sub(c.in.fell)
-	if now.Before(c.in.wakes) {
-		nap = now.Sub(c.in.fell)
-	}
-	return c.in.f.sc.span - c.in.f.end.Sub(now) - c.in.slept - nap
-}
-
 // awake returns the Signer of an instance that is up and not suspended, or nil.
 func (in *instance) awake() *fleetkey.Signer {
-	if in == nil {
-		return nil
-	}
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if time.Now().Before(in.wakes) {
+	if in == nil || in.clock.Suspended() {
 		return nil
 	}
 	return in.signer.Load()
@@ -110,10 +78,7 @@ func (f *fleet) sleep(in *instance, d time.Duration) {
 		return
 	}
 	f.cutOff(in, d)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.slept += in.wakes.Sub(in.fell)
-	in.fell, in.wakes = time.Now(), time.Now().Add(d)
+	in.clock.Suspend(d)
 	f.after(d, func() { f.issue(in, true) })
 }
 
@@ -126,19 +91,14 @@ func (f *fleet) sleepAtNight(in *instance) {
 // A former is another system. It renews its certificate, and a deployment makes that
 // known long before the old one ends.
 type former struct {
-	private      *ecdsa.PrivateKey
+	private      crypto.Signer
 	certificates [2]fleetkey.Former
 }
 
 func newFormer(f *fleet) *former {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(f.t, err)
-	old := &former{private: private}
-	for i, end := range []time.Time{time.Now().Add(f.sc.span / 2), time.Now().Add(10 * year)} {
-		_, rest := pem.Decode(testkit.Bundle(f.t, private, time.Now(), end))
-		block, _ := pem.Decode(rest)
-		old.certificates[i].Certificate, err = x509.ParseCertificate(block.Bytes)
-		require.NoError(f.t, err)
+	old := &former{private: testkit.NewKey("ES256")}
+	for i, length := range []time.Duration{f.sc.span / 2, 10 * year} {
+		old.certificates[i].Certificate = testkit.Certificate(old.private, time.Now(), time.Now().Add(length))
 	}
 	return old
 }
@@ -154,15 +114,8 @@ func (f *fleet) issueFormer() {
 		which = 1
 	}
 	certificate := f.former.certificates[which].Certificate
-	digest := sha1.Sum(certificate.Raw) //nolint:gosec // as above
-	kid, exp := base64.RawURLEncoding.EncodeToString(digest[:]), now.Add(f.upTo(8*time.Hour)).Truncate(time.Second)
-	t := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{"iss": testkit.Issuer, "aud": testkit.Issuer, "exp": exp.Unix()})
-	t.Header["kid"] = kid
-	raw, err := t.SignedString(f.former.private)
-	if err != nil {
-		f.model.fault("the former system cannot sign: %v", err)
-		return
-	}
+	kid, exp := testkit.X5T(certificate), now.Add(f.upTo(8*time.Hour)).Truncate(time.Second)
+	raw := testkit.Forge(f.former.private, kid, "JWT", now, "exp", exp.Unix(), "iat", nil, "sub", nil)
 	tok := &token{raw: raw, key: &keyState{id: kid}, at: now, exp: exp, loaded: now, former: true}
 	if end := certificate.NotAfter.Add(-f.sc.clocks); exp.After(end) {
 		tok.exp = end // of the trust, by the fastest clock; clients have the key in their JWKS for a while

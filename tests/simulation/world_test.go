@@ -32,6 +32,7 @@ type scenario struct {
 	swapEvery    time.Duration
 	sleepEvery   time.Duration // of one instance; some sleep every night besides
 	former       bool          // whether another system's tokens come in
+	onAWS        bool          // and not in memory
 
 	// What only a broken world sets.
 	cached time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
@@ -91,7 +92,7 @@ func (f *fleet) plan() {
 	f.every(sc.rotateEvery, func() {
 		f.operate(func(ctx context.Context, s *fleetkey.Signer) {
 			f.model.note(func(m *model) { m.byHand++ })
-			_ = s.Rotate(ctx) // may fail, as the store does
+			f.model.told("rotate", s.Rotate(ctx)) // may fail, as the store does
 		})
 	})
 	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
@@ -213,15 +214,11 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 			kid = k.KeyID
 		}
 	}
-	bundle, version := f.cell.Content()
+	version, keys := f.model.current()
 	err := s.Revoke(ctx, kid)
-	f.model.observe()
-	if err != nil {
+	f.look()
+	if f.model.told("revoke", err); err != nil {
 		return
-	}
-	keys, err := testkit.Keys(bundle)
-	if err != nil {
-		f.model.fault("the bundle cannot be read: %v", err)
 	}
 	for _, k := range keys {
 		if k.ID == kid && k.Signs() {
@@ -240,12 +237,7 @@ func (f *fleet) abuse(k testkit.Key) {
 		f.after(f.upTo(2*day), func() {
 			now := time.Now()
 			exp := now.Add(10 * time.Minute).Truncate(time.Second)
-			raw, err := testkit.Forge(k.Private, k.ID, now, exp)
-			if err != nil {
-				f.model.fault("the thief cannot sign: %v", err)
-				return
-			}
-			tok := &token{raw: raw, key: f.model.key(k.ID), at: now, exp: exp, loaded: now}
+			tok := &token{raw: testkit.Forge(k.Private, k.ID, "at+jwt", now, "exp", exp.Unix()), key: f.model.key(k.ID), at: now, exp: exp, loaded: now}
 			f.verify(f.pick(), tok)
 			f.externals[f.rng.IntN(len(f.externals))].verify(tok)
 		})

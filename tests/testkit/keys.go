@@ -6,11 +6,13 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"math/big"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -24,6 +26,14 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
+// Must returns v, or panics if there is an error.
+func Must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 // A Key is a key of a bundle. A retired one has no NotBefore and no private half.
 type Key struct {
 	ID                  string
@@ -36,92 +46,104 @@ func (k Key) Signs() bool { return k.Private != nil }
 
 // Keys reads the keys of a bundle, retired ones included, without the code under test.
 func Keys(bundle []byte) (keys []Key, err error) {
-	var private crypto.Signer
-	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type == "PRIVATE KEY" {
-			parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-			if err != nil {
-				return nil, err
-			}
-			private = parsed.(crypto.Signer)
-			continue
-		}
+	var private any
+	for block, rest := pem.Decode(bundle); block != nil && err == nil; block, rest = pem.Decode(rest) {
 		switch block.Type {
-		case "REVOKED KEY":
-			continue
+		case "PRIVATE KEY":
+			private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
 		case "RETIRED KEY":
-			until, err := time.Parse(time.RFC3339, block.Headers["Until"])
-			if err != nil {
-				return nil, err
+			k := Key{ID: block.Headers["Kid"]}
+			k.NotAfter, err = time.Parse(time.RFC3339, block.Headers["Until"])
+			keys = append(keys, k)
+		case "CERTIFICATE":
+			var cert *x509.Certificate
+			if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
+				signer, _ := private.(crypto.Signer)
+				keys = append(keys, Key{Thumbprint(cert.PublicKey), cert.NotBefore, cert.NotAfter, signer})
 			}
-			keys = append(keys, Key{ID: block.Headers["Kid"], NotAfter: until})
-			continue
+			private = nil
 		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, Key{Thumbprint(cert.PublicKey), cert.NotBefore, cert.NotAfter, private})
-		private = nil
 	}
-	return keys, nil
+	return keys, err
 }
 
 // Thumbprint returns the kid of a public key. It panics if the key is of no kind that has
 // one.
 func Thumbprint(public crypto.PublicKey) string {
-	digest, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
-	if err != nil {
-		panic(err)
-	}
-	return base64.RawURLEncoding.EncodeToString(digest)
+	return base64.RawURLEncoding.EncodeToString(Must((&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)))
+}
+
+// X5T returns the kid that many systems derive from a certificate.
+func X5T(cert *x509.Certificate) string {
+	digest := sha1.Sum(cert.Raw) //nolint:gosec // as above
+	return base64.RawURLEncoding.EncodeToString(digest[:])
 }
 
 // KeyID returns the kid in the header of a token. It panics if there is no header.
 func KeyID(token string) string {
 	header, _, _ := strings.Cut(token, ".")
-	data, err := base64.RawURLEncoding.DecodeString(header)
-	if err != nil {
-		panic(err)
-	}
 	var h struct{ Kid string }
-	if err := json.Unmarshal(data, &h); err != nil {
+	if err := json.Unmarshal(Must(base64.RawURLEncoding.DecodeString(header)), &h); err != nil {
 		panic(err)
 	}
 	return h.Kid
 }
 
-// Forge signs an access token of Issuer for "mallory" without the code under test,
-// as a thief does who has an ES256 or EdDSA key.
-func Forge(private crypto.Signer, kid string, issued, expires time.Time) (string, error) {
-	method := jwt.SigningMethod(jwt.SigningMethodES256)
-	if _, ok := private.(ed25519.PrivateKey); ok {
-		method = jwt.SigningMethodEdDSA
+// Method returns how golang-jwt signs with a key.
+func Method(private crypto.Signer) jwt.SigningMethod {
+	switch key := private.(type) {
+	case ed25519.PrivateKey:
+		return jwt.SigningMethodEdDSA
+	case *ecdsa.PrivateKey:
+		return jwt.GetSigningMethod(map[int]string{256: "ES256", 384: "ES384"}[key.Curve.Params().BitSize])
 	}
-	token := jwt.NewWithClaims(method, jwt.MapClaims{"iss": Issuer, "aud": Issuer, "sub": "mallory", "client_id": "web",
-		"iat": issued.Unix(), "exp": expires.Unix()})
-	token.Header["kid"], token.Header["typ"] = kid, "at+jwt"
-	return token.SignedString(private)
+	return jwt.SigningMethodRS256
+}
+
+// Forge signs a token without the code under test, as a thief or another system does: one
+// of Issuer for mallory that lives for ten minutes. Changes are names and values of claims;
+// a nil value removes the claim.
+func Forge(private crypto.Signer, kid, typ string, issued time.Time, changes ...any) string {
+	claims := jwt.MapClaims{"iss": Issuer, "aud": Issuer, "sub": "mallory", "client_id": "web",
+		"iat": issued.Unix(), "exp": issued.Add(10 * time.Minute).Unix()}
+	for i := 0; i < len(changes); i += 2 {
+		if name := changes[i].(string); changes[i+1] == nil {
+			delete(claims, name)
+		} else {
+			claims[name] = changes[i+1]
+		}
+	}
+	token := jwt.NewWithClaims(Method(private), claims)
+	token.Header["kid"], token.Header["typ"] = kid, typ
+	return Must(token.SignedString(private))
+}
+
+// NewKey generates a key for an algorithm: EdDSA, ES384 or, for anything else, ES256.
+func NewKey(alg string) crypto.Signer {
+	switch alg {
+	case "EdDSA":
+		_, private, err := ed25519.GenerateKey(rand.Reader)
+		return Must(private, err)
+	case "ES384":
+		return Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
+	}
+	return Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+}
+
+// Certificate returns a certificate that a key signs for itself.
+func Certificate(private crypto.Signer, begin, end time.Time) *x509.Certificate {
+	template := &x509.Certificate{SerialNumber: big.NewInt(begin.Unix()), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: begin, NotAfter: end}
+	return Must(x509.ParseCertificate(Must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))))
 }
 
 // Bundle returns a key pair as an operator would write it, with a self-signed certificate.
 func Bundle(t testing.TB, private crypto.Signer, begin, end time.Time) []byte {
 	t.Helper()
-	template := &x509.Certificate{Subject: pkix.Name{CommonName: "test"}, NotBefore: begin, NotAfter: end}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	require.NoError(t, err)
 	key, err := x509.MarshalPKCS8PrivateKey(private)
 	require.NoError(t, err)
 	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})...)
-}
-
-// BundleEnding returns a bundle of one key that began an hour ago.
-func BundleEnding(t testing.TB, end time.Time) []byte {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return Bundle(t, private, time.Now().Add(-time.Hour), end)
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: Certificate(private, begin, end).Raw})...)
 }
 
 // ForeignBundle returns the bundle of another fleet.
@@ -133,20 +155,6 @@ func ForeignBundle(t testing.TB, cfg fleetkey.Config) []byte {
 	require.NoError(t, s.Close())
 	bundle, _ := other.Content()
 	return bundle
-}
-
-// PrivateKey returns the private key of a kid in a bundle, as a thief would.
-func PrivateKey(t testing.TB, bundle []byte, kid string) crypto.Signer {
-	t.Helper()
-	keys, err := Keys(bundle)
-	require.NoError(t, err)
-	for _, k := range keys {
-		if k.ID == kid && k.Signs() {
-			return k.Private
-		}
-	}
-	require.FailNow(t, "no private key", "of %s", kid)
-	return nil
 }
 
 // PublishedKeyIDs returns the kids in the JWKS of a signer.

@@ -1,0 +1,376 @@
+package promises
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
+)
+
+// Cases whose texts, dates or number of writes the model of the histories does not know.
+
+// roles returns the role of each key, newest first.
+func roles(s *fleetkey.Signer) (roles []fleetkey.Role) {
+	for _, k := range s.Status().Keys {
+		roles = append(roles, k.Role)
+	}
+	return roles
+}
+
+var (
+	oneKey  = []fleetkey.Role{fleetkey.RoleSigning}
+	twoKeys = []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}
+)
+
+// signedBy is what a thief makes of a key in a store: a token that is valid now.
+func signedBy(store *fleetkeytest.Store, kid string) string {
+	bundle, _ := store.Content()
+	return testkit.Forge(read(string(bundle)).find(kid).private, kid, "at+jwt", time.Now())
+}
+
+func refuses(t *testing.T, s *fleetkey.Signer, want error) {
+	t.Helper()
+	_, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
+	require.ErrorIs(t, err, want)
+}
+
+// requireHealth requires that Health answers with a code and, somewhere, a text.
+func requireHealth(t *testing.T, s *fleetkey.Signer, code int, text string) {
+	t.Helper()
+	w := httptest.NewRecorder()
+	s.Health().ServeHTTP(w, httptest.NewRequest("GET", "/health", nil))
+	require.Equal(t, code, w.Code)
+	require.Contains(t, w.Body.String(), text)
+}
+
+func TestLifeOfAKey(t *testing.T) { // S3
+	synctest.Test(t, func(t *testing.T) {
+		const hours = 13 * time.Hour // more than two refreshes
+		store, cfg := fleetkeytest.NewStore(), testkit.Lazily(testkit.Rotating())
+		s := testkit.Start(t, store, cfg)
+		first, begin := s.SigningKey().KeyID, time.Now()
+		for _, step := range []struct {
+			at      time.Duration // after the start
+			roles   []fleetkey.Role
+			private int // keys in the store
+			want    string
+		}{
+			{0, oneKey, 1, "one key, backdated by a day"},
+			{88*day - time.Hour, oneKey, 1, "not due yet"},
+			{88*day + hours, twoKeys, 2, "a successor is announced a day ahead"},
+			{89*day + hours, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, 2, "and takes over"},
+			{90*day + hours, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, 2, "the old key is trusted no more"},
+			{97*day + hours, oneKey, 1, "and pruned when nobody can need it"},
+		} {
+			time.Sleep(time.Until(begin.Add(step.at)))
+			require.Equal(t, step.roles, roles(s), step.want)
+			bundle, _ := store.Content()
+			require.Equal(t, step.private, strings.Count(string(bundle), "BEGIN PRIVATE KEY"), step.want)
+			testkit.Accepts(t, testkit.Issue(t, s), s, testkit.Start(t, store.Open(), cfg))
+		}
+		require.NotEqual(t, first, s.SigningKey().KeyID)
+	})
+}
+
+// A fleet that may not write continues until its certificate ends; when it may again, an
+// operator rotates by hand. In the meantime it tries rarely.
+func TestFleetThatMayNotWrite(t *testing.T) { // A6, A15
+	synctest.Test(t, func(t *testing.T) {
+		var log testkit.LogBuffer
+		store, end := fleetkeytest.NewStore(), time.Now().Add(200*day)
+		store.Set([]byte(newPair("ES256", time.Now().Add(-time.Hour), end).text))
+		cfg := testkit.Lazily(testkit.Rotating())
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := testkit.Start(t, store, cfg)
+		store.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		time.Sleep(100 * day)
+		require.ErrorIs(t, s.Status().RotationErr, fleetkey.ErrAccessDenied)
+		requireHealth(t, s, 200, "could not be rotated")
+		require.Less(t, store.Saves(), 70, "at most a try in 6 hours, in the long run")
+		require.Greater(t, store.Saves(), 20)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+		time.Sleep(10*day - time.Hour) // 91 days before the end
+		require.NotContains(t, log.String(), "ends soon")
+		time.Sleep(2 * day)
+		require.Contains(t, log.String(), "ends soon")
+
+		time.Sleep(time.Until(end.Add(-time.Hour)))
+		refuses(t, s, fleetkey.ErrKeyExpired)
+		requireHealth(t, s, 503, "")
+		time.Sleep(365 * day)
+		store.SetHook(nil)
+		require.NoError(t, s.Rotate(t.Context()))
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+	})
+}
+
+func TestRecoveredRightsRotate(t *testing.T) { // A15
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Rotating())
+		time.Sleep(87 * day)
+		store.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		time.Sleep(13 * day)
+		require.Error(t, s.Status().RotationErr)
+		store.SetHook(nil)
+		time.Sleep(7 * time.Hour)
+		require.NoError(t, s.Status().RotationErr)
+		require.Equal(t, twoKeys, roles(s))
+	})
+}
+
+// P5: a writer that others beat does not give up before its context ends.
+func TestRotateLosesToAnotherWriter(t *testing.T) { // A12
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Config())
+		store.SetHook(testkit.Fail(fleetkey.ErrConflict, fleetkeytest.OpSave))
+		time.AfterFunc(time.Hour, func() { store.SetHook(nil) })
+		require.NoError(t, s.Rotate(t.Context()))
+		require.Equal(t, twoKeys, roles(s))
+		require.Greater(t, store.Saves(), 300)
+	})
+}
+
+func TestInstanceCutOff(t *testing.T) { // L1
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Rotating())
+		requireHealth(t, s, 200, `"status":"ok"`)
+		requireHealth(t, s, 200, s.SigningKey().KeyID)
+		store.SetHook(testkit.Fail(errors.New("boom"), fleetkeytest.OpLoad))
+		require.Error(t, s.Refresh(t.Context()))
+		requireHealth(t, s, 200, `"degraded"`) // one store must not take the whole fleet down
+		requireHealth(t, s, 200, "boom")
+		time.Sleep(2*day - time.Hour - 4*time.Minute) // Announce + Retain - MaxTokenTTL - 3 ClockSkew - a stale read
+		token := testkit.Issue(t, s)
+		time.Sleep(6 * time.Minute)
+		refuses(t, s, fleetkey.ErrStale)
+		requireHealth(t, s, 503, "stale")
+		testkit.Accepts(t, token, s)
+		store.SetHook(nil)
+		time.Sleep(6 * time.Minute)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+	})
+}
+
+// The JWKS lists what PublicKeys does not, while the store is down.
+func TestJWKSDropsWhatIsGone(t *testing.T) { // L4
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Config())
+		require.NoError(t, s.Rotate(t.Context()))
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		time.Sleep(2*day + time.Hour)
+		require.Len(t, s.PublicKeys(), 1)
+		require.Len(t, testkit.PublishedKeyIDs(t, s), 1)
+	})
+}
+
+// An instance whose clock has jumped leaves the key set to the others, for as long
+// as a new key is announced.
+func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
+	synctest.Test(t, func(t *testing.T) {
+		clock, store := new(testkit.Clock), fleetkeytest.NewStore()
+		s := testkit.StartBy(t, clock.Now, store, testkit.Rotating())
+		time.Sleep(30 * day)
+		saves := store.Saves()
+		clock.Set(60 * day) // by which a new key is due
+		time.Sleep(day - time.Minute)
+		require.Equal(t, saves, store.Saves())
+		require.Equal(t, oneKey, roles(s))
+		time.Sleep(15 * time.Minute)
+		require.Equal(t, twoKeys, roles(s), "if the others do nothing, it is right")
+	})
+}
+
+// Neither an instance that boots three days ahead while a key is announced takes the
+// present key from the others, nor one whose clock was ahead for a while its own.
+func TestClockAheadForAWhile(t *testing.T) { // F16
+	synctest.Test(t, func(t *testing.T) {
+		clock, store := new(testkit.Clock), fleetkeytest.NewStore()
+		s := testkit.StartBy(t, clock.Now, store, testkit.Rotating())
+		time.Sleep(88*day + time.Hour)
+		require.Equal(t, twoKeys, roles(s))
+		token := testkit.Issue(t, s)
+		ahead := testkit.StartBy(t, testkit.Off(3*day), store.Open(), testkit.Rotating())
+		time.Sleep(12 * time.Minute)
+		testkit.Accepts(t, token, s)
+		testkit.Accepts(t, testkit.Issue(t, s), s)
+		require.NoError(t, ahead.Close())
+
+		time.Sleep(day - 75*time.Minute)
+		token = testkit.Issue(t, s)
+		time.Sleep(15 * time.Minute) // its key has retired
+		for _, ahead := range []time.Duration{2 * day, 11 * 365 * day} {
+			clock.Set(ahead)
+			require.NoError(t, s.Refresh(t.Context()))
+			clock.Set(0)
+			require.NoError(t, s.Refresh(t.Context()))
+			testkit.Accepts(t, token, s)
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+		}
+	})
+}
+
+// P3: a set that cannot sign is refused while this instance can; it counts as fresh, and its
+// revocations hold. A set that stops the key in so many words is taken over.
+func TestSetThatCannotSign(t *testing.T) { // K5
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		mine := newPair("ES256", time.Now().Add(-time.Hour), time.Now().Add(365*day))
+		store.Set([]byte(mine.text))
+		s := testkit.Start(t, store, testkit.Config())
+		ended := func(private pair) string {
+			return string(testkit.Bundle(t, private.private, time.Now().Add(-2*day), time.Now().Add(-time.Hour)))
+		}
+		expired := ended(newPair("ES256", time.Now(), time.Now().Add(day)))
+		for _, bundle := range []string{expired, ended(mine)} { // or the signing key, under a certificate that has ended
+			time.Sleep(time.Minute)
+			store.Set([]byte(bundle))
+			require.ErrorContains(t, s.Refresh(t.Context()), "holds no key that can sign")
+			testkit.Accepts(t, testkit.Issue(t, s), s)
+			require.WithinDuration(t, time.Now(), s.Status().LastLoad, time.Second, "it is fresh")
+		}
+		store.Set([]byte(expired + revokedBlock(mine.kid)))
+		require.NoError(t, s.Refresh(t.Context()), "it names the signing key")
+		refuses(t, s, fleetkey.ErrKeyExpired)
+		store.Set([]byte(mine.text))
+		require.NoError(t, s.Refresh(t.Context()))
+		refuses(t, s, fleetkey.ErrNoSigningKey) // it was revoked, and the rollback does not bring it back
+	})
+}
+
+// A replica of the store that lags behind brings no revoked key back.
+func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Config())
+		stolen := testkit.Issue(t, s)
+		require.NoError(t, s.Rotate(t.Context()))
+		require.NoError(t, s.Revoke(t.Context(), s.SigningKey().KeyID))
+		_, current := store.Content()
+		for changes := range 3 {
+			store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Stale: changes} })
+			require.NoError(t, s.Refresh(t.Context()))
+			testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
+			require.Equal(t, current, s.Status().Version)
+		}
+	})
+}
+
+// P2: where the store is rolled back to before a revocation and cannot be written, an instance
+// that knows of the revocation continues with the fresh key: the others may no longer trust the
+// one before the revoked.
+func TestRollBackBeforeRevocation(t *testing.T) { // K6
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Rotating())
+		require.NoError(t, s.Rotate(t.Context()))
+		time.Sleep(day + time.Hour)
+		revoked := s.SigningKey().KeyID
+		_, before := store.Content()
+		require.NoError(t, s.Revoke(t.Context(), revoked))
+		fresh := s.SigningKey().KeyID
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpSave))
+		store.RollBack(before)
+		time.Sleep(4 * time.Hour)
+		require.ErrorContains(t, s.Status().LoadErr, "from before")
+		require.Equal(t, fresh, s.SigningKey().KeyID)
+		store.SetHook(nil)
+		time.Sleep(day)
+		require.NoError(t, s.Refresh(t.Context()))
+		require.Empty(t, s.Status().LostRevocations)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, s), revoked)
+
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := s.Revoke(ctx, "x\nlevel=INFO\x1b[2J")
+		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
+		require.NotContains(t, err.Error(), "\n", "T9")
+	})
+}
+
+// A mounted store is one that others fill.
+type mounted struct{ *fleetkeytest.Store }
+
+func (mounted) ReadOnly() bool { return true }
+
+// P6: rotation is accepted on a store that others fill. The instance follows the others,
+// stops signing when it cannot see them any more, and never writes.
+func TestReadOnlyFollows(t *testing.T) { // F19
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		writer := testkit.Start(t, store, testkit.Lazily(testkit.Rotating()))
+		mount := mounted{store.Open()}
+		reader := testkit.Start(t, mount, testkit.Lazily(testkit.Rotating()))
+		require.True(t, reader.Status().ReadOnly)
+		require.False(t, writer.Status().ReadOnly)
+		for range 30 {
+			time.Sleep(10 * day)
+			testkit.Accepts(t, testkit.Issue(t, reader), writer, reader)
+			require.Empty(t, reader.Status().Warnings())
+		}
+		stolen, before := testkit.Issue(t, writer), store.Saves()
+		old, _ := store.Content()
+		require.NoError(t, writer.Revoke(t.Context(), writer.SigningKey().KeyID))
+		require.NoError(t, reader.Refresh(t.Context()))
+		require.NoError(t, writer.Close()) // nobody rotates any more
+		store.Set(old)
+		time.Sleep(100 * day)
+		require.Equal(t, before+1, store.Saves())
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, reader)
+		status := reader.Status()
+		require.NoError(t, status.RotationErr)
+		require.Equal(t, 1, status.LostRevocations)
+		for _, want := range []string{"a rotation is overdue since ", "others have to do it"} {
+			require.Contains(t, strings.Join(status.Warnings(), "\n"), want)
+		}
+		mount.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+		time.Sleep(3 * day)
+		refuses(t, reader, fleetkey.ErrStale)
+	})
+}
+
+func TestReadOnlyRefuses(t *testing.T) { // F19
+	store := fleetkeytest.NewStore()
+	testkit.Start(t, store, testkit.Config())
+	_, version := store.Content()
+	reader := testkit.Start(t, mounted{store.Open()}, testkit.Rotating())
+	for name, err := range map[string]error{
+		"rotate":     reader.Rotate(t.Context()),
+		"revoke":     reader.Revoke(t.Context(), reader.SigningKey().KeyID),
+		"revoke all": reader.RevokeAll(t.Context()),
+	} {
+		require.ErrorIs(t, err, fleetkey.ErrReadOnly, name)
+		require.ErrorContains(t, err, name)
+		require.ErrorContains(t, err, reader.Status().Store)
+	}
+	_, same := store.Content()
+	require.Equal(t, version, same)
+
+	// Nobody else can fill a store that is mounted read-only.
+	for _, adopt := range []fleetkey.KeyStore{nil, store} {
+		absent, cfg := fleetkeytest.NewStore(), testkit.Rotating()
+		cfg.Adopt = adopt
+		_, err := fleetkey.NewSigner(t.Context(), mounted{absent}, cfg)
+		require.ErrorIs(t, err, fleetkey.ErrNotExist)
+		require.ErrorIs(t, err, fleetkey.ErrReadOnly)
+		require.ErrorContains(t, err, "fleetkey init")
+		absent.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad))
+		_, err = fleetkey.NewSigner(t.Context(), mounted{absent}, cfg)
+		require.ErrorIs(t, err, fleetkey.ErrAccessDenied)
+		require.Zero(t, absent.Saves())
+	}
+	require.Equal(t, 1, store.Saves())
+}
