@@ -2,7 +2,7 @@
 // memory: rows L2 to L5, L7 and L8 of the list of faults. L1 is package
 // tests/simulation. How long things take is measured by bench/.
 //
-// In the short form a flood has a hundred tokens a second, keys reload a few hundred
+// In the short form a flood has a hundred tokens a second, keys reload 160
 // times, and the soak lasts three days of virtual time. In the long form
 // (FLEETKEY_LONG=1) these are thousands, a thousand, and 120 days.
 package load
@@ -11,10 +11,11 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -146,44 +147,66 @@ func TestLoad_L2_L3_UnknownKidFlood(t *testing.T) {
 	})
 }
 
-// L5: 64 users while keys reload. Every good token is accepted and every forgery
-// refused, during a reload too, and Close leaves no goroutine.
-func TestLoad_L5_UseDuringReloads(t *testing.T) {
-	reloads := testkit.Long(300, 1_000)
+// L4 and L5: clients fetch the key sets of a fleet and users sign and verify, while keys
+// reload and rotate. Each key set has the key of every token that was issued before, and
+// each ETag stands for one. Every good token is accepted and every forgery refused, during a
+// reload too, and Close leaves no goroutine.
+func TestLoad_L4_L5_UseDuringReloads(t *testing.T) {
+	const clients = 8
 	synctest.Test(t, func(t *testing.T) { // fails if a goroutine is left
+		cfg := testkit.Config()
+		cfg.MaxTokenTTL = 20 * time.Minute
+		cfg.Rotation = fleetkey.Rotation{Every: 2 * time.Hour, Announce: time.Hour, Retain: time.Hour}
 		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, testkit.Config())
-		own, _ := store.Content()
-		bundles := [][]byte{testkit.ForeignBundle(t, testkit.Config()), own, testkit.ForeignBundle(t, testkit.Config())}
-		use := func(subject string) bool {
+		fleet := []*fleetkey.Signer{testkit.Start(t, store, cfg), testkit.Start(t, store.Open(), cfg)}
+		var etags, bodies [clients]string
+		var byTag sync.Map // ETag: the answer that it was first seen with
+		fetch := func(client int, kid string) {
+			r, w := httptest.NewRequest("GET", fleetkey.JWKSPath, nil), httptest.NewRecorder()
+			r.Header.Set("If-None-Match", etags[client])
+			fleet[client%2].JWKS().ServeHTTP(w, r)
+			if etag := w.Header().Get("ETag"); etag == etags[client] {
+				assert.Equal(t, http.StatusNotModified, w.Code)
+				assert.Empty(t, w.Body.String())
+			} else {
+				assert.Equal(t, http.StatusOK, w.Code)
+				etags[client], bodies[client] = etag, w.Body.String()
+			}
+			first, _ := byTag.LoadOrStore(etags[client], bodies[client])
+			assert.Equal(t, first, bodies[client], "two key sets under one ETag")
+			assert.Contains(t, bodies[client], kid, "the key of a token is not published")
+		}
+		use := func(s *fleetkey.Signer, subject string) {
 			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: subject, ClientID: "web"})
-			ok := assert.NoError(t, err)
-			claims, signature := token[:strings.LastIndexByte(token, '.')], b64(make([]byte, 64))
-			_, err = s.Verify(t.Context(), claims+"."+signature)
-			ok = assert.ErrorIs(t, err, fleetkey.ErrBadSignature) && ok
+			assert.NoError(t, err)
+			_, err = s.Verify(t.Context(), token[:strings.LastIndexByte(token, '.')+1]+b64(make([]byte, 64)))
+			assert.ErrorIs(t, err, fleetkey.ErrBadSignature)
 			for range 2 { // the second time it is remembered
 				verified, err := s.Verify(t.Context(), token)
-				ok = ok && assert.NoError(t, err) && assert.Equal(t, subject, verified.Subject())
-			}
-			return ok
-		}
-		var done atomic.Bool
-		var checked atomic.Int64
-		var wg sync.WaitGroup
-		for worker := range 64 {
-			wg.Go(func() {
-				for i := 0; !done.Load() && use(fmt.Sprint(worker, "/", i)); i++ {
-					checked.Add(1)
-					runtime.Gosched() // as a server does between requests
+				if assert.NoError(t, err) {
+					assert.Equal(t, subject, verified.Subject())
 				}
-			})
+			}
 		}
-		for i := range reloads {
-			store.Set(bundles[i%len(bundles)])
-			require.NoError(t, s.Refresh(t.Context()))
+		signed := map[string]bool{}
+		for round := range testkit.Long(160, 1000) {
+			kid := testkit.KeyID(testkit.Issue(t, fleet[0]))
+			signed[kid] = true
+			var wg sync.WaitGroup
+			for i := range clients {
+				wg.Go(func() { fetch(i, kid); use(fleet[i%2], fmt.Sprint(round, "/", i)) })
+			}
+			content, _ := store.Content()
+			store.Set(content) // another version of the same keys
+			for _, s := range fleet {
+				wg.Go(func() { assert.NoError(t, s.Refresh(t.Context())) })
+			}
+			wg.Wait()
+			time.Sleep(6 * time.Minute)
 		}
-		done.Store(true)
-		wg.Wait()
-		require.Greater(t, checked.Load(), int64(64))
+		require.GreaterOrEqual(t, len(signed), 7, "it has rotated")
+		tags := 0
+		byTag.Range(func(any, any) bool { tags++; return true })
+		require.LessOrEqual(t, tags, 3*len(signed), "an ETag changes with the keys only: one comes, signs, and another goes")
 	})
 }

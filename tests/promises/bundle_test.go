@@ -1,7 +1,6 @@
 package promises
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -155,10 +154,4 @@ func retiredBlock(p pair, until time.Time) string {
 func revokedBlock(kid string) string {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "REVOKED KEY", Headers: map[string]string{"Kid": kid},
 		Bytes: testkit.Must(base64.RawURLEncoding.DecodeString(kid))}))
-}
-
-// secret returns a part of the private key as it is in a bundle.
-func (p pair) secret() string {
-	lines := bytes.Split([]byte(p.text), []byte("\n"))
-	return string(lines[1][40:])
 }

@@ -29,7 +29,6 @@ type fleet struct {
 	cell         *fleetkeytest.Store
 	machines     [3]*machine
 	formers      []former
-	log          testkit.LogBuffer
 
 	mu        sync.Mutex // guards what follows
 	step      string
@@ -39,9 +38,7 @@ type fleet struct {
 	keys      map[string]pair // whose private half was ever seen
 	kids      []string
 	published map[string]string // every kid of a JWKS, to its key
-	disturbed string            // what has ended the time when tokens are valid everywhere
 	tokens    []*token
-	said      strings.Builder // errors and answers
 }
 
 // A former is a key of another system.
@@ -141,12 +138,6 @@ func (f *fleet) content() *bundle {
 		return &bundle{bad: "absent"}
 	}
 	return read(string(data))
-}
-
-func (f *fleet) disturb(why string) {
-	if f.disturbed == "" {
-		f.disturbed = why
-	}
 }
 
 func (f *fleet) running() (all []*instance) {

@@ -54,15 +54,12 @@ func (in *instance) checkIssue(n int) {
 	if (w.Code == 200) != (err == nil) {
 		f.breaks("P4", "Health answers %d, and Issue %v", w.Code, err)
 	}
-	f.say(w.Body.String(), err)
-	_, version := f.cell.Content()
 	stale := in.mayBeStale(now)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	key, early := in.set.signing(now, in.revoked)
 	if err == nil {
-		tok := &token{raw: raw, kid: testkit.KeyID(raw), issued: time.Now(), iat: now, exp: now.Add(ttl), ttl: ttl}
-		tok.calm = f.disturbed == "" && (in.cfg.Rotation.Every > 0 || in.version == version) && !in.doubt
+		tok := &token{raw: raw, kid: testkit.KeyID(raw), iat: now, exp: now.Add(ttl), ttl: ttl}
 		f.tokens = append(f.tokens, tok)
 		if in.revoked[tok.kid] {
 			f.breaks("P2", "the revoked key %s signs", tok.kid)
@@ -89,15 +86,6 @@ func (in *instance) checkIssue(n int) {
 	}
 }
 
-func (f *fleet) say(text string, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.said.WriteString(text)
-	if err != nil {
-		f.said.WriteString(err.Error())
-	}
-}
-
 // checkPublished reads the JWKS: a kid is one key, everywhere and for good.
 func (in *instance) checkPublished() {
 	f, w := in.machine.fleet, httptest.NewRecorder()
@@ -110,7 +98,6 @@ func (in *instance) checkPublished() {
 	if w.Code != 200 || w.Body.Len() > 48<<10 {
 		f.breaks("P8", "the JWKS answers %d with %d bytes", w.Code, w.Body.Len())
 	}
-	f.say(w.Body.String(), nil)
 	var set struct {
 		Keys []struct{ Kid, Kty, Crv, N, X, Y, D string }
 	}
@@ -157,25 +144,6 @@ func (in *instance) checkToken(tok *token, look bool) {
 	case err == nil || revoked:
 	case trusted && now.Before(tok.exp.Add(-time.Second)) && !tok.iat.After(now.Add(2*skew)) && tok.ttl <= in.cfg.MaxTokenTTL:
 		f.breaks("valid tokens", "the token of %s is refused by who trusts the key: %v", tok.kid, err)
-	default:
-		f.checkCalm(in, tok)
-	}
-}
-
-// checkCalm judges a refusal in a fleet whose clocks are right, whose policies are the
-// same and whose store nobody has touched. An instance that can reach the store must know
-// every key that it holds.
-func (f *fleet) checkCalm(in *instance, tok *token) {
-	valid := func() bool {
-		return tok.calm && f.disturbed == "" && in.machine.fault.Load() == healthy &&
-			time.Now().Before(tok.exp.Add(-2*f.policy.ClockSkew)) && !f.content().revoked[tok.kid] && !in.knowsRevoked(tok.kid)
-	}
-	if !valid() {
-		return
-	}
-	time.Sleep(11 * time.Second) // an instance looks for unknown keys every 10 s
-	if err := in.verify(tok.raw); err != nil && valid() {
-		f.breaks("valid tokens", "the token of %s issued %v ago is refused: %v", tok.kid, time.Since(tok.issued), err)
 	}
 }
 
@@ -184,7 +152,6 @@ func (in *instance) verify(raw string) error {
 	defer cancel()
 	_, err := in.signer.Verify(ctx, raw)
 	synctest.Wait() // a load that it has not waited for may end at this very moment
-	in.machine.fleet.say("", err)
 	return err
 }
 

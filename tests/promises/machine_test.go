@@ -72,7 +72,7 @@ func (m *machine) hook(c fleetkeytest.Call) (fault fleetkeytest.Fault) {
 // start runs an instance with a configuration. It reports a failure to start.
 func (m *machine) start(cfg fleetkey.Config) error {
 	f := m.fleet
-	cfg.Issuer, cfg.Logger = testkit.Issuer, slog.New(slog.NewTextHandler(&f.log, nil))
+	cfg.Issuer, cfg.Logger = testkit.Issuer, slog.New(slog.DiscardHandler)
 	in := &instance{machine: m, cfg: cfg, revoked: map[string]bool{}, seen: map[string]bool{},
 		until: map[string]time.Time{}, moved: map[fleetkey.Version]time.Duration{}}
 	way := f.cell.Open()

@@ -42,9 +42,7 @@ type moment struct {
 type token struct {
 	raw, kid string
 	exp      time.Time
-	issued   time.Time // by the true time
 	iat      time.Time // by the issuer's clock
-	calm     bool      // every instance has to accept it
 	ttl      time.Duration
 	old      bool
 }

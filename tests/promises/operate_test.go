@@ -2,13 +2,11 @@ package promises
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -32,10 +30,9 @@ const (
 	edit      op = "edit"
 	restore   op = "import"
 	remove    op = "delete"
-	flood     op = "flood"
 )
 
-var ops = []op{start, stop, rotate, together, revoke, revokeAll, fail, move, suspend, rollBack, swap, cut, edit, restore, remove, flood}
+var ops = []op{start, stop, rotate, together, revoke, revokeAll, fail, move, suspend, rollBack, swap, cut, edit, restore, remove}
 
 var (
 	durations = []time.Duration{time.Second, 11 * time.Second, time.Minute, 5 * time.Minute, 10 * time.Minute, 30 * time.Minute,
@@ -61,19 +58,13 @@ func (f *fleet) do(s step) {
 	case suspend:
 		m.suspend(durations[3+s.Arg%7])
 	case move:
-		offset := offsets[s.Arg%len(offsets)]
-		m.Set(offset)
-		if offset.Abs() > f.policy.ClockSkew {
-			f.disturb("a clock is wrong")
-		}
+		m.Set(offsets[s.Arg%len(offsets)])
 		if m.in != nil {
 			m.in.jumped()
 		}
 	case remove:
 		f.cell.Delete()
-		f.disturb("deleted")
 	case rollBack, swap, cut, edit, restore:
-		f.disturb("changed by hand")
 		f.byHand(s)
 	default:
 		if m.in != nil {
@@ -93,7 +84,6 @@ func (f *fleet) start(m *machine, arg int) {
 	case 5:
 		cfg = policies[slices.Index([]int{1, 2, 0}, f.policyNumber)]
 		cfg.Algorithm = "ES256"
-		f.disturb("policies differ")
 	case 6:
 		cfg, valid = policies[refused], false
 		cfg.Algorithm = "ES256"
@@ -111,11 +101,7 @@ func (f *fleet) start(m *machine, arg int) {
 		cfg.MustExist = true
 	}
 	err := m.start(cfg)
-	if err != nil {
-		f.mu.Lock()
-		f.said.WriteString(err.Error())
-		f.mu.Unlock()
-	} else {
+	if err == nil {
 		m.in.formers = configured[chosen]
 	}
 	conflict := chosen == 5
@@ -144,8 +130,6 @@ func (f *fleet) operate(in *instance, s step) {
 		err = in.signer.Rotate(ctx)
 	case together:
 		f.together(ctx)
-	case flood:
-		in.flood(ctx)
 	case revokeAll:
 		for _, p := range before.pairs {
 			ids = append(ids, p.kid)
@@ -160,9 +144,6 @@ func (f *fleet) operate(in *instance, s step) {
 	switch {
 	case err != nil:
 		in.setDoubt()
-		f.mu.Lock()
-		f.said.WriteString(err.Error())
-		f.mu.Unlock()
 		if works {
 			f.breaks("P5", "%s gave up: %v", s.Op, err)
 		}
@@ -279,19 +260,4 @@ func (f *fleet) byHand(s step) {
 		}
 	}
 	f.put(text)
-}
-
-// flood verifies tokens with made-up kids.
-func (in *instance) flood(ctx context.Context) {
-	begin, before := time.Now(), in.way.Loads()
-	stranger := testkit.NewKey("ES256")
-	for _, kid := range strings.Split("abcdefghijklmnopqrst", "") {
-		_, err := in.signer.Verify(ctx, testkit.Forge(stranger, kid, "at+jwt", in.machine.Now()))
-		if !errors.Is(err, fleetkey.ErrUnknownKey) {
-			in.machine.fleet.breaks("P8", "a token with a made-up kid: %v", err)
-		}
-	}
-	if most := 2 + 2*int(time.Since(begin)/(10*time.Second)); in.way.Loads()-before > most {
-		in.machine.fleet.breaks("P8", "%d made-up kids cost %d loads", 20, in.way.Loads()-before)
-	}
 }

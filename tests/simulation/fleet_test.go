@@ -32,7 +32,6 @@ type fleet struct {
 	externals []*external
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
 	getJWKS   *http.Request
-	former    *former
 	aws       *aws           // instead of the cell
 	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
 	outage    atomic.Int64   // end of the present or last outage of the whole store
@@ -69,10 +68,6 @@ func (sc *scenario) run(t *testing.T) *model {
 		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
 	f.model = newModel(f)
 	f.acting.Lock()
-	if sc.former {
-		f.former = newFormer(f)
-		sc.policy.Former = f.former.certificates[:1]
-	}
 	if sc.onAWS {
 		f.aws = newAWS(f)
 	}

@@ -61,7 +61,6 @@ type token struct {
 	at, exp  time.Time
 	loaded   time.Time         // when its issuer last read the store
 	rotation fleetkey.Rotation // that its issuer goes by
-	former   bool              // another system's
 }
 
 // knowledge is what an instance can know of a key at a moment.
@@ -230,8 +229,6 @@ func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge,
 	case err == nil && gone && returned.Before(revoked) && (who.loaded.After(revoked.Add(staleFor)) || source.reached(revoked) && begin.Sub(revoked) > sc.knownAfter(kind)):
 		m.count(m.wrong, kind+": accepted though revoked")
 	case err == nil || gone || !time.Now().Before(tok.exp):
-	case tok.former:
-		m.count(m.wrong, kind+": token of the former system: "+cause(err))
 	case !errors.Is(err, fleetkey.ErrUnknownKey) && !errors.Is(err, errNotCached):
 		m.count(m.wrong, kind+": "+cause(err))
 	case before(tok.loaded, urgent) && tok.at.Sub(urgent) > sc.policy.Rotation.Retain-sc.policy.MaxTokenTTL-3*sc.policy.ClockSkew:

@@ -1,7 +1,6 @@
 package simulation
 
 import (
-	"crypto"
 	"encoding/pem"
 	"slices"
 	"time"
@@ -86,41 +85,4 @@ func (f *fleet) sleep(in *instance, d time.Duration) {
 func (f *fleet) sleepAtNight(in *instance) {
 	f.sleep(in, 6*time.Hour+f.upTo(4*time.Hour))
 	f.after(day, func() { f.sleepAtNight(in) })
-}
-
-// A former is another system. It renews its certificate, and a deployment makes that
-// known long before the old one ends.
-type former struct {
-	private      crypto.Signer
-	certificates [2]fleetkey.Former
-}
-
-func newFormer(f *fleet) *former {
-	old := &former{private: testkit.NewKey("ES256")}
-	for i, length := range []time.Duration{f.sc.span / 2, 10 * year} {
-		old.certificates[i].Certificate = testkit.Certificate(old.private, time.Now(), time.Now().Add(length))
-	}
-	return old
-}
-
-// issueFormer checks a token that the other system signs, under the name of one of its
-// certificates: of the renewed one once that is deployed.
-func (f *fleet) issueFormer() {
-	if f.former == nil {
-		return
-	}
-	now, which := time.Now(), 0
-	if left := f.end.Sub(now); left < f.sc.span*2/3 && f.chance(0.5) || left < f.sc.span/2 {
-		which = 1
-	}
-	certificate := f.former.certificates[which].Certificate
-	kid, exp := testkit.X5T(certificate), now.Add(f.upTo(8*time.Hour)).Truncate(time.Second)
-	raw := testkit.Forge(f.former.private, kid, "JWT", now, "exp", exp.Unix(), "iat", nil, "sub", nil)
-	tok := &token{raw: raw, key: &keyState{id: kid}, at: now, exp: exp, loaded: now, former: true}
-	if end := certificate.NotAfter.Add(-f.sc.clocks); exp.After(end) {
-		tok.exp = end // of the trust, by the fastest clock; clients have the key in their JWKS for a while
-		f.at(certificate.NotAfter.Add(f.sc.policy.ClockSkew), func() { f.verify(f.pick(), tok) })
-		return
-	}
-	f.checkLater(tok, false)
 }

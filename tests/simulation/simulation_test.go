@@ -86,7 +86,7 @@ func sound() []*scenario {
 	operators := usual()
 	operators.name, operators.outage = "operators at work", operators.longestOutage()
 	operators.rotateEvery, operators.revokeEvery, operators.rollBack = testkit.Long(20*day, 100*day), testkit.Long(15*day, 60*day), 0.3
-	operators.swapEvery, operators.former = testkit.Long(40*day, 150*day), true
+	operators.swapEvery = testkit.Long(40*day, 150*day)
 
 	deployments := usual()
 	deployments.name = "policies deployed"

@@ -31,7 +31,6 @@ type scenario struct {
 	rollBack     float64 // chance that an announcement or a revocation is rolled back
 	swapEvery    time.Duration
 	sleepEvery   time.Duration // of one instance; some sleep every night besides
-	former       bool          // whether another system's tokens come in
 	onAWS        bool          // and not in memory
 
 	// What only a broken world sets.
@@ -101,14 +100,8 @@ func (f *fleet) plan() {
 	for i := 4; sc.sleepEvery > 0 && i < len(f.instances); i += 5 {
 		f.after(f.upTo(day), func() { f.sleepAtNight(f.instances[i]) })
 	}
-	f.every(sc.tokenEvery, f.issueFormer)
 	for _, c := range sc.changes {
 		f.after(c.at, func() { f.deploy(c) })
-	}
-	if sc.former {
-		renewed := change{takes: sc.span / 36, policy: sc.policy}
-		renewed.policy.Former = f.former.certificates[:]
-		f.after(sc.span/6, func() { f.deploy(renewed) })
 	}
 }
 
@@ -210,9 +203,7 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 	status := s.Status()
 	kid := status.SigningKeyID
 	if n := time.Now().UnixNano() / 1000 % 10; n < 3 {
-		if k := status.Keys[int(n)%len(status.Keys)]; f.model.key(k.KeyID) != nil { // not a former system's
-			kid = k.KeyID
-		}
+		kid = status.Keys[int(n)%len(status.Keys)].KeyID
 	}
 	version, keys := f.model.current()
 	err := s.Revoke(ctx, kid)

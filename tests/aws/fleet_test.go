@@ -1,9 +1,4 @@
-// Package fleet proves what Signers and a real store do together: a fleet that starts at
-// once has one key, rotates at once to one more, drops a revoked key everywhere, and takes
-// over a bundle that was replaced. It does so on every store there is, with AWS as
-// awsfake. There it also proves how a first start goes under the policy of two actions and
-// with reads that lag (rows A7 and A14 of docs/faults.md). It has no long form.
-package fleet
+package aws
 
 import (
 	"path/filepath"
@@ -18,17 +13,9 @@ import (
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/internal/moto"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
-
-const secret = "indicium/openid-server-production"
-
-func openAWS(t testing.TB, fake *awsfake.Server) fleetkey.KeyStore {
-	t.Helper()
-	s, err := fleetkey.NewAWSStore(t.Context(), secret, func(o *fleetkey.AWSOptions) { o.Client = fake.Client() })
-	require.NoError(t, err)
-	return s
-}
 
 // stores open one absent bundle, as another instance does with each call.
 var stores = map[string]func(t *testing.T) (open func() fleetkey.KeyStore){
@@ -40,10 +27,9 @@ var stores = map[string]func(t *testing.T) (open func() fleetkey.KeyStore){
 		path := filepath.Join(t.TempDir(), "keys", "keys.pem")
 		return func() fleetkey.KeyStore { return fleetkey.NewFileStore(path) }
 	},
-	"awsfake": func(t *testing.T) func() fleetkey.KeyStore {
-		fake := awsfake.Start(t)
-		return func() fleetkey.KeyStore { return openAWS(t, fake) }
-	},
+	"awsfake":    func(t *testing.T) func() fleetkey.KeyStore { return opens(t, awsfake.New().Client(), freshName()) },
+	"moto":       func(t *testing.T) func() fleetkey.KeyStore { return opens(t, moto.Client(t), freshName()) },
+	"LocalStack": func(t *testing.T) func() fleetkey.KeyStore { return opens(t, moto.LocalStack(t), freshName()) },
 }
 
 // startAtOnce starts n signers at the same moment.
@@ -84,7 +70,7 @@ func requireOneFleet(t *testing.T, keys int, fleet ...*fleetkey.Signer) {
 	}
 }
 
-// A fleet's life, on each store (rows A4, A10, A12, F10, F11 and F15).
+// A fleet's life, on each store (rows A4, A10, A12, F10, F11, F15 and W5).
 func TestFleet(t *testing.T) {
 	for name, cell := range stores {
 		t.Run(name, func(t *testing.T) {
@@ -150,8 +136,8 @@ func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 				fake.Lag(5 * time.Second)
 				fake.Enforce(&awsfake.Policy{Actions: []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"},
 					Resources: []string{"arn:aws:secretsmanager:eu-west-1:123456789012:secret:indicium/openid-server-*"}, BareNames: bare})
-				fleet := startAtOnce(t, 100, func() fleetkey.KeyStore { return openAWS(t, fake) })
-				require.Equal(t, 1, fake.Versions(secret), "one CreateSecret succeeded")
+				fleet := startAtOnce(t, 100, opens(t, fake.Client(), awsName))
+				require.Equal(t, 1, fake.Versions(awsName), "one CreateSecret succeeded")
 				for _, s := range fleet {
 					require.Equal(t, fleet[0].PublicKeys(), s.PublicKeys())
 				}
