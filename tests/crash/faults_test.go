@@ -184,11 +184,10 @@ func TestFileStore_F7_RootIsKilled(t *testing.T) {
 	}
 }
 
-// A file system without hard links still gets its lock, and the lock its owner. One
-// without locks is refused, never written unlocked.
-func TestFileStore_F12_NoLinksOrLocks(t *testing.T) {
+// A file system without hard links still gets its lock, and the lock its owner.
+func TestFileStore_F12_NoLinks(t *testing.T) {
 	b := newBench(t)
-	for errno, lock := range map[string]string{"EPERM": "ENOLCK", "EOPNOTSUPP": "EOPNOTSUPP", "ENOSYS": "ENOSYS"} {
+	for _, errno := range []string{"EPERM", "EOPNOTSUPP", "ENOSYS"} {
 		path := rotation.prepare(t)
 		giveToNobody(t, path)
 		_, r, _ := b.run(t, "rotate", path, "linkat:error="+errno)
@@ -200,13 +199,49 @@ func TestFileStore_F12_NoLinksOrLocks(t *testing.T) {
 			require.Equal(t, fs.FileMode(0o600), fi.Mode(), errno)
 			require.True(t, os.Getuid() != 0 || fi.Sys().(*syscall.Stat_t).Uid == nobody, name)
 		}
+	}
+}
+
+// A file system without locks is refused, never written unlocked. One without modes accepts a
+// chmod and does nothing, or refuses it, and no key is written to it.
+func TestFileStore_F12_F17_NoLocksOrModes(t *testing.T) {
+	b := newBench(t)
+	const noLocks, noModes = "locking is not supported on the file system at ", "does not keep file modes"
+	for inject, want := range map[string]string{
+		"flock:error=ENOLCK": noLocks, "flock:error=EOPNOTSUPP": noLocks, "flock:error=ENOSYS": noLocks,
+		"fchmod:retval=0": noModes, "fchmod:error=EPERM": noModes, "fchmod:error=EOPNOTSUPP": noModes, "fchmod:error=ENOSYS": noModes,
+	} {
 		for _, s := range scenarios {
-			path := s.prepare(t)
-			calls, r, _ := b.run(t, s.op, path, "flock:error="+lock)
-			require.Contains(t, r.Err, "locking is not supported on the file system at "+path)
+			path, umask := s.prepare(t), 0o022
+			if want == noModes {
+				umask = 0o377 // so that the mode is wrong without the chmod
+			}
+			old := syscall.Umask(umask)
+			calls, r, _ := b.run(t, s.op, path, inject)
+			syscall.Umask(old)
+			require.Contains(t, r.Err, want, "%s %s", s.op, inject)
+			require.Contains(t, r.Err, path)
 			require.Equal(t, s.before, readKeys(t, path))
+			require.Empty(t, temps(t, path))
 			for _, c := range calls {
 				require.NotRegexp(t, `^(write|rename)`, c.Line)
+			}
+		}
+	}
+}
+
+// A file system that cannot sync directories is no reason to fail.
+func TestFileStore_F17_NoSyncOfDirectories(t *testing.T) {
+	b := newBench(t)
+	for _, s := range scenarios {
+		calls, _, _ := b.run(t, s.op, s.prepare(t))
+		for _, c := range calls {
+			if c.Name != "fsync" || tempName.MatchString(c.Line) {
+				continue
+			}
+			for _, errno := range []string{"EINVAL", "EOPNOTSUPP", "ENOSYS"} {
+				_, r, _ := b.run(t, s.op, s.prepare(t), c.fails(errno))
+				require.Empty(t, r.Err, "%s at %s", errno, c.Line)
 			}
 		}
 	}
