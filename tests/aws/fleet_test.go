@@ -1,7 +1,10 @@
 package aws
 
 import (
+	"log/slog"
+	"net/http"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -116,7 +119,9 @@ func replace(t *testing.T, open func() fleetkey.KeyStore, fleet []*fleetkey.Sign
 
 	put([]byte("garbage"))
 	for _, s := range fleet {
-		require.ErrorContains(t, s.Refresh(t.Context()), "is not a key bundle")
+		for _, err := range []error{s.Refresh(t.Context()), s.Rotate(t.Context()), s.Revoke(t.Context(), s.SigningKey().KeyID), s.Status().LoadErr} {
+			require.Regexp(t, "version .* in .* is not a key bundle: .* no PEM block", err)
+		}
 		testkit.Accepts(t, testkit.Issue(t, s), fleet...)
 	}
 	_, err := fleetkey.NewSigner(t.Context(), open(), testkit.Config())
@@ -149,4 +154,53 @@ func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 			})
 		})
 	}
+}
+
+// W9: an outage of 24 hours logs its begin, a reminder at most once an hour, and its end.
+func TestSignerOnAWS_W9_OutageOfADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := awsfake.New()
+		var log testkit.LogBuffer
+		cfg := testkit.Config()
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := testkit.Start(t, open(t, fake.Client(), awsName), cfg)
+		fake.Inject(awsfake.Fault{Status: http.StatusServiceUnavailable})
+		time.Sleep(6 * time.Minute)
+		require.Error(t, s.Refresh(t.Context()))
+		require.Equal(t, 1, strings.Count(log.String(), "level=ERROR"), "the change of state")
+		time.Sleep(testkit.Day)
+		fake.Heal()
+		time.Sleep(6 * time.Minute)
+		require.LessOrEqual(t, strings.Count(log.String(), "level=ERROR"), 1+24)
+		require.GreaterOrEqual(t, strings.Count(log.String(), "level=ERROR"), 1+20)
+		require.NotContains(t, log.String(), `hint=""`)
+		require.Equal(t, 1, strings.Count(log.String(), "the signing keys can be read again"))
+		fake.Inject(awsfake.Fault{Status: http.StatusServiceUnavailable})
+		errors := strings.Count(log.String(), "level=ERROR")
+		time.Sleep(6 * time.Minute)
+		require.Equal(t, errors+1, strings.Count(log.String(), "level=ERROR"), "the next outage")
+	})
+}
+
+// A11: an operator moves AWSCURRENT back to before a key. What was signed stays good, the
+// log reports it, and rotation continues from there.
+func TestSignerOnAWS_A11_RolledBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := awsfake.New()
+		var log testkit.LogBuffer
+		cfg := testkit.Config()
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		s := testkit.Start(t, open(t, fake.Client(), awsName), cfg)
+		first := s.Status().Version
+		require.NoError(t, s.Rotate(t.Context()))
+		time.Sleep(25 * time.Hour)
+		token, kid := testkit.Issue(t, s), s.SigningKey().KeyID // the second key
+		moveCurrent(t, fake.Client(), awsName, s.Status().Version, first)
+		require.NoError(t, s.Refresh(t.Context()))
+		require.Contains(t, log.String(), "keys have vanished from the store")
+		require.Contains(t, log.String(), kid)
+		require.NotEqual(t, kid, s.SigningKey().KeyID)
+		require.NoError(t, s.Rotate(t.Context()), "the version derived from the old one exists already")
+		testkit.Accepts(t, token, s)
+	})
 }

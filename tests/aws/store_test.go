@@ -31,6 +31,8 @@ func onEach(t *testing.T, test func(t *testing.T, client *secretsmanager.Client,
 	t.Run("moto", func(t *testing.T) { test(t, moto.Client(t), freshName()) })
 }
 
+const awsName = "indicium/openid-server-production"
+
 func freshName() string { return "indicium/openid-server-" + rand.Text() }
 
 func open(t testing.TB, client *secretsmanager.Client, name string) *fleetkey.AWSStore {

@@ -96,6 +96,7 @@ func TestFleetThatMayNotWrite(t *testing.T) { // A6, A15
 		time.Sleep(100 * day)
 		require.ErrorIs(t, s.Status().RotationErr, fleetkey.ErrAccessDenied)
 		requireHealth(t, s, 200, "could not be rotated")
+		require.Contains(t, log.String(), "cannot rotate the signing key")
 		require.Less(t, store.Saves(), 70, "at most a try in 6 hours, in the long run")
 		require.Greater(t, store.Saves(), 20)
 		testkit.Accepts(t, testkit.Issue(t, s), s)

@@ -1,14 +1,11 @@
 package secrets
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"testing"
 
@@ -37,14 +34,11 @@ func carelessly(t *testing.T, der []byte) map[string]string {
 	require.NoError(t, err)
 	encoded, err := json.Marshal(key)
 	require.NoError(t, err)
-	var log bytes.Buffer
-	slog.New(slog.NewMultiHandler(slog.NewTextHandler(&log, nil), slog.NewJSONHandler(&log, nil))).Info("x", "key", key)
 	texts := map[string]string{
 		"PEM": inPEM, "PEM in a log": strings.ReplaceAll(inPEM, "\n", "\n    "), "PEM in JSON": strings.ReplaceAll(inPEM, "\n", `\n`),
 		"PEM cut off": strings.Join(lines[min(2, len(lines)-4):], "\n"), "PEM as bytes": fmt.Sprint([]byte(inPEM)),
-		"PEM as hexadecimal": fmt.Sprintf("%x", inPEM),
-		"base64url":          base64.RawURLEncoding.EncodeToString(der), "JWK": string(jwk), "JWK, quoted": fmt.Sprintf("%q", jwk),
-		"JSON": string(encoded), "slog": log.String(), "an error": errors.Join(fmt.Errorf("bad key %v", key)).Error(),
+		"PEM as hexadecimal": fmt.Sprintf("%x", inPEM), "base64url": base64.RawURLEncoding.EncodeToString(der),
+		"JWK": string(jwk), "JWK, quoted": fmt.Sprintf("%q", jwk), "JSON": string(encoded),
 		"DER, colons": strings.ReplaceAll(fmt.Sprintf("% x", der), " ", ":"), "DER as JSON": strings.ReplaceAll(fmt.Sprint(der), " ", ","),
 	}
 	for shift := range 3 { // among other bytes
