@@ -1,9 +1,9 @@
 // Package crash proves that no death of a process, no failing disk and no power cut
 // costs a fleet its keys when they are in a FileStore (rows F1 to F15 of
 // docs/faults.md). Real processes run package crash/child. Under strace(1), each of
-// their system calls is failed, or kills them, in turn. A model of a disk replays
-// what they did and forgets whatever was not synced. After each crash the next
-// signer must start with the keys that were there, and must be able to rotate.
+// their system calls is failed, or kills them, in turn. After each crash the next
+// signer must start with the keys that were there, and must be able to rotate. A replay of
+// what they did finds whatever a power cut could tear or lose because it was not synced.
 //
 // The short form takes a few rounds of each race, and kills at the calls that change
 // something. FLEETKEY_LONG=1 runs a hundred rounds, and kills at every call.
