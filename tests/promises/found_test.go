@@ -27,6 +27,10 @@ func TestFound(t *testing.T) {
 			{revoke, 0, 0}, {pass, 0, 4}, {rollBack, 0, 0}, {pass, 0, 5}}},
 		"K6 a rollback before a revocation, with rotation": {Policy: 2, First: 1, Fleet: 2, Start: 256, Steps: []step{
 			{revoke, 0, 0}, {pass, 0, 5}, {rollBack, 0, 0}, {pass, 0, 5}}},
+		"K6 a rollback before a revocation, and a rotation by hand": {First: 1, Fleet: 1, Start: 256, Steps: []step{
+			{revoke, 0, 0}, {pass, 0, 4}, {rollBack, 0, 0}, {rotate, 0, 0}}},
+		"K6 a rollback before a revocation, and another": {First: 1, Fleet: 1, Start: 256, Steps: []step{
+			{revoke, 0, 0}, {pass, 0, 4}, {rollBack, 0, 0}, {revoke, 0, 31}}},
 		"K8 rotate, roll back and revoke": {First: 1, Fleet: 1, Start: 256, Steps: []step{{rotate, 0, 0}, {rollBack, 0, 0}, {revoke, 0, 0}}},
 		"K9 a first start 45 days ahead": {Policy: 2, Fleet: 1, Steps: []step{
 			{stop, 0, 0}, {remove, 0, 0}, {move, 0, 7}, {start, 0, 0}, {start, 1, 0}, {pass, 0, 9}}},

@@ -1,6 +1,7 @@
 package promises
 
 import (
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -177,7 +178,7 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	before := f.contents[prev]
 	f.mu.Unlock()
 	in.mu.Lock()
-	revoked := in.revoked
+	revoked := maps.Clone(in.revoked)
 	in.mu.Unlock()
 	if next.bad != "" {
 		f.breaks("readable", "saved a bundle that cannot be read: %s", next.bad)
@@ -202,6 +203,11 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	for kid := range before.revoked {
 		if !next.revoked[kid] {
 			f.breaks("P2", "the revocation of %s was dropped", kid)
+		}
+	}
+	for kid := range revoked {
+		if !next.revoked[kid] {
+			f.breaks("P2", "a write leaves out the revocation of %s, which the store has lost", kid)
 		}
 	}
 	algs, fresh := map[string]bool{}, 0
