@@ -114,6 +114,7 @@ func (a *aws) served(action string, request, reply []byte) {
 	case "PutSecretValue":
 		a.stored[out.VersionId] = in.SecretString
 		if len(in.VersionStages) == 0 || slices.Contains(in.VersionStages, "AWSCURRENT") {
+			a.now = out.VersionId
 			a.f.model.fault("PutSecretValue made a version current without a comparison")
 		}
 	case "UpdateSecretVersionStage":

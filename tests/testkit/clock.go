@@ -41,7 +41,7 @@ func (c *Clock) Set(offset time.Duration) {
 	c.offset = offset
 }
 
-// Suspend suspends the machine from now on.
+// Suspend suspends the machine for d.
 func (c *Clock) Suspend(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
