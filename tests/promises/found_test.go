@@ -20,6 +20,7 @@ func TestFound(t *testing.T) {
 		"K4 a revoked key is adopted or imported": {Fleet: 1, Start: 320, Steps: []step{
 			{revoke, 0, 0}, {start, 0, 320}, {start, 1, 256}, {restore, 0, 0}, {pass, 0, 5}}},
 		"K4 a key that was revoked before the adoption is imported": {Fleet: 1, Start: 320, Steps: []step{{restore, 0, 1}, {pass, 0, 5}}},
+		"K5 MustExist, and the store is empty":                      {First: 1, Fleet: 1, Start: 256, Steps: []step{{stop, 0, 0}, {remove, 0, 0}, {start, 1, 128}}},
 		"K5 the store holds a certificate only":                     {First: 1, Fleet: 1, Start: 256, Steps: []step{{cut, 0, 5}, {pass, 0, 5}}},
 		"K6 a fresh process revokes a key that is gone": {First: 1, Fleet: 1, Start: 256, Steps: []step{
 			{swap, 0, 0}, {pass, 0, 4}, {start, 1, 256}, {revoke, 1, 27}, {pass, 0, 4}}},
