@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -376,4 +377,16 @@ func TestReadOnlyRefuses(t *testing.T) { // F19
 		require.Zero(t, absent.Saves())
 	}
 	require.Equal(t, 1, store.Saves())
+}
+
+// Keys are adopted from such a store as well. It gets no note, and nobody is warned of that.
+func TestReadOnlyIsAdopted(t *testing.T) { // F19
+	path, cfg := filepath.Join(t.TempDir(), "keys.pem"), testkit.Config()
+	token := testkit.Issue(t, testkit.Start(t, fleetkey.NewFileStore(path), cfg))
+	var log testkit.LogBuffer
+	cfg.Adopt = fleetkey.NewFileStore(path, func(o *fleetkey.FileOptions) { o.ReadOnly = true })
+	cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	testkit.Accepts(t, token, testkit.Start(t, fleetkeytest.NewStore(), cfg))
+	require.Contains(t, log.String(), "adopted the signing keys")
+	require.NotContains(t, log.String(), "WARN")
 }
