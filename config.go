@@ -71,7 +71,8 @@ type Config struct {
 	// Secrets Manager (at 0.05 USD for 10,000 calls).
 	RefreshEvery time.Duration
 
-	// JWKSMaxAge is how long clients may cache the key set that JWKS serves. A
+	// JWKSMaxAge is how long clients may cache the key set that JWKS serves, by its
+	// Cache-Control header; docs/clients.md lists clients that cache it for longer. A
 	// new key is announced for longer than this before it signs.
 	// Default: 15 minutes.
 	JWKSMaxAge time.Duration

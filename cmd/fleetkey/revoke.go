@@ -68,7 +68,7 @@ func (c *revokeCmd) Run(a *app) error {
 		if after.SigningKeyID != before {
 			words += "A fresh key signs now: " + after.SigningKeyID + "\n"
 		}
-		return a.outcome(after, true, "%sServers act on it within their RefreshEvery, clients once they fetch the JWKS again (at most JWKSMaxAge).\n", words)
+		return a.outcome(after, true, "%sServers act on it within their RefreshEvery, clients once they fetch the JWKS again: within JWKSMaxAge if they honor Cache-Control.\n", words)
 	})
 }
 
