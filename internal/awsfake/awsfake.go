@@ -2,7 +2,7 @@
 // service's JSON 1.1 protocol, so the real SDK runs on top of it. It answers as AWS
 // documents it, where emulators are laxer: request tokens, staging labels, deletion,
 // version quota, error codes as JSON with HTTP status 400. Tests can ask for faults, IAM
-// policies and eventual consistency.
+// policies, eventual consistency and the quotas of an account, and for the price.
 //
 //	aws := awsfake.Start(t)
 //	aws.Setenv(t)                             // the SDK now finds it
@@ -29,6 +29,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+	"golang.org/x/time/rate"
 )
 
 // The account and region whose secrets a Server holds.
@@ -54,7 +55,9 @@ type Server struct {
 	watch   func(action string, in, reply []byte) // nil: nobody does
 	policy  *Policy
 	lag     time.Duration // reads see the state of so long ago
-	lax     bool          // as emulators are
+	stale   time.Duration // and of up to so much longer
+	quotas  map[string]*rate.Limiter
+	lax     bool // as emulators are
 }
 
 // New returns a server without secrets and without a socket.
@@ -181,6 +184,10 @@ func (s *Server) count(action string) *Fault {
 		}
 		met := *f
 		return &met
+	}
+	if s.overQuota(action) {
+		full := Throttle(0)
+		return &full
 	}
 	if s.draw == nil {
 		return &Fault{}

@@ -66,7 +66,7 @@ func (s *Server) createSecret(sec *secret, in *request) (*reply, *Error) {
 		}
 		return sec.reply(in.ClientRequestToken), nil
 	}
-	sec = &secret{name: in.Name, arn: arnPrefix + in.Name + "-" + newSuffix(), labels: map[string]string{}}
+	sec = &secret{name: in.Name, made: time.Now(), arn: arnPrefix + in.Name + "-" + newSuffix(), labels: map[string]string{}}
 	return s.addVersion(sec, in)
 }
 

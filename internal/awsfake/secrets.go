@@ -29,7 +29,7 @@ var arnEnding = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
 
 // A secret is never changed once it is in a history; a write adds a new one.
 type secret struct {
-	at       time.Time // of the write that made this state
+	made, at time.Time // of the secret, and of the write that made this state
 	arn      string
 	name     string
 	versions []version         // oldest first
@@ -72,12 +72,13 @@ func (s *Server) find(id string) *secret {
 // read returns the state that a read sees, which may be an old one.
 func (s *Server) read(id string) *secret {
 	sec := s.find(id)
-	if sec == nil || s.lag == 0 {
+	behind := s.behind()
+	if sec == nil || behind == 0 {
 		return sec
 	}
 	h := s.secrets[sec.name]
 	for i := len(h) - 1; i >= 0; i-- {
-		if h[i] == nil || !h[i].at.After(time.Now().Add(-s.lag)) {
+		if h[i] == nil || !h[i].at.After(time.Now().Add(-behind)) {
 			return h[i]
 		}
 	}
