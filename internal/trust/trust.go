@@ -155,6 +155,8 @@ func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error
 		}
 		k = v.Find(h.KeyID, h.Algorithm)
 		switch {
+		case k == nil && v.Set.IsRevoked(h.KeyID):
+			return nil, false, fmt.Errorf("%w: kid %q is revoked", jws.ErrUnknownKey, h.KeyID)
 		case k == nil:
 			return nil, h.Supported() && (h.IsAccessToken() || v.former && h.IsUntyped()), fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
 		case !h.IsAccessToken() && !(k.Former && h.IsUntyped()):

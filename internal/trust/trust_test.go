@@ -94,8 +94,8 @@ func header(pairs ...string) string {
 }
 
 func TestKeyFor(t *testing.T) {
-	own, gone, other := key(t, month), key(t, 2*month), key(t, month)
-	v := view(t, setOf(own, gone), former(other, ""))
+	own, gone, other, stolen := key(t, month), key(t, 2*month), key(t, month), key(t, month)
+	v := view(t, keyset.New([]*keyset.Key{own, gone}, nil, []string{stolen.ID}), former(other, ""))
 	es256 := func(kid string, more ...string) string {
 		return header(append([]string{"alg", "ES256", "kid", kid}, more...)...)
 	}
@@ -111,7 +111,7 @@ func TestKeyFor(t *testing.T) {
 		{nil, jws.ErrWrongAlgorithm, false, []string{
 			header("alg", "ES384", "kid", own.ID, "typ", "at+jwt"), header("alg", "none", "kid", own.ID, "typ", "at+jwt"), header("alg", "RS256", "kid", other.ID)}},
 		{nil, jws.ErrMalformed, false, []string{es256(own.ID, "typ", "at+jwt", "x5t", "x"), header("alg", "ES256", "typ", "at+jwt"), "e30x"}},
-		{nil, jws.ErrUnknownKey, false, []string{es256("x", "typ", "JWT"), es256("x")}},
+		{nil, jws.ErrUnknownKey, false, []string{es256("x", "typ", "JWT"), es256("x"), es256(stolen.ID, "typ", "at+jwt")}},
 		{nil, jws.ErrUnknownKey, true, []string{es256("x", "typ", "at+jwt"), es256(gone.ID, "typ", "at+jwt"), header("kid", gone.ID, "typ", "at+jwt", "alg", "ES256")}},
 	} {
 		for i, text := range test.headers {
