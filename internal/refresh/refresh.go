@@ -104,7 +104,11 @@ func Start(o Options, next time.Duration, err error) *Refresher {
 	}
 	r.state.Store(&first)
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	go r.run(r.ctx, r.orEvery(next))
+	next = Jitter(r.orEvery(next))
+	if !o.Foreign {
+		next = rand.N(next) // a fleet that starts at once must not read in step
+	}
+	go r.run(r.ctx, next)
 	return r
 }
 
@@ -165,7 +169,7 @@ func (f *flight) land(err error) {
 // run flies until its context ends.
 func (r *Refresher) run(ctx context.Context, first time.Duration) {
 	defer close(r.stopped)
-	timer := time.NewTimer(Jitter(first))
+	timer := time.NewTimer(first)
 	defer timer.Stop()
 	for {
 		select {
@@ -296,6 +300,10 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 		return true
 	}
 }
+
+// Spread returns half of d to one and a half. One of many that wait for d goes first, and
+// the others see what it has done.
+func Spread(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
 // Jitter spreads the calls of a fleet: d, or up to 10% less. It is never more, since the
 // bounds of a rotation policy count on a load each RefreshEvery.

@@ -274,3 +274,35 @@ func canceled() context.Context {
 	cancel()
 	return ctx
 }
+
+// TestStartSpreads: a fleet that starts at once does not read in step. What a foreign source
+// said about its next load holds.
+func TestStartSpreads(t *testing.T) {
+	for foreign, least := range map[bool]time.Duration{false: 0, true: every * 9 / 10} {
+		synctest.Test(t, func(t *testing.T) {
+			begin, firsts := time.Now(), make(chan time.Duration, 100)
+			for range cap(firsts) {
+				first := sync.OnceFunc(func() { firsts <- time.Since(begin) })
+				load := func(context.Context) (time.Duration, error) { first(); return 0, nil }
+				defer refresh.Start(refresh.Options{Every: every, Foreign: foreign, Clock: clock.From(t.Context()), Load: load,
+					Report: func(_, _ refresh.State, _ time.Duration) {}}, 0, nil).Close()
+			}
+			sleep(every)
+			require.Len(t, firsts, cap(firsts), "never late")
+			earliest := <-firsts // they come in their order
+			require.GreaterOrEqual(t, earliest, least)
+			require.Less(t, earliest, least+every/10)
+		})
+	}
+}
+
+func TestSpread(t *testing.T) {
+	sum := time.Duration(0)
+	for range 1000 {
+		d := refresh.Spread(every)
+		require.GreaterOrEqual(t, d, every/2)
+		require.Less(t, d, every*3/2)
+		sum += d
+	}
+	require.InDelta(t, 1, float64(sum)/float64(every)/1000, 0.05)
+}
