@@ -65,6 +65,14 @@ func errorCode(err error) string {
 // services add "Exception".
 var passingCodes = []string{"InternalError", "InternalFailure", "InternalServerError", "InternalServiceError", "RequestAborted", "ServiceUnavailable"}
 
+// errThrottled is the kind of ErrUnavailable after which another instance has probably done
+// what was asked for.
+var errThrottled = fmt.Errorf("%w", ErrUnavailable)
+
+func isThrottled(err error) bool {
+	return awsconfig.Status(err) == http.StatusTooManyRequests || retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary
+}
+
 // errForeign is for a success that lacks what a success has. The SDK takes an empty or
 // foreign JSON answer for one.
 func errForeign(op string) error { return fmt.Errorf("%s: %s", op, hintForeign(service)) }
@@ -204,8 +212,8 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 		network, _ = errors.AsType[*net.OpError](network.Err)
 	}
 	switch {
-	case status == http.StatusTooManyRequests, retry.IsErrorThrottles(retry.DefaultThrottles).IsErrorThrottle(err) == aws.TrueTernary:
-		return ErrUnavailable, whom + " throttles this account's calls: ask less often"
+	case status == http.StatusTooManyRequests, isThrottled(err):
+		return errThrottled, whom + " throttles this account's calls: ask less often"
 	case awsconfig.IsTrouble(status), retryable, slices.Contains(passingCodes, strings.TrimSuffix(code, "Exception")):
 		return ErrUnavailable, fmt.Sprintf("%s is in trouble (HTTP status %d): try again later", whom, status)
 	case untrusted && invalid.Cert != nil && invalid.Reason == x509.Expired:

@@ -217,8 +217,16 @@ func secretValue(bundle []byte) (*string, []byte) {
 	return nil, bundle
 }
 
+// A lookingRetryer does not repeat a write that AWS throttles. If a whole fleet tries it,
+// one instance succeeds, so the others have to look before they try again.
+type lookingRetryer struct{ aws.Retryer }
+
+func (r lookingRetryer) IsErrorRetryable(err error) bool {
+	return !isThrottled(err) && r.Retryer.IsErrorRetryable(err)
+}
+
 // call performs one AWS operation within its own time limit. value is what
-// must not appear in an error.
+// it writes and must not appear in an error.
 func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 	op func(context.Context, *In, ...func(*secretsmanager.Options)) (*Out, error), in *In, value []byte,
 ) (*Out, error) {
@@ -231,6 +239,9 @@ func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 			o.Credentials = aws.AnonymousCredentials{}
 		}
 		o.Credentials = markingProvider{o.Credentials}
+		if value != nil {
+			o.Retryer = lookingRetryer{o.Retryer}
+		}
 		// A client that was set to log bodies would log private keys.
 		o.ClientLogMode &^= aws.LogRequestWithBody | aws.LogResponseWithBody
 	})

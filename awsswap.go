@@ -6,11 +6,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
 // This file is the compare-and-swap of AWSStore.Save: how the value of an
@@ -61,18 +62,22 @@ func (s *AWSStore) park(ctx context.Context, bundle []byte, prev Version) (Versi
 	var err error
 	for _, token := range []string{deriveToken(string(prev)), spareToken(prev)} {
 		var v Version
-		if v, err = s.put(ctx, bundle, token); errorCode(err) != codeExists {
+		v, err = s.put(ctx, bundle, token)
+		throttled := errors.Is(err, errThrottled)
+		if errorCode(err) != codeExists && !throttled {
 			return v, err
 		}
 		_, current, readErr := s.awaitMove(ctx, prev)
-		if readErr != nil {
+		switch {
+		case readErr != nil:
 			return "", readErr
-		}
-		if current != prev {
+		case current != prev:
 			return "", conflict(current)
+		case throttled:
+			return "", err
 		}
 	}
-	return "", fmt.Errorf("others have parked a version and did not make it current (is secretsmanager:UpdateSecretVersionStage allowed?): try again in an hour: %w", err)
+	return "", fmt.Errorf("others have parked a version and did not make it current (is secretsmanager:UpdateSecretVersionStage allowed?): try again in 20 minutes: %w", err)
 }
 
 // put stores a version that nobody reads yet. The SDK repeats the token when
@@ -139,10 +144,8 @@ func (s *AWSStore) awaitMove(ctx context.Context, prev Version) ([]byte, Version
 		if err != nil || current != prev || time.Since(start) > moveGrace {
 			return bundle, current, err
 		}
-		select {
-		case <-ctx.Done():
+		if !refresh.Sleep(ctx, refresh.Spread(pause)) {
 			return nil, "", ctx.Err()
-		case <-time.After(pause/2 + rand.N(pause)):
 		}
 	}
 }
@@ -162,5 +165,5 @@ func deriveToken(from string) string {
 // spareToken is one of three an hour, so that a fleet that may put versions but
 // not promote them stays below the quota.
 func spareToken(prev Version) string {
-	return deriveToken(fmt.Sprintf("%s in hour %d, %d", prev, time.Now().Unix()/3600, rand.N(3)))
+	return deriveToken(fmt.Sprintf("%s in 20 minutes %d", prev, time.Now().Unix()/1200))
 }

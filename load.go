@@ -16,10 +16,13 @@ import (
 const (
 	// storeTimeout ends a call to a store.
 	storeTimeout = 30 * time.Second
-	// emptyTimeout bounds the wait for the winner's bundle after a lost create.
-	emptyTimeout = 10 * time.Second
-	// firstRetry is the first of the growing waits for an unavailable store.
-	firstRetry = time.Second
+	// emptyTimeout bounds the wait for the winner's bundle after a lost create. Most stores
+	// show it within firstLook, and one that is eventually consistent within laterLook.
+	emptyTimeout, firstLook, laterLook = 10 * time.Second, 200 * time.Millisecond, 4 * time.Second
+	// firstRetry and maxRetry are the least and the greatest of the growing waits for an
+	// unavailable store, and throttledRetry is the least after it has throttled a call: half
+	// of it is enough to see the secret that another instance of a herd has created.
+	firstRetry, throttledRetry, maxRetry = time.Second, 6 * time.Second, 30 * time.Second
 )
 
 // A reading is what a store held.
@@ -36,7 +39,7 @@ func (s *Signer) start(ctx context.Context) (*adoption, error) {
 		// reply was lost is recognized as our own.
 		first *keyset.Set
 	)
-	for wait := firstRetry; ; wait = min(2*wait, s.cfg.RefreshEvery) {
+	for wait := firstRetry; ; wait = min(2*wait, maxRetry, s.cfg.RefreshEvery) {
 		var err error
 		if begun == nil && s.cfg.Adopt != nil {
 			begun, err = s.beginAdoption(ctx)
@@ -51,8 +54,11 @@ func (s *Signer) start(ctx context.Context) (*adoption, error) {
 		if !errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 			return nil, err
 		}
+		if errors.Is(err, errThrottled) {
+			wait = max(wait, throttledRetry)
+		}
 		s.cfg.Logger.Warn("cannot read the signing keys yet, will try again", "store", storeName(s.store), "wait", wait, "err", err)
-		if !refresh.Sleep(ctx, refresh.Jitter(wait)) {
+		if !refresh.Sleep(ctx, refresh.Spread(wait)) {
 			return nil, errors.Join(ctx.Err(), err)
 		}
 	}
@@ -104,15 +110,13 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 func (s *Signer) loadWinner(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, emptyTimeout)
 	defer cancel()
-	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		err := s.load(ctx)
-		if !errors.Is(err, ErrNotExist) {
+	err := ErrNotExist
+	for wait := firstLook; refresh.Sleep(ctx, refresh.Jitter(wait)); wait = laterLook {
+		if err = s.load(ctx); !errors.Is(err, ErrNotExist) {
 			return err
 		}
-		if !refresh.Sleep(ctx, refresh.Jitter(wait)) {
-			return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
-		}
 	}
+	return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
 }
 
 // load reads the store and takes over what it holds. It ignores a version that this

@@ -134,7 +134,7 @@ func (s *Signer) change(ctx context.Context, what string, f func(*keyset.Set, ti
 			reason = err
 		}
 		again := errors.Is(err, ErrConflict) || errors.Is(err, ErrUnavailable)
-		if !again || ctx.Err() != nil || !refresh.Sleep(ctx, refresh.Jitter(wait)) {
+		if !again || ctx.Err() != nil || !refresh.Sleep(ctx, refresh.Spread(wait)) {
 			return fmt.Errorf("fleetkey: %s: %w", what, errors.Join(ctx.Err(), reason))
 		}
 	}

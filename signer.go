@@ -39,7 +39,7 @@ type Signer struct {
 // however many instances start at once, all end up with the same one.
 //
 // While the store is unavailable ([ErrUnavailable]), NewSigner tries again, backing off up
-// to RefreshEvery, until ctx ends; give ctx a deadline to fail instead. Every other failure
+// to half a minute, until ctx ends; give ctx a deadline to fail instead. Every other failure
 // is returned at once, and nothing that exists is ever overwritten. After NewSigner has
 // returned, ctx has no effect.
 //
