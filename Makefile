@@ -50,7 +50,7 @@ check:
 
 # What takes hours or half a gigabyte.
 long:
-	@for step in test-long fips mutation fuzz interop; do \
+	@for step in test-long scale fips mutation fuzz interop; do \
 		echo "===== make $$step"; \
 		$(MAKE) --no-print-directory $$step || exit 1; \
 	done
@@ -159,6 +159,10 @@ screenshot:
 # The proof of rotation at full size: 500 instances for five years.
 simulation:
 	FLEETKEY_LONG=1 $(GO) test -run TestSimulation -v -timeout 2h ./tests/simulation
+
+# What a fleet of 10,000 costs on AWS, into bench/scale.json.
+scale:
+	FLEETKEY_LONG=1 $(GO) test -run TestScale -v -timeout 2h ./tests/scale
 
 # The commit and the tags of a release, in this clone only. CONTRIBUTING.md explains it.
 release:
