@@ -103,7 +103,7 @@ func (c chart) svg() []byte {
 		p.Legend.Add(curve.name, dots)
 	}
 	p.Legend.Top, p.Legend.Left = true, !c.dots
-	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.3 // room for the legend
+	p.Y.Min, p.Y.Max = 0, p.Y.Max*(1+0.09*float64(len(c.curves))) // room for the legend
 	if c.dots {
 		var ticks plot.ConstantTicks
 		for i, row := range c.rows {

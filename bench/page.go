@@ -50,8 +50,12 @@ func (r *results) charts() map[string]chart {
 		calls := chart{title: "Calls of an instance, on average", x: "instances", y: "calls", logarithmic: true}
 		seconds := chart{title: "Time until every instance serves", x: "instances", y: "seconds", logarithmic: true}
 		for _, s := range r.Scale {
-			calls.add(s.Scenario, same(s.Instances), s.Calls)
-			seconds.add(s.Scenario, same(s.Instances), s.Seconds)
+			if !strings.Contains(s.Scenario, "outage") { // which is a call a minute
+				calls.add(s.Scenario, same(s.Instances), s.Calls)
+			}
+			if s.Seconds < 60 { // and not only when each refreshes anyway
+				seconds.add(s.Scenario, same(s.Instances), s.Seconds)
+			}
 		}
 		all["scale-calls"], all["scale-seconds"] = calls, seconds
 	}
