@@ -87,11 +87,11 @@ func secretOf(store fleetkey.KeyStore) (secret, region string) {
 }
 
 // putFirst is the command that gives a secret without a value its first one, made by init with
-// these flags.
+// these flags. The new directory keeps it from removing a keys.pem that is in use.
 func putFirst(store fleetkey.KeyStore, flags string) string {
 	secret, region := secretOf(store)
-	return fmt.Sprintf("fleetkey init --file keys.pem %s && aws secretsmanager put-secret-value --secret-id %s --region %s "+
-		"--secret-string file://keys.pem && rm keys.pem", flags, quote(secret), region)
+	return fmt.Sprintf("d=$(mktemp -d) && fleetkey init --file \"$d/keys.pem\" %s && aws secretsmanager put-secret-value --secret-id %s --region %s "+
+		"--secret-string \"file://$d/keys.pem\" && rm -r \"$d\"", flags, quote(secret), region)
 }
 
 // hasNoValue reports whether a secret without a current value exists. A role need not be
