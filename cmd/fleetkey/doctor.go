@@ -78,7 +78,7 @@ func (c *doctorCmd) Run(a *app) error {
 	x := &examination{a: a, store: c.args(), rotation: c.Rotation, readOnly: c.ReadOnly}
 	defer func() {
 		if len(x.findings) > 0 {
-			_ = a.printJSON(x.findings)
+			a.lost = a.printJSON(x.findings)
 		}
 	}()
 	store, err := c.open(ctx, newSecretFlags{})
