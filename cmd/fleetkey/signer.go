@@ -43,6 +43,11 @@ type configFile string
 // BeforeResolve is called by kong.
 func (configFile) BeforeResolve(a *app, ctx *kong.Context, trace *kong.Path) error {
 	path, times := string(ctx.FlagValue(trace.Flag).(configFile)), map[string]string{}
+	for _, flag := range ctx.Flags() { // kong has not set it yet
+		if flag.Name == "timeout" {
+			a.timeout = ctx.FlagValue(flag).(time.Duration)
+		}
+	}
 	text, err := a.readInput(path, maxConfig)
 	if err != nil {
 		return fmt.Errorf("--config: %w", err)
