@@ -421,6 +421,11 @@ func TestImportTakesOver(t *testing.T) {
 	if out, _, err = imported(t, store, "", jwk); err != nil || !strings.Contains(out, "Nothing was changed") {
 		t.Errorf("again: %v\n%s", err, out)
 	}
+	// Also where both begin in the same second, which is all that certificates tell.
+	late := before.Cert.NotBefore.Add(24*time.Hour + 900*time.Millisecond)
+	if made := must(freshKeys([]broughtKey{{Signer: edKey}}, []*keyset.Key{before}, late)); !made[0].Cert.NotBefore.After(before.Cert.NotBefore) {
+		t.Errorf("begins at %s, as the key before it does", made[0].Cert.NotBefore)
+	}
 }
 
 // TestForeignCertificates: a certificate whose key cannot sign tokens is an error where one

@@ -22,7 +22,7 @@ const certYears = 10
 // first before the others: a day ago, so that they sign on instances whose clock is behind,
 // but after the keys that have begun.
 func freshKeys(bare []broughtKey, begun []*keyset.Key, now time.Time) (keys []*keyset.Key, err error) {
-	begin := now.Add(-24 * time.Hour)
+	begin := now.Add(-24 * time.Hour).Truncate(time.Second)
 	for _, k := range begun {
 		if at := k.Cert.NotBefore; !at.After(now) && !at.Before(begin) {
 			begin = at.Add(time.Second)
