@@ -248,6 +248,23 @@ func TestAWSCredentialsMetadataInTrouble(t *testing.T) {
 	require.NotContains(t, err.Error(), "give the server a role")
 }
 
+// The SDK reports that the metadata refuses a session; only errors and our logs report.
+func TestAWSCredentialsQuiet(t *testing.T) {
+	fake := awsfake.Start(t)
+	fake.UseSource(t, awsfake.IMDS)
+	fake.Inject(awsfake.Fault{Action: "MetadataToken", Status: http.StatusForbidden})
+	said, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	require.NoError(t, err)
+	stderr := os.Stderr
+	os.Stderr = said
+	defer func() { os.Stderr = stderr; require.NoError(t, said.Close()) }()
+	_, _, err = openFrom(t).Load(t.Context())
+	require.Error(t, err)
+	text, err := os.ReadFile(said.Name())
+	require.NoError(t, err)
+	require.Empty(t, string(text))
+}
+
 // A request for credentials that never gets an answer does not hold up those after it.
 func TestAWSCredentialsHangOnce(t *testing.T) {
 	fake := awsfake.Start(t)

@@ -17,16 +17,18 @@ import (
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials/endpointcreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
 // Load reads the SDK's default configuration. The SDK takes credentials from the instance
 // metadata by itself, but not the region. Nor does it end a request for credentials: one
-// that got no answer would be waited for by all later ones. limit bounds each request.
+// that got no answer would be waited for by all later ones. limit bounds each request. The
+// SDK would write warnings to standard error, past the program's own log.
 func Load(ctx context.Context, region string, limit time.Duration) (aws.Config, error) {
 	client := NoteProxy(awshttp.NewBuildableClient().WithTimeout(limit))
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithHTTPClient(client),
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithHTTPClient(client), config.WithLogger(logging.Nop{}),
 		config.WithEndpointCredentialOptions(func(o *endpointcreds.Options) { o.HTTPClient = client }))
 	if err != nil {
 		return cfg, fmt.Errorf("read the AWS configuration: %w", err)
