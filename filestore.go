@@ -131,6 +131,8 @@ func (s *FileStore) explain(op string, err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		hint = ": free disk space and inodes there, or raise the quota"
+	case errors.Is(err, syscall.EROFS):
+		hint = ": mount a writable volume there, or open a mounted secret with FileOptions.ReadOnly"
 	case errors.Is(err, syscall.EPERM) && (call == nil || !strings.HasPrefix(call.Op, "ch")):
 		hint = fmt.Sprintf(" (running as uid %d): is the file or its directory immutable (lsattr -d), or does the file system deny this?", uid)
 	case errors.Is(err, fs.ErrPermission) && uid >= 0:

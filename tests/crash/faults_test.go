@@ -77,7 +77,7 @@ func TestFileStore_F3_F4_F5_FailureAtEveryCall(t *testing.T) {
 		{"EIO", "input/output error", regexp.MustCompile("")},
 		{"ENOSPC", "no space left on device: free disk space", takesSpace},
 		{"EDQUOT", "disk quota exceeded: free disk space and inodes there, or raise the quota", takesSpace},
-		{"EROFS", "read-only file system", regexp.MustCompile(`^(mkdir|rename|openat.*O_EXCL)`)},
+		{"EROFS", "read-only file system: mount a writable volume there, ", regexp.MustCompile(`^(mkdir|rename|openat.*O_EXCL)`)},
 		{"EPERM", "immutable (lsattr -d)", regexp.MustCompile(`^(mkdir|rename|openat.*O_EXCL)`)},
 	} {
 		for _, s := range scenarios {
