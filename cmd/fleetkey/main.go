@@ -111,7 +111,10 @@ func (a *app) run(args []string) int {
 	parser := newParser(&c, kong.Bind(a))
 	answerShell(parser) // ends here when a shell asks
 	command, err := parser.Parse(shieldKIDs(args))
-	if err != nil {
+	switch {
+	case errors.Is(err, context.Canceled): // while --config was read
+		return report(a.stderr, err)
+	case err != nil:
 		return report(a.stderr, usageError(err.Error()))
 	}
 	a.timeout, a.json = c.Timeout, c.JSON
