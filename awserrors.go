@@ -231,7 +231,7 @@ func diagnoseTransport(whom string, err error, exceeded time.Duration) (error, s
 	case errors.Is(err, errBrokenOff), errors.Is(err, io.ErrUnexpectedEOF):
 		return ErrUnavailable, "the answer broke off: try again"
 	case unresolved:
-		return ErrUnavailable, fmt.Sprintf("%s cannot be reached: the name %q does not resolve: check the region, AWS_ENDPOINT_URL and DNS", whom, name.Name)
+		return ErrUnavailable, fmt.Sprintf("%s cannot be reached: the name %q does not resolve: check the region, AWS_ENDPOINT_URL, HTTPS_PROXY and DNS", whom, name.Name)
 	case unsent && passes(err, network):
 		return ErrUnavailable, whom + " cannot be reached: check network, proxy and AWS_ENDPOINT_URL"
 	case unsent:

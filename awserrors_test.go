@@ -237,7 +237,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		}}, awsfake.Fault{}, nil, "HTTPS_PROXY"},
 		{"W7 proxy at no port", "https://secretsmanager.invalid", through("http://127.0.0.1:99999"), awsfake.Fault{}, nil, "the proxy (HTTPS_PROXY)"},
 		{"TLS to another server", "https://" + greeter(t, "SSH-2.0-x\r\n"), nil, awsfake.Fault{}, nil, "does not speak TLS"},
-		{"W7 name does not resolve", "https://secretsmanager.invalid", unresolved, awsfake.Fault{}, fleetkey.ErrUnavailable, `"secretsmanager.invalid" does not resolve`},
+		{"W7 name does not resolve", "https://secretsmanager.invalid", unresolved, awsfake.Fault{}, fleetkey.ErrUnavailable, `"secretsmanager.invalid" does not resolve: check the region, AWS_ENDPOINT_URL, HTTPS_PROXY and DNS`},
 		{"TLS to a plain server", "https" + fake.URL[len("http"):], nil, awsfake.Fault{}, nil, "response to HTTPS client"},
 		{"no TLS handshake", "https://" + silent.Addr().String(), nil, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
 		{"packets dropped", fake.URL, dropped, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
