@@ -14,30 +14,30 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file is what the operator of a fleet does, and what is expected then. The page
-// shows whether it happens.
+// This file defines what an operator can do, and what should happen then. The page shows
+// whether it does.
 
-// A button is what the page offers.
+// A button is a button of the page.
 type button struct {
 	Label   string `json:"label"`
 	Expects string `json:"expects"` // the sentence beside it
 
-	each       bool // there is one for each instance
-	supersedes bool // what earlier acts expect
+	each       bool // one button for each instance
+	supersedes bool // ends the pending checks of earlier acts
 	press      func(p *page, ctx context.Context, n int, a *act) error
 }
 
 var buttons = map[string]button{
 	"token": {"Get a token here", "This instance issues a token, and every instance accepts it.", true, false, (*page).token},
-	"stop":  {"Stop", "The others go on, and the proxy leaves this one out.", true, false, (*page).stop},
-	"start": {"Start", "It signs with the key of the others.", true, false, (*page).start},
-	"rotate": {"Rotate", fmt.Sprintf("A new key is announced, and signs %.0f s later at every instance. Tokens of the old one stay good until they expire.",
+	"stop":  {"Stop", "The others continue, and the proxy skips this one.", true, false, (*page).stop},
+	"start": {"Start", "It signs with the same key as the others.", true, false, (*page).start},
+	"rotate": {"Rotate", fmt.Sprintf("A new key is announced, and every instance signs with it %.0f s later. Tokens of the old key stay valid until they expire.",
 		announce.Seconds()), false, true, (*page).rotate},
-	"revoke": {"Revoke the key", fmt.Sprintf("Every instance refuses tokens of the key that signs now within %.0f s, and a fresh one signs.",
+	"revoke": {"Revoke the key", fmt.Sprintf("Within %.0f s, every instance rejects tokens of the current signing key, and a fresh key signs.",
 		refreshEvery.Seconds()), false, true, (*page).revoke},
-	"fail":     {"Make the store fail", "Every instance notices, and goes on issuing and verifying.", false, true, (*page).fail},
-	"recover":  {"Bring the store back", "Every instance reads it again by itself.", false, false, (*page).recover},
-	"exchange": {"Exchange the bundle", "Every instance adopts the other bundle. Tokens of the old key stay good until they expire.", false, true, (*page).exchange},
+	"fail":     {"Make the store fail", "Every instance notices, and continues to issue and verify tokens.", false, true, (*page).fail},
+	"recover":  {"Bring the store back", "Every instance reads it again on its own.", false, false, (*page).recover},
+	"exchange": {"Replace the bundle", "Every instance adopts another fleet's bundle. Tokens of the old key stay valid until they expire.", false, true, (*page).exchange},
 }
 
 // An act is a button that was pressed.
@@ -48,14 +48,14 @@ type act struct {
 	Checks []*check  `json:"checks"`
 }
 
-// A check is something that is expected.
+// A check is one expectation of an act.
 type check struct {
 	Text  string  `json:"text"`
-	State string  `json:"state"` // waiting, met, failed, or ended: a later act supersedes it
+	State string  `json:"state"` // waiting, met, failed, or ended if superseded by a later act
 	After float64 `json:"after"` // seconds, until it was met
 
 	holds  func(*view) bool
-	always bool // has to hold all the time, and not just once
+	always bool // must hold all the time, not only once
 	within time.Duration
 }
 
@@ -65,7 +65,7 @@ const (
 	failed  = "failed"
 	ended   = "ended"
 
-	slack = 2 * time.Second // of a busy machine
+	slack = 2 * time.Second // for a busy machine
 )
 
 func (a *act) expect(text string, within time.Duration, holds func(*view) bool) {
@@ -90,14 +90,14 @@ func (a *act) check(v *view) {
 	}
 }
 
-// everywhere says that something holds at each instance that runs.
+// everywhere reports whether holds is true for every running instance.
 func everywhere(holds func(shown) bool) func(*view) bool {
 	return func(v *view) bool {
 		return !slices.ContainsFunc(v.Instances[:], func(i shown) bool { return i.Running && !holds(i) })
 	}
 }
 
-// stayGood says that no instance refuses a token of a key before it expires.
+// stayGood reports whether no instance rejects a token of a key before it expires.
 func stayGood(kid string) func(*view) bool {
 	return func(v *view) bool {
 		return !slices.ContainsFunc(v.Tokens, func(t *token) bool { return t.KeyID == kid && t.live() && t.refused() })
@@ -139,12 +139,12 @@ func (p *page) act(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// one returns an instance for an operator to work at.
+// one returns a running instance.
 func (p *page) one() (*instance, error) {
 	if running := p.fleet.running(); len(running) > 0 {
 		return running[0], nil
 	}
-	return nil, errors.New("no instance runs: start one")
+	return nil, errors.New("no instance is running; start one")
 }
 
 func (p *page) token(ctx context.Context, n int, a *act) error {
@@ -178,7 +178,7 @@ func (p *page) stop(ctx context.Context, n int, a *act) error {
 			answers++
 		}
 	}
-	a.expect("the proxy answers without it", 0, func(*view) bool { return answers == 2*fleetSize || len(p.fleet.running()) == 0 })
+	a.expect("the proxy skips it", 0, func(*view) bool { return answers == 2*fleetSize || len(p.fleet.running()) == 0 })
 	return nil
 }
 
@@ -186,7 +186,7 @@ func (p *page) start(ctx context.Context, n int, a *act) error {
 	if err := p.fleet.start(ctx, n); err != nil {
 		return err
 	}
-	a.expect("it signs with the key of the others", refreshEvery, func(v *view) bool { return signsWith(v.Instances[n].KeyID)(v) })
+	a.expect("it signs with the same key as the others", refreshEvery, func(v *view) bool { return signsWith(v.Instances[n].KeyID)(v) })
 	return nil
 }
 
@@ -207,9 +207,9 @@ func (p *page) rotate(ctx context.Context, _ int, a *act) error {
 		return errors.New("no key is announced")
 	}
 	old, next := status.SigningKeyID, status.Keys[at].KeyID
-	a.expect("every instance knows the new key", refreshEvery, everywhere(func(i shown) bool { return i.Roles[next] != "" }))
+	a.expect("every instance has the new key", refreshEvery, everywhere(func(i shown) bool { return i.Roles[next] != "" }))
 	a.expect("every instance signs with it", announce, signsWith(next))
-	a.always("tokens of the old key stay good", announce+tokenTTL, stayGood(old))
+	a.always("tokens of the old key stay valid", announce+tokenTTL, stayGood(old))
 	a.expect("the old key is gone", announce+retain+clockSkew, everywhere(func(i shown) bool {
 		return i.Roles[old] == fleetkey.RoleGone || i.Roles[old] == ""
 	}))
@@ -229,8 +229,8 @@ func (p *page) revoke(ctx context.Context, _ int, a *act) error {
 	if err := i.signer.Revoke(ctx, kid); err != nil {
 		return err
 	}
-	a.expect("every instance knows", refreshEvery, everywhere(func(i shown) bool { return i.Roles[kid] == fleetkey.RoleRevoked }))
-	a.expect("every instance refuses its tokens", refreshEvery+time.Second, func(*view) bool {
+	a.expect("every instance knows of the revocation", refreshEvery, everywhere(func(i shown) bool { return i.Roles[kid] == fleetkey.RoleRevoked }))
+	a.expect("every instance rejects the key's tokens", refreshEvery+time.Second, func(*view) bool {
 		return stolen.refused() && !slices.Contains(stolen.Tried[:], "accepted")
 	})
 	a.expect("a fresh key signs at every instance", refreshEvery, func(v *view) bool {
@@ -257,7 +257,7 @@ func (p *page) recover(_ context.Context, _ int, a *act) error {
 	return nil
 }
 
-// exchange does what nobody should: it replaces the bundle by another fleet's.
+// exchange replaces the bundle with another fleet's, which nobody should do.
 func (p *page) exchange(ctx context.Context, _ int, a *act) error {
 	i, err := p.one()
 	if err != nil {
@@ -293,7 +293,7 @@ func (p *page) exchange(ctx context.Context, _ int, a *act) error {
 	if _, err := store.Save(ctx, bundle, version); err != nil {
 		return err
 	}
-	a.expect("every instance signs with the key of the other bundle", refreshEvery, signsWith(kid))
-	a.always("tokens of the old key stay good", tokenTTL, stayGood(old.KeyID))
+	a.expect("every instance signs with the key in the new bundle", refreshEvery, signsWith(kid))
+	a.always("tokens of the old key stay valid", tokenTTL, stayGood(old.KeyID))
 	return nil
 }

@@ -13,9 +13,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file is the demonstration: a client gets a token at one instance and uses
-// it at the others, over HTTP as any client would. It stops at the first answer
-// that is wrong.
+// This file is the demonstration. A client gets a token from one instance and uses it at
+// the others, over HTTP. The demonstration stops at the first wrong answer.
 
 // A demo is a client of the fleet that prints what it does.
 type demo struct {
@@ -23,9 +22,9 @@ type demo struct {
 	id, secret string
 }
 
-// run shows that all instances accept a token of one, and that none accepts a
-// token of a stranger: a server that is the same in everything but its store.
-// That is how a fleet fails whose instances do not share a key.
+// run shows that all instances accept a token from one of them, and that none accepts a
+// token from a stranger: a server that differs only in its store. A fleet whose instances
+// do not share a key fails in this way.
 func (d demo) run(ctx context.Context, f *fleet, strangersStore fleetkey.KeyStore) (err error) {
 	d.printf("%d OpenID servers share one signing key, in %s.\n", fleetSize, f.instances[0].signer.Status().Store)
 	d.printf("  proxy       %s\n", f.issuer)
@@ -115,7 +114,7 @@ func call(ctx context.Context, method, to string, form url.Values, authorize fun
 	return answer, err
 }
 
-// printCommands prints commands that work as they stand, in any POSIX shell.
+// printCommands prints commands that work unchanged in any POSIX shell.
 func (d demo) printCommands(f *fleet) {
 	d.printf("\nServing until Ctrl-C. Watch the fleet, and break it, in a browser:\n  %s\n", f.issuer)
 	d.printf("Or try it from another shell:\n")

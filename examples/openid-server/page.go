@@ -231,7 +231,7 @@ func (p *page) try(ctx context.Context, t *token) {
 	for _, i := range p.fleet.running() {
 		answer, body, err := p.demo.hello(ctx, i.url, t.text)
 		switch {
-		case err != nil: // stopped meanwhile
+		case err != nil: // stopped in the meantime
 		case answer.StatusCode == http.StatusOK:
 			tried[i.number()] = "accepted"
 			kid = body.KeyID
@@ -249,9 +249,9 @@ func (p *page) try(ctx context.Context, t *token) {
 	}
 }
 
-// handler serves the page, its events and its buttons. It answers only to the address
-// that the proxy has and to requests of its own page, so that no other website can press
-// a button.
+// handler serves the page, its events and its buttons. It answers only requests for the
+// proxy's address that come from the page itself, so that no other website can press a
+// button.
 func (p *page) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {

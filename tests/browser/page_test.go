@@ -115,7 +115,7 @@ func operate(ctx context.Context, t *testing.T, address string, picture bool) {
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(file, png, 0o644))
 	}
-	press("exchange", "Exchange the bundle: met waiting")
+	press("exchange", "Replace the bundle: met waiting")
 	for _, script := range []string{`document.getElementById("lost").textContent`, `[...document.querySelectorAll(".failed")].map(e => e.textContent).join()`} {
 		problem, err := chromedp.Run(ctx, chromedp.Evaluate[string](script))
 		require.NoError(t, err)
