@@ -28,15 +28,19 @@ func TestFaults(t *testing.T) {
 		}
 	}
 
-	_, table, _ := strings.Cut(read(t, "docs/faults.md"), "|---|---|---|---|\n")
-	table, _, _ = strings.Cut(table, "\n\n")
-	for _, line := range strings.Split(table, "\n") {
+	rows := 0
+	for line := range strings.Lines(read(t, "docs/faults.md")) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] != '|' || line == "| id | fault | what happens | tests |" || line == "|---|---|---|---|" {
+			continue
+		}
+		rows++
 		require.Regexp(t, row, line)
 		for _, name := range named.FindAllStringSubmatch(line, -1) {
 			assert.True(t, tests[name[1]], "docs/faults.md names %s, which does not exist", name[1])
 		}
 	}
-	require.Greater(t, strings.Count(table, "\n"), 50)
+	require.Greater(t, rows, 100)
 }
 
 // TestReadme: it is short, and its IAM policy is the one that a server was put under.
