@@ -70,7 +70,7 @@ func (t *tap) see(bundle []byte, version fleetkey.Version) {
 		says := "kid " + b.Headers["Kid"]
 		switch b.Type {
 		case "PRIVATE KEY":
-			says = "shown to nobody"
+			says = "not shown"
 		case "CERTIFICATE":
 			if cert, err := x509.ParseCertificate(b.Bytes); err == nil {
 				says = "signs from " + cert.NotBefore.Format(time.DateTime) + " UTC"
