@@ -6,9 +6,9 @@ FUZZTIME ?= 2m
 
 OTHERS = $(patsubst %/go.mod,%,$(wildcard */go.mod */*/go.mod))
 MODULES = . $(OTHERS)
-# Other JWT libraries and the driver of a browser take long to build, so make test leaves
-# them to make check.
-QUICK = $(filter-out bench interop tests/browser,$(MODULES))
+# Other JWT libraries, web frameworks and the driver of a browser take long to build, so make
+# test leaves them to make check.
+QUICK = $(filter-out bench interop tests/browser examples/frameworks,$(MODULES))
 # What users build, and not only on Linux.
 SHIPPED = . cmd/fleetkey otelfleetkey
 
