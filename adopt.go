@@ -16,36 +16,36 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file is about keys that come from elsewhere: those of other systems, and those that
-// an instance had before it shared a store.
+// This file handles keys from elsewhere: those of other systems, and those that an instance
+// had before it shared a store.
 
-// A Former is a key of another system whose tokens stay valid while you move from it. Its
-// access tokens are checked by the rules from before RFC 9068: typ may be JWT or absent,
-// iat and sub may be absent, and their lifetime is not limited. An ID token of that system
-// passes as well if its audience is one of Config.Audience.
+// A Former is a key of another system whose tokens stay valid during a migration. Its
+// access tokens are verified by looser rules than those of RFC 9068: typ may be JWT or
+// absent, iat and sub may be absent, and the lifetime is not limited. An ID token of that
+// system is also accepted if its audience is in Config.Audience.
 type Former struct {
-	// Certificate holds the key. An RSA key means RS256, or PS256 if the certificate
-	// signs itself so. The certificate may have expired.
+	// Certificate contains the key. An RSA key is used for RS256, or for PS256 if the
+	// certificate is self-signed with PSS. The certificate may have expired.
 	Certificate *x509.Certificate
 	// Key is a public key without a certificate: an *rsa.PublicKey, *ecdsa.PublicKey or
 	// ed25519.PublicKey. It requires KeyID.
 	Key crypto.PublicKey
-	// KeyID is the kid in that system's tokens. Default: every kid that such systems are
-	// known to derive from a certificate, that is its thumbprints as x5t, x5t#S256 and in
-	// hexadecimal, with and without the algorithm (IdentityServer, ADFS), and the RFC 7638
-	// thumbprint of the key.
+	// KeyID is the kid in that system's tokens. Default: every kid that such systems derive
+	// from a certificate. These are the certificate's thumbprints as x5t, as x5t#S256 and
+	// in hexadecimal, with and without the algorithm (IdentityServer, AD FS), and the key's
+	// RFC 7638 thumbprint.
 	KeyID string
-	// Issuer is the iss of that system's tokens, and the only one that is accepted for
-	// them. Default: Config.Issuer. A key of another issuer is not published in the JWKS:
-	// there it could sign tokens with our issuer for everyone who reads that.
+	// Issuer is the only iss accepted in tokens signed by this key. Default: Config.Issuer.
+	// A key with another issuer is not published in the JWKS, because clients of our issuer
+	// would then accept tokens signed by it.
 	Issuer string
-	// Until is when the trust in the key ends. Default: the certificate's end; for a key
-	// without a certificate, never.
+	// Until is when the key stops being trusted. Default: the end of the certificate; for a
+	// key without a certificate, never.
 	Until time.Time
 }
 
-// maxJWKS bounds the JSON Web Key Set, in bytes: some clients refuse 50 KiB. It must have
-// room for eight of the fleet's keys, of which two have a certificate.
+// maxJWKS is the largest JSON Web Key Set, in bytes: some clients refuse 50 KiB. It must
+// have room for eight of the fleet's keys, two of them with a certificate.
 const maxJWKS, roomForFleet = 48 << 10, 8*800 + 2*3<<10
 
 // formerKeys returns the keys of Config.Former.
@@ -58,19 +58,19 @@ func formerKeys(cfg *Config) ([]*trust.Key, error) {
 		}
 		keys = append(keys, k)
 	}
-	// Of two certificates of one key, the one that is trusted for longer gets the names
-	// that both have.
+	// Of two certificates of one key, the one trusted for longer gets the names that both
+	// share.
 	slices.SortStableFunc(keys, func(a, b *trust.Key) int {
 		if a.Until.IsZero() || b.Until.IsZero() {
-			return a.Until.Compare(b.Until) // zero never ends
+			return a.Until.Compare(b.Until) // zero means never
 		}
 		return b.Until.Compare(a.Until)
 	})
 	if name, ok := trust.FindNames(keys); ok {
-		return nil, fmt.Errorf("Config.Former: two keys have the kid %s, or one key has it for two issuers: give each its KeyID", jws.Quote(name))
+		return nil, fmt.Errorf("Config.Former: two keys have the kid %s, or one key has it for two issuers: set KeyID for each", jws.Quote(name))
 	}
 	if size, err := trust.JWKSSize(keys); err != nil || size > maxJWKS-roomForFleet {
-		return nil, errors.Join(err, fmt.Errorf("Config.Former: these keys take %d bytes of the JWKS; at most %d are allowed, since clients refuse large key sets: give KeyID, so that a key has one name",
+		return nil, errors.Join(err, fmt.Errorf("Config.Former: these keys take %d bytes of the JWKS; at most %d are allowed, since clients refuse large key sets: set KeyID, so that each key has only one kid",
 			size, maxJWKS-roomForFleet))
 	}
 	return keys, nil
@@ -82,7 +82,7 @@ func (f Former) key(ourIssuer string) (*trust.Key, error) {
 	var err error
 	switch {
 	case f.Certificate != nil && f.Key != nil:
-		return nil, errors.New("both Certificate and Key are given")
+		return nil, errors.New("both Certificate and Key are set")
 	case f.Certificate != nil:
 		public = f.Certificate.PublicKey
 		if until.IsZero() {
@@ -94,7 +94,7 @@ func (f Former) key(ourIssuer string) (*trust.Key, error) {
 	case f.Key != nil:
 		alg, err = jws.AlgorithmOf(f.Key, false)
 	default:
-		return nil, errors.New("neither Certificate nor Key is given")
+		return nil, errors.New("neither Certificate nor Key is set")
 	}
 	if err == nil && f.KeyID != "" {
 		err = jws.CheckKeyID(f.KeyID)
@@ -110,16 +110,16 @@ func (f Former) key(ourIssuer string) (*trust.Key, error) {
 	return k, nil
 }
 
-// An adoption is a key set on its way from Config.Adopt.
+// An adoption is a key set being adopted from Config.Adopt.
 type adoption struct {
 	set     *keyset.Set
 	bundle  []byte
-	version Version   // of the store that it comes from
+	version Version   // in Config.Adopt
 	since   time.Time // when this instance joined the fleet
-	noted   bool      // it did so at an earlier start
+	noted   bool      // at an earlier start
 }
 
-// first returns the set that an empty store gets, or nil.
+// first returns the set to save in an empty store, or nil.
 func (a *adoption) first() *keyset.Set {
 	if a == nil || a.noted || a.set == nil {
 		return nil
@@ -127,8 +127,8 @@ func (a *adoption) first() *keyset.Set {
 	return a.set
 }
 
-// beginAdoption loads what Config.Adopt holds, and trusts it for as long as the tokens can
-// live that this instance has issued with it. It writes nothing.
+// beginAdoption loads Config.Adopt and trusts its keys until the tokens that this instance
+// has issued with them have expired. It writes nothing.
 func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -156,22 +156,22 @@ func (s *Signer) beginAdoption(ctx context.Context) (*adoption, error) {
 	return a, nil
 }
 
-// noteAdoption adds to the bundle of Config.Adopt that it was adopted, and when, behind the
-// PEM blocks, where it means nothing to a reader of the keys. The keys stay: nothing is
-// lost if both stores turn out to be the same. Best effort: without the note, a later start
-// renews the trust in the old keys.
+// noteAdoption appends a note to the bundle of Config.Adopt saying when it was adopted. The
+// note follows the PEM blocks, where readers of the keys ignore it. The keys stay: nothing
+// is lost if both stores turn out to be the same. Best effort: without the note, a later
+// start extends the trust in the old keys.
 func (s *Signer) noteAdoption(ctx context.Context, a *adoption) {
 	if a == nil || a.set == nil || a.noted {
 		return
 	}
 	s.cfg.Logger.Info("adopted the signing keys of another store", "from", storeName(s.cfg.Adopt), "store", storeName(s.store), "until", a.since.Add(s.cfg.MaxTokenTTL+2*s.cfg.ClockSkew))
 	if isReadOnly(s.cfg.Adopt) {
-		return // as when the note cannot be written, and no news
+		return // expected, so not worth a warning
 	}
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
 	if _, err := s.cfg.Adopt.Save(ctx, slices.Concat(a.bundle, []byte(adoptionNote(s.store, a.since))), a.version); err != nil {
-		s.cfg.Logger.Warn("could not note in the old store that its keys were adopted; remove it yourself, or each start renews the trust in them",
+		s.cfg.Logger.Warn("could not record the adoption in the old store; delete that store, or each start extends the trust in its keys",
 			"from", storeName(s.cfg.Adopt), "err", err)
 	}
 }

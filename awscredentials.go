@@ -19,9 +19,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsconfig"
 )
 
-// This file tells failures of the sources of credentials (STS, SSO, container endpoints,
-// instance metadata) from answers of Secrets Manager. They can carry the same codes, and
-// come out of the same call of the SDK.
+// This file distinguishes failures to get credentials (from STS, SSO, container endpoints
+// or instance metadata) from responses of Secrets Manager. Both come from the same SDK call
+// and can have the same codes.
 
 // A credentialsError is a failure to get credentials.
 type credentialsError struct {
@@ -32,7 +32,7 @@ type credentialsError struct {
 func (e *credentialsError) Error() string { return e.err.Error() }
 func (e *credentialsError) Unwrap() error { return e.err } // the SDK's retryer looks inside
 
-// A markingProvider marks the errors of getting credentials.
+// A markingProvider marks errors of getting credentials.
 type markingProvider struct{ aws.CredentialsProvider }
 
 func (p markingProvider) Retrieve(ctx context.Context) (aws.Credentials, error) {
@@ -40,7 +40,7 @@ func (p markingProvider) Retrieve(ctx context.Context) (aws.Credentials, error) 
 	switch {
 	case err != nil:
 	case !c.HasKeys():
-		err = errors.New("the source holds no keys")
+		err = errors.New("the source returned no keys")
 	case strings.ContainsFunc(c.AccessKeyID+c.SecretAccessKey+c.SessionToken, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }):
 		err = errors.New("a key or the session token contains white space or control characters")
 	default:
@@ -49,7 +49,7 @@ func (p markingProvider) Retrieve(ctx context.Context) (aws.Credentials, error) 
 	return c, &credentialsError{p.CredentialsProvider, err}
 }
 
-// A source has a name, and something that makes it work.
+// A source has a name and a suggested fix.
 type source struct{ name, fix string }
 
 var (
@@ -62,7 +62,7 @@ var (
 	sources = map[aws.CredentialSource]source{
 		aws.CredentialSourceEnvVars:              {"the environment", "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"},
 		aws.CredentialSourceProfile:              {"the profile", "check the profile's keys"},
-		aws.CredentialSourceProcess:              {"credential_process", "run the profile's credential_process by hand"},
+		aws.CredentialSourceProcess:              {"credential_process", "run the profile's credential_process manually"},
 		aws.CredentialSourceLogin:                {"aws login", "run aws login"},
 		aws.CredentialSourceHTTP:                 {"the container endpoint", "give the ECS task a task role, or the EKS service account a Pod Identity association"},
 		aws.CredentialSourceSTSAssumeRole:        {"STS AssumeRole", "allow sts:AssumeRole on the role, and let the role's trust policy name the caller"},
@@ -73,8 +73,8 @@ var (
 	}
 )
 
-// chainOf returns the sources of a provider in words, each of which uses the credentials
-// of the one before, and what makes them work.
+// chainOf returns the names of a provider's sources, each of which uses the credentials of
+// the previous one, and their fixes.
 func chainOf(p aws.CredentialsProvider) (names, fixes []string) {
 	if s, ok := p.(aws.CredentialProviderSource); ok {
 		for _, kind := range s.ProviderSources() {
@@ -89,23 +89,23 @@ func chainOf(p aws.CredentialsProvider) (names, fixes []string) {
 	return names, fixes
 }
 
-// diagnose returns what to match, if anything, and what to do.
+// diagnose returns the sentinel, if any, and what to do.
 func (e *credentialsError) diagnose(exceeded time.Duration) (error, string) {
 	names, fixes := chainOf(e.provider)
 	sentinel, todo := diagnoseTransport("the source of the credentials", e.err, exceeded)
 	switch {
 	case errorCode(e.err) == "IDPCommunicationError": // "retry" (AWS STS, AssumeRoleWithWebIdentity)
 		sentinel, todo = ErrUnavailable, "STS cannot reach the identity provider: try again later"
-	case todo == "", slices.Contains(fixes, sourceIMDS.fix) && awsconfig.Status(e.err) == 0: // there may be no EC2 either
+	case todo == "", slices.Contains(fixes, sourceIMDS.fix) && awsconfig.Status(e.err) == 0: // it may not be EC2 at all
 		todo = strings.Join(fixes, "; ")
 	}
 	return sentinel, "no AWS credentials: " + todo + " (from " + strings.Join(names, ", then ") + ")"
 }
 
-// cause returns the text alone: a missing file, a code or a status must not be found by
-// those who ask about the secret. It leaves out what can be a key: an answer that is not
-// understood, whatever a credential_process printed, the page with which a container
-// endpoint refuses (the message of an error that has a status itself), and its address.
+// cause returns only the text, so that a missing file, a code or a status does not match as
+// if it concerned the secret. It omits what may contain a key: a response that cannot be
+// parsed, the output of a credential_process, and the address and error page of a container
+// endpoint (the message of an error that has a status itself).
 func (e *credentialsError) cause() error {
 	api, _ := errors.AsType[smithy.APIError](e.err)
 	_, page := api.(interface{ HTTPStatusCode() int })
@@ -115,7 +115,7 @@ func (e *credentialsError) cause() error {
 		return errors.New(strings.TrimSpace(fmt.Sprintf("HTTP status %d %s", awsconfig.Status(e.err), api.ErrorCode())))
 	case is[*processcreds.ProviderError](e.err) && !is[*exec.ExitError](e.err), is[*smithy.DeserializationError](e.err),
 		is[*json.SyntaxError](e.err), is[*json.UnmarshalTypeError](e.err), is[*time.ParseError](e.err):
-		return errors.New("the answer is not understood")
+		return errors.New("the response is not understood")
 	case sent:
 		return errors.New(asked.Err.Error())
 	}

@@ -73,8 +73,8 @@ func TestAWSCredentialsSources(t *testing.T) {
 			fleetkey.ErrUnavailable, []string{"HTTP status 500"}},
 		{"W3 container endpoint throttles", awsfake.Container, at("ContainerCredentials", page(429, "slow down")), fleetkey.ErrUnavailable, []string{"throttles"}},
 		{"W3 container endpoint drops", awsfake.Container, at("ContainerCredentials", awsfake.Fault{Drop: true}), fleetkey.ErrUnavailable, []string{"cannot be reached"}},
-		{"W3 container endpoint breaks off", awsfake.Container, at("ContainerCredentials", awsfake.Fault{Cut: true}), fleetkey.ErrUnavailable, []string{"broke off"}},
-		{"W3 container endpoint silent", awsfake.Container, at("ContainerCredentials", awsfake.Fault{Hang: true}), fleetkey.ErrUnavailable, []string{"container endpoint", "no answer within"}},
+		{"W3 container endpoint breaks off", awsfake.Container, at("ContainerCredentials", awsfake.Fault{Cut: true}), fleetkey.ErrUnavailable, []string{"cut off"}},
+		{"W3 container endpoint silent", awsfake.Container, at("ContainerCredentials", awsfake.Fault{Hang: true}), fleetkey.ErrUnavailable, []string{"container endpoint", "no response within"}},
 		{"W3 STS 503", awsfake.WebIdentity, at("AssumeRoleWithWebIdentity", page(503, "")), fleetkey.ErrUnavailable, []string{"STS", "HTTP status 503"}},
 		{"W3 STS 503, denied", awsfake.AssumeRole, at("AssumeRole", awsfake.Fault{Error: &awsfake.Error{Code: "AccessDenied", Status: 503}}), fleetkey.ErrUnavailable, []string{"HTTP status 503"}},
 		{"W3 STS throttles", awsfake.AssumeRole, at("AssumeRole", awsfake.Throttle(0)), fleetkey.ErrUnavailable, []string{"throttles"}},
@@ -101,11 +101,11 @@ func TestAWSCredentialsSources(t *testing.T) {
 		{"metadata with a wrong type", awsfake.IMDS, at("MetadataCredentials", jsonPage(`{"Code":"Success","Token":["fakefake"]}`)), nil, []string{"EC2 instance metadata", "not understood"}},
 		{"STS with a wrong date", awsfake.AssumeRole, at("AssumeRole", jsonPage("<AssumeRoleResponse><AssumeRoleResult><Credentials><Expiration>fakefake</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>")),
 			nil, []string{"STS AssumeRole", "not understood"}},
-		{"SSO, but a portal answers", awsfake.SSO, at("GetRoleCredentials", page(200, "<html>fakefake")), nil, []string{"the answer is not one of the source of the credentials", "from SSO"}},
-		{"SSO, but a portal refuses", awsfake.SSO, at("GetRoleCredentials", page(403, "<html>fakefake")), nil, []string{"the answer is not one of the source of the credentials", "from SSO"}},
+		{"SSO, but a portal answers", awsfake.SSO, at("GetRoleCredentials", page(200, "<html>fakefake")), nil, []string{"the response does not come from the source of the credentials", "from SSO"}},
+		{"SSO, but a portal refuses", awsfake.SSO, at("GetRoleCredentials", page(403, "<html>fakefake")), nil, []string{"the response does not come from the source of the credentials", "from SSO"}},
 
 		{"W3 container endpoint 408", awsfake.Container, at("ContainerCredentials", page(408, "")), fleetkey.ErrUnavailable, []string{"HTTP status 408"}},
-		{"W3 STS in trouble, status 400", awsfake.AssumeRole, at("AssumeRole", apiError("InternalFailure", "no")), fleetkey.ErrUnavailable, []string{"InternalFailure", "in trouble"}},
+		{"W3 STS in trouble, status 400", awsfake.AssumeRole, at("AssumeRole", apiError("InternalFailure", "no")), fleetkey.ErrUnavailable, []string{"InternalFailure", "has a problem"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fake.UseSource(t, c.from)
@@ -272,7 +272,7 @@ func TestAWSCredentialsHangOnce(t *testing.T) {
 	fake.Inject(awsfake.Fault{Action: "ContainerCredentials", Times: 1, Hang: true})
 	s := openFrom(t, func(o *fleetkey.AWSOptions) { o.Timeout = 100 * time.Millisecond })
 	_, _, err := s.Load(t.Context())
-	requireError(t, err, fleetkey.ErrUnavailable, "no answer within")
+	requireError(t, err, fleetkey.ErrUnavailable, "no response within")
 	require.Eventually(t, func() bool {
 		_, _, err := s.Load(t.Context())
 		return errors.Is(err, fleetkey.ErrNotExist)

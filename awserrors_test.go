@@ -86,21 +86,21 @@ var awsFaults = []struct {
 	{"A2 failure, status 400", apiError("InternalFailure", "no"), 1, fleetkey.ErrUnavailable, "InternalFailure"},
 	{"A2 service error, status 400", apiError("InternalServiceError", "no"), 1, fleetkey.ErrUnavailable, "InternalServiceError"},
 	{"A2 unavailable, status 400", apiError("ServiceUnavailable", "no"), 1, fleetkey.ErrUnavailable, "ServiceUnavailable"},
-	{"A2 200 empty", page(200, ""), 1, nil, "the answer is not one of Secrets Manager"},
-	{"A2 200 as HTML", page(200, "<html>"), 1, nil, "not one of Secrets Manager"},
-	{"A2 404 as HTML is not absence", page(404, "<html>"), 1, nil, "not one of Secrets Manager"},
+	{"A2 200 empty", page(200, ""), 1, nil, "the response does not come from Secrets Manager"},
+	{"A2 200 as HTML", page(200, "<html>"), 1, nil, "does not come from Secrets Manager"},
+	{"A2 404 as HTML is not absence", page(404, "<html>"), 1, nil, "does not come from Secrets Manager"},
 
 	{"A3 connection dropped", awsfake.Fault{Lost: true}, 3, fleetkey.ErrUnavailable, "cannot be reached"},
-	{"A3 cut off in mid-body", awsfake.Fault{Cut: true}, 1, fleetkey.ErrUnavailable, "the answer broke off"},
-	{"A3 no answer", awsfake.Fault{Hang: true}, 1, errTimedOut, "no answer within"},
-	{"A3 a byte a second", awsfake.Fault{Trickle: true}, 1, errTimedOut, "no answer within"},
+	{"A3 cut off in mid-body", awsfake.Fault{Cut: true}, 1, fleetkey.ErrUnavailable, "the response was cut off"},
+	{"A3 no answer", awsfake.Fault{Hang: true}, 1, errTimedOut, "no response within"},
+	{"A3 a byte a second", awsfake.Fault{Trickle: true}, 1, errTimedOut, "no response within"},
 
-	{"A4 garbage", page(200, `{"SecretString":`), 1, nil, "not one of Secrets Manager"},
-	{"A4 foreign JSON", page(200, `{"ok": true}`), 1, nil, "not one of Secrets Manager"},
-	{"A4 no version", page(200, `{"SecretString": "x"}`), 1, nil, "not one of Secrets Manager"},
+	{"A4 garbage", page(200, `{"SecretString":`), 1, nil, "does not come from Secrets Manager"},
+	{"A4 foreign JSON", page(200, `{"ok": true}`), 1, nil, "does not come from Secrets Manager"},
+	{"A4 no version", page(200, `{"SecretString": "x"}`), 1, nil, "does not come from Secrets Manager"},
 
 	{"A5 expired", awsfake.Expired(), 1, nil, "expired: renew them"},
-	{"A5 unknown key", apiError("UnrecognizedClientException", "invalid"), 1, nil, "does not accept the credentials"},
+	{"A5 unknown key", apiError("UnrecognizedClientException", "invalid"), 1, nil, "rejects the credentials"},
 	{"A5 wrong clock or key", apiError("InvalidSignatureException", "Signature expired"), 1, nil, "the clock"},
 
 	{"A6 KMS key unusable", apiError("DecryptionFailure", "no"), 1, nil, "KMS key: is it enabled"},
@@ -113,17 +113,17 @@ var awsFaults = []struct {
 	{"A6 a name with KMS in it", apiError("AccessDeniedException", "perform: secretsmanager:GetSecretValue on resource: prod/KMS"),
 		1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
 	{"A6 denied by an emulator", page(403, "<AccessDenied/>"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
-	{"W7 denied by a proxy, in HTML", page(403, "<html>Forbidden"), 1, nil, "not one of Secrets Manager"},
-	{"W7 denied by a proxy, in JSON", page(403, `{"message":"Forbidden"}`), 1, nil, "not one of Secrets Manager"},
+	{"W7 denied by a proxy, in HTML", page(403, "<html>Forbidden"), 1, nil, "does not come from Secrets Manager"},
+	{"W7 denied by a proxy, in JSON", page(403, `{"message":"Forbidden"}`), 1, nil, "does not come from Secrets Manager"},
 	{"W7 proxy wants a password", page(407, "<html>"), 1, nil, "the proxy refuses"},
 	{"a message of several lines", apiError("InvalidParameterException", "no\nlevel=INFO\x1b[2J"), 1, nil, `no\nlevel=INFO\x1b[2J`},
 	{"A6 other code", apiError("InvalidParameterException", "no"), 1, nil, "InvalidParameterException: no"},
 	{"A6 invalid request", apiError("InvalidRequestException", "no"), 1, nil, "InvalidRequestException: no"},
 
 	{"A9 in AWS's words", apiError("InvalidRequestException", "You can't do this because it was marked for deletion."),
-		1, fleetkey.ErrDeletionPending, "restore it by: aws secretsmanager restore-secret --secret-id indicium/"},
+		1, fleetkey.ErrDeletionPending, "restore it with: aws secretsmanager restore-secret --secret-id indicium/"},
 	{"A9 in moto's words", apiError("InvalidRequestException", "a secret that's currently marked deleted."),
-		1, fleetkey.ErrDeletionPending, "restore it by: aws secretsmanager restore-secret --secret-id indicium/"},
+		1, fleetkey.ErrDeletionPending, "restore it with: aws secretsmanager restore-secret --secret-id indicium/"},
 	{"A15 quota", apiError("LimitExceededException", "too many"), 3, nil, "an AWS quota is reached"},
 }
 
@@ -228,7 +228,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"W7 unknown certificate", h2.URL, nil, awsfake.Fault{}, nil, "x509"},
 		{"W7 certificate for another name", "https://localhost" + h2.URL[len("https://127.0.0.1"):], trusting, awsfake.Fault{}, nil, "is not trusted"},
 		{"W7 certificate out of date", h2.URL, later, awsfake.Fault{}, nil, "is this machine's clock right?"},
-		{"W7 certificate asked for", mutual.URL, trusting, awsfake.Fault{}, nil, "does not speak TLS as it should"},
+		{"W7 certificate asked for", mutual.URL, trusting, awsfake.Fault{}, nil, "does not speak TLS correctly"},
 		{"W7 proxy away", "https://secretsmanager.invalid", through("http://127.0.0.1:1"), awsfake.Fault{}, fleetkey.ErrUnavailable, "the proxy (HTTPS_PROXY) cannot be reached"},
 		{"W7 proxy without TLS", "https://secretsmanager.invalid", through("https" + fake.URL[len("http"):]), awsfake.Fault{}, nil, "the proxy (HTTPS_PROXY) does not speak TLS"},
 		{"W7 proxy of an unknown CA", "https://secretsmanager.invalid", through(h2.URL), awsfake.Fault{}, nil, "the TLS certificate of the proxy (HTTPS_PROXY) is not trusted"},
@@ -239,11 +239,11 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"TLS to another server", "https://" + greeter(t, "SSH-2.0-x\r\n"), nil, awsfake.Fault{}, nil, "does not speak TLS"},
 		{"W7 name does not resolve", "https://secretsmanager.invalid", unresolved, awsfake.Fault{}, fleetkey.ErrUnavailable, `"secretsmanager.invalid" does not resolve: check the region, AWS_ENDPOINT_URL, HTTPS_PROXY and DNS`},
 		{"TLS to a plain server", "https" + fake.URL[len("http"):], nil, awsfake.Fault{}, nil, "response to HTTPS client"},
-		{"no TLS handshake", "https://" + silent.Addr().String(), nil, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
-		{"packets dropped", fake.URL, dropped, awsfake.Fault{}, errTimedOut, "no answer within 200ms"},
-		{"reset in mid-body", fake.URL, reset, awsfake.Fault{}, fleetkey.ErrUnavailable, "broke off"},
-		{"HTTP/1.1 cut off", fake.URL, nil, awsfake.Fault{Cut: true}, fleetkey.ErrUnavailable, "broke off"},
-		{"HTTP/2 cut off", h2.URL, h2.Client().Transport, awsfake.Fault{Cut: true}, fleetkey.ErrUnavailable, "broke off"},
+		{"no TLS handshake", "https://" + silent.Addr().String(), nil, awsfake.Fault{}, errTimedOut, "no response within 200ms"},
+		{"packets dropped", fake.URL, dropped, awsfake.Fault{}, errTimedOut, "no response within 200ms"},
+		{"reset in mid-body", fake.URL, reset, awsfake.Fault{}, fleetkey.ErrUnavailable, "cut off"},
+		{"HTTP/1.1 cut off", fake.URL, nil, awsfake.Fault{Cut: true}, fleetkey.ErrUnavailable, "cut off"},
+		{"HTTP/2 cut off", h2.URL, h2.Client().Transport, awsfake.Fault{Cut: true}, fleetkey.ErrUnavailable, "cut off"},
 		{"HTTP/2 reset", h2.URL, h2.Client().Transport, awsfake.Fault{Lost: true}, fleetkey.ErrUnavailable, "cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -344,7 +344,7 @@ func TestAWSStoreA4NoValue(t *testing.T) {
 	fake := awsfake.New()
 	fake.Inject(page(200, `{"VersionId": "x"}`))
 	_, _, err := openAWS(t, fake, awsName).Load(t.Context())
-	requireError(t, err, nil, "not one of Secrets Manager")
+	requireError(t, err, nil, "does not come from Secrets Manager")
 }
 
 // TestAWSStoreA6EachAction : what to allow, by the call that was refused.

@@ -18,16 +18,17 @@ import (
 	"github.com/fleetkey/fleetkey/internal/secretid"
 )
 
-// An AWSStore is a [KeyStore] in one secret of AWS Secrets Manager.
+// An AWSStore is a [KeyStore] in a secret of AWS Secrets Manager.
 //
-// Reading requires secretsmanager:GetSecretValue, and creating the secret at the first
-// start secretsmanager:CreateSecret. Replacing the value (rotation) also requires
-// secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage. Each on
+// Reading requires secretsmanager:GetSecretValue. Creating the secret on the first start
+// requires secretsmanager:CreateSecret. Replacing the value (rotation) requires
+// secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage. The resource
+// of each permission is
 //
 //	arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME*
 //
 // where the star stands for the hyphen and six characters that AWS adds to a name. A
-// Version is the id of the secret's version that carries the label AWSCURRENT.
+// Version is the ID of the secret version that has the label AWSCURRENT.
 //
 // An AWSStore is safe for concurrent use.
 type AWSStore struct {
@@ -39,29 +40,29 @@ type AWSStore struct {
 	replica []types.ReplicaRegionType
 }
 
-// AWSOptions are the choices of [NewAWSStore]. The zero value suits a server
-// that runs in AWS with a role.
+// AWSOptions configures [NewAWSStore]. The zero value suits a server that runs in AWS with
+// a role.
 type AWSOptions struct {
-	// Region, such as "eu-west-1". Empty: that of the ARN, of the environment
-	// and shared configuration, or of the EC2 instance, in this order.
+	// Region is the AWS region, such as "eu-west-1". Default: the region of the ARN, the
+	// environment, the shared configuration or the EC2 instance, in this order.
 	Region string
 
-	// Client replaces the client made from the SDK's default configuration,
-	// for instance to assume a role: secretsmanager.NewFromConfig(cfg).
+	// Client replaces the client made from the SDK's default configuration, for example to
+	// assume a role: secretsmanager.NewFromConfig(cfg).
 	Client *secretsmanager.Client
 
-	// KMSKeyID is the id, ARN or alias of the customer managed key for a new
-	// secret; empty: aws/secretsmanager, which needs no permission. Reading
-	// requires kms:Decrypt on it, and writing also kms:GenerateDataKey.
+	// KMSKeyID is the ID, ARN or alias of the customer managed key for a new secret.
+	// Reading requires kms:Decrypt on it, and writing also kms:GenerateDataKey. Default:
+	// aws/secretsmanager, which requires no permission.
 	KMSKeyID string
 
-	// ReplicaRegions get a copy of a new secret. This requires
-	// secretsmanager:ReplicateSecretToRegions.
+	// ReplicaRegions lists regions to replicate a new secret to. It requires
+	// secretsmanager:ReplicateSecretToRegions. Default: none.
 	ReplicaRegions []string
 
-	// Timeout bounds each call to AWS, retries included; zero: 10 s.
-	// CreateSecret has three times as long, since the first secret of an
-	// account can take "a one-time significant delay" (AWS, CreateSecret).
+	// Timeout limits each call to AWS, including retries. CreateSecret gets three times as
+	// long, since the first secret of an account can take "a one-time significant delay"
+	// (AWS, CreateSecret). Default: 10 seconds.
 	Timeout time.Duration
 }
 
@@ -70,16 +71,16 @@ const (
 	defaultTimeout = 10 * time.Second // of AWSOptions
 )
 
-// NewAWSStore returns the store for a secret, given by name or by ARN. The
-// secret need not exist: the first Save creates it, if it was given by name.
+// NewAWSStore returns a store in a secret, given by name or ARN. If the secret does not
+// exist and is given by name, the first Save creates it.
 //
-// Nothing is asked of Secrets Manager yet, so that only a malformed name,
-// unreadable AWS configuration and a missing region are errors here. ctx bounds
-// the search for the region.
+// NewAWSStore does not contact Secrets Manager. It returns an error only for a malformed
+// name, an unreadable AWS configuration or a missing region. ctx limits the search for the
+// region.
 //
-// A name ending in a hyphen and six letters or digits, such as "openid-server",
-// is refused: AWS confuses it with an ARN that lacks its ending (AWS,
-// CreateSecret, parameter Name). Such a secret works by its ARN.
+// A name that ends in a hyphen and six letters or digits, such as "openid-server", is
+// rejected, because AWS confuses it with a partial ARN (AWS, CreateSecret, parameter Name).
+// Give the ARN of such a secret instead.
 func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOptions)) (*AWSStore, error) {
 	var o AWSOptions
 	for _, opt := range opts {
@@ -87,7 +88,7 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	}
 	id, err := secretid.Parse(secretName)
 	if err == nil && id.Region != "" && o.Region != "" && id.Region != o.Region {
-		err = fmt.Errorf("the ARN is of another region than the option Region, %q", o.Region)
+		err = fmt.Errorf("the region of the ARN differs from the option Region, %q", o.Region)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("AWS secret %q: %w", secretName, err)
@@ -117,7 +118,7 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	}
 	for _, r := range append([]string{s.region}, o.ReplicaRegions...) {
 		if !secretid.IsRegion(r) {
-			return nil, fmt.Errorf("AWS secret %q: %q is not a region: want one such as eu-west-1 (AWSOptions, AWS_REGION, or region in the profile)", secretName, r)
+			return nil, fmt.Errorf("AWS secret %q: %q is not a region such as eu-west-1 (AWSOptions, AWS_REGION, or region in the profile)", secretName, r)
 		}
 	}
 	for _, r := range o.ReplicaRegions {
@@ -126,12 +127,12 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 	return s, nil
 }
 
-// String names the secret and its region.
+// String returns the name of the secret and its region.
 func (s *AWSStore) String() string {
 	return fmt.Sprintf("AWS secret %s in %s", s.id, s.region)
 }
 
-// Load reads the current value by one GetSecretValue. Besides the errors of
+// Load reads the current value with one GetSecretValue. In addition to the errors of
 // [KeyStore] it returns [ErrDeletionPending].
 func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 	bundle, v, err := s.get(ctx)
@@ -141,13 +142,13 @@ func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 	return bundle, v, err
 }
 
-// Save creates the secret if prev is zero, and otherwise replaces its current
-// value. Besides the errors of [KeyStore] it returns [ErrDeletionPending]. When
-// several callers save equal bytes over the same prev, that is one change, and
-// more than one of them may be told that it succeeded.
+// Save creates the secret if prev is zero, and otherwise replaces its current value. In
+// addition to the errors of [KeyStore] it returns [ErrDeletionPending]. If several callers
+// save equal bytes over the same prev, that is one change, and more than one of them may
+// succeed.
 func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
 	if n := len(bundle); n < 1 || n > MaxBundleSize {
-		return "", fmt.Errorf("save %s: a secret holds 1 to %d bytes, not %d", s, MaxBundleSize, n)
+		return "", fmt.Errorf("save %s: a secret can hold 1 to %d bytes, not %d", s, MaxBundleSize, n)
 	}
 	save := s.replace
 	if prev == "" {
@@ -160,8 +161,7 @@ func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Versi
 	return v, err
 }
 
-// get names AWSCURRENT although it is the default: IAM policies can make it a
-// condition, which a call without it fails.
+// get passes AWSCURRENT although it is the default, because IAM policies can require it.
 func (s *AWSStore) get(ctx context.Context) ([]byte, Version, error) {
 	out, err := call(ctx, s, s.timeout, s.client.GetSecretValue, &secretsmanager.GetSecretValueInput{
 		SecretId:     aws.String(s.id.String()),
@@ -181,13 +181,13 @@ func (s *AWSStore) get(ctx context.Context) ([]byte, Version, error) {
 	return bundle, Version(v), nil
 }
 
-// create makes the secret. It asks for no tags, and for no replicas unless
-// told to, because both need more permissions. A retry by the SDK repeats the
-// same token, which AWS treats as the same call.
+// create creates the secret. It asks for no tags, and for no replicas unless told to,
+// because both require more permissions. The SDK repeats the token when it retries, so AWS
+// treats a retry as the same call.
 func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Version, error) {
 	if s.id.Suffix != "" {
-		return "", errors.New("an ARN names a secret that exists already: give the name instead and it will be created, " +
-			"or store a first value yourself by aws secretsmanager put-secret-value")
+		return "", errors.New("the secret cannot be created by its ARN: give the name instead, " +
+			"or, if the secret exists, store a first value with aws secretsmanager put-secret-value")
 	}
 	in := &secretsmanager.CreateSecretInput{
 		Name:              aws.String(s.id.Name),
@@ -208,8 +208,7 @@ func (s *AWSStore) create(ctx context.Context, bundle []byte, _ Version) (Versio
 	return Version(*out.VersionId), nil
 }
 
-// secretValue picks the field for a bundle: text, which the AWS console shows,
-// or bytes.
+// secretValue returns the field for a bundle: text, which the AWS console shows, or binary.
 func secretValue(bundle []byte) (*string, []byte) {
 	if utf8.Valid(bundle) {
 		return aws.String(string(bundle)), nil
@@ -218,15 +217,15 @@ func secretValue(bundle []byte) (*string, []byte) {
 }
 
 // A lookingRetryer does not repeat a write that AWS throttles. If a whole fleet tries it,
-// one instance succeeds, so the others have to look before they try again.
+// one instance succeeds, so the others must read before they try again.
 type lookingRetryer struct{ aws.Retryer }
 
 func (r lookingRetryer) IsErrorRetryable(err error) bool {
 	return !isThrottled(err) && r.Retryer.IsErrorRetryable(err)
 }
 
-// call performs one AWS operation within its own time limit. value is what
-// it writes and must not appear in an error.
+// call performs one AWS operation within a time limit. value is what it writes, and must
+// not appear in an error.
 func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 	op func(context.Context, *In, ...func(*secretsmanager.Options)) (*Out, error), in *In, value []byte,
 ) (*Out, error) {
@@ -242,7 +241,7 @@ func call[In, Out any](ctx context.Context, s *AWSStore, limit time.Duration,
 		if value != nil {
 			o.Retryer = lookingRetryer{o.Retryer}
 		}
-		// A client that was set to log bodies would log private keys.
+		// A client configured to log bodies would log private keys.
 		o.ClientLogMode &^= aws.LogRequestWithBody | aws.LogResponseWithBody
 	})
 	if err == nil {

@@ -176,7 +176,7 @@ func TestAWSStoreNoRegion(t *testing.T) {
 	})
 	_, err := fleetkey.NewAWSStore(t.Context(), "arn:aws:secretsmanager:us-west-2:123456789012:secret:keys-a1B2c3",
 		func(o *fleetkey.AWSOptions) { o.Region = "eu-west-3" })
-	require.ErrorContains(t, err, "another region")
+	require.ErrorContains(t, err, "the region of the ARN differs")
 	_, err = fleetkey.NewAWSStore(t.Context(), "keys",
 		func(o *fleetkey.AWSOptions) { o.Client = secretsmanager.New(secretsmanager.Options{}) })
 	require.ErrorContains(t, err, "no region")
@@ -198,7 +198,7 @@ func TestAWSStoreWhiteSpace_W8(t *testing.T) {
 		"option Region":  {"AWS_REGION", "", awsName, func(o *fleetkey.AWSOptions) { o.Region = "eu-west-1\t" }, `"eu-west-1\t" is not a region`},
 		"client":         {"AWS_REGION", "", awsName, using(fake, func(o *secretsmanager.Options) { o.Region = "eu-west-1\r" }), `"eu-west-1\r" is not a region`},
 		"ReplicaRegions": {"AWS_REGION", "", awsName, func(o *fleetkey.AWSOptions) { o.ReplicaRegions = []string{"eu-north-1\n"} }, `"eu-north-1\n" is not a region`},
-		"name":           {"AWS_REGION", "", awsName + "\n", nil, `"` + awsName + `\n": a name has`},
+		"name":           {"AWS_REGION", "", awsName + "\n", nil, `"` + awsName + `\n": a name must have`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake.Setenv(t)
@@ -276,7 +276,7 @@ func TestAWSStoreA3(t *testing.T) {
 		defer cancel()
 		_, _, err := s.Load(ctx)
 		requireError(t, err, context.DeadlineExceeded)
-		require.NotContains(t, err.Error(), "no answer within", "that would blame AWS for the caller's haste")
+		require.NotContains(t, err.Error(), "no response within", "that would blame AWS for the caller's haste")
 		require.Equal(t, time.Second, time.Since(start))
 
 		ctx, cancel = context.WithCancel(t.Context())
@@ -295,7 +295,7 @@ func TestAWSStoreA3(t *testing.T) {
 			requireEnds := func(action string, limit time.Duration, call func() error) {
 				fake.Inject(awsfake.Fault{Action: action, Hang: true})
 				start := time.Now()
-				requireError(t, call(), errTimedOut, "no answer within "+limit.String(), action)
+				requireError(t, call(), errTimedOut, "no response within "+limit.String(), action)
 				require.GreaterOrEqual(t, time.Since(start), limit)
 				require.LessOrEqual(t, time.Since(start), limit+8*time.Second, "and looks for the outcome")
 				fake.Heal()

@@ -14,32 +14,32 @@ import (
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
-// This file is the compare-and-swap of AWSStore.Save: how the value of an
-// existing secret is replaced if, and only if, nobody else has done so.
+// This file implements the compare-and-swap of AWSStore.Save: it replaces the value of an
+// existing secret only if nobody else has done so.
 
 const (
-	// stagePending parks a version until it is promoted. It is not AWS's label:
-	// AWS's rotation breaks if it finds AWSPENDING on a foreign version.
+	// stagePending is the label of a version until it is promoted. It is not AWS's
+	// AWSPENDING, whose presence on a foreign version breaks AWS's rotation.
 	stagePending = "FLEETKEY_PENDING"
 
-	// moveGrace is how long a writer waits for another one that is half-way.
-	// A writer that died there costs the next one this delay, once.
+	// moveGrace is how long a writer waits for another one to finish. A writer that died
+	// midway delays the next one by this much, once.
 	moveGrace = 5 * time.Second
 )
 
-// replace is the compare-and-swap. PutSecretValue alone is not one: it moves AWSCURRENT
-// even if somebody wrote in between. So the new version is parked under another label,
-// and UpdateSecretVersionStage decides: it fails unless AWSCURRENT is still on prev.
+// replace is the compare-and-swap. PutSecretValue alone is not one, since it moves
+// AWSCURRENT even if somebody wrote in between. So replace parks the new version under
+// another label. UpdateSecretVersionStage then decides: it fails unless AWSCURRENT is still
+// on prev.
 //
-// Parked versions count against AWS's quota of about 100, and live for 24 h at
-// least. The token, which becomes the version's id, is therefore derived from
-// prev: of any number of simultaneous writers one makes a version and the
-// others are refused, and wait for the outcome. If none comes (the maker
-// died, or an operator moved AWSCURRENT back to prev), a spare token is safe,
-// since the token never decides.
+// Parked versions count against AWS's quota of about 100 and live for at least 24 hours.
+// The token, which becomes the version's ID, is therefore derived from prev: of any number
+// of simultaneous writers, one creates a version, and the others are refused and wait for
+// the outcome. If none comes, because the creator died or an operator moved AWSCURRENT back
+// to prev, a writer uses a spare token. This is safe, since the token never decides.
 func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Version, error) {
-	// Looking first keeps a late writer from making a version, and a first
-	// version from becoming current by itself, as it does in an empty secret.
+	// Reading first keeps a late writer from creating a version, and a first version from
+	// becoming current by itself, as it does in an empty secret.
 	_, current, err := s.get(ctx)
 	if err == nil && current != prev {
 		return "", conflict(current)
@@ -50,14 +50,14 @@ func (s *AWSStore) replace(ctx context.Context, bundle []byte, prev Version) (Ve
 	}
 	switch {
 	case errorCode(err) == codeNotFound:
-		return "", fmt.Errorf("%w: the secret has no value any more: %v", ErrConflict, err)
+		return "", fmt.Errorf("%w: the secret no longer has a value: %v", ErrConflict, err)
 	case err != nil:
 		return "", err
 	}
 	return s.promote(ctx, bundle, v, prev)
 }
 
-// park stores the version that is to follow prev.
+// park stores the version that will follow prev.
 func (s *AWSStore) park(ctx context.Context, bundle []byte, prev Version) (Version, error) {
 	var err error
 	for _, token := range []string{deriveToken(string(prev)), spareToken(prev)} {
@@ -77,11 +77,11 @@ func (s *AWSStore) park(ctx context.Context, bundle []byte, prev Version) (Versi
 			return "", err
 		}
 	}
-	return "", fmt.Errorf("others have parked a version and did not make it current (is secretsmanager:UpdateSecretVersionStage allowed?): try again in 20 minutes: %w", err)
+	return "", fmt.Errorf("other writers stored a version but did not make it current (is secretsmanager:UpdateSecretVersionStage allowed?): try again in 20 minutes: %w", err)
 }
 
-// put stores a version that nobody reads yet. The SDK repeats the token when
-// it retries, and AWS then does nothing more.
+// put stores a version that nobody reads yet. The SDK repeats the token when it retries, so
+// a retry changes nothing.
 func (s *AWSStore) put(ctx context.Context, bundle []byte, token string) (Version, error) {
 	in := &secretsmanager.PutSecretValueInput{
 		SecretId:           aws.String(s.id.String()),
@@ -99,9 +99,9 @@ func (s *AWSStore) put(ctx context.Context, bundle []byte, token string) (Versio
 	return Version(*out.VersionId), nil
 }
 
-// promote moves AWSCURRENT from prev to v. Whatever the answer, the bytes that are current
-// then decide who won: a call whose answer was lost and that the SDK repeated is refused
-// although it succeeded, and an emulator may let another writer overwrite version v.
+// promote moves AWSCURRENT from prev to v. The bytes that are then current decide who won,
+// not the answer: a call that succeeded but lost its answer is refused when the SDK repeats
+// it, and an emulator may let another writer overwrite version v.
 func (s *AWSStore) promote(ctx context.Context, bundle []byte, v, prev Version) (Version, error) {
 	out, err := call(ctx, s, s.timeout, s.client.UpdateSecretVersionStage, &secretsmanager.UpdateSecretVersionStageInput{
 		SecretId:            aws.String(s.id.String()),
@@ -120,7 +120,7 @@ func (s *AWSStore) promote(ctx context.Context, bundle []byte, v, prev Version) 
 	case readErr != nil && err == nil:
 		return "", fmt.Errorf("the new value may be current already, but cannot be read: %w", readErr)
 	case readErr != nil:
-		return "", fmt.Errorf("%w (and then, to learn whether it took effect: %w)", err, readErr)
+		return "", fmt.Errorf("%w (and reading back whether it took effect failed: %w)", err, readErr)
 	case current == v && bytes.Equal(held, bundle):
 		return v, nil
 	case current != prev:
@@ -131,14 +131,14 @@ func (s *AWSStore) promote(ctx context.Context, bundle []byte, v, prev Version) 
 	return "", err
 }
 
-// awaitMove returns what is current as soon as that is not prev, and prev if that takes
-// too long. The pauses are random, so that one of many waiting
-// writers goes first and the others see it.
+// awaitMove returns the current version as soon as it is not prev, or prev after moveGrace.
+// The pauses are random, so that one of many waiting writers goes first and the others see
+// it.
 func (s *AWSStore) awaitMove(ctx context.Context, prev Version) ([]byte, Version, error) {
 	start := time.Now()
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		bundle, current, err := s.get(ctx)
-		if errors.Is(err, ErrNotExist) { // a moving label is off before it is on
+		if errors.Is(err, ErrNotExist) { // while a label moves, it is briefly absent
 			current, err = prev, nil
 		}
 		if err != nil || current != prev || time.Since(start) > moveGrace {
@@ -154,16 +154,16 @@ func conflict(current Version) error {
 	return fmt.Errorf("%w: the current version is %s", ErrConflict, current)
 }
 
-// deriveToken makes the same token of the same text in every process, in the
-// form of a UUID (version 8, RFC 9562 section 5.8) as AWS recommends.
+// deriveToken returns the same token for the same text in every process, in the form of a
+// UUID (version 8, RFC 9562 section 5.8) as AWS recommends.
 func deriveToken(from string) string {
 	b := sha256.Sum256([]byte("fleetkey successor of " + from))
 	b[6], b[8] = b[6]&0x0f|0x80, b[8]&0x3f|0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
-// spareToken is one of three an hour, so that a fleet that may put versions but
-// not promote them stays below the quota.
+// spareToken returns one of three tokens per hour, so that a fleet that may put versions
+// but not promote them stays below the quota.
 func spareToken(prev Version) string {
 	return deriveToken(fmt.Sprintf("%s in 20 minutes %d", prev, time.Now().Unix()/1200))
 }

@@ -213,7 +213,7 @@ func TestAWSStoreA13(t *testing.T) {
 			fake.Inject(awsfake.Fault{Action: "GetSecretValue", Times: 9, Status: 503})
 		}})
 		_, err := s.Save(t.Context(), pemBundle("b"), v)
-		requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached", "to learn whether it took effect", "503")
+		requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached", "reading back whether it took effect failed", "503")
 	})
 }
 

@@ -16,12 +16,12 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// certYears is how long a certificate lives, with or without rotation: a key ends when its
-// successor takes over, and a fleet that cannot make one should continue rather than stop.
+// certYears is the lifetime of a certificate, with or without rotation: a key ends when its
+// successor takes over, and a fleet that cannot make one should keep running.
 const certYears = 10
 
-// certAlgorithms says, by JOSE name, how a certificate is signed and how a key is
-// generated.
+// certAlgorithms gives, by JOSE name, a certificate's signature algorithm and a key
+// generator.
 var certAlgorithms = map[string]struct {
 	signature x509.SignatureAlgorithm
 	generate  func(bits int) (crypto.Signer, error)
@@ -38,9 +38,9 @@ var certAlgorithms = map[string]struct {
 
 func generateRSA(bits int) (crypto.Signer, error) { return rsa.GenerateKey(rand.Reader, bits) }
 
-// newMaker returns a keyset.Maker: the only place where the fleet's keys and certificates
-// are made. It keeps the key that it has generated, so that a write that is tried again
-// makes another certificate and no other key. Use one for each change of a set.
+// newMaker returns a keyset.Maker, which creates all keys and certificates of the fleet. It
+// keeps the key it generated, so that a retried write makes a new certificate but no new
+// key. Use one for each change of a set.
 func newMaker(commonName string) keyset.Maker {
 	made := map[string]crypto.Signer{}
 	return func(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509.Certificate, error) {
@@ -62,8 +62,8 @@ func newMaker(commonName string) keyset.Maker {
 	}
 }
 
-// selfSigned completes a template and signs it by its own key. The times are truncated
-// to seconds, which is what a certificate can say. It gets a random serial number.
+// selfSigned completes a template with a random serial number and signs it with its own
+// key. The times are truncated to seconds, the resolution of a certificate.
 func selfSigned(template *x509.Certificate, private crypto.Signer) (*x509.Certificate, error) {
 	template.NotBefore = template.NotBefore.UTC().Truncate(time.Second)
 	template.NotAfter = template.NotAfter.UTC().Truncate(time.Second)

@@ -132,7 +132,7 @@ func TestBundleByHand(t *testing.T) {
 			for name, form := range forms {
 				old := openssl(t, append([]string{"pkey", "-in", keyFile}, form...)...)
 				_, err := keyset.Parse([]byte(old + text))
-				require.ErrorContains(t, err, "`fleetkey import FILE` reads it")
+				require.ErrorContains(t, err, "`fleetkey import FILE` converts it to a bundle")
 				oldFile := filepath.Join(dir, name)
 				require.NoError(t, os.WriteFile(oldFile, []byte(old), 0o600))
 				now := openssl(t, "pkcs8", "-topk8", "-nocrypt", "-in", oldFile, "-passin", "pass:secret")

@@ -13,32 +13,32 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// MaxTokenSize is the longest token, in bytes, that is issued or verified. HTTP
-// servers commonly limit all headers of a request to as much.
+// MaxTokenSize is the longest token, in bytes, that is issued or verified. HTTP servers
+// commonly limit the headers of a request to this size.
 const MaxTokenSize = jws.MaxTokenSize
 
-// Claims is what [Signer.Issue] signs into an access token (RFC 9068 section
-// 2.2). Zero fields are filled in or left out, as each says.
+// Claims are the claims of an access token (RFC 9068 section 2.2) for [Signer.Issue]. The
+// comments say how zero fields are set.
 type Claims struct {
-	Issuer    string         // iss; zero: Config.Issuer, and nothing else is accepted
-	Subject   string         // sub; zero: ClientID, as for a client's own token
+	Issuer    string         // iss; must be Config.Issuer, which is the default
+	Subject   string         // sub; zero: ClientID, as in a client credentials grant
 	Audience  []string       // aud; zero: Config.Audience
 	ClientID  string         // client_id; required (RFC 9068 section 2.2)
-	Scope     string         // scope, separated by spaces (RFC 6749 section 3.3); zero: left out
-	ID        string         // jti; zero: a random one of 130 bits
+	Scope     string         // scope, separated by spaces (RFC 6749 section 3.3); zero: omitted
+	ID        string         // jti; zero: 130 random bits
 	IssuedAt  time.Time      // iat; zero: now
-	NotBefore time.Time      // nbf; zero: left out
+	NotBefore time.Time      // nbf; zero: omitted
 	ExpiresAt time.Time      // exp; zero: IssuedAt + Config.TokenTTL
-	Extra     map[string]any // further claims; the names above are refused, in any case
+	Extra     map[string]any // further claims; must not use the names above, in any case
 }
 
-// Issue signs an access token. It works from memory. The token expires at Claims.ExpiresAt,
-// or after Config.TokenTTL: that many seconds are the expires_in of a token endpoint's answer
-// (RFC 6749 section 5.1).
+// Issue signs an access token. It works from memory. The token expires at Claims.ExpiresAt
+// or, by default, after Config.TokenTTL, which in seconds is the expires_in of a token
+// response (RFC 6749 section 5.1).
 //
-// Claims that Verify would not accept match [ErrInvalidClaims]: a lifetime over
-// Config.MaxTokenTTL, another issuer, a registered name in Extra. With no key
-// to sign, the error matches [ErrNoSigningKey], [ErrKeyExpired] or [ErrStale].
+// The error matches [ErrInvalidClaims] for claims that Verify would reject, such as a
+// lifetime longer than Config.MaxTokenTTL, another issuer, or a registered name in Extra.
+// If no key can sign, it matches [ErrNoSigningKey], [ErrKeyExpired] or [ErrStale].
 func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 	now := s.verifier.clock.Now()
 	k, err := s.signingKey(now)
@@ -57,11 +57,11 @@ func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 	return s.sign(k, k.Header, payload)
 }
 
-// Sign signs any claims as a JWT of any type, such as an ID token ("JWT") or a
-// logout token ("logout+jwt"). The claims are what encoding/json encodes as an object;
-// nothing is filled in. The names of the claims that have a field in [Claims] are refused in
-// any other spelling, and so is an exp that lies more than Config.MaxTokenTTL ahead, since
-// the key may not be trusted for so long.
+// Sign signs claims as a JWT of any type, such as an ID token ("JWT") or a logout token
+// ("logout+jwt"). claims must be encoded by encoding/json as an object; Sign adds nothing
+// to it. A claim whose name differs only in case from a field of [Claims] is an error. So
+// is an exp more than Config.MaxTokenTTL in the future, since the key may not be trusted
+// for that long.
 func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, error) {
 	now := s.verifier.clock.Now()
 	k, err := s.signingKey(now)
@@ -80,12 +80,12 @@ func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, erro
 		return "", fmt.Errorf("fleetkey: sign: %w: %w", ErrInvalidClaims, err)
 	}
 	if latest := now.Add(s.cfg.MaxTokenTTL); read.ExpiresAt.After(latest) {
-		return "", fmt.Errorf("fleetkey: sign: %w: exp is more than Config.MaxTokenTTL %v ahead", ErrInvalidClaims, s.cfg.MaxTokenTTL)
+		return "", fmt.Errorf("fleetkey: sign: %w: exp is more than Config.MaxTokenTTL %v in the future", ErrInvalidClaims, s.cfg.MaxTokenTTL)
 	}
 	return s.sign(k, jws.EncodeHeader(k.Alg, k.ID, typ), payload)
 }
 
-// sign returns the token of a header and a payload.
+// sign signs a header and a payload.
 func (s *Signer) sign(k *trust.Key, header string, payload []byte) (string, error) {
 	token, err := jws.Sign(k.Alg, k.Source.Private, header, payload)
 	if err != nil {
@@ -95,13 +95,13 @@ func (s *Signer) sign(k *trust.Key, header string, payload []byte) (string, erro
 	return token, nil
 }
 
-// fillIn completes the claims, and rejects what Verify would reject at any time.
+// fillIn sets the missing claims, and rejects what Verify would always reject.
 func (s *Signer) fillIn(c *Claims, now time.Time) (jws.Claims, error) {
 	out := jws.Claims{Issuer: c.Issuer, Subject: c.Subject, ClientID: c.ClientID, Scope: c.Scope, ID: c.ID,
 		Audience: c.Audience, IssuedAt: c.IssuedAt, ExpiresAt: c.ExpiresAt, NotBefore: c.NotBefore}
 	setDefault(&out.Issuer, s.cfg.Issuer)
 	setDefault(&out.Subject, c.ClientID)
-	// A token knows whole seconds only, and Verify goes by what it says.
+	// A token has whole seconds only, and Verify uses what the token says.
 	if out.IssuedAt.IsZero() {
 		out.IssuedAt = now
 	}
@@ -122,21 +122,21 @@ func (s *Signer) check(c *jws.Claims, extra map[string]any, now time.Time) error
 	case c.Issuer != s.cfg.Issuer:
 		return fmt.Errorf("issuer %q is not Config.Issuer %q", c.Issuer, s.cfg.Issuer)
 	case c.ClientID == "":
-		return errors.New("ClientID is empty: an access token must name its client (RFC 9068 section 2.2)")
+		return errors.New("ClientID is empty: an access token requires client_id (RFC 9068 section 2.2)")
 	case slices.Contains(c.Audience, ""):
-		return errors.New("the audience holds an empty name")
+		return errors.New("the audience contains an empty name")
 	case !jws.InRange(c.IssuedAt) || !jws.InRange(c.ExpiresAt) || !c.NotBefore.IsZero() && !jws.InRange(c.NotBefore):
-		return errors.New("a time is outside of the years 1970 to 9999")
+		return errors.New("a time is not between 1970 and 9999")
 	case !c.ExpiresAt.After(c.IssuedAt) || !c.ExpiresAt.After(c.NotBefore):
 		return errors.New("ExpiresAt is not after IssuedAt and NotBefore")
 	case c.IssuedAt.After(now.Add(2 * s.cfg.ClockSkew)):
-		return errors.New("IssuedAt lies ahead")
+		return errors.New("IssuedAt is in the future")
 	case c.ExpiresAt.Sub(c.IssuedAt) > longest || c.ExpiresAt.Sub(now) > longest:
-		return fmt.Errorf("the lifetime is over Config.MaxTokenTTL %v", longest)
+		return fmt.Errorf("the lifetime is longer than Config.MaxTokenTTL %v", longest)
 	}
 	for name := range extra {
 		if jws.IsRegistered(name) {
-			return fmt.Errorf("Extra holds the registered claim %q; use the field for it", name)
+			return fmt.Errorf("Extra contains the registered claim %q; use the field of Claims", name)
 		}
 	}
 	return nil

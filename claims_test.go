@@ -72,16 +72,16 @@ func TestIssueRefuses(t *testing.T) {
 	}{
 		"no subject":              {fleetkey.Claims{}, "ClientID is empty"},
 		"another issuer":          {fleetkey.Claims{Subject: "a", ClientID: "web", Issuer: testkit.Issuer + "/"}, `issuer "https://issuer.example/" is not Config.Issuer`},
-		"empty audience":          {fleetkey.Claims{Subject: "a", ClientID: "web", Audience: []string{api, ""}}, "the audience holds an empty name"},
+		"empty audience":          {fleetkey.Claims{Subject: "a", ClientID: "web", Audience: []string{api, ""}}, "the audience contains an empty name"},
 		"ends as it begins":       {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon}, "ExpiresAt is not after IssuedAt"},
 		"under a second":          {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon.Add(999 * time.Millisecond)}, "ExpiresAt is not after IssuedAt"},
-		"too long":                {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon.Add(longest + time.Second)}, "the lifetime is over Config.MaxTokenTTL 1h0m0s"},
-		"too long by its begin":   {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: noon.Add(-time.Minute), ExpiresAt: noon.Add(longest)}, "the lifetime is over"},
-		"too far ahead":           {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: noon.Add(time.Minute), ExpiresAt: noon.Add(longest + time.Minute)}, "the lifetime is over"},
-		"issued before 1970":      {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: time.Unix(-1, 0)}, "outside of the years 1970 to 9999"},
-		"ends after 9999":         {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, "outside of the years"},
-		"ends in no time at all":  {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: time.Unix(math.MaxInt64, 0)}, "outside of the years"},
-		"nbf before 1970":         {fleetkey.Claims{Subject: "a", ClientID: "web", NotBefore: time.Unix(-1, 0)}, "outside of the years"},
+		"too long":                {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: noon.Add(longest + time.Second)}, "the lifetime is longer than Config.MaxTokenTTL 1h0m0s"},
+		"too long by its begin":   {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: noon.Add(-time.Minute), ExpiresAt: noon.Add(longest)}, "the lifetime is longer than"},
+		"too far ahead":           {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: noon.Add(time.Minute), ExpiresAt: noon.Add(longest + time.Minute)}, "the lifetime is longer than"},
+		"issued before 1970":      {fleetkey.Claims{Subject: "a", ClientID: "web", IssuedAt: time.Unix(-1, 0)}, "not between 1970 and 9999"},
+		"ends after 9999":         {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC)}, "not between 1970 and 9999"},
+		"ends in no time at all":  {fleetkey.Claims{Subject: "a", ClientID: "web", ExpiresAt: time.Unix(math.MaxInt64, 0)}, "not between 1970 and 9999"},
+		"nbf before 1970":         {fleetkey.Claims{Subject: "a", ClientID: "web", NotBefore: time.Unix(-1, 0)}, "not between 1970 and 9999"},
 		"bad UTF-8 in sub":        {fleetkey.Claims{Subject: "a\xff", ClientID: "web"}, "invalid UTF-8"},
 		"valid never":             {fleetkey.Claims{Subject: "a", ClientID: "web", NotBefore: noon.Add(longest)}, "ExpiresAt is not after IssuedAt and NotBefore"},
 		"raw text, no JSON":       {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"x": json.RawMessage(`1,"sub":"root"`)}}, `claim "x"`},
@@ -103,7 +103,7 @@ func TestExtraCannotOverrideClaims(t *testing.T) {
 		token, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{name: "x"}})
 		if registered {
 			require.ErrorIs(t, err, fleetkey.ErrInvalidClaims, name)
-			require.ErrorContains(t, err, "Extra holds the registered claim")
+			require.ErrorContains(t, err, "Extra contains the registered claim")
 			continue
 		}
 		require.NoError(t, err, name)

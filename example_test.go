@@ -209,7 +209,7 @@ func ExampleSigner_Sign() {
 	}
 	_, err = signer.Verify(ctx, idToken)
 	fmt.Println(err)
-	// Output: fleetkey: token is not an access token: its typ is not at+jwt
+	// Output: fleetkey: token is not an access token: typ is not at+jwt
 }
 
 func ExampleSigner_Require() {

@@ -101,7 +101,7 @@ func ExampleNewVerifier_severalIssuers() {
 	// Output:
 	// alice of https://staff.example.com
 	// alice of https://partners.example.com
-	// token has another issuer
+	// token has the wrong issuer
 }
 
 // Where the token is not in an Authorization header, call Verify and pass the token on by

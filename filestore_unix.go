@@ -13,8 +13,8 @@ import (
 	"syscall"
 )
 
-// noWait keeps an open from waiting for the other end of a FIFO, and from
-// following a link that was put there since the path was resolved.
+// noWait keeps open from blocking on a FIFO, and from following a link that was created
+// after the path was resolved.
 const noWait = syscall.O_NONBLOCK | syscall.O_NOFOLLOW
 
 func openNoWait(path string) (*os.File, error) {
@@ -23,14 +23,13 @@ func openNoWait(path string) (*os.File, error) {
 
 func rename(from, to string) error { return os.Rename(from, to) }
 
-// errNoLinks is that of a bind mount. It is also seen for a moment while a file is replaced.
-var errNoLinks = errors.New("has no links left: the source of its bind mount was removed or replaced, so it never changes again; restart, and if it is a file, mount its directory instead")
+// errNoLinks means a bind mount. It also occurs briefly while a file is replaced.
+var errNoLinks = errors.New("has no links left: the source of its bind mount was removed or replaced, so it will never change again; restart, and if a file is mounted, mount its directory instead")
 
 func refusedForNow(err error) bool { return errors.Is(err, errNoLinks) }
 
-// checkFile refuses the file that was found at path if it will never change again or, unless
-// anyMode is set, if others can reach it. A file that is no longer at path is whole, and
-// was there a moment ago.
+// checkFile rejects a file that will never change again or, unless anyMode is set, that
+// others can access. A file that was just replaced at path is still valid.
 func checkFile(path string, fi fs.FileInfo, anyMode bool) error {
 	st := fi.Sys().(*syscall.Stat_t)
 	if st.Nlink == 0 {
@@ -42,17 +41,16 @@ func checkFile(path string, fi fs.FileInfo, anyMode bool) error {
 	if mode&0o077 == 0 || anyMode {
 		return nil
 	}
-	problem := fmt.Sprintf("%s has mode %04o, so that group or others can reach private keys", path, mode)
+	problem := fmt.Sprintf("%s has mode %04o, so group or others can access private keys", path, mode)
 	if uid != 0 && uid != int(st.Uid) || errors.Is(syscall.Access(path, 2), syscall.EROFS) {
 		return fmt.Errorf("%s, and this process cannot change it: open a mounted secret with FileOptions.ReadOnly, or give the file to uid %d with mode 0600", problem, uid)
 	}
 	quoted := "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
-	return fmt.Errorf("%s; if its file system keeps no modes, mount it so that files have mode 0600, otherwise run: chmod 600 %s", problem, quoted)
+	return fmt.Errorf("%s; if its file system does not keep modes, mount it so that files have mode 0600; otherwise run: chmod 600 %s", problem, quoted)
 }
 
-// setOwner gives f, which is to lie at path or beside it, mode 0600 whatever
-// the umask, and the owner of the file at path. It fails where the file system does not
-// keep modes.
+// setOwner gives f mode 0600 regardless of the umask, and the owner of the file at path,
+// which f will replace or lie beside. It fails if the file system does not keep modes.
 func setOwner(f *os.File, path string) error {
 	refused := f.Chmod(0o600)
 	mine, err := f.Stat()
@@ -84,12 +82,12 @@ func setOwner(f *os.File, path string) error {
 	}
 	err = f.Chown(int(want.Uid), int(want.Gid))
 	if err != nil && !first && want.Uid != have.Uid {
-		return fmt.Errorf("%s belongs to uid %d, who could not read the new one; run as that user: %w", path, want.Uid, err)
+		return fmt.Errorf("%s belongs to uid %d, which could not read the new file; run as that user: %w", path, want.Uid, err)
 	}
-	return nil // without the group the file is as good: mode 0600 gives it nothing
+	return nil // the group does not matter: mode 0600 grants it nothing
 }
 
-// syncDir makes the names in a directory survive a power cut.
+// syncDir makes changed names in a directory survive a power failure.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -84,7 +84,7 @@ func TestOpenStore_F22_EnvironmentIsNotText(t *testing.T) {
 	t.Setenv("OpenIDServerSigningSettings__File__Path", "/k\xff.pem")
 	_, err := fleetkey.OpenStore(t.Context(), "")
 	require.ErrorContains(t, err, "OpenIDServerSigningSettings__File__Path: ")
-	require.ErrorContains(t, err, "holds invalid UTF-8")
+	require.ErrorContains(t, err, "contains invalid UTF-8")
 }
 
 func TestFileStore_F7_ModeOfOthers(t *testing.T) {

@@ -15,11 +15,11 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// This file holds the steps of FileStore.Save.
+// This file contains the steps of FileStore.Save.
 
-// makeDir is os.MkdirAll, but makes the directory survive a power cut, also if it
-// was made by another process, which may have been killed before it synced it.
-// Those above were synced by whoever made a directory in them.
+// makeDir is os.MkdirAll, but makes the directory survive a power failure, even if another
+// process created it and was killed before syncing it. Its parents were synced when
+// directories were created in them.
 func makeDir(dir string) error {
 	parent := filepath.Dir(dir)
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && dir != parent {
@@ -33,11 +33,11 @@ func makeDir(dir string) error {
 	if err := syncDir(parent); !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return nil // the parent may be written but not read, so not synced either
+	return nil // the parent is writable but not readable, so it cannot be synced
 }
 
-// lock keeps other writers of path out until it is closed or the process ends, however it
-// ends.
+// lock excludes other writers of path until it is closed or the process ends for any
+// reason.
 func lock(ctx context.Context, path string) (*flock.Flock, error) {
 	name := path + ".lock"
 	if err := makeLock(name, path); err != nil {
@@ -48,15 +48,15 @@ func lock(ctx context.Context, path string) (*flock.Flock, error) {
 	case err == nil:
 		return l, nil
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
-		return nil, fmt.Errorf("wait for other writers at the lock %s: %w", name, err)
+		return nil, fmt.Errorf("wait for other writers to release the lock %s: %w", name, err)
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, syscall.ENOLCK):
-		return nil, fmt.Errorf("locking is not supported on the file system at %s (move the file or mount it with locks): %w", path, err)
+		return nil, fmt.Errorf("the file system of %s does not support locks (move the file, or mount it with locks): %w", path, err)
 	default:
 		return nil, fmt.Errorf("lock %s: %w", name, err)
 	}
 }
 
-// isHeld reports whether l is still the lock that other writers find.
+// isHeld reports whether l is still the lock file that other writers open.
 func isHeld(l *flock.Flock) (bool, error) {
 	held, err := l.Stat()
 	if err != nil {
@@ -66,9 +66,9 @@ func isHeld(l *flock.Flock) (bool, error) {
 	return err == nil && os.SameFile(held, found), err
 }
 
-// makeLock makes the lock file of path unless it exists. The file gets its owner before
-// its name: if root were killed in between, only root could open the lock, and the
-// service could never save again.
+// makeLock creates the lock file of path if it does not exist. It sets the owner before the
+// name: if root were killed in between, only root could open the lock, and the service
+// could never save again.
 func makeLock(name, path string) error {
 	if _, err := os.Lstat(name); err == nil {
 		return nil
@@ -82,8 +82,8 @@ func makeLock(name, path string) error {
 		return err
 	}
 	if err = os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
-		// No hard links here, regardless of what the error says. Few such file
-		// systems have owners.
+		// The file system has no hard links, whatever the error says. Few of those have
+		// owners.
 		f, err = os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err == nil {
 			if err = cmp.Or(setOwner(f, path), f.Close()); err != nil {
@@ -97,7 +97,7 @@ func makeLock(name, path string) error {
 	return err
 }
 
-// replace puts bundle in the place of the file at path, durably and whole.
+// replace replaces the file at path with bundle, durably and atomically.
 func replace(ctx context.Context, path string, bundle []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), tempPrefix(path)+"*")
 	if err != nil {
@@ -106,7 +106,7 @@ func replace(ctx context.Context, path string, bundle []byte) (err error) {
 	defer func() {
 		if err != nil {
 			f.Close()
-			os.Remove(f.Name()) // after the rename the name is gone: no harm
+			os.Remove(f.Name()) // no effect after the rename
 		}
 	}()
 	if err := setOwner(f, path); err != nil {
@@ -120,7 +120,7 @@ func replace(ctx context.Context, path string, bundle []byte) (err error) {
 	}
 	err = insist(ctx, refusedForNow, func() error { return rename(f.Name(), path) })
 	if errors.Is(err, syscall.EBUSY) {
-		return fmt.Errorf("%s cannot be replaced: most likely the file is mounted by itself (a bind mount); mount its directory instead: %w", path, err)
+		return fmt.Errorf("%s cannot be replaced: it is probably a mount point itself (a bind mount); mount its directory instead: %w", path, err)
 	}
 	if err != nil {
 		return err
@@ -130,9 +130,9 @@ func replace(ctx context.Context, path string, bundle []byte) (err error) {
 
 func tempPrefix(path string) string { return "." + filepath.Base(path) + ".tmp-" }
 
-// removeStale removes the temporary files of writers that died. The lock must be held;
-// the hour is for writers that lost theirs (a network folder whose server was restarted).
-// Best effort; errors are ignored.
+// removeStale removes the temporary files of dead writers. The lock must be held; the hour
+// protects writers that lost theirs (when the server of a network folder restarted). Best
+// effort; errors are ignored.
 func removeStale(path string) {
 	dir := filepath.Dir(path)
 	entries, _ := os.ReadDir(dir)

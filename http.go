@@ -15,24 +15,23 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jwks"
 )
 
-// JWKSPath is where [Signer.Discovery] says that [Signer.JWKS] is served,
-// below the issuer.
+// JWKSPath is the path below the issuer where [Signer.Discovery] says that [Signer.JWKS] is
+// served.
 const JWKSPath = "/.well-known/jwks.json"
 
-// DiscoveryPath is where OpenID clients look for [Signer.Discovery], below the issuer
-// (OpenID Connect Discovery 1.0 section 4).
+// DiscoveryPath is the path below the issuer where OpenID clients look for
+// [Signer.Discovery] (OpenID Connect Discovery 1.0 section 4).
 const DiscoveryPath = jwks.DiscoveryPath
 
-// OAuthDiscoveryPath is where OAuth 2.0 clients look for the same document (RFC 8414 section
-// 3.1). It follows the host, and the issuer's own path comes last: for the issuer
+// OAuthDiscoveryPath is the path where OAuth 2.0 clients look for the same document (RFC
+// 8414 section 3.1). It comes before the issuer's own path: for the issuer
 // https://example.com/tenant, serve OAuthDiscoveryPath + "/tenant".
 const OAuthDiscoveryPath = jwks.OAuthDiscoveryPath
 
-// JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC
-// 7517 section 5): every key that is trusted now, those announced included,
-// but not that of a [Former] with another issuer. The bytes are made when the set
-// changes, not for each request. Clients may cache
-// them for Config.JWKSMaxAge, and the ETag makes asking again cheap. It never
+// JWKS returns a handler that serves the public keys as a JSON Web Key Set (RFC 7517
+// section 5). The set contains every trusted key, including announced ones, except those of
+// a [Former] with another issuer. It is encoded when it changes, not for each request.
+// Clients may cache it for Config.JWKSMaxAge and revalidate it by its ETag. JWKS never
 // serves an empty set, which clients would understand as "trust nothing".
 func (s *Signer) JWKS() http.Handler {
 	cacheControl := "public, max-age=" + strconv.FormatInt(int64(s.cfg.JWKSMaxAge/time.Second), 10)
@@ -47,15 +46,14 @@ func (s *Signer) JWKS() http.Handler {
 	})
 }
 
-// Discovery returns a handler that serves the metadata of an OpenID Provider (OpenID Connect
-// Discovery 1.0 section 3) and OAuth 2.0 authorization server (RFC 8414 section 2). It sets
-// issuer, jwks_uri, id_token_signing_alg_values_supported, subject_types_supported and, if
-// metadata has an authorization_endpoint, response_types_supported. Members of metadata are
-// added and win, but the issuer must be Config.Issuer. A member that is nil or an empty list
-// is left out (section 4.2 of the former, 3.2 of the latter).
+// Discovery returns a handler that serves the metadata of an OpenID Provider (OpenID
+// Connect Discovery 1.0 section 3) and OAuth 2.0 authorization server (RFC 8414 section 2).
+// It sets issuer, jwks_uri, id_token_signing_alg_values_supported, subject_types_supported
+// and, if metadata has an authorization_endpoint, response_types_supported. Members of
+// metadata override these, except that the issuer must be Config.Issuer. Members that are
+// nil or an empty list are omitted (section 4.2 of the former, 3.2 of the latter).
 //
-// Discovery is called when a server is put together, and panics on metadata that cannot be
-// served.
+// Call Discovery during setup: it panics on metadata that cannot be served.
 func (s *Signer) Discovery(metadata map[string]any) http.Handler {
 	members := map[string]any{
 		"issuer":                  s.cfg.Issuer,
@@ -87,7 +85,7 @@ func (s *Signer) Discovery(metadata map[string]any) http.Handler {
 			current[algorithms] = s.algorithms()
 		}
 		body, err := json.Marshal(current)
-		if err != nil { // marshalled above, and strings since
+		if err != nil { // members were marshaled above, and only strings added
 			http.Error(w, http.StatusText(http.StatusInternalServerError), http.StatusInternalServerError)
 			return
 		}
@@ -95,8 +93,7 @@ func (s *Signer) Discovery(metadata map[string]any) http.Handler {
 	})
 }
 
-// algorithms are those of the trusted keys, and RS256, which a provider has to
-// name in any case.
+// algorithms returns those of the trusted keys, and RS256, which a provider must list.
 func (s *Signer) algorithms() []string {
 	names := []string{"RS256"}
 	for _, k := range s.PublicKeys() {
@@ -107,7 +104,8 @@ func (s *Signer) algorithms() []string {
 }
 
 // serveJSON answers GET and HEAD, and If-None-Match (RFC 9110 section 13.1.2) by the entity
-// tag. It ignores Range: a header could ask for a small document thousands of times.
+// tag. It ignores Range, with which one request could ask for a small document thousands of
+// times.
 func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheControl string) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
@@ -136,26 +134,25 @@ func serveJSON(w http.ResponseWriter, r *http.Request, body []byte, etag, cacheC
 
 type contextKey struct{}
 
-// NewContext returns a context that carries a verified token, for programs that get tokens
-// from elsewhere than the Authorization header, such as gRPC metadata or a cookie.
+// NewContext returns a context that carries a verified token, for programs that do not
+// receive tokens in the Authorization header but in gRPC metadata or a cookie, for example.
 func NewContext(ctx context.Context, t *Token) context.Context {
 	return context.WithValue(ctx, contextKey{}, t)
 }
 
-// FromContext returns the token that [Verifier.Require] or [NewContext] has put there.
+// FromContext returns the token stored by [Verifier.Require] or [NewContext].
 func FromContext(ctx context.Context) (*Token, bool) {
 	t, ok := ctx.Value(contextKey{}).(*Token)
 	return t, ok
 }
 
-// Require returns middleware that lets a request through only if it carries a
-// valid access token in its Authorization header (RFC 6750 section 2.1) with
-// all the given scopes. [FromContext] then returns the token. Others get 400,
-// 401 or 403 and a WWW-Authenticate header (RFC 6750 section 3); the answer
-// says the class of the error, not the cause, which the Logger gets at level Debug. Where
-// nobody knows whether a token is good ([ErrUnavailable]), the answer is 503 with a
-// Retry-After header, since clients discard a token on 401. A token that is bound to another
-// key of its sender (RFC 7800) is not accepted as a bearer token.
+// Require returns middleware that admits only requests with a valid access token in the
+// Authorization header (RFC 6750 section 2.1) that has all the given scopes. [FromContext]
+// then returns the token. Other requests get 400, 401 or 403 and a WWW-Authenticate header
+// (RFC 6750 section 3), which gives the error code but not the cause; that is logged at
+// level Debug. If the keys cannot be loaded to check a token ([ErrUnavailable]), the answer
+// is 503 with a Retry-After header, since clients discard a token on 401. A
+// sender-constrained token (RFC 7800) is not accepted as a bearer token.
 func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 	needed := strings.Join(scopes, " ")
 	return func(next http.Handler) http.Handler {
@@ -176,7 +173,7 @@ func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 				return
 			}
 			if err == nil && token.SenderConstrained() {
-				err = errors.New("the token is bound to a key of its sender, so it is no bearer token")
+				err = errors.New("the token is sender-constrained, so it is not a bearer token")
 			}
 			if err != nil {
 				v.refuse(w, r, http.StatusUnauthorized, `error="invalid_token", error_description="`+publicReason(err)+`"`, err)
@@ -193,7 +190,7 @@ func (v *Verifier) Require(scopes ...string) func(http.Handler) http.Handler {
 	}
 }
 
-// bearer returns the token of an Authorization header, or "" without one of that scheme.
+// bearer returns the bearer token in the Authorization header, or "".
 func bearer(h http.Header) (string, error) {
 	values := h.Values("Authorization")
 	switch len(values) {
@@ -214,8 +211,8 @@ func bearer(h http.Header) (string, error) {
 	return token, nil
 }
 
-// publicReason is what a client may know: that it should get a new token, or that this
-// one cannot be used here.
+// publicReason returns what a client may know: whether to get a new token, or that this one
+// cannot be used here.
 func publicReason(err error) string {
 	if errors.Is(err, ErrExpired) {
 		return "the token is expired"
@@ -223,10 +220,11 @@ func publicReason(err error) string {
 	return "the token is invalid"
 }
 
-// retryAfter is when the keys may be loaded again for an unknown kid, in seconds.
+// retryAfter is the time, in seconds, after which the keys may be loaded again for an
+// unknown kid.
 const retryAfter = "10"
 
-// refuse answers with a challenge, unless the fault is ours, and logs the reason, without
+// refuse answers with a challenge, unless the fault is ours, and logs the reason but not
 // the token.
 func (v *Verifier) refuse(w http.ResponseWriter, r *http.Request, status int, parameters string, reason error) {
 	v.logger.DebugContext(r.Context(), "rejected a request", "status", status, "path", r.URL.Path[:min(len(r.URL.Path), 100)], "reason", reason)

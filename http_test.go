@@ -309,11 +309,11 @@ func TestRequireLogsWhy(t *testing.T) { // T10
 	})
 	bound := p.Forge(p.Header(), payload("cnf", `{"jkt":"x"}`))
 	for reason, header := range map[string]string{
-		"no bearer token":              "",
-		"no token after Bearer":        "Bearer",
-		"token is malformed":           "Bearer x",
-		`lacks scope \"write\"`:        "Bearer " + p.good(),
-		"bound to a key of its sender": "Bearer " + bound,
+		"no bearer token":       "",
+		"no token after Bearer": "Bearer",
+		"token is malformed":    "Bearer x",
+		`lacks scope \"write\"`: "Bearer " + p.good(),
+		"sender-constrained":    "Bearer " + bound,
 	} {
 		before := len(log.String())
 		var headers []string

@@ -14,7 +14,7 @@ import (
 // This file holds how a Signer starts, and how it reads the store.
 
 const (
-	// storeTimeout ends a call to a store.
+	// storeTimeout limits a call to a store.
 	storeTimeout = 30 * time.Second
 	// emptyTimeout bounds the wait for the winner's bundle after a lost create. Most stores
 	// show it within firstLook, and one that is eventually consistent within laterLook.
@@ -25,18 +25,18 @@ const (
 	firstRetry, throttledRetry, maxRetry = time.Second, 6 * time.Second, 30 * time.Second
 )
 
-// A reading is what a store held.
+// A reading is the content of a store.
 type reading struct {
 	set     *keyset.Set
 	version Version
 }
 
-// start fills the first view. It tries again while a store is unavailable.
+// start sets the first view. It retries while a store is unavailable.
 func (s *Signer) start(ctx context.Context) (*adoption, error) {
 	var (
 		begun *adoption
-		// The key that it may have to generate is made once, so that a create whose
-		// reply was lost is recognized as our own.
+		// The first key is generated only once, so that a create whose reply was lost is
+		// recognized as our own.
 		first *keyset.Set
 	)
 	for wait := firstRetry; ; wait = min(2*wait, maxRetry, s.cfg.RefreshEvery) {
@@ -57,17 +57,16 @@ func (s *Signer) start(ctx context.Context) (*adoption, error) {
 		if errors.Is(err, errThrottled) {
 			wait = max(wait, throttledRetry)
 		}
-		s.cfg.Logger.Warn("cannot read the signing keys yet, will try again", "store", storeName(s.store), "wait", wait, "err", err)
+		s.cfg.Logger.Warn("cannot read the signing keys yet; retrying", "store", storeName(s.store), "wait", wait, "err", err)
 		if !refresh.Sleep(ctx, refresh.Spread(wait)) {
 			return nil, errors.Join(ctx.Err(), err)
 		}
 	}
 }
 
-// loadOrCreate loads the key set, or creates it if the store definitely has
-// none. A refusal of the very first read may hide that it has none, and to
-// create never overwrites, so it is tried then too; the answer still has to be
-// read afterwards, since a signer that cannot read cannot stay fresh.
+// loadOrCreate loads the key set, or creates it if the store is empty. A denied first read
+// may hide an empty store, so a create is tried then too; it cannot overwrite anything. The
+// set must still be readable afterwards, since a signer that cannot read cannot stay fresh.
 func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	err := s.load(ctx)
 	if !errors.Is(err, ErrNotExist) && !errors.Is(err, ErrAccessDenied) {
@@ -75,12 +74,12 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	}
 	if isReadOnly(s.store) {
 		if errors.Is(err, ErrNotExist) {
-			err = fmt.Errorf("%w (%w: whoever provides it has to put a bundle there, made by fleetkey init or by an instance that can write)", err, ErrReadOnly)
+			err = fmt.Errorf("%w (%w: provide a bundle made by fleetkey init or by an instance that can write)", err, ErrReadOnly)
 		}
 		return err
 	}
 	if s.cfg.MustExist {
-		return fmt.Errorf("%w (Config.MustExist keeps a first key from being created)", err)
+		return fmt.Errorf("%w (no first key was created, because Config.MustExist is set)", err)
 	}
 	if *first == nil {
 		var makeErr error
@@ -105,8 +104,8 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	return saveErr
 }
 
-// loadWinner loads a bundle that certainly was saved, by a store that may not
-// show it yet.
+// loadWinner loads a bundle that was saved for certain, from a store that may not show it
+// yet.
 func (s *Signer) loadWinner(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, emptyTimeout)
 	defer cancel()
@@ -119,8 +118,8 @@ func (s *Signer) loadWinner(ctx context.Context) error {
 	return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
 }
 
-// load reads the store and takes over what it holds. It ignores a version that this
-// instance has just moved on from: a replica of the store has not heard of the newest yet.
+// load reads the store and adopts its content. It ignores a version that this instance has
+// just replaced, which comes from a replica that lags behind.
 func (s *Signer) load(ctx context.Context) error {
 	r, err := s.readStore(ctx)
 	if err != nil {
@@ -132,14 +131,14 @@ func (s *Signer) load(ctx context.Context) error {
 			return nil
 		}
 		if old.Version == string(r.version) && !old.Outdated(now.Wall) {
-			s.read = r // not a set that was refused in between
+			s.read = r // in place of a set that was refused in the meantime
 			return nil
 		}
 	}
 	return s.take(r)
 }
 
-// readStore returns what the store holds, and learns what was revoked.
+// readStore returns the content of the store, and learns what was revoked.
 func (s *Signer) readStore(ctx context.Context) (reading, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -158,14 +157,14 @@ func (s *Signer) readStore(ctx context.Context) (reading, error) {
 	return reading{set, version}, nil
 }
 
-// learn remembers revocations. They outlive the set that named them.
+// learn remembers revocations, which outlive the set that listed them.
 func (s *Signer) learn(revoked []string) {
 	s.revoked = slices.Compact(slices.Sorted(slices.Values(append(s.revoked, revoked...))))
 }
 
-// take makes the set that was read the one that this instance works with. An instance
-// that can sign refuses a set that cannot, unless that set says in so many words that the
-// key which signs now has to stop. The revocations of a refused set hold all the same.
+// take makes the set that was read the current one. An instance that can sign refuses a set
+// that cannot, unless that set explicitly stops the key that signs now. The revocations of
+// a refused set still apply.
 func (s *Signer) take(r reading) error {
 	s.read = r
 	s.learn(r.set.Revoked) // of a set that this instance has saved
@@ -180,19 +179,19 @@ func (s *Signer) take(r reading) error {
 		return s.verifier.adopt(set, r.version)
 	}
 	if set.Find(signing.ID) == nil {
-		// Where the store has lost revocations, an older key would sign again, which
-		// others may no longer trust.
+		// If the store has lost revocations, an older key would sign again, which others
+		// may no longer trust.
 		able = r.set.Withdraw(now, &s.verifier.policy, s.revoked...)
 	}
 	if next, _ := able.Signing(now); next != nil {
 		return s.verifier.adopt(set, r.version)
 	}
 	err := s.verifier.adopt(kept, Version(old.Version))
-	return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign, continuing with the last good keys: %w",
+	return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign; continuing with the last good keys: %w",
 		refresh.ErrRefused, r.version, storeName(s.store), able.WhyNoKey(now)))
 }
 
-// reload is load, for the refresher: after a failure, trust still ends by the clock.
+// reload is load for the refresher. After a failure, trust still ends by the clock.
 func (s *Signer) reload(ctx context.Context) (next time.Duration, err error) {
 	err = s.load(ctx)
 	if old := s.verifier.current.Load(); err != nil && old.Outdated(s.verifier.clock.Now()) {
@@ -211,8 +210,7 @@ func (s *Signer) save(ctx context.Context, bundle []byte, prev Version) (Version
 	return version, nil
 }
 
-// timedOut marks an error of a call that exceeded our limit as one that another try may
-// avoid.
+// timedOut marks an error of a call that exceeded our limit as one worth retrying.
 func timedOut(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) && !errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -15,21 +15,21 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file holds what writes to the store once a fleet has its first key. Every write is
-// a compare-and-swap on the version that was read, so any instance may try, and exactly
-// one succeeds.
+// This file contains all writes to the store after the fleet's first key. Each is a
+// compare-and-swap on the version that was read, so any instance may try and exactly one
+// succeeds.
 
-// Rotate announces a new key now; it takes over after Rotation.Announce. If one is
-// announced already, Rotate does nothing. If no key can sign, the new one signs at once. It
+// Rotate announces a new key, which takes over after Rotation.Announce. If a key is already
+// announced, Rotate does nothing. If no key can sign, the new one signs at once. Rotate
 // requires permission to write to the store, and works whether automatic rotation is on or
-// off. With it off, make sure that every instance can reach the store until then: one that
-// cannot continues with the old key, which the others drop after Rotation.Retain, and does
-// not find out that it is stale.
+// off. With it off, make sure that every instance reads the store before the new key takes
+// over: one that does not keeps signing with the old key, which the others drop after
+// Rotation.Retain, and cannot notice.
 //
-// Rotate tries again until ctx ends while other writers are faster or the store is
-// unavailable; every other error is returned at once.
+// Rotate retries until ctx ends while other writers are faster or the store is unavailable.
+// It returns any other error at once.
 func (s *Signer) Rotate(ctx context.Context) error {
-	var made string // by a try whose reply was lost, perhaps
+	var made string // by an earlier try, whose reply may have been lost
 	return s.change(ctx, "rotate", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
 		if set.Find(made) != nil {
 			return nil, nil
@@ -46,7 +46,8 @@ func (s *Signer) Rotate(ctx context.Context) error {
 	})
 }
 
-// rotated returns what Rotate makes of a set, with the revocations that it has lost.
+// rotated returns the set that Rotate saves. It restores revocations that the store has
+// lost.
 func (s *Signer) rotated(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
 	lost := s.lost(set)
 	if len(lost) == 0 {
@@ -66,24 +67,24 @@ func (s *Signer) rotated(set *keyset.Set, now time.Time, p *keyset.Policy) (*key
 	return next, err
 }
 
-// lost returns the revocations that this instance knows and a set does not hold.
+// lost returns the revocations that this instance knows and a set lacks.
 func (s *Signer) lost(set *keyset.Set) []string {
 	return slices.DeleteFunc(slices.Clone(s.revoked), set.IsRevoked)
 }
 
-// Revoke ends the trust in a key for good, for one that has been stolen. The key is found
-// under any kid that this instance knows, that of a former system included, or by its
-// RFC 7638 thumbprint, whether it is in the set or not. Every instance rejects its tokens
-// after its next refresh, and so do clients once they have fetched the JWKS again. If the
-// key was the one that signs, a fresh key takes over at once; clients that know only a
-// cached JWKS refuse its tokens until they look again.
+// Revoke permanently ends trust in a key, for example because it was stolen. kid is any kid
+// under which this instance knows the key, including that of a former system, or the RFC
+// 7638 thumbprint of any key, even one not in the set. Every instance rejects the key's
+// tokens after its next refresh, and clients do so once they have fetched the JWKS again.
+// If the key was the signing key, a new one takes over at once; clients with a cached JWKS
+// reject its tokens until they fetch the JWKS again.
 //
-// No rollback of the store, import or configuration brings a revoked key back while one
-// instance runs that knows. Revoke tries again as Rotate does.
+// While an instance that knows of the revocation is running, no rollback of the store,
+// import or configuration brings the key back. Revoke retries as Rotate does.
 func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	id := kid
 	known := s.verifier.current.Load().ByName(kid)
-	if known == nil { // revoked once before, and perhaps lost by the store since
+	if known == nil { // revoked before; the store may have lost it since
 		known = trust.Named(s.verifier.others, kid)
 	}
 	if known != nil {
@@ -99,12 +100,12 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 	})
 }
 
-// RevokeAll revokes every key that has its private half in the store, and makes a fresh
-// one, for a bundle that was leaked.
+// RevokeAll revokes every key whose private key is in the store, and makes a new one. Use
+// it if the bundle has leaked.
 func (s *Signer) RevokeAll(ctx context.Context) error {
 	var ids []string
 	return s.change(ctx, "revoke all keys", func(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-		if ids == nil { // a later try must not revoke the fresh key of this one
+		if ids == nil { // a retry must not revoke the key made by this try
 			for _, k := range set.Keys {
 				ids = append(ids, k.ID)
 			}
@@ -116,15 +117,15 @@ func (s *Signer) RevokeAll(ctx context.Context) error {
 	})
 }
 
-// change reads the set, lets f say what should replace it, and saves that. It starts again
-// if another writer was first or the store is unavailable. If f returns nil, nothing is
-// due.
+// change reads the set, calls f for the set that should replace it, and saves that. It
+// starts over if another writer was first or the store is unavailable. If f returns nil, no
+// change is due.
 func (s *Signer) change(ctx context.Context, what string, f func(*keyset.Set, time.Time, *keyset.Policy) (*keyset.Set, error)) error {
 	if isReadOnly(s.store) {
 		return fmt.Errorf("fleetkey: %s: %w: %s; make the change where its keys come from", what, ErrReadOnly, storeName(s.store))
 	}
 	policy := s.policy()
-	var reason error // of the last try that ctx did not cut short
+	var reason error // from the last try that ctx did not interrupt
 	for wait := firstChangeRetry; ; wait = min(2*wait, maxChangeRetry) {
 		err := s.tryChange(ctx, what, policy, f)
 		if err == nil {
@@ -164,8 +165,8 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 	return err
 }
 
-// honorRevoked takes the keys that this instance knows to be revoked from its view, after
-// a change that has read of them and then failed.
+// honorRevoked removes the keys known to be revoked from the current view, after a change
+// that read about them and then failed.
 func (s *Signer) honorRevoked() error {
 	current := s.verifier.current.Load()
 	set := current.Set.Without(s.revoked)
@@ -175,15 +176,15 @@ func (s *Signer) honorRevoked() error {
 	return s.verifier.adopt(set, Version(current.Version))
 }
 
-// replace saves a set over the one that was read, and takes it over, if it is one that
-// every instance will be able to read.
+// replace saves a set over the one that was read, and adopts it. It rejects a set that
+// instances could not read.
 func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, why string) error {
 	bundle, err := next.Encode()
 	if err != nil {
 		return err
 	}
 	if next, err = keyset.Parse(bundle); err != nil {
-		return fmt.Errorf("refused, since no instance could read the set: %w", err)
+		return fmt.Errorf("not saved, because no instance could read the new set: %w", err)
 	}
 	version, err := s.save(ctx, bundle, read.version)
 	if err != nil {
@@ -193,11 +194,11 @@ func (s *Signer) replace(ctx context.Context, read reading, next *keyset.Set, wh
 	return s.take(reading{next, version})
 }
 
-// maintain does what the rotation policy calls for now, and writes back revocations that
-// the store has lost. The refresh goroutine calls it after each reading. After failures it
-// holds off, so that a fleet without permission to write does not hammer the store (AWS
-// Secrets Manager keeps every version for a day, and at most about 100); but not once the
-// set has changed.
+// maintain makes the change that the rotation policy requires now, and writes back
+// revocations that the store has lost. The refresh goroutine calls it after each load. It
+// backs off after failures, so that a fleet without write permission does not hammer the
+// store (AWS Secrets Manager keeps every version for a day, and at most about 100). A
+// changed set ends the wait.
 func (s *Signer) maintain(ctx context.Context) {
 	lost := s.lost(s.read.set)
 	s.rotation.lost.Store(int64(len(lost)))
@@ -223,35 +224,35 @@ func (s *Signer) maintain(ctx context.Context) {
 	wait := min(firstWriteRetry<<min(s.rotation.writes.failures, 10), maxWriteRetry)
 	s.rotation.writes = writes{version: s.read.version, failures: s.rotation.writes.failures + 1, notBefore: s.verifier.clock.Monotonic() + wait}
 	s.rotation.err.Store(&err)
-	s.cfg.Logger.Error("cannot rotate the signing key, continuing with the present one", "store", storeName(s.store),
+	s.cfg.Logger.Error("cannot rotate the signing key; continuing with the current one", "store", storeName(s.store),
 		"failures", s.rotation.writes.failures, "retry_in", wait, "err", err)
 }
 
-// due returns the set that should replace the one that was read, and why; or nil.
+// due returns the set that should replace the last one read, and why, or nil.
 func (s *Signer) due(lost []string) (*keyset.Set, string, error) {
 	now := s.verifier.clock.Now()
 	if len(lost) > 0 {
 		next, err := s.read.set.Revoke(now, s.policy(), lost...)
-		return next, "wrote back revocations that the store had lost", err
+		return next, "restored revocations that the store had lost", err
 	}
 	return s.read.set.Due(now, s.policy())
 }
 
-// rotation is what maintain remembers. Only the refresh goroutine uses it, except for err
-// and lost.
+// rotation is the state of maintain. Only the refresh goroutine uses it, except for err and
+// lost.
 type rotation struct {
 	watch  *clock.Watch
 	writes writes
-	err    atomic.Pointer[error] // why the last due rotation failed; nil: it did not
-	lost   atomic.Int64          // revocations that the store does not hold
-	warned time.Time             // of the certificate's end, see warnOfEnd
+	err    atomic.Pointer[error] // of the last due rotation, or nil
+	lost   atomic.Int64          // revocations missing in the store
+	warned time.Time             // of the certificate's end; see report
 }
 
-// writes holds the failures of maintain over a version.
+// writes counts failed writes of maintain over a version.
 type writes struct {
 	version   Version
 	failures  int
-	notBefore time.Duration // of the next try, by the monotonic clock
+	notBefore time.Duration // earliest next try, by the monotonic clock
 }
 
 const (
@@ -262,13 +263,13 @@ const (
 	maxChangeRetry   = 10 * time.Second
 )
 
-// clockJumped reports whether the wall clock has recently moved differently from the
-// monotonic one. Nobody knows which of the two readings was right, so this instance
-// leaves the key set to the others for a while.
+// clockJumped reports whether the wall clock has recently jumped against the monotonic one.
+// Which reading was right is unknown, so this instance leaves the key set to the others for
+// a while.
 func (s *Signer) clockJumped() bool {
 	jump, trusted := s.rotation.watch.Look(2*s.cfg.ClockSkew, s.cfg.Rotation.Announce)
 	if jump != 0 {
-		s.cfg.Logger.Warn("the clock has jumped; this instance does not rotate keys for a while",
+		s.cfg.Logger.Warn("the clock jumped; this instance pauses rotation",
 			"by", jump, "for", s.cfg.Rotation.Announce)
 	}
 	return !trusted

@@ -12,7 +12,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/appsettings"
 )
 
-// The settings that OpenStore knows, as .NET spells the path to a value.
+// The settings of OpenStore, as paths in .NET notation.
 const (
 	settingsSection   = "OpenIDServerSigningSettings"
 	settingAWS        = settingsSection + ":AwsSecretManager"
@@ -23,14 +23,14 @@ const (
 	settingPath       = settingFile + ":Path"
 )
 
-// defaultKeyPath is where the keys are when no setting says so, relative to the
-// directory of the settings file.
+// defaultKeyPath is the default path of the keys, relative to the directory of the settings
+// file.
 var defaultKeyPath = filepath.Join("openid-server-signing-keys", "keys.pem")
 
-// OpenStore opens the store that an application's settings name. The settings file is an
-// appsettings.json as .NET reads it: comments and trailing commas are allowed, names are
-// not case-sensitive, and everything outside of the section OpenIDServerSigningSettings
-// is ignored.
+// OpenStore opens the store that an application's settings select. The settings file is an
+// appsettings.json as read by .NET: comments and trailing commas are allowed, names are not
+// case-sensitive, and everything outside the section OpenIDServerSigningSettings is
+// ignored.
 //
 //	{
 //	  "OpenIDServerSigningSettings": {
@@ -42,30 +42,31 @@ var defaultKeyPath = filepath.Join("openid-server-signing-keys", "keys.pem")
 //	  }
 //	}
 //
-// An environment variable overrides the file: its name is the same path joined by two
-// underscores, such as OpenIDServerSigningSettings__AwsSecretManager__SecretName. With an
-// empty settingsFile there is only the environment; a settings file that does not exist
+// Environment variables override the file. Their names are the paths joined by two
+// underscores, such as OpenIDServerSigningSettings__AwsSecretManager__SecretName. If
+// settingsFile is empty, only the environment is used; a settings file that does not exist
 // is an error. No other file is read, such as an appsettings.Production.json.
 //
-// With an AwsSecretManager section the store is an [AWSStore], even next to a File
-// section. Otherwise it is a [FileStore] at OpenIDServerSigningSettings:File:Path, by
-// default openid-server-signing-keys/keys.pem. A relative path starts at the directory of
-// the settings file, which depends neither on the working directory nor on the user;
+// With an AwsSecretManager section the store is an [AWSStore], even if there is a File
+// section too. Otherwise it is a [FileStore] at OpenIDServerSigningSettings:File:Path, by
+// default openid-server-signing-keys/keys.pem. A relative path is relative to the directory
+// of the settings file, so it depends neither on the working directory nor on the user;
 // without a settings file it is an error. Set Path if a new release replaces that
-// directory, or if the fleet has more than one machine: all must see the same file.
+// directory, or if the fleet has more than one machine: all instances must use the same
+// file.
 //
 // An instance that uses a local file by mistake has a key that the rest of the fleet does
-// not know. So nothing in the section is guessed or ignored: an AwsSecretManager section
-// without a SecretName, a value that is empty, null or not a string, and a name that is
-// given twice or unknown (AwsSecretsManager, say) are errors. They name the file and the
-// line, and never quote the file, since settings hold passwords.
+// not know, so OpenStore guesses and ignores nothing in the section. A missing SecretName,
+// a value that is empty, null or not a string, a duplicate name and an unknown name (such
+// as AwsSecretsManager) are errors. They name the file and line but never quote the file,
+// since settings contain passwords.
 //
-// OpenStore does not contact the store: the first Load does. It needs ctx only to find
-// the region of an AWSStore.
+// OpenStore does not contact the store; the first Load does. ctx is used only to find the
+// region of an AWSStore.
 func OpenStore(ctx context.Context, settingsFile string) (KeyStore, error) {
 	store, err := openStore(ctx, settingsFile)
 	if err != nil {
-		return nil, fmt.Errorf("open the key store by the settings: %w", err)
+		return nil, fmt.Errorf("open the key store from the settings: %w", err)
 	}
 	return store, nil
 }
@@ -90,7 +91,7 @@ func openStore(ctx context.Context, settingsFile string) (KeyStore, error) {
 	path := cmp.Or(set.Value(settingPath), defaultKeyPath)
 	if !filepath.IsAbs(path) {
 		if dir == "" {
-			return nil, fmt.Errorf("no settings file is given, so set environment variable %s to a secret, or %s to an absolute path",
+			return nil, fmt.Errorf("no settings file is given: set environment variable %s to the name of a secret, or %s to an absolute path",
 				appsettings.EnvName(settingSecretName), appsettings.EnvName(settingPath))
 		}
 		path = filepath.Join(dir, path)
@@ -98,7 +99,7 @@ func openStore(ctx context.Context, settingsFile string) (KeyStore, error) {
 	return NewFileStore(path), nil
 }
 
-// checkSettings rejects what OpenStore would have to guess.
+// checkSettings rejects settings that OpenStore would have to guess about.
 func checkSettings(set appsettings.Settings) error {
 	sections := []string{settingsSection, settingAWS, settingFile}
 	values := []string{settingSecretName, settingRegion, settingKMSKeyID, settingPath}
@@ -108,10 +109,10 @@ func checkSettings(set appsettings.Settings) error {
 		switch {
 		case slices.ContainsFunc(sections, same):
 			if s.Kind != '{' && s.Kind != 'n' {
-				return fmt.Errorf("%s: %s is a section, and takes no value", s.Place, s.Name)
+				return fmt.Errorf("%s: %s is a section and cannot have a value", s.Place, s.Name)
 			}
 		case !slices.ContainsFunc(values, same):
-			return fmt.Errorf("%s: unknown setting %s; known are %s", s.Place, s.Shown(), strings.Join(values, ", "))
+			return fmt.Errorf("%s: unknown setting %s; the known settings are %s", s.Place, s.Shown(), strings.Join(values, ", "))
 		case s.Kind != '"':
 			return fmt.Errorf("%s: %s is not a string", s.Place, s.Name)
 		case strings.TrimSpace(s.Value) == "":

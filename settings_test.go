@@ -216,8 +216,8 @@ func TestOpenStoreRefuses(t *testing.T) {
 		"letter that folds":      {text: `{"OpenIDServerSigningSettings": {"Awſ` + `SecretManager": {"SecretName": "a"}}}`, want: []string{"unknown setting"}},
 		"misspelt environment":   {text: `{}`, env: map[string]string{"OpenIDServerSigningSettings__AwsSecretManager__Name": secret}, want: []string{"environment variable OpenIDServerSigningSettings__AwsSecretManager__Name", "unknown setting"}},
 		"empty environment":      {text: awsSection(`"SecretName": "a"`), env: map[string]string{envSecretName: ""}, want: []string{"environment variable " + envSecretName, "is empty"}},
-		"given twice":            {text: awsSection("\n\"SecretName\": \"a\",\n\"secretname\": \"" + secret + "\""), want: []string{":3:", "given twice", ":2"}},
-		"given twice by colons":  {text: "{\"OpenIDServerSigningSettings:AwsSecretManager:SecretName\": \"a\",\n\"OpenIDServerSigningSettings\": {\"AwsSecretManager\": {\"SecretName\": \"a\"}}}", want: []string{":2:", "given twice"}},
+		"is set twice":           {text: awsSection("\n\"SecretName\": \"a\",\n\"secretname\": \"" + secret + "\""), want: []string{":3:", "is set twice", ":2"}},
+		"given twice by colons":  {text: "{\"OpenIDServerSigningSettings:AwsSecretManager:SecretName\": \"a\",\n\"OpenIDServerSigningSettings\": {\"AwsSecretManager\": {\"SecretName\": \"a\"}}}", want: []string{":2:", "is set twice"}},
 		"bad secret name":        {text: awsSection(`"SecretName": "no spaces"`), want: []string{`"no spaces"`}},
 		"lone surrogate":         {text: "{\"OpenIDServerSigningSettings\": {\"File\": {\n\"Path\": \"" + secret + `\ud800.pem"}}}`, want: []string{":2:", settingPath, "invalid UTF-8"}},
 		"surrogates swapped":     {text: awsSection(`"SecretName": "\ude00\ud83d"`), want: []string{settingSecretName, "invalid UTF-8"}},
@@ -227,7 +227,7 @@ func TestOpenStoreRefuses(t *testing.T) {
 		"invalid UTF-8 in name":  {text: "{\"OpenIDServerSigningSettings:File:Path\xff\": {}}", want: []string{"Path", "invalid UTF-8"}},
 		"NUL":                    {text: `{"OpenIDServerSigningSettings:File:Path": "k.pem\u0000"}`, want: []string{settingPath, "invalid UTF-8"}},
 		"not JSON":               {text: "{\n  \"Password\": \"" + secret + "\\q\"}", want: []string{":2:15: not valid JSON"}},
-		"cut off":                {text: "{\n  \"Password\": \"" + secret, want: []string{":2:", "ends too early"}},
+		"cut off":                {text: "{\n  \"Password\": \"" + secret, want: []string{":2:", "unexpected end"}},
 		"two documents":          {text: "{} {}", want: []string{":1:4: not valid JSON"}},
 		"empty file":             {text: "", want: []string{"not valid JSON"}},
 		"an array":               {text: "[]", want: []string{"not a JSON object"}},
@@ -240,7 +240,7 @@ func TestOpenStoreRefuses(t *testing.T) {
 		"deep":                   {text: deep, want: []string{"64 levels"}},
 		"too large":              {text: "{}" + strings.Repeat(" ", 1<<20), want: []string{"larger than 1048576 bytes"}},
 		"deep and large":         {text: strings.Repeat("[", 1<<20), want: []string{"more than 50000 objects and arrays"}},
-		"as deep as it gets":     {text: strings.Repeat("[", 50_000), want: []string{"ends too early"}},
+		"as deep as it gets":     {text: strings.Repeat("[", 50_000), want: []string{"unexpected end"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setAWSRegion(t, "eu-central-1")
@@ -340,7 +340,7 @@ func FuzzEnviron(f *testing.F) {
 		twice := len(set) > 0 && lower(strings.ToUpper(path)) == lower(path)
 		require.Equal(t, twice, err != nil)
 		if twice {
-			require.ErrorContains(t, err, "given twice")
+			require.ErrorContains(t, err, "is set twice")
 			require.NotContains(t, err.Error(), "hunter2")
 		}
 	})

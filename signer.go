@@ -17,37 +17,37 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// A Signer issues and verifies access tokens with the key set that its store
-// keeps for the whole fleet. It works from memory: Issue and Verify neither
-// lock nor wait for the store, with one exception: a token signed by a key not
-// seen before makes Verify look for it in the store, at most once in 10 seconds.
+// A Signer issues and verifies access tokens with the key set that the fleet shares in a
+// store. It works from memory: Issue never waits for the store, and Verify does so only for
+// a token with an unknown key, at most once in 10 seconds.
 //
-// All methods may be called at the same time.
+// All methods are safe for concurrent use.
 type Signer struct {
 	cfg      Config
 	store    KeyStore
 	verifier *Verifier
 	rotation rotation
 
-	// The refresher's lock guards these.
-	read    reading  // what the store held when it was last read
-	revoked []string // kids that this instance has ever seen revoked, and never trusts again
+	// The refresher's lock guards the fields below.
+	read    reading  // result of the last read of the store
+	revoked []string // kids this instance has ever seen revoked; never trusted again
 }
 
-// NewSigner loads the key set from the store and keeps it fresh until Close. If the
-// store is empty, NewSigner creates the fleet's first key and a self-signed certificate;
-// however many instances start at once, all end up with the same one.
+// NewSigner loads the key set from the store and keeps it fresh until Close. If the store
+// is empty, NewSigner creates the fleet's first key with a self-signed certificate. Any
+// number of instances can start at once; they all end up with the same key.
 //
-// While the store is unavailable ([ErrUnavailable]), NewSigner tries again, backing off up
-// to half a minute, until ctx ends; give ctx a deadline to fail instead. Every other failure
-// is returned at once, and nothing that exists is ever overwritten. After NewSigner has
+// While the store is unavailable ([ErrUnavailable]), NewSigner retries with growing waits
+// of up to half a minute until ctx ends; give ctx a deadline to fail instead. Any other
+// error is returned at once. Existing keys are never overwritten. Once NewSigner has
 // returned, ctx has no effect.
 //
-// With Config.Adopt, an empty store gets the keys of that other store instead of a new
-// one, under the same kids, so that live tokens stay valid. If another instance was first,
-// this instance verifies the tokens that were issued with its old keys before it started,
-// for as long as they can live; the other instances do not, so keep sticky sessions on for
-// MaxTokenTTL. A note in the other store keeps a later start from renewing that trust.
+// With Config.Adopt, an empty store receives the keys of that other store, with the same
+// kids, instead of a new key, so existing tokens stay valid. If another instance was first,
+// this instance keeps verifying the tokens issued with its old keys before it started,
+// until they have expired; the other instances do not, so keep sticky sessions on for
+// MaxTokenTTL. A note written to the other store keeps a later start from extending that
+// trust.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	s, err := newSigner(ctx, store, cfg)
 	if err != nil {
@@ -82,7 +82,7 @@ func newSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error)
 	return s, nil
 }
 
-// policy returns the rotation policy for one change of the set, with its Maker.
+// policy returns the rotation policy, with a Maker for one change of the set.
 func (s *Signer) policy() *keyset.Policy {
 	p := s.verifier.policy
 	p.Make = newMaker(s.cfg.CommonName)
@@ -98,7 +98,7 @@ func (s *Signer) signingKey(now time.Time) (*trust.Key, error) {
 		return nil, current.Set.WhyNoKey(now)
 	}
 	if last := k.Until.Add(-s.cfg.MaxTokenTTL - 2*s.cfg.ClockSkew); now.After(last) {
-		return nil, fmt.Errorf("%w: key %s was to be replaced by %s", ErrKeyExpired, k.ID, last.Format(time.RFC3339))
+		return nil, fmt.Errorf("%w: key %s should have been replaced by %s", ErrKeyExpired, k.ID, last.Format(time.RFC3339))
 	}
 	if r := s.cfg.Rotation; r.Every > 0 {
 		// Worst case: the next key was announced by a slow clock, this token is dated
@@ -112,8 +112,8 @@ func (s *Signer) signingKey(now time.Time) (*trust.Key, error) {
 	return k, nil
 }
 
-// A SigningKey is the key that signs now, for OpenID server frameworks that do
-// their own signing.
+// A SigningKey is the current signing key, for OpenID server frameworks that sign tokens
+// themselves.
 type SigningKey struct {
 	KeyID       string
 	Algorithm   string // JOSE name, such as RS256
@@ -121,17 +121,16 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm for every verb, and never the private half. That
-// holds where fmt may call methods: not for a SigningKey in an unexported field, and not
-// for its Signer by itself.
+// Format prints the kid and algorithm for every verb, and never the private key. This
+// protects only where fmt may call methods: not a SigningKey in an unexported field, and
+// not its Signer printed by itself.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
-// MarshalText returns the same text, for encoders such as encoding/json and
-// log/slog.
+// MarshalText returns the text that Format prints, for encoding/json and log/slog.
 func (k SigningKey) MarshalText() ([]byte, error) { return fmt.Append(nil, k), nil }
 
-// SigningKey returns the key that signs now. Ask again for every token, since
-// the key changes. If no key can sign, the result is the zero SigningKey.
+// SigningKey returns the current signing key, or the zero SigningKey if no key can sign.
+// Call it for every token, since the key changes.
 func (s *Signer) SigningKey() SigningKey {
 	k, err := s.signingKey(s.verifier.clock.Now())
 	if err != nil {
@@ -140,40 +139,39 @@ func (s *Signer) SigningKey() SigningKey {
 	return SigningKey{KeyID: k.ID, Algorithm: k.Alg.Name, Signer: k.Source.Private, Certificate: k.Cert}
 }
 
-// Verifier returns the verifying half of the Signer, for code that must not sign.
+// Verifier returns a Verifier that shares the Signer's keys, for code that must not sign.
 func (s *Signer) Verifier() *Verifier { return s.verifier }
 
-// Verify checks an access token and returns what it says, as [Verifier.Verify] does.
+// Verify verifies an access token and returns its claims. See [Verifier.Verify].
 func (s *Signer) Verify(ctx context.Context, token string) (*Token, error) {
 	return s.verifier.Verify(ctx, token)
 }
 
-// Require returns middleware that lets a request through only if it carries a valid
-// access token, as [Verifier.Require] does.
+// Require returns middleware that admits only requests with a valid access token. See
+// [Verifier.Require].
 func (s *Signer) Require(scopes ...string) func(http.Handler) http.Handler {
 	return s.verifier.Require(scopes...)
 }
 
-// Keyfunc gives golang-jwt the key of a token, as [Verifier.Keyfunc] does.
+// Keyfunc returns the key of a token to golang-jwt. See [Verifier.Keyfunc].
 func (s *Signer) Keyfunc(t *jwt.Token) (any, error) { return s.verifier.Keyfunc(t) }
 
-// PublicKeys returns the keys that JWKS serves, as [Verifier.PublicKeys] does.
+// PublicKeys returns the keys that JWKS serves. See [Verifier.PublicKeys].
 func (s *Signer) PublicKeys() []PublicKey { return s.verifier.PublicKeys() }
 
-// Refresh loads the key set from the store now, instead of within RefreshEvery. On
-// failure the keys stay as they are, and the error says why.
+// Refresh loads the key set from the store now instead of within RefreshEvery. If it fails,
+// the current keys stay in use.
 func (s *Signer) Refresh(ctx context.Context) error { return s.verifier.Refresh(ctx) }
 
-// Close ends the background refresh, and returns when it has ended; a store call
-// that ignores its context is waited for. Issue and Verify continue to work from
-// memory with the keys of the last load.
+// Close stops the background refresh and waits for it, including a store call that ignores
+// its context. Issue and Verify continue to work with the last loaded keys.
 func (s *Signer) Close() error {
 	s.verifier.refresh.Close()
 	return nil
 }
 
-// Format prints the name of the store for every verb. The keys are left out, and so are
-// the fields, which change while fmt would read them.
+// Format prints the name of the store for every verb, and neither keys nor fields, which
+// may change while fmt reads them.
 func (s *Signer) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "signer with the keys of %s", storeName(s.store))
 }

@@ -15,68 +15,68 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// Status is what a [Signer] or [Verifier] knows about its keys and its store at one
-// moment. It is answered from memory. As JSON, it is what Health answers.
+// Status describes the keys and the store of a [Signer] or [Verifier] at one moment. It is
+// taken from memory. Health serves it as JSON.
 type Status struct {
-	Time    time.Time `json:"time"`    // the moment, by the wall clock
-	Store   string    `json:"store"`   // how the store names itself, or "issuer" and the issuer of a [NewVerifier]
-	Version Version   `json:"version"` // of the bundle in use; of an issuer's keys, a digest of them
-	Keys    []KeyInfo `json:"keys"`    // newest first, those gone included until they are pruned
+	Time    time.Time `json:"time"`    // wall-clock time of this Status
+	Store   string    `json:"store"`   // name of the store, or "issuer" and the issuer of a [NewVerifier]
+	Version Version   `json:"version"` // of the bundle in use; for an issuer's keys, their digest
+	Keys    []KeyInfo `json:"keys"`    // newest first, including those gone until they are pruned
 
-	SigningKeyID   string    `json:"signing_kid,omitempty"`    // of the key that signs now; "": none can
-	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began, or will: a key signs early if none has begun by this clock
-	NextActivation time.Time `json:"next_activation,omitzero"` // when the announced key begins to sign; zero: none is announced
-	RotationDue    time.Time `json:"rotation_due,omitzero"`    // when the next key is to be announced; zero: rotation is off, or one is announced
-	NextChange     time.Time `json:"next_change,omitzero"`     // when a key begins to sign or ends to be trusted; zero: never
-	Ending         time.Time `json:"ending,omitzero"`          // when the signing key's certificate ends, if that is near and no key takes over
+	SigningKeyID   string    `json:"signing_kid,omitempty"`    // current signing key; "": no key can sign
+	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began to sign; in the future if no key has begun by this clock
+	NextActivation time.Time `json:"next_activation,omitzero"` // when the announced key begins to sign; zero: no key is announced
+	RotationDue    time.Time `json:"rotation_due,omitzero"`    // when the next key is due to be announced; zero: rotation is off, or a key is announced
+	NextChange     time.Time `json:"next_change,omitzero"`     // when a key next begins to sign or stops being trusted; zero: never
+	Ending         time.Time `json:"ending,omitzero"`          // when the signing key's certificate ends, if that is soon and it has no successor
 
-	LastLoad time.Time `json:"last_load,omitzero"` // when the keys were last loaded successfully; zero: never
-	Failures int       `json:"failures,omitempty"` // failed loads since
+	LastLoad time.Time `json:"last_load,omitzero"` // last successful load of the keys; zero: never
+	Failures int       `json:"failures,omitempty"` // failed loads since LastLoad
 
-	// SkippedKeys counts the keys of the issuer's JWKS that cannot be used, by reason:
-	// "malformed", "unsupported", "weak", "private", "use", "unnamed", "issuer" or
-	// "ambiguous". Only a Verifier of [NewVerifier] has any.
+	// SkippedKeys counts the unusable keys of the issuer's JWKS by reason: "malformed",
+	// "unsupported", "weak", "private", "use", "unnamed", "issuer" or "ambiguous". It is
+	// set only for a Verifier of [NewVerifier].
 	SkippedKeys map[string]int `json:"skipped_keys,omitempty"`
 
-	ReadOnly bool `json:"read_only,omitempty"` // the store is read-only, so others rotate and revoke the keys
+	ReadOnly bool `json:"read_only,omitempty"` // the store is read-only; keys are rotated and revoked elsewhere
 
-	LostRevocations int `json:"lost_revocations,omitempty"` // that this instance knows and the store does not hold, after a rollback
+	LostRevocations int `json:"lost_revocations,omitempty"` // known to this instance but missing in the store, after a rollback
 
-	// JSON has Err as "reason", and the other two among the "warnings".
-	Err         error `json:"-"` // why Issue would fail now; nil: it would not
-	LoadErr     error `json:"-"` // of the last load; nil: it succeeded
-	RotationErr error `json:"-"` // of the last rotation that was due; nil: it succeeded
+	// In JSON, Err is the "reason", and the other two are among the "warnings".
+	Err         error `json:"-"` // why Issue would fail now, or nil
+	LoadErr     error `json:"-"` // of the last load, or nil
+	RotationErr error `json:"-"` // of the last rotation that was due, or nil
 
-	Counters Counters `json:"-"` // since the start
+	Counters Counters `json:"-"` // since the start of the process
 
 	overdue bool // the rotation
 	foreign bool // the keys are those of another issuer
 }
 
-// KeyInfo describes a key of the set or of the configuration. Of a revoked key only KeyID
-// and Role are known, and a retired one has no certificate.
+// KeyInfo describes a key of the set or of the configuration. Only KeyID and Role are known
+// of a revoked key. A retired key has no certificate.
 type KeyInfo struct {
 	KeyID        string    `json:"kid"`
 	Algorithm    string    `json:"alg,omitempty"`
 	Role         Role      `json:"role"`
-	NotBefore    time.Time `json:"not_before,omitzero"`    // begins to sign; zero: it has no certificate
-	NotAfter     time.Time `json:"not_after,omitzero"`     // the certificate's end; zero: it has none
-	TrustedUntil time.Time `json:"trusted_until,omitzero"` // its tokens are accepted until then; zero: without an end
+	NotBefore    time.Time `json:"not_before,omitzero"`    // when it begins to sign; zero: it has no certificate
+	NotAfter     time.Time `json:"not_after,omitzero"`     // the certificate's end; zero: it has no certificate
+	TrustedUntil time.Time `json:"trusted_until,omitzero"` // when its tokens stop being accepted; zero: never
 }
 
-// A Role is what a key does at a moment of its life.
+// A Role is the current stage of a key's life.
 type Role string
 
 // The roles of a key, in the order of its life.
 const (
-	RoleAnnounced Role = trust.RoleAnnounced // published and trusted, does not sign yet
+	RoleAnnounced Role = trust.RoleAnnounced // published and trusted, but does not sign yet
 	RoleSigning   Role = trust.RoleSigning   // signs
 	RoleRetired   Role = trust.RoleRetired   // replaced, but still trusted
-	RoleFormer    Role = trust.RoleFormer    // another system's, or an adopted one; trusted
+	RoleFormer    Role = trust.RoleFormer    // of another system, or adopted; trusted
 	RoleRevoked   Role = trust.RoleRevoked   // never trusted again
 	RoleGone      Role = trust.RoleGone      // no longer trusted; the next writer drops it
 
-	RolePublished Role = trust.RolePublished // of another issuer: its JWKS does not tell more
+	RolePublished Role = trust.RolePublished // in the JWKS of another issuer, which does not give roles
 )
 
 // Status reports the keys and the result of the last loads.
@@ -105,7 +105,7 @@ func (s *Signer) Status() Status {
 }
 
 // Status reports the keys and the result of the last loads. Fields about signing and
-// rotation are zero. Err says that no key is trusted now.
+// rotation are zero. Err is set if no token can be verified now.
 func (v *Verifier) Status() Status {
 	now, current, loads := v.clock.Now(), v.current.Load(), v.refresh.State()
 	status := Status{
@@ -140,35 +140,35 @@ func (v *Verifier) Status() Status {
 	return status
 }
 
-// Warnings says in words what an operator should look at although tokens are issued and
-// verified. It is empty if all is well.
+// Warnings returns, in words, what an operator should look at although tokens are issued
+// and verified. It is empty if all is well.
 func (s Status) Warnings() []string {
 	var warnings []string
 	others := ""
 	if s.ReadOnly {
-		others = " (the store is read-only here: others have to do it)"
+		others = " (the store is read-only here: make the change where its keys come from)"
 	}
 	if s.LoadErr != nil && (!s.foreign || !s.LastLoad.IsZero() && s.Time.Sub(s.LastLoad) >= foreignPatience) {
-		warnings = append(warnings, fmt.Sprintf("the keys could not be loaded since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
+		warnings = append(warnings, fmt.Sprintf("the keys have not been loaded since %s: %v", s.LastLoad.UTC().Format(time.RFC3339), s.LoadErr))
 	}
 	if s.RotationErr != nil {
 		warnings = append(warnings, fmt.Sprintf("the signing key could not be rotated: %v", s.RotationErr))
 	}
 	if s.SigningSince.After(s.Time) {
-		warnings = append(warnings, fmt.Sprintf("key %s signs although it begins only at %s: is the clock right?", s.SigningKeyID, s.SigningSince.UTC().Format(time.RFC3339)))
+		warnings = append(warnings, fmt.Sprintf("key %s signs before its start at %s: is the clock right?", s.SigningKeyID, s.SigningSince.UTC().Format(time.RFC3339)))
 	}
 	if s.overdue {
-		warnings = append(warnings, "a rotation is overdue since "+s.RotationDue.UTC().Format(time.RFC3339)+others)
+		warnings = append(warnings, "a rotation has been overdue since "+s.RotationDue.UTC().Format(time.RFC3339)+others)
 	}
 	if s.LostRevocations > 0 {
-		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations that this instance knows; revoke these keys again, or switch rotation on%s", s.LostRevocations, others))
+		warnings = append(warnings, fmt.Sprintf("the store has lost %d revocations known to this instance; revoke these keys again, or turn rotation on%s", s.LostRevocations, others))
 	}
 	if n := s.count(RoleRevoked); n >= manyRevoked {
 		warnings = append(warnings, fmt.Sprintf("%d keys are revoked; a bundle has room for about 300", n))
 	}
 	for _, k := range s.Keys {
 		if k.Role == RoleRetired && k.NotBefore.IsZero() && k.TrustedUntil.Sub(s.Time) > maxDuration {
-			warnings = append(warnings, fmt.Sprintf("retired key %s is trusted until %s, which no fleetkey writes; revoke it, or correct its date in the bundle", k.KeyID, k.TrustedUntil.UTC().Format(time.RFC3339)))
+			warnings = append(warnings, fmt.Sprintf("retired key %s is trusted until %s, a date that fleetkey never writes; revoke the key, or correct the date in the bundle", k.KeyID, k.TrustedUntil.UTC().Format(time.RFC3339)))
 		}
 	}
 	if !s.Ending.IsZero() {
@@ -178,10 +178,10 @@ func (s Status) Warnings() []string {
 }
 
 const (
-	// manyRevoked is from how many revoked keys on Warnings mentions them.
+	// manyRevoked is the number of revoked keys from which Warnings reports them.
 	manyRevoked = 48
-	// foreignPatience is how long an issuer of somebody else's may be out of reach before
-	// Warnings mentions it, and before the log does so again.
+	// foreignPatience is how long another party's issuer may be unreachable before Warnings
+	// reports it, and the interval at which the log repeats it.
 	foreignPatience = time.Hour
 )
 
@@ -194,8 +194,8 @@ func (s Status) count(role Role) (n int) {
 	return n
 }
 
-// MarshalJSON adds a word for everything, "ok", "degraded" or "failing", with the reason
-// and the warnings.
+// MarshalJSON adds an overall status, "ok", "degraded" or "failing", with the reason and
+// the warnings.
 func (s Status) MarshalJSON() ([]byte, error) {
 	type fields Status
 	s.Time, s.LastLoad = s.Time.UTC(), s.LastLoad.UTC()
@@ -213,17 +213,16 @@ func (s Status) MarshalJSON() ([]byte, error) {
 	return json.Marshal(out)
 }
 
-// Health returns a handler for load balancers and monitors. It answers 200 while
-// Issue and Verify work and 503 when Issue would fail, with the Status as JSON; a store
-// that cannot be reached is a warning there, since to take every instance out of
-// service for it would turn a small fault into a large one. It is answered from memory
-// and shows no key material, but the store's name and errors: serve it where only
-// operators and the load balancer can see it.
+// Health returns a handler for load balancers and monitoring. It answers 200 while Issue
+// and Verify work, and 503 when Issue would fail, with the Status as JSON. An unreachable
+// store is only a warning, since taking every instance out of service would turn a small
+// fault into a large one. Answers come from memory. They contain no key material, but the
+// store's name and errors, so only operators and the load balancer should have access.
 func (s *Signer) Health() http.Handler { return health(s.Status) }
 
-// Health returns a handler as [Signer.Health] does. It answers 503 when Verify would reject
-// every token: without a key, and with keys older than MaxStale. An issuer that cannot be
-// reached is a warning after an hour.
+// Health returns a handler like [Signer.Health]. It answers 503 when Verify would reject
+// every token: without a key, or with keys older than MaxStale. An unreachable issuer
+// becomes a warning after an hour.
 func (v *Verifier) Health() http.Handler { return health(v.Status) }
 
 func health(read func() Status) http.Handler {
@@ -246,14 +245,14 @@ func health(read func() Status) http.Handler {
 }
 
 const (
-	// endWarning is how long before its end a certificate without a successor
-	// is warned of, and endWarningEvery how often.
+	// endWarning is how long before its end a certificate without a successor causes a
+	// warning, and endWarningEvery how often.
 	endWarning      = 90 * 24 * time.Hour
 	endWarningEvery = 24 * time.Hour
 )
 
-// ending returns the signing key if its certificate ends soon and no other key is
-// there to take over, or nil.
+// ending returns the signing key if its certificate ends soon and no key takes over, or
+// nil.
 func ending(set *keyset.Set, now time.Time) *keyset.Key {
 	k, _ := set.Signing(now)
 	if k == nil || set.Successor(k) != nil || k.Cert.NotAfter.Sub(now) > endWarning {
@@ -262,8 +261,8 @@ func ending(set *keyset.Set, now time.Time) *keyset.Key {
 	return k
 }
 
-// report logs the result of a load and, once a day, that the signing key is ending.
-// Only the refresh goroutine calls it.
+// report logs the result of a load and, once a day, that the signing key's certificate ends
+// soon. Only the refresh goroutine calls it.
 func (s *Signer) report(before, after refresh.State, wait time.Duration) {
 	s.verifier.report(before, after, wait)
 	k := ending(s.verifier.current.Load().Set, s.verifier.clock.Now())
@@ -271,31 +270,31 @@ func (s *Signer) report(before, after refresh.State, wait time.Duration) {
 		return
 	}
 	s.rotation.warned = time.Now()
-	s.cfg.Logger.Warn("the signing key's certificate ends soon and has no successor; rotate it, or switch rotation on",
+	s.cfg.Logger.Warn("the signing key's certificate ends soon and has no successor; rotate the key, or turn rotation on",
 		"store", storeName(s.store), "kid", k.ID, "not_after", k.Cert.NotAfter)
 }
 
-// Counters count what a [Signer] or [Verifier] has done since it started. They only grow.
+// Counters counts what a [Signer] or [Verifier] has done since it started.
 type Counters struct {
-	Issued uint64 // tokens signed, by Issue and Sign
+	Issued uint64 // tokens signed by Issue and Sign
 
-	// Verified counts the calls of Verify by outcome: "accepted", or the error
-	// as in "expired" for ErrExpired and "wrong_audience" for ErrWrongAudience.
-	// Every outcome has an entry.
+	// Verified counts calls of Verify by outcome: "accepted", or the name of the error,
+	// such as "expired" for ErrExpired and "wrong_audience" for ErrWrongAudience. Every
+	// outcome has an entry.
 	Verified map[string]uint64
 
-	CacheHits   uint64 // those accepted that cost no cryptography
-	Loads       uint64 // background loads of the keys that succeeded
-	FailedLoads uint64 // and that did not
+	CacheHits   uint64 // accepted tokens that cost no cryptography
+	Loads       uint64 // successful background loads of the keys
+	FailedLoads uint64 // failed ones
 
-	// SuppressedLoads counts the tokens with an unknown kid that caused no load, since there
-	// had been one within the last 10 seconds.
+	// SuppressedLoads counts tokens with an unknown kid that caused no load because the
+	// keys had been loaded within the last 10 seconds.
 	SuppressedLoads uint64
 }
 
 const accepted = "accepted"
 
-// rejections are the other outcomes, by error; the general one comes last.
+// rejections lists the other outcomes by error. The most general error comes last.
 var rejections = [...]struct {
 	err     error
 	outcome string
@@ -306,13 +305,13 @@ var rejections = [...]struct {
 	{ErrWrongAudience, "wrong_audience"}, {ErrInvalidClaims, "invalid_claims"},
 }
 
-// counters is one atomic addition a call.
+// counters costs one atomic addition per call.
 type counters struct {
 	issued, accepted, cacheHits atomic.Uint64
 	rejected                    [len(rejections)]atomic.Uint64
 }
 
-// reject counts a refusal of Verify.
+// reject counts a token that Verify rejected.
 func (c *counters) reject(err error) {
 	for i, r := range rejections {
 		if errors.Is(err, r.err) {

@@ -20,15 +20,15 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// A Verifier verifies access tokens with the public keys that it holds in memory. It
-// cannot sign. [NewVerifier] returns one for services that have only the issuer's address,
-// and [Signer.Verifier] one for handlers that only verify.
+// A Verifier verifies access tokens with public keys in memory. It cannot sign.
+// [NewVerifier] returns one that needs only the issuer's address, and [Signer.Verifier] one
+// that shares the Signer's keys.
 //
-// All methods may be called at the same time.
+// All methods are safe for concurrent use.
 type Verifier struct {
-	source       string // of the keys: how their store names itself, or their issuer
+	source       string // of the keys: the name of their store, or their issuer
 	rules        jws.Rules
-	others       []*trust.Key // from the configuration: former systems' keys and adopted ones
+	others       []*trust.Key // configured keys: those of former systems, and adopted ones
 	policy       keyset.Policy
 	cachedTokens int
 	maxStale     time.Duration // 0: no limit
@@ -36,7 +36,7 @@ type Verifier struct {
 	logger       *slog.Logger
 
 	jwks    *jwks.Source  // nil: the keys come from a Signer's store
-	told    time.Duration // when the log last said that they cannot be loaded, by the monotonic clock
+	told    time.Duration // when a failed load was last logged, by the monotonic clock
 	skipped atomic.Pointer[map[string]int]
 
 	current  atomic.Pointer[view]
@@ -44,8 +44,8 @@ type Verifier struct {
 	counters counters
 }
 
-// A view is what an instance knows at one moment. A changed key set starts an empty
-// cache of tokens.
+// A view is what an instance knows at one moment. A changed key set starts with an empty
+// token cache.
 type view struct {
 	*trust.View
 	cache *tokencache.Cache[*Token]
@@ -53,15 +53,15 @@ type view struct {
 
 // NewVerifier fetches the keys of an issuer and keeps them fresh until Close.
 //
-// It makes one attempt, for at most 10 seconds or until ctx ends. Only an invalid
-// configuration and the discovery document of another issuer are errors. If the issuer
-// cannot be reached, the Verifier continues to try: until the first keys are there, Verify
-// returns [ErrUnavailable] and Health answers 503. A program that must not start without
-// keys calls Refresh. After NewVerifier has returned, ctx has no effect.
+// It tries once, for at most 10 seconds or until ctx ends. Only an invalid configuration
+// and a discovery document of another issuer are errors. If the issuer cannot be reached,
+// the Verifier keeps trying in the background; until it has keys, Verify returns
+// [ErrUnavailable] and Health answers 503. Call Refresh if the program must not start
+// without keys. Once NewVerifier has returned, ctx has no effect.
 //
-// From then on a failed fetch keeps the last good keys, and a successful one replaces them.
-// One Verifier is for one issuer; for several, choose by the token's unverified iss, as the
-// example shows.
+// After that, a successful fetch replaces the keys and a failed one leaves them in use. A
+// Verifier serves one issuer. For several issuers, choose the Verifier by the token's
+// unverified iss, as the example shows.
 func NewVerifier(ctx context.Context, cfg VerifierConfig) (*Verifier, error) {
 	cfg, err := cfg.withDefaults()
 	if err != nil {
@@ -90,8 +90,8 @@ func NewVerifier(ctx context.Context, cfg VerifierConfig) (*Verifier, error) {
 	return v, nil
 }
 
-// newVerifier returns the verifying half of a Signer, which then fills the first view
-// and starts the refresher.
+// newVerifier returns the Verifier of a Signer. The Signer then sets its first view and
+// starts its refresher.
 func newVerifier(ctx context.Context, store KeyStore, cfg *Config) *Verifier {
 	return &Verifier{
 		source: storeName(store),
@@ -100,7 +100,7 @@ func newVerifier(ctx context.Context, store KeyStore, cfg *Config) *Verifier {
 	}
 }
 
-// fetch takes over the keys that the issuer publishes now.
+// fetch loads the keys that the issuer publishes now.
 func (v *Verifier) fetch(ctx context.Context) (next time.Duration, err error) {
 	got, err := v.jwks.Load(ctx)
 	switch {
@@ -132,9 +132,9 @@ type PublicKey struct {
 	Certificate *x509.Certificate
 }
 
-// PublicKeys returns the keys that JWKS serves and that are trusted now, including those
-// announced and those replaced, each under one kid. A key of a [Former] with another
-// issuer is left out: whoever takes it for ours lets it sign tokens with our issuer.
+// PublicKeys returns the trusted keys that JWKS serves, including announced and replaced
+// ones, each under one kid. Keys of a [Former] with another issuer are left out: anyone who
+// took them for ours would let that system sign tokens with our issuer.
 func (v *Verifier) PublicKeys() []PublicKey {
 	now := v.clock.Now()
 	var keys []PublicKey
@@ -146,8 +146,8 @@ func (v *Verifier) PublicKeys() []PublicKey {
 	return keys
 }
 
-// Refresh loads the keys now, instead of within RefreshEvery. On failure the keys stay
-// as they are, and the error says why. It is not limited: never call it for a request.
+// Refresh loads the keys now instead of within RefreshEvery. If it fails, the current keys
+// stay in use. It is not rate-limited, so never call it for a request.
 func (v *Verifier) Refresh(ctx context.Context) error {
 	if err := v.refresh.Refresh(ctx); err != nil {
 		return fmt.Errorf("fleetkey: refresh: %w", err)
@@ -155,9 +155,8 @@ func (v *Verifier) Refresh(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the background refresh, and returns when it has ended. Verify continues to
-// work from memory. On the Verifier of a [Signer] it does nothing, since the Signer ends the
-// refresh.
+// Close stops the background refresh and waits for it. Verify continues to work from
+// memory. On the Verifier of a [Signer], Close does nothing; close the Signer instead.
 func (v *Verifier) Close() error {
 	if v.jwks != nil {
 		v.refresh.Close()
@@ -166,8 +165,8 @@ func (v *Verifier) Close() error {
 	return nil
 }
 
-// Format prints where the keys come from, for every verb. The fields are left out,
-// since they change while fmt would read them.
+// Format prints the source of the keys for every verb, and no fields, which may change
+// while fmt reads them.
 func (v *Verifier) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "verifier with the keys of %s", v.source)
 }
@@ -176,7 +175,7 @@ func (v *Verifier) moment() trust.Moment {
 	return trust.Moment{Wall: v.clock.Now(), Monotonic: v.clock.Monotonic()}
 }
 
-// adopt makes a key set the one that this instance works with.
+// adopt makes a key set the current one.
 func (v *Verifier) adopt(set *keyset.Set, version Version) error {
 	old := v.current.Load()
 	var before *trust.View
@@ -191,7 +190,7 @@ func (v *Verifier) adopt(set *keyset.Set, version Version) error {
 	return nil
 }
 
-// swap makes a view the one that this instance works with.
+// swap makes a view the current one.
 func (v *Verifier) swap(old *view, next *trust.View) {
 	v.current.Store(&view{next, tokencache.New[*Token](v.cachedTokens)})
 	if old == nil || old.Version != next.Version {
@@ -199,8 +198,8 @@ func (v *Verifier) swap(old *view, next *trust.View) {
 	}
 }
 
-// logAdopted logs what changed with a newly adopted set. It names the certificates'
-// thumbprints beside the kids, so that an exchanged certificate of a known key is seen.
+// logAdopted logs what changed with a newly adopted set. It logs thumbprints besides kids,
+// so that a replaced certificate of a known key shows.
 func (v *Verifier) logAdopted(old *view, next *trust.View) {
 	var kids, certificates, kept []string
 	for _, k := range next.Keys {
@@ -221,9 +220,9 @@ func (v *Verifier) logAdopted(old *view, next *trust.View) {
 		v.logger.Info("loaded the signing keys", keys...)
 		return
 	}
-	v.logger.Info("the store holds another key set, adopted it", append(keys, "old_version", old.Version)...)
+	v.logger.Info("loaded a changed key set from the store", append(keys, "old_version", old.Version)...)
 	if len(kept) > 0 {
-		v.logger.Warn("keys have vanished from the store without being revoked; their tokens are accepted until they expire",
+		v.logger.Warn("keys disappeared from the store without being revoked; their tokens are accepted until they expire",
 			"store", v.source, "version", next.Version, "kids", kept)
 	}
 }
@@ -232,7 +231,7 @@ func (v *Verifier) logAdopted(old *view, next *trust.View) {
 func (v *Verifier) report(before, after refresh.State, wait time.Duration) {
 	if after.Err == nil {
 		if before.Err != nil {
-			v.logger.Info("the signing keys can be read again", "store", v.source, "failures", before.Failures)
+			v.logger.Info("refreshed the signing keys after earlier failures", "store", v.source, "failures", before.Failures)
 		}
 		return
 	}
@@ -242,12 +241,12 @@ func (v *Verifier) report(before, after refresh.State, wait time.Duration) {
 	}
 	v.told = now
 	if after.LastGood.IsZero() {
-		v.logger.Warn("cannot fetch the issuer's keys yet, will try again", "source", v.source, "failures", after.Failures, "err", after.Err)
+		v.logger.Warn("cannot fetch the issuer's keys yet; retrying", "source", v.source, "failures", after.Failures, "err", after.Err)
 		return
 	}
 	keys := []any{"store", v.source, "failures", after.Failures, "last_good", after.LastGood, "retry_in", wait, "err", after.Err}
 	if errors.Is(after.Err, ErrNotExist) {
-		keys = append(keys, "hint", "the bundle was deleted; a running instance never creates a new one")
+		keys = append(keys, "hint", "the bundle was deleted; running instances never create a new one")
 	}
-	v.logger.Error("cannot refresh the signing keys, continuing with the last good ones", keys...)
+	v.logger.Error("cannot refresh the signing keys; continuing with the last good ones", keys...)
 }

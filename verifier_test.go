@@ -283,9 +283,9 @@ func TestVerifierLogs(t *testing.T) {
 					Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{api}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				require.NoError(t, err)
 				defer v.Close()
-				begins, fails := "fetched the issuer's keys", "cannot refresh the signing keys, continuing with the last good ones"
+				begins, fails := "fetched the issuer's keys", "cannot refresh the signing keys; continuing with the last good ones"
 				if first {
-					fails = "cannot fetch the issuer's keys yet, will try again"
+					fails = "cannot fetch the issuer's keys yet; retrying"
 					begins = fails
 				}
 				time.Sleep(time.Minute)
@@ -305,7 +305,7 @@ func TestVerifierLogs(t *testing.T) {
 				read = len(log.String())
 				time.Sleep(10 * time.Minute)
 				synctest.Wait()
-				require.Contains(t, log.String()[read:], "the signing keys can be read again")
+				require.Contains(t, log.String()[read:], "refreshed the signing keys after earlier failures")
 			})
 		})
 	}

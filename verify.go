@@ -13,24 +13,24 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// Verify checks an access token and returns what it says. The error says which check
-// failed and matches one of the sentinels ([ErrExpired], [ErrUnknownKey], ...); the
-// token is then nil.
+// Verify verifies an access token and returns its claims. If a check fails, the token is
+// nil and the error says which one failed and matches one of the sentinels ([ErrExpired],
+// [ErrUnknownKey], ...).
 //
-// The checks and their order follow RFC 8725 and RFC 9068 section 4: form and size,
-// header, typ, kid, alg (given by the key, not by the token), signature, and only then
-// the claims: exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL
-// from a token. No single check can be switched off.
+// The checks and their order follow RFC 8725 and RFC 9068 section 4: size and form, header,
+// typ, kid, alg (determined by the key, not by the token), signature, and then the claims
+// exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL from a token. No
+// check can be turned off.
 //
-// Verify works from memory. Only a token with an unknown kid, which otherwise looks like
-// one of this issuer, makes it load the keys again: at most once in 10 seconds, and for at
-// most 3 seconds, or until ctx ends. If the keys cannot be loaded then, nobody knows whether
-// the token is good, and the error matches [ErrUnavailable] besides [ErrUnknownKey].
+// Verify works from memory, with one exception: a token that has an unknown kid but
+// otherwise looks like one of this issuer makes it load the keys, at most once in 10
+// seconds. It waits for at most 3 seconds, or until ctx ends. If that load fails, the token
+// may be valid, and the error matches [ErrUnavailable] as well as [ErrUnknownKey].
 func (v *Verifier) Verify(ctx context.Context, token string) (*Token, error) {
 	now := v.clock.Now()
 	if v.maxStale > 0 {
 		err := v.tooStale(now)
-		if err != nil && v.refresh.Look(ctx) == nil { // a machine that wakes has had no timer
+		if err != nil && v.refresh.Look(ctx) == nil { // no timer fired while the machine was suspended
 			now = v.clock.Now()
 			err = v.tooStale(now)
 		}
@@ -97,9 +97,9 @@ func (v *Verifier) verify(ctx context.Context, token string) (*Token, error) {
 	return t, nil
 }
 
-// look loads the keys because of a token whose key is unknown. It returns nil if that makes
-// sense and has succeeded. Others than the issuer could name made-up kids; a token that
-// would be rejected with any key costs no load.
+// look loads the keys because a token's key is unknown. It returns nil if the caller should
+// look the key up again. Anyone could send made-up kids, so a token that would be rejected
+// with any key causes no load.
 func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) error {
 	var claims jws.Claims
 	err := parts.Read(&claims)
@@ -125,7 +125,8 @@ func (v *Verifier) look(ctx context.Context, parts jws.Parts, unknown error) err
 	return fmt.Errorf("%w; the token has an %w", unavailable(err), unknown)
 }
 
-// withoutKeys returns why a key is not known. Before the first keys, nobody can say.
+// withoutKeys returns why a key is unknown. Before the first keys are loaded, no key can be
+// ruled out.
 func (v *Verifier) withoutKeys(unknown error) error {
 	if loads := v.refresh.State(); loads.LastGood.IsZero() && loads.Err != nil {
 		return fmt.Errorf("%w; the token has an %w", unavailable(loads.Err), unknown)
@@ -133,7 +134,7 @@ func (v *Verifier) withoutKeys(unknown error) error {
 	return unknown
 }
 
-// unavailable marks why keys could not be loaded.
+// unavailable marks an error of loading the keys.
 func unavailable(err error) error {
 	if errors.Is(err, ErrUnavailable) {
 		return err
@@ -141,8 +142,8 @@ func unavailable(err error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// tooStale returns why no token can be verified, although there are keys. Keys that were
-// never there have no age.
+// tooStale returns an error if the keys are too old to verify with. Keys that were never
+// loaded have no age.
 func (v *Verifier) tooStale(now time.Time) error {
 	if age := v.refresh.Age(now); age > v.maxStale && !v.refresh.State().LastGood.IsZero() {
 		return fmt.Errorf("%w: the keys are %v old, more than MaxStale %v", ErrUnavailable, age.Round(time.Second), v.maxStale)
@@ -151,14 +152,14 @@ func (v *Verifier) tooStale(now time.Time) error {
 }
 
 func issuedTooLate(k *trust.Key) error {
-	return fmt.Errorf("%w: kid %q is trusted for tokens issued until %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
+	return fmt.Errorf("%w: kid %q is trusted only for tokens issued before %s", ErrUnknownKey, k.ID, k.IssuedBefore.Format(time.RFC3339))
 }
 
-// Keyfunc gives golang-jwt the key of a token, for code that parses with jwt.Parse and
-// similar functions. It only knows the keys in memory. The token's alg must be the
-// key's; golang-jwt checks the claims that it is told to check, but neither typ nor
-// crit: it accepts an ID token as an access token. A key of a [Former] with another
-// issuer is given for tokens of that issuer only. Prefer Verify.
+// Keyfunc returns the key of a token to golang-jwt, for code that uses jwt.Parse or similar
+// functions. It uses only the keys in memory, and the token's alg must be the key's.
+// golang-jwt checks the claims it is configured to check but neither typ nor crit, so it
+// accepts an ID token as an access token. The key of a [Former] with another issuer is
+// returned only for tokens of that issuer. Prefer Verify.
 func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 	now := v.clock.Now()
 	if v.maxStale > 0 {
@@ -178,7 +179,7 @@ func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 	if alg != k.Alg.Name {
 		return nil, fmt.Errorf("fleetkey: %w: the key's is %s", ErrWrongAlgorithm, k.Alg.Name)
 	}
-	if k.Issuer != "" { // the caller checks for ours, if for any, and this key must not vouch for that
+	if k.Issuer != "" { // the caller expects our issuer, if any, which this key must not sign for
 		if iss, err := t.Claims.GetIssuer(); err != nil || iss != k.Issuer {
 			return nil, fmt.Errorf("fleetkey: %w: %s", ErrWrongIssuer, jws.Quote(iss))
 		}

@@ -77,7 +77,7 @@ func TestRFCExamples(t *testing.T) {
 			err = judge(t, json.RawMessage(e.key))(e.jws)
 			require.ErrorIs(t, err, e.want)
 			if e.want == jws.ErrMalformed {
-				require.ErrorContains(t, err, "kid is absent")
+				require.ErrorContains(t, err, "kid is missing")
 			}
 			if e.want == fleetkey.ErrUnavailable {
 				require.ErrorContains(t, err, "map[unsupported:1]", "P-521 is no curve of ours")

@@ -1,10 +1,10 @@
 // Package appsettings reads one section of an appsettings.json as .NET does, and the
-// environment variables that override it: UTF-8 with or without a byte order mark,
-// comments and trailing commas allowed, names without regard to case, nested or joined
-// by colons.
+// environment variables that override it. The file is UTF-8 with or without a byte order
+// mark. Comments and trailing commas are allowed. Names are not case-sensitive, and nested
+// or joined by colons.
 //
-// It keeps the place of every value for error messages, and never quotes the file,
-// since settings hold passwords.
+// It keeps the position of every value for error messages, and never quotes the file, since
+// settings contain passwords.
 package appsettings
 
 import (
@@ -25,22 +25,23 @@ import (
 	"github.com/tailscale/hujson"
 )
 
-// Bounds of a settings file. A mebibyte of brackets overflows the stack of the
-// JSON parser, which is recursive and sets no bound.
+// Limits of a settings file. A mebibyte of brackets would overflow the stack of the JSON
+// parser, which is recursive and has no limit.
 const (
 	maxSize  = 1 << 20
 	maxParts = 50_000 // objects and arrays
 )
 
-// A Setting is one value of the section, or a section with nothing in it.
+// A Setting is one value of the section, or an empty section.
 type Setting struct {
-	Name  string // its path as it was written
+	Name  string // its path as written
 	Place string // "appsettings.json:12" or "environment variable X"
 	Value string
 	Kind  hujson.Kind // of the JSON value; '{' is an empty section
 }
 
-// Shown is the name for an error, unless it is none and may be part of a secret.
+// Shown returns the name for an error, unless it is not a valid name and may be part of a
+// secret.
 func (s Setting) Shown() string {
 	if len(s.Name) > 100 {
 		return fmt.Sprintf("(a name of %d bytes)", len(s.Name))
@@ -49,27 +50,27 @@ func (s Setting) Shown() string {
 }
 
 func (s Setting) notText() error {
-	return fmt.Errorf("%s: %s holds invalid UTF-8, half of a surrogate pair, or a NUL", s.Place, s.Shown())
+	return fmt.Errorf("%s: %s contains invalid UTF-8, half of a surrogate pair, or a NUL", s.Place, s.Shown())
 }
 
 // Settings holds the section's values by their path in lower case.
 type Settings map[string]Setting
 
-// inSection reports whether one path is another, or below it.
+// inSection reports whether path is section or below it.
 func inSection(path, section string) bool {
 	path, section = strings.ToLower(path), strings.ToLower(section)
 	return path == section || strings.HasPrefix(path, section+":")
 }
 
-// add rejects a path that is there already, as .NET does, and a value that would become
-// another one on its way to a file system or to AWS.
+// add rejects a duplicate path, as .NET does, and a value that would change on its way to a
+// file system or to AWS.
 func (set Settings) add(s Setting) error {
 	if !utf8.ValidString(s.Value) || strings.Contains(s.Value, "\x00") {
 		return s.notText()
 	}
 	key := strings.ToLower(s.Name)
 	if first, ok := set[key]; ok {
-		return fmt.Errorf("%s: %s is given twice, first at %s", s.Place, s.Shown(), first.Place)
+		return fmt.Errorf("%s: %s is set twice, first at %s", s.Place, s.Shown(), first.Place)
 	}
 	set[key] = s
 	return nil
@@ -78,8 +79,8 @@ func (set Settings) add(s Setting) error {
 // Value returns the value at a path, or "".
 func (set Settings) Value(name string) string { return set[strings.ToLower(name)].Value }
 
-// Under returns a setting and everything below it, ordered by path, so that the same
-// settings always give the same error.
+// Under returns a setting and everything below it, ordered by path, so that equal settings
+// always give the same error.
 func (set Settings) Under(name string) []Setting {
 	var found []Setting
 	for _, key := range slices.Sorted(maps.Keys(set)) {
@@ -90,10 +91,10 @@ func (set Settings) Under(name string) []Setting {
 	return found
 }
 
-// Read reads a section of a settings file, unless file is empty, and the environment,
-// which wins. It also returns the file's absolute directory. Links are not resolved: in
-// Kubernetes a mounted file is a link into a directory that changes its name with each
-// update.
+// Read reads a section of a settings file, unless file is empty, and of the environment,
+// which takes precedence. It also returns the file's absolute directory. Links are not
+// resolved: in Kubernetes a mounted file is a link into a directory whose name changes with
+// each update.
 func Read(section, file string, environ []string) (Settings, string, error) {
 	set, dir := Settings{}, ""
 	if file != "" {
@@ -119,7 +120,7 @@ func Read(section, file string, environ []string) (Settings, string, error) {
 }
 
 func readLimited(file string) ([]byte, error) {
-	info, err := os.Stat(file) // opening a device can have effects
+	info, err := os.Stat(file) // opening a device can have side effects
 	if err := requireRegular(file, info, err); err != nil {
 		return nil, err
 	}
@@ -146,8 +147,8 @@ func requireRegular(file string, info fs.FileInfo, err error) error {
 	return err
 }
 
-// Environ picks a section out of environment variables, in whose names two underscores
-// stand for a colon.
+// Environ reads a section from environment variables, in whose names two underscores stand
+// for a colon.
 func Environ(section string, environ []string) (Settings, error) {
 	set := Settings{}
 	for _, e := range environ {
@@ -166,7 +167,7 @@ func Environ(section string, environ []string) (Settings, error) {
 // EnvName returns the environment variable of a path.
 func EnvName(setting string) string { return strings.ReplaceAll(setting, ":", "__") }
 
-// Parse picks a section out of an appsettings.json.
+// Parse reads a section from an appsettings.json.
 func Parse(section, file string, text []byte) (Settings, error) {
 	switch head := text[:min(4, len(text))]; { // JSON has no NUL
 	case bytes.Contains(head, []byte("\x00\x00")):
@@ -178,7 +179,7 @@ func Parse(section, file string, text []byte) (Settings, error) {
 	if bytes.Count(text, []byte("{"))+bytes.Count(text, []byte("[")) > maxParts {
 		return nil, fmt.Errorf("%s: more than %d objects and arrays", file, maxParts)
 	}
-	// For .NET, each of CR, LF and CR LF ends a line comment, and so does the end of the file.
+	// In .NET, CR, LF, CR LF and the end of the file each end a line comment.
 	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte(" \n")), []byte("\r"), []byte("\n"))
 	root, err := hujson.Parse(text)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -202,8 +203,8 @@ type reader struct {
 	set           Settings
 }
 
-// walk collects the values and empty objects of the section. Like .NET it goes
-// no more than 64 levels deep.
+// walk collects the values and empty objects of the section. Like .NET it descends at most
+// 64 levels.
 func (r reader) walk(path string, v hujson.Value, depth int) error {
 	if object, ok := v.Value.(*hujson.Object); ok && len(object.Members) > 0 {
 		if depth++; depth > 64 {
@@ -229,7 +230,7 @@ func (r reader) walk(path string, v hujson.Value, depth int) error {
 	}
 	s := Setting{Name: path, Place: r.place(v), Kind: v.Value.Kind()}
 	if literal, ok := v.Value.(hujson.Literal); ok && s.Kind == '"' {
-		text, err := jsontext.AppendUnquote(nil, []byte(literal)) // literal.String would replace what is wrong
+		text, err := jsontext.AppendUnquote(nil, []byte(literal)) // literal.String would replace invalid text
 		if err != nil {
 			return s.notText()
 		}
@@ -242,15 +243,15 @@ func (r reader) place(v hujson.Value) string {
 	return fmt.Sprintf("%s:%d", r.file, 1+bytes.Count(r.text[:v.StartOffset], []byte("\n")))
 }
 
-// jsonProblem says where and why a file is no JSON. It leaves out the text that
-// hujson quotes, which may be part of a password.
+// jsonProblem returns where and why a file is not JSON. It omits the text that hujson
+// quotes, which may be part of a password.
 func jsonProblem(err error) string {
 	var line, column int
 	if _, scanErr := fmt.Sscanf(err.Error(), "hujson: line %d, column %d:", &line, &column); scanErr != nil {
 		return ": not valid JSON"
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Sprintf(":%d:%d: not valid JSON: it ends too early", line, column)
+		return fmt.Sprintf(":%d:%d: not valid JSON: unexpected end", line, column)
 	}
 	return fmt.Sprintf(":%d:%d: not valid JSON", line, column)
 }

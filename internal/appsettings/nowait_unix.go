@@ -4,5 +4,5 @@ package appsettings
 
 import "syscall"
 
-// noWait keeps an open from waiting for the other end of a FIFO.
+// noWait keeps open from blocking on a FIFO.
 const noWait = syscall.O_NONBLOCK

@@ -1,5 +1,5 @@
-// Package awsconfig reads the configuration of the AWS SDK, and has what the errors of its
-// clients have in common.
+// Package awsconfig loads the configuration of the AWS SDK, and inspects the errors of its
+// clients.
 package awsconfig
 
 import (
@@ -22,10 +22,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
-// Load reads the SDK's default configuration. The SDK takes credentials from the instance
-// metadata by itself, but not the region. Nor does it end a request for credentials: one
-// that got no answer would be waited for by all later ones. limit bounds each request. The
-// SDK would write warnings to standard error, past the program's own log.
+// Load loads the SDK's default configuration. The SDK gets credentials from the instance
+// metadata by itself, but not the region. Nor does it time out a request for credentials,
+// so all later ones would wait for one without a response. limit bounds each request. The
+// SDK would write warnings to standard error instead of the program's log.
 func Load(ctx context.Context, region string, limit time.Duration) (aws.Config, error) {
 	client := NoteProxy(awshttp.NewBuildableClient().WithTimeout(limit))
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithHTTPClient(client), config.WithLogger(logging.Nop{}),
@@ -34,7 +34,7 @@ func Load(ctx context.Context, region string, limit time.Duration) (aws.Config, 
 		return cfg, fmt.Errorf("read the AWS configuration: %w", err)
 	}
 	for cfg.Region == "" {
-		ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no answer
+		ask, cancel := context.WithTimeout(ctx, 2*time.Second) // outside EC2 there may be no response
 		out, err := imds.NewFromConfig(cfg, func(o *imds.Options) { o.Retryer = aws.NopRetryer{} }).GetRegion(ask, nil)
 		cancel()
 		switch {
@@ -48,15 +48,15 @@ func Load(ctx context.Context, region string, limit time.Duration) (aws.Config, 
 	return cfg, nil
 }
 
-// A ProxyError says that a proxy has refused a connection.
+// A ProxyError means that a proxy has refused a connection.
 type ProxyError struct{ Status int }
 
 func (e *ProxyError) Error() string {
 	return fmt.Sprintf("the proxy answered CONNECT with HTTP status %d", e.Status)
 }
 
-// NoteProxy returns a client with the same options that fails with a [ProxyError] where
-// net/http has only a text, which is the proxy's own.
+// NoteProxy returns a client with the same options that fails with a [ProxyError], where
+// net/http has only a text chosen by the proxy.
 func NoteProxy(c *awshttp.BuildableClient) *awshttp.BuildableClient {
 	return c.WithTransportOptions(func(t *http.Transport) {
 		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {
@@ -68,7 +68,7 @@ func NoteProxy(c *awshttp.BuildableClient) *awshttp.BuildableClient {
 	})
 }
 
-// Status returns the status of the answer that is an error, or 0.
+// Status returns the HTTP status of an error response, or 0.
 func Status(err error) int {
 	type response interface {
 		error
@@ -85,7 +85,7 @@ func IsTrouble(status int) bool {
 	return status >= 500 || status == http.StatusRequestTimeout || status == http.StatusTooEarly || status == http.StatusTooManyRequests
 }
 
-// IsEndpoint reports whether a client can connect to an address.
+// IsEndpoint reports whether an address can be an endpoint.
 func IsEndpoint(address string) bool {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -1,7 +1,7 @@
-// Package clock is where a signer gets the time from: package time, unless its
-// context carries another clock. A test that needs one clock for everybody runs in
-// testing/synctest; this package is for tests in which the clocks of a fleet differ,
-// jump, or stand still while a machine is suspended.
+// Package clock is the source of time of a signer: package time, unless the context carries
+// another clock. Tests that need only one clock should use testing/synctest; this package
+// is for tests in which the clocks of a fleet differ, jump, or stand still while a machine
+// is suspended.
 package clock
 
 import (
@@ -9,8 +9,7 @@ import (
 	"time"
 )
 
-// A Clock is the pair of clocks that a machine has. Its methods are called from
-// many goroutines.
+// A Clock is the pair of clocks of a machine. Its methods must be safe for concurrent use.
 type Clock interface {
 	// Now returns the wall clock, which may be wrong and may jump.
 	Now() time.Time
@@ -26,8 +25,7 @@ func With(ctx context.Context, c Clock) context.Context {
 	return context.WithValue(ctx, contextKey{}, c)
 }
 
-// From returns the clock that a context carries. Without one it is that of package
-// time.
+// From returns the clock that a context carries, or that of package time.
 func From(ctx context.Context) Clock {
 	if c, ok := ctx.Value(contextKey{}).(Clock); ok {
 		return c

@@ -1,5 +1,6 @@
-// Package jwks fetches the public keys that an issuer publishes: by its discovery document
-// or from a known address, within limits, and only if they have changed.
+// Package jwks fetches the public keys that an issuer publishes, from its discovery
+// document or a known address. Sizes and times are limited, and unchanged keys are not
+// fetched again.
 package jwks
 
 import (
@@ -23,13 +24,13 @@ import (
 
 const (
 	fetchTimeout    = 10 * time.Second // for discovery and key set together
-	pingTimeout     = 3 * time.Second  // of a connection that says nothing
+	pingTimeout     = 3 * time.Second  // of an idle connection
 	maxDocument     = 1 << 20          // bytes
-	maxETag         = 256              // bytes of one that is sent back
-	maxErrorText    = 200              // bytes of what may quote the server
+	maxETag         = 256              // bytes; a longer one is not sent back
+	maxErrorText    = 200              // bytes of a text that may quote the server
 	maxRedirects    = 3
 	discoverEvery   = 24 * time.Hour
-	discoverAfter   = 3           // failures, in case the key set has moved
+	discoverAfter   = 3           // this many failures, in case the key set has moved
 	shortestFreshly = time.Minute // that Cache-Control can ask for
 
 	// DiscoveryPath is that of OpenID Connect Discovery 1.0 section 4.
@@ -41,25 +42,25 @@ const (
 	userAgent = "fleetkey (https://github.com/fleetkey/fleetkey)"
 )
 
-// ErrOtherIssuer says that a discovery document is not the one of the configured issuer.
-// No other try can help.
+// ErrOtherIssuer means that a discovery document belongs to another issuer. Retrying cannot
+// help.
 var ErrOtherIssuer = errors.New("the discovery document is another issuer's")
 
 // Options say whose keys to fetch.
 type Options struct {
 	Issuer       string
-	URL          string // of the key set; "": its discovery document says it
+	URL          string // of the key set; "": taken from the discovery document
 	Former       bool   // see trust.ParseJWKS
 	InsecureHTTP bool
-	Client       *http.Client // it is copied; nil: one that New makes
+	Client       *http.Client // copied; nil: New creates one
 	Clock        clock.Clock
 }
 
-// A Source fetches the keys of an issuer. Load is called one at a time.
+// A Source fetches the keys of an issuer. Load must not be called concurrently.
 type Source struct {
 	Options
 	client *http.Client
-	close  func() // idle connections, unless they are the program's
+	close  func() // idle connections, unless the caller's
 
 	url        string        // of the key set; "": not discovered yet
 	discovered time.Duration // when, by the monotonic clock
@@ -69,22 +70,22 @@ type Source struct {
 	whole atomic.Bool
 }
 
-// An Answer is what a successful load has brought.
+// An Answer is the result of a successful load.
 type Answer struct {
-	Keys    []*trust.Key // nil: those in use have not changed
+	Keys    []*trust.Key // nil: unchanged
 	Skipped map[string]int
-	Fresh   time.Duration // how long there is no need to ask again; 0: not said
+	Fresh   time.Duration // how long the keys stay fresh; 0: unknown
 }
 
-// New returns a Source. Its Close has to be called.
+// New returns a Source, which must be closed.
 func New(o Options) *Source {
 	s := &Source{Options: o, client: &http.Client{}, close: func() {}, url: o.URL}
 	if o.Client != nil {
 		*s.client = *o.Client
 	}
 	if s.client.Transport == nil {
-		// A dial and a handshake do not end with the request that has caused them, and an
-		// HTTP/2 connection that has died would be used again.
+		// A dial and a handshake outlive the request that caused them, and a dead HTTP/2
+		// connection would be reused.
 		own := &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
 			MaxResponseHeaderBytes: 64 << 10, IdleConnTimeout: time.Minute, MaxIdleConns: 2,
 			DialContext: (&net.Dialer{Timeout: fetchTimeout}).DialContext, TLSHandshakeTimeout: fetchTimeout,
@@ -95,15 +96,15 @@ func New(o Options) *Source {
 	return s
 }
 
-// Close closes the connections, unless they are the program's.
+// Close closes the connections, unless they are the caller's.
 func (s *Source) Close() { s.close() }
 
-// AskForAll makes the next Load ask for the keys even if the ETag has not changed. It may be
-// wrong, and a token with a new kid shows that the keys have changed.
+// AskForAll makes the next Load fetch the keys even if the ETag is unchanged, since a token
+// with a new kid shows that the ETag may be wrong.
 func (s *Source) AskForAll() { s.whole.Store(true) }
 
-// checkRedirect allows few redirects, and none to another origin: who controls that could
-// replace the keys.
+// checkRedirect allows few redirects, and none to another origin, which could replace the
+// keys.
 func checkRedirect(next *http.Request, via []*http.Request) error {
 	if len(via) > maxRedirects {
 		return fmt.Errorf("more than %d redirects", maxRedirects)
@@ -123,14 +124,14 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// Load fetches the keys. The error never holds the document that the server has sent.
+// Load fetches the keys. The error never contains the document that the server has sent.
 func (s *Source) Load(ctx context.Context) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
 	got, err := s.fetch(ctx)
 	if err != nil {
 		s.failures++
-		s.etag = "" // the server may not like it
+		s.etag = "" // the server may reject it
 		return Answer{}, err
 	}
 	s.failures = 0
@@ -162,7 +163,7 @@ func (s *Source) fetch(ctx context.Context) (Answer, error) {
 	return Answer{keys, skipped, freshness(header)}, nil
 }
 
-// discover finds out where the keys are (OpenID Connect Discovery 1.0 section 4). Once that
+// discover finds the address of the keys (OpenID Connect Discovery 1.0 section 4). Once it
 // is known, only a document of another issuer is an error.
 func (s *Source) discover(ctx context.Context) error {
 	now := s.Clock.Monotonic()
@@ -170,7 +171,7 @@ func (s *Source) discover(ctx context.Context) error {
 	if s.URL != "" || !due {
 		return nil
 	}
-	if s.url != "" { // it must leave time to fetch the keys
+	if s.url != "" { // leave time to fetch the keys
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, fetchTimeout/2)
 		defer cancel()
@@ -182,7 +183,7 @@ func (s *Source) discover(ctx context.Context) error {
 	if s.url == "" || errors.Is(err, ErrOtherIssuer) {
 		return fmt.Errorf("discover the keys: %w", err)
 	}
-	s.discovered = now // or the attempt failed, and the next one can wait as well
+	s.discovered = now // after a failed attempt too, the next one can wait
 	return nil
 }
 
@@ -206,13 +207,13 @@ func (s *Source) discovery(ctx context.Context) (string, error) {
 		JWKSURI string `json:"jwks_uri"`
 	}
 	if err := json.Unmarshal(body, &document); err != nil || document.Issuer == "" {
-		return "", fmt.Errorf("what %q answers is no discovery document", s.Issuer)
+		return "", fmt.Errorf("the response of %q is not a discovery document", s.Issuer)
 	}
 	if document.Issuer != s.Issuer {
-		advice := "set VerifierConfig.Issuer to what tokens have as iss, and JWKSURL if discovery says something else"
+		advice := "set VerifierConfig.Issuer to the iss of the tokens, and set JWKSURL if discovery names another issuer"
 		switch {
 		case strings.TrimSuffix(document.Issuer, "/") == base:
-			advice = "they differ in the slash at the end"
+			advice = "they differ in the trailing slash"
 		case strings.Contains(document.Issuer, TenantTemplate):
 			advice = "use the issuer of one tenant"
 		}
@@ -220,7 +221,7 @@ func (s *Source) discovery(ctx context.Context) (string, error) {
 	}
 	keys, err := CheckURL(document.JWKSURI, s.InsecureHTTP)
 	if err == nil && isLoopback(keys) && !isLoopback(issuer) {
-		err = errors.New("it is on this machine, but the issuer is not")
+		err = errors.New("it is a loopback address, but the issuer's is not")
 	}
 	if err != nil {
 		return "", fmt.Errorf("jwks_uri %.200q of %q: %w", Show(document.JWKSURI), s.Issuer, err)
@@ -233,7 +234,7 @@ type statusError int
 
 func (e statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(e)) }
 
-// get fetches a document. The body is nil if it is still the one with that ETag.
+// get fetches a document. The body is nil if the document still has that ETag.
 func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []byte, error) {
 	fail := func(err error) (http.Header, []byte, error) {
 		return nil, nil, fmt.Errorf("%s: %w", Show(address), short{err})
@@ -250,7 +251,7 @@ func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []
 	resp, err := s.client.Do(req)
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // the address is there already
+			err = wrapped.Err // the caller adds the address
 		}
 		return fail(err)
 	}
@@ -263,7 +264,7 @@ func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
 	if err == nil && len(body) > maxDocument {
-		err = fmt.Errorf("over %d bytes", maxDocument)
+		err = fmt.Errorf("it has more than %d bytes", maxDocument)
 	}
 	if err != nil {
 		return fail(err)
@@ -271,13 +272,13 @@ func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []
 	return resp.Header, body, nil
 }
 
-// A short error has a text of limited length: that of net/http can quote a header.
+// A short error limits the length of a text, since errors of net/http can quote a header.
 type short struct{ error }
 
 func (e short) Error() string { return fmt.Sprintf("%.*s", maxErrorText, e.error.Error()) }
 func (e short) Unwrap() error { return e.error }
 
-// Show returns an address without what may be secret in it.
+// Show returns an address without parts that may be secret.
 func Show(address string) string {
 	u, err := url.Parse(address)
 	if err != nil && strings.ContainsAny(address, "@?") {
@@ -292,8 +293,8 @@ func Show(address string) string {
 	return u.String()
 }
 
-// freshness returns for how long an answer says that it is fresh (RFC 9111 section 5.2.2.1),
-// or 0 if it does not say.
+// freshness returns how long a response says that it is fresh (RFC 9111 section 5.2.2.1),
+// or 0.
 func freshness(h http.Header) time.Duration {
 	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
@@ -310,22 +311,22 @@ func freshness(h http.Header) time.Duration {
 // TenantTemplate stands for the tenant in the issuer that Entra ID publishes for all tenants.
 const TenantTemplate = "{tenantid}"
 
-// CheckURL accepts an address that nobody on the way can replace the keys of.
+// CheckURL accepts an address whose keys nobody on the network can replace.
 func CheckURL(address string, insecureHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Hostname() == "" || u.Scheme != "https" && u.Scheme != "http":
 		return nil, errors.New("it is not an https URL")
 	case u.User != nil:
-		return nil, errors.New("it holds a user name")
+		return nil, errors.New("it contains a user name")
 	case u.Scheme == "http" && !insecureHTTP && !isLoopback(u):
-		return nil, errors.New("without TLS anybody on the way could replace the keys; use https, or set InsecureHTTP on a private network")
+		return nil, errors.New("without TLS anyone on the network could replace the keys; use https, or set InsecureHTTP on a private network")
 	}
 	return u, nil
 }
 
-// isLoopback reports whether an address is on this machine by its look. A name can lead
-// here, too.
+// isLoopback reports whether an address is literally a loopback one. Other names can
+// resolve to loopback, too.
 func isLoopback(u *url.URL) bool {
 	host, _, _ := strings.Cut(strings.ToLower(strings.TrimSuffix(u.Hostname(), ".")), "%")
 	ip := net.ParseIP(host)

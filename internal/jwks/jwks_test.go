@@ -189,7 +189,7 @@ func TestFetchRefuses(t *testing.T) {
 		"an empty set":             {is(testkit.Page(`{"keys":[]}`)), "none of the 0 keys"},
 		"truncated":                {has(testkit.Truncated), "unexpected EOF"},
 		"1 MiB":                    {padded(1 << 20), ""},
-		"over 1 MiB":               {padded(1<<20 + 1), "over 1048576 bytes"},
+		"over 1 MiB":               {padded(1<<20 + 1), "more than 1048576 bytes"},
 		"another media type":       {has(func(s string) http.HandlerFunc { return testkit.Page(s, "Content-Type", "text/html") }), ""},
 		"9 seconds":                {slow(9 * time.Second), ""},
 		"11 seconds":               {slow(11 * time.Second), "deadline exceeded"},

@@ -15,15 +15,15 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// An Algorithm is one way to sign (RFC 7518 section 3.1, RFC 8037 section 3.1). A
-// key has exactly one (RFC 8725 section 3.1), which never comes from a token.
+// An Algorithm is a signature algorithm (RFC 7518 section 3.1, RFC 8037 section 3.1). A key
+// has exactly one (RFC 8725 section 3.1), which never comes from a token.
 type Algorithm struct {
 	Name   string // JOSE name, such as RS256
 	method jwt.SigningMethod
 }
 
-// strictPS256 requires a salt as long as the hash (RFC 7518 section 3.5), where
-// golang-jwt's own PS256 verifies any length.
+// strictPS256 requires a salt as long as the hash (RFC 7518 section 3.5); golang-jwt's
+// PS256 accepts any length.
 func strictPS256() jwt.SigningMethod {
 	return &jwt.SigningMethodRSAPSS{
 		SigningMethodRSA: jwt.SigningMethodPS256.SigningMethodRSA,
@@ -31,8 +31,8 @@ func strictPS256() jwt.SigningMethod {
 	}
 }
 
-// AlgorithmNamed returns the algorithm of a JOSE name. The methods are held here, not
-// looked up in golang-jwt's registry, which any dependency of a program can change.
+// AlgorithmNamed returns the algorithm with a JOSE name. It does not use golang-jwt's
+// registry, which any dependency of a program can change.
 func AlgorithmNamed(name string) (Algorithm, error) {
 	switch name {
 	case "RS256":
@@ -49,9 +49,8 @@ func AlgorithmNamed(name string) (Algorithm, error) {
 	return Algorithm{}, fmt.Errorf("unknown algorithm %q: use RS256, PS256, ES256, ES384 or EdDSA", name)
 }
 
-// AlgorithmOf returns the one algorithm that a public key signs with, or an error if
-// the key is of a kind or strength that must not be trusted. An RSA key means RS256,
-// or PS256 if pss is set.
+// AlgorithmOf returns the algorithm of a public key, or an error if the kind or strength of
+// the key must not be trusted. For an RSA key it is RS256, or PS256 if pss is set.
 func AlgorithmOf(public crypto.PublicKey, pss bool) (Algorithm, error) {
 	if !wellFormed(public) {
 		return Algorithm{}, fmt.Errorf("the %T is not a valid key", public)
@@ -82,10 +81,9 @@ func AlgorithmOf(public crypto.PublicKey, pss bool) (Algorithm, error) {
 	return Algorithm{}, fmt.Errorf("keys of type %T are not supported; use RSA, P-256, P-384 or Ed25519", public)
 }
 
-// sign returns the signature of what a JWS covers. golang-jwt's ES256 and ES384 turn
-// the result of crypto/ecdsa into two big integers and these into the bytes of RFC
-// 7518 section 3.4; here they stay bytes, which saves eight allocations and 3% of the
-// time.
+// sign returns the signature of a signing input. golang-jwt's ES256 and ES384 convert the
+// result of crypto/ecdsa to two big integers and those to the bytes of RFC 7518 section
+// 3.4; converting the bytes directly saves eight allocations and 3% of the time.
 func (a Algorithm) sign(key crypto.Signer, text []byte) ([]byte, error) {
 	private, ok := key.(*ecdsa.PrivateKey)
 	if !ok {
@@ -107,16 +105,16 @@ func (a Algorithm) sign(key crypto.Signer, text []byte) ([]byte, error) {
 	return concatenated(der, size), nil
 }
 
-// concatenated turns the DER form of an ECDSA signature, SEQUENCE { INTEGER r,
-// INTEGER s } under 128 bytes (RFC 3279 section 2.2.3), into r and s at full
-// size, one behind the other (RFC 7518 section 3.4).
+// concatenated converts an ECDSA signature from DER, a SEQUENCE { INTEGER r, INTEGER s }
+// under 128 bytes (RFC 3279 section 2.2.3), to r and s at full size, concatenated (RFC 7518
+// section 3.4).
 func concatenated(der []byte, size int) []byte {
 	out := make([]byte, 2*size)
 	rest := der[2:]
 	for end := size; end <= 2*size; end += size {
 		value := rest[2 : 2+rest[1]]
 		rest = rest[2+len(value):]
-		value = value[max(0, len(value)-size):] // a zero keeps DER integers positive
+		value = value[max(0, len(value)-size):] // without the leading zero of a DER integer
 		copy(out[end-len(value):end], value)
 	}
 	return out

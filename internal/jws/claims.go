@@ -13,17 +13,17 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Claims are the claims that have a meaning here (RFC 7519 section 4.1, RFC 9068
+// Claims are the claims that this package interprets (RFC 7519 section 4.1, RFC 9068
 // section 2.2). An absent claim is zero.
 type Claims struct {
-	Text                                 string // what was read: the payload, of which the others are parts
+	Text                                 string // the payload; the other strings are parts of it
 	Issuer, Subject, ClientID, Scope, ID string
 	Audience                             []string
 	ExpiresAt, IssuedAt, NotBefore       time.Time
 
-	FormerScope  string // scp, which some systems write in place of scope; read only
-	FormerClient string // azp or appid, which some write in place of client_id; read only
-	Constrained  bool   // cnf is there (RFC 7800); read only
+	FormerScope  string // scp, which some systems use instead of scope; only read
+	FormerClient string // azp or appid, which some use instead of client_id; only read
+	Constrained  bool   // has cnf (RFC 7800); only read
 	hints        hints
 }
 
@@ -36,7 +36,7 @@ func IsRegistered(name string) bool {
 	return slices.ContainsFunc(registered[:], func(r string) bool { return strings.EqualFold(r, name) })
 }
 
-// ReadClaims reads a payload as a token's.
+// ReadClaims reads the payload of a token.
 func ReadClaims(payload []byte) (*Claims, error) {
 	c := &Claims{Text: string(payload)}
 	return c, c.read(payload)
@@ -52,9 +52,8 @@ func (c *Claims) read(payload []byte) error {
 	return nil
 }
 
-// UnmarshalJSONFrom reads the claims by their exact names; a name that differs
-// only in case from one of them is refused, since another reader of the same
-// token might confuse the two.
+// UnmarshalJSONFrom reads the claims by their exact names. It rejects a name that differs
+// from one of them only in case, since another reader of the token might confuse the two.
 func (c *Claims) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	r := reader{dec, c.Text}
 	return r.eachMember(func(name string) error {
@@ -89,7 +88,7 @@ func (c *Claims) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 			err = c.hints.read(r, name)
 		default:
 			if IsRegistered(name) {
-				return &claimError{"a registered claim's name is written in another case"}
+				return &claimError{"the name of a registered claim has the wrong case"}
 			}
 			return r.SkipValue()
 		}
@@ -127,16 +126,16 @@ func (c *Claims) Append(empty []byte, extra map[string]any) ([]byte, error) {
 		}
 	}
 	if o.invalid {
-		return nil, errors.New("a name or a string holds invalid UTF-8")
+		return nil, errors.New("a name or a string contains invalid UTF-8")
 	}
 	return append(o.json, '}'), nil
 }
 
-// An object is a JSON object being built. It is passed by value and records errors as
-// a flag, so that its bytes can stay on a stack.
+// An object is a JSON object being built. It is passed by value and records errors as a
+// flag, so that its bytes can stay on the stack.
 type object struct {
 	json    []byte
-	invalid bool // UTF-8, which readers reject
+	invalid bool // contains invalid UTF-8, which readers reject
 }
 
 // quote appends a character and a quoted string.

@@ -136,7 +136,7 @@ func TestNames(t *testing.T) {
 		assert.EqualError(t, err, fmt.Sprintf("claims are invalid: typ %q is not a media type", typ))
 	}
 	for _, kid := range []string{"", " a", "a ", `a"b`, `a\b`, "a\x1fb", "a\x7fb", "é", "\xff", "a\nb", strings.Repeat("k", 129)} {
-		assert.EqualError(t, jws.CheckKeyID(kid), fmt.Sprintf("the kid has %d bytes, and is not 1 to 128 printable ASCII characters without quotes and backslashes", len(kid)))
+		assert.EqualError(t, jws.CheckKeyID(kid), fmt.Sprintf("the kid (%d bytes) is not 1 to 128 printable ASCII characters without quotes and backslashes", len(kid)))
 	}
 	es256, err := jws.AlgorithmNamed("ES256")
 	require.NoError(t, err)

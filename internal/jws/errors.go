@@ -11,21 +11,21 @@ type Error struct {
 
 func (e *Error) Error() string { return e.text }
 
-// Unwrap returns what e matches besides itself.
+// Unwrap returns the other errors that e matches.
 func (e *Error) Unwrap() []error { return e.matches }
 
-// Why a token is rejected, or why claims are not signed. The root package repeats
-// these errors and documents them.
+// Reasons to reject a token, or not to sign claims. The root package exports and documents
+// these errors.
 var (
 	ErrInvalidClaims  error = &Error{"claims are invalid", []error{jwt.ErrTokenInvalidClaims}}
 	ErrMalformed      error = &Error{"token is malformed", []error{jwt.ErrTokenMalformed}}
 	ErrWrongType      error = &Error{"token is not an access token", []error{jwt.ErrTokenUnverifiable}}
 	ErrUnknownKey     error = &Error{"unknown key", []error{jwt.ErrTokenUnverifiable}}
-	ErrWrongAlgorithm error = &Error{"token names another algorithm than its key's", []error{jwt.ErrTokenSignatureInvalid}}
+	ErrWrongAlgorithm error = &Error{"token has the wrong algorithm", []error{jwt.ErrTokenSignatureInvalid}}
 	ErrBadSignature   error = &Error{"token signature is invalid", []error{jwt.ErrTokenSignatureInvalid}}
-	ErrMissingClaim   error = &Error{"token lacks a required claim", []error{jwt.ErrTokenRequiredClaimMissing, ErrInvalidClaims}}
-	ErrWrongIssuer    error = &Error{"token has another issuer", []error{jwt.ErrTokenInvalidIssuer, ErrInvalidClaims}}
-	ErrWrongAudience  error = &Error{"token is for another audience", []error{jwt.ErrTokenInvalidAudience, ErrInvalidClaims}}
+	ErrMissingClaim   error = &Error{"token is missing a required claim", []error{jwt.ErrTokenRequiredClaimMissing, ErrInvalidClaims}}
+	ErrWrongIssuer    error = &Error{"token has the wrong issuer", []error{jwt.ErrTokenInvalidIssuer, ErrInvalidClaims}}
+	ErrWrongAudience  error = &Error{"token has the wrong audience", []error{jwt.ErrTokenInvalidAudience, ErrInvalidClaims}}
 	ErrExpired        error = &Error{"token is expired", []error{jwt.ErrTokenExpired, ErrInvalidClaims}}
 	ErrNotYetValid    error = &Error{"token is not valid yet", []error{jwt.ErrTokenNotValidYet, jwt.ErrTokenUsedBeforeIssued, ErrInvalidClaims}}
 )

@@ -12,8 +12,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// Thumbprint returns the RFC 7638 SHA-256 thumbprint of a public key, base64url
-// encoded. The key is of a kind that AlgorithmOf accepts; for those there is no error.
+// Thumbprint returns the RFC 7638 SHA-256 thumbprint of a public key in base64url. The key
+// must be of a kind that AlgorithmOf accepts.
 func Thumbprint(public crypto.PublicKey) string {
 	digest, err := (&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)
 	if err != nil {
@@ -22,12 +22,12 @@ func Thumbprint(public crypto.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(digest)
 }
 
-// JWK returns a public key under a kid (RFC 7517 section 4).
+// JWK returns a public key with a kid (RFC 7517 section 4).
 func JWK(public crypto.PublicKey, kid string, alg Algorithm) jose.JSONWebKey {
 	return jose.JSONWebKey{Key: public, KeyID: kid, Algorithm: alg.Name, Use: "sig"}
 }
 
-// EncodeJWKS returns a key set (RFC 7517 section 5) as JSON, and an entity tag of it.
+// EncodeJWKS returns a key set (RFC 7517 section 5) as JSON, and its entity tag.
 func EncodeJWKS(keys []jose.JSONWebKey) (body []byte, etag string, err error) {
 	// go-jose computes the SHA-1 thumbprint of each certificate, if only to compare it.
 	fips140.WithoutEnforcement(func() { body, err = json.Marshal(jose.JSONWebKeySet{Keys: keys}) })

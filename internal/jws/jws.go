@@ -1,10 +1,10 @@
-// Package jws reads and writes signed tokens: the compact serialization of RFC 7515,
-// the algorithms and the strength of keys, strict headers and claims, the rules by
-// which claims are checked, and public keys as JWKs.
+// Package jws reads and writes signed tokens. It implements the compact serialization of
+// RFC 7515, the algorithms and required key strengths, strict parsing of headers and
+// claims, the rules for claims, and public keys as JWKs.
 //
-// It is pure: it knows neither certificates nor clocks nor where keys come from. A
-// caller splits a token, looks up the key that its header names, verifies the signature
-// with that key, reads the claims and checks them:
+// The package is pure: it has no certificates, no clocks and no key lookup. A caller splits
+// a token, looks up the key that its header names, verifies the signature, reads the claims
+// and checks them:
 //
 //	p, err := jws.Split(token)
 //	h, err := jws.ParseHeader(p.Header)
@@ -28,14 +28,14 @@ type Parts struct {
 	Header             string // still encoded
 	signed             string
 	payload, signature []byte
-	damage             error // of the payload, reported once the signature is right
+	damage             error // of the payload; reported after the signature was verified
 }
 
 var errSegments = fmt.Errorf("%w: not three base64url segments", ErrMalformed)
 
-// Split takes a compact JWS apart (RFC 7515 section 7.1) and decodes it, except for
-// the header. RFC 8725bis requires that anything but base64url characters and dots
-// is rejected, and Go's base64 skips line breaks, so it looks for these separately.
+// Split splits a compact JWS (RFC 7515 section 7.1) and decodes its payload and signature.
+// RFC 8725bis requires rejecting anything but base64url characters and dots; Go's base64
+// skips line breaks, so Split checks for these itself.
 func Split(token string) (Parts, error) {
 	if len(token) > MaxTokenSize {
 		return Parts{}, fmt.Errorf("%w: %d bytes long; at most %d are accepted", ErrMalformed, len(token), MaxTokenSize)
@@ -60,7 +60,7 @@ func notBase64url(c rune) bool {
 	return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '-' || c == '_')
 }
 
-// decode reads a segment in its one canonical form: no padding, no unused bits.
+// decode decodes a segment in its only canonical form: no padding and no unused bits.
 func decode(segment, what string) ([]byte, error) {
 	data, err := base64.RawURLEncoding.Strict().DecodeString(segment)
 	if err != nil {
@@ -69,7 +69,7 @@ func decode(segment, what string) ([]byte, error) {
 	return data, nil
 }
 
-// Verify checks the signature.
+// Verify verifies the signature.
 func (p Parts) Verify(alg Algorithm, public crypto.PublicKey) error {
 	if err := alg.method.Verify(p.signed, p.signature, public); err != nil {
 		return ErrBadSignature
@@ -77,7 +77,7 @@ func (p Parts) Verify(alg Algorithm, public crypto.PublicKey) error {
 	return nil
 }
 
-// Read reads the claims, once the signature has been checked.
+// Read reads the claims. The signature must have been verified.
 func (p Parts) Read(claims *Claims) error {
 	if p.damage != nil {
 		return p.damage
@@ -86,8 +86,8 @@ func (p Parts) Read(claims *Claims) error {
 	return claims.read(p.payload)
 }
 
-// Sign returns the compact serialization (RFC 7515 section 7.1) of an encoded header
-// and a payload. The error matches ErrInvalidClaims if the token would be too long.
+// Sign returns the compact serialization (RFC 7515 section 7.1) of an encoded header and a
+// payload. The error matches ErrInvalidClaims if the token would be too long.
 func Sign(alg Algorithm, private crypto.Signer, header string, payload []byte) (string, error) {
 	var room [1024]byte // on the stack while it is large enough
 	buf := append(append(room[:0], header...), '.')

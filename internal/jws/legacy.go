@@ -8,20 +8,20 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// This file holds how an access token of a system older than RFC 9068 is told from other
-// tokens. Its header does not say what it is, so its claims have to.
+// This file distinguishes access tokens of systems older than RFC 9068 from other tokens.
+// Since the header does not say, the claims must.
 
-// hints are what claims say about the kind of their token.
+// hints are what claims indicate about the kind of a token.
 type hints uint8
 
 const (
 	usedForAccess hints = 1 << iota // token_use is access (Cognito)
 	isBearer                        // typ, as a claim, is Bearer (Keycloak)
-	hasRoles                        // there are roles (Entra), which an ID token can have as well
-	isOther                         // token_use or typ says something else, or it has a claim of ID or logout tokens
+	hasRoles                        // has roles (Entra), which an ID token can have too
+	isOther                         // token_use or typ has another value, or there is a claim of ID or logout tokens
 )
 
-// read notes what a claim says. None of these is a claim of ours, so any value is fine.
+// read records what a claim indicates. None of these claims is ours, so any value is fine.
 func (h *hints) read(r reader, name string) error {
 	value, err := r.ReadValue()
 	if err != nil {
@@ -29,7 +29,7 @@ func (h *hints) read(r reader, name string) error {
 	}
 	var text string
 	_ = json.Unmarshal(value, &text)
-	if value.Kind() == 'n' { // as if it was not there
+	if value.Kind() == 'n' { // null counts as absent
 		return nil
 	}
 	hint := isOther
@@ -62,17 +62,17 @@ func (c *Claims) readClient(r reader, wins bool) error {
 	return nil
 }
 
-// checkFormer refuses tokens of a former system that are no access tokens for the audience.
-// An ID token is for a client. So where the audience may be the name of a client, only what
-// no ID token has shows that this is an access token.
+// checkFormer rejects a former system's token that is not an access token for the audience.
+// An ID token is addressed to a client. So if the audience could be the name of a client,
+// the token must have something that no ID token has.
 func (r *Rules) checkFormer(c *Claims) error {
 	const access = usedForAccess | isBearer
 	if c.hints&isOther != 0 {
-		return fmt.Errorf("%w: its claims are those of another kind of token", ErrWrongType)
+		return fmt.Errorf("%w: its claims are those of another type of token", ErrWrongType)
 	}
-	if len(c.Audience) == 0 { // Cognito has the client in its place
+	if len(c.Audience) == 0 { // Cognito puts the client in its place
 		if !slices.Contains(r.Audience, c.ClientID) {
-			return fmt.Errorf("%w: it has no aud, and its client_id is %s", ErrWrongAudience, Quote(c.ClientID))
+			return fmt.Errorf("%w: it has no aud and its client_id is %s", ErrWrongAudience, Quote(c.ClientID))
 		}
 		return nil
 	}

@@ -13,19 +13,18 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// A claimError says what is wrong with a claim of a well-formed payload.
+// A claimError describes an invalid claim of a well-formed payload.
 type claimError struct{ text string }
 
 func (e *claimError) Error() string { return e.text }
 
-// A reader reads one JSON object, and takes strings out of its text without
-// copying them.
+// A reader reads one JSON object and returns strings as parts of its text, without copying.
 type reader struct {
 	*jsontext.Decoder
-	text string // what the Decoder reads
+	text string // the input of the Decoder
 }
 
-// eachMember calls f for the name of each member; f has to read the value.
+// eachMember calls f with the name of each member; f must read the value.
 func (r reader) eachMember(f func(name string) error) error {
 	if r.PeekKind() != '{' {
 		return errors.New("not a JSON object")
@@ -92,8 +91,8 @@ func (r reader) readStrings() ([]string, error) {
 	return names, err
 }
 
-// readScope reads a scope claim (RFC 8693 section 4.2). IdentityServer writes
-// an array of scopes instead.
+// readScope reads a scope claim (RFC 8693 section 4.2). IdentityServer writes an array of
+// scopes.
 func (r reader) readScope() (string, error) {
 	if r.PeekKind() == '"' {
 		return r.readString()
@@ -101,13 +100,14 @@ func (r reader) readScope() (string, error) {
 	scopes, err := r.readStrings()
 	for _, scope := range scopes {
 		if scope == "" || strings.Contains(scope, " ") {
-			return "", &claimError{"a scope is empty or holds a space"}
+			return "", &claimError{"a scope is empty or contains a space"}
 		}
 	}
 	return strings.Join(scopes, " "), err
 }
 
-// readFormerScope reads scp, which is no claim of ours: anything but scopes is ignored.
+// readFormerScope reads scp, which is not one of our claims: anything but scopes is
+// ignored.
 func (r reader) readFormerScope() (string, error) {
 	value, err := r.ReadValue()
 	if err != nil {

@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// Rules say which claims are accepted.
+// Rules define which claims are accepted.
 type Rules struct {
 	Issuer      string
 	Audience    []string // a token must name one of them
 	MaxTokenTTL time.Duration
-	FormerTTL   time.Duration // of tokens that follow the former rules; 0: no limit
+	FormerTTL   time.Duration // longest lifetime by the former rules; 0: no limit
 	ClockSkew   time.Duration
 }
 
-// Check checks the registered claims (RFC 7519 section 4.1) of a token whose
-// signature is good. By the former rules, for systems older than RFC 9068, a token need
-// not have iat and sub, but must not look like a token of another kind. The issuer is that
-// of the Rules unless another one is given.
+// Check checks the registered claims (RFC 7519 section 4.1) of a token whose signature is
+// valid. By the former rules, for systems older than RFC 9068, a token may lack iat and sub
+// but must not look like another type of token. The issuer is that of the Rules unless
+// another one is given.
 func (r *Rules) Check(c *Claims, former bool, issuer string, now time.Time) error {
 	if issuer == "" {
 		issuer = r.Issuer
@@ -40,7 +40,7 @@ func (r *Rules) Check(c *Claims, former bool, issuer string, now time.Time) erro
 	}
 	switch {
 	case !former && !c.ExpiresAt.After(c.IssuedAt) || longest > 0 && c.ExpiresAt.Sub(begin) > longest:
-		return fmt.Errorf("%w: the lifetime is not within MaxTokenTTL %v", ErrInvalidClaims, longest)
+		return fmt.Errorf("%w: the lifetime is longer than MaxTokenTTL %v", ErrInvalidClaims, longest)
 	case c.Issuer != issuer:
 		return fmt.Errorf("%w: %s", ErrWrongIssuer, Quote(c.Issuer))
 	case former && len(c.Audience) == 0: // see checkFormer
@@ -78,13 +78,13 @@ func (r *Rules) checkTimes(c *Claims, now time.Time) error {
 	case !now.Before(from):
 		return nil
 	case c.IssuedAt.After(c.NotBefore):
-		return fmt.Errorf("%w: issued at %s, ahead of the clock", ErrNotYetValid, c.IssuedAt.Format(time.RFC3339))
+		return fmt.Errorf("%w: issued in the future, at %s", ErrNotYetValid, c.IssuedAt.Format(time.RFC3339))
 	}
 	return fmt.Errorf("%w before %s", ErrNotYetValid, c.NotBefore.Format(time.RFC3339))
 }
 
-// Validity returns the time from which and until which a token with these claims is
-// accepted. nbf and iat have twice the leeway of exp: the clock that wrote them may
+// Validity returns the times from which and until which a token with these claims is
+// accepted. nbf and iat have twice the leeway of exp, because the clock that wrote them may
 // be ahead while this one is behind.
 func (r *Rules) Validity(c *Claims) (from, until time.Time) {
 	from = c.NotBefore
@@ -94,8 +94,8 @@ func (r *Rules) Validity(c *Claims) (from, until time.Time) {
 	return from.Add(-2 * r.ClockSkew), c.ExpiresAt.Add(r.ClockSkew)
 }
 
-// Quote shows in an error what a token claims, limited to what a log can bear: a
-// claim may be as long as the token, and longer where it needs escapes.
+// Quote quotes claims for an error and shortens them: a claim can be as long as the token,
+// and longer when escaped.
 func Quote(claims ...string) string {
 	const longest, most = 100, 3 // bytes, claims
 	var parts []string

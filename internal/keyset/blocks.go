@@ -14,7 +14,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// Encode writes the set as a bundle, which Parse reads back.
+// Encode returns the set as a bundle, which Parse reads.
 func (s *Set) Encode() ([]byte, error) {
 	var blocks []*pem.Block
 	for _, k := range s.Keys {
@@ -41,18 +41,18 @@ func (s *Set) Encode() ([]byte, error) {
 		}
 	}
 	if out.Len() > MaxBundleSize {
-		return nil, fmt.Errorf("a bundle of %d keys, %d retired and %d revoked ones has %d bytes; at most %d are allowed",
+		return nil, fmt.Errorf("a bundle of %d keys, %d retired keys and %d revoked keys has %d bytes; at most %d are allowed",
 			len(s.Keys), len(s.Retired), len(s.Revoked), out.Len(), MaxBundleSize)
 	}
 	return out.Bytes(), nil
 }
 
-// untilLayout is the one form of RFC 3339 that Until has.
+// untilLayout is the only accepted form of Until, a subset of RFC 3339.
 const untilLayout = "2006-01-02T15:04:05Z"
 
-// retiredBlock writes a RETIRED KEY: the public key (SubjectPublicKeyInfo), and in headers
-// its kid, the end of its trust, the algorithm if the key alone does not tell, and a sum
-// over these, so that a flipped bit in them is found.
+// retiredBlock returns a RETIRED KEY: the public key (SubjectPublicKeyInfo), with headers
+// for its kid, the end of its trust, the algorithm if the key does not determine it, and a
+// checksum of these, so that a flipped bit is found.
 func retiredBlock(r Retired) (*pem.Block, error) {
 	der, err := x509.MarshalPKIXPublicKey(r.Public)
 	if err != nil {
@@ -82,7 +82,7 @@ func parseRetired(block *pem.Block) (Retired, error) {
 		return r, err
 	}
 	if alg != "" && r.Alg.Name != "PS256" {
-		return r, fmt.Errorf("PEM header Alg %q: only PS256 is written out, for an RSA key", alg)
+		return r, fmt.Errorf("PEM header Alg %q: only PS256 is allowed, for an RSA key", alg)
 	}
 	if r.ID = jws.Thumbprint(public); block.Headers["Kid"] != r.ID {
 		return r, errors.New("PEM header Kid does not match the key")
@@ -97,11 +97,11 @@ func parseRetired(block *pem.Block) (Retired, error) {
 	return r, nil
 }
 
-// revokedBlock writes a REVOKED KEY: the 32 bytes of the key's RFC 7638 SHA-256
+// revokedBlock returns a REVOKED KEY: the 32 bytes of the key's RFC 7638 SHA-256
 // thumbprint. The header repeats them as the kid and must match, so that a flipped bit
 // cannot undo a revocation.
 func revokedBlock(id string) *pem.Block {
-	digest, _ := base64.RawURLEncoding.DecodeString(id) // checked when it got in
+	digest, _ := base64.RawURLEncoding.DecodeString(id) // already checked
 	return &pem.Block{Type: pemRevoked, Headers: map[string]string{"Kid": id}, Bytes: digest}
 }
 
@@ -116,7 +116,7 @@ func parseRevoked(block *pem.Block) (id string, err error) {
 	return id, nil
 }
 
-// CheckThumbprint accepts the kid of a fleet key: an RFC 7638 SHA-256 thumbprint.
+// CheckThumbprint checks the kid of a fleet key: an RFC 7638 SHA-256 thumbprint.
 func CheckThumbprint(id string) error {
 	digest, err := base64.RawURLEncoding.Strict().DecodeString(id)
 	if err != nil || len(digest) != sha256.Size {

@@ -18,7 +18,7 @@ import (
 // MaxBundleSize is the longest bundle, in bytes, that is read or written.
 const MaxBundleSize = 64 << 10
 
-// The types of PEM block of a bundle.
+// Types of PEM blocks in a bundle.
 const (
 	pemPrivateKey  = "PRIVATE KEY" // PKCS#8, followed by the key's certificate
 	pemCertificate = "CERTIFICATE"
@@ -26,10 +26,10 @@ const (
 	pemRevoked     = "REVOKED KEY" // the thumbprint; see revokedBlock
 )
 
-// Parse reads a bundle: PEM (RFC 7468), for each key a PKCS#8 PRIVATE KEY block followed
-// by its CERTIFICATE, and RETIRED KEY and REVOKED KEY blocks. It is strict, since a key
-// overlooked is a key lost: what it does not understand is an error that names the block,
-// counted from 1.
+// Parse reads a bundle: PEM (RFC 7468) with, for each key, a PKCS#8 PRIVATE KEY block
+// followed by its CERTIFICATE, and RETIRED KEY and REVOKED KEY blocks. Parse is strict,
+// since an overlooked key is a lost key: anything unknown is an error that gives the number
+// of the block, counted from 1.
 func Parse(bundle []byte) (*Set, error) {
 	if len(bundle) > MaxBundleSize {
 		return nil, fmt.Errorf("the bundle has %d bytes; at most %d are allowed", len(bundle), MaxBundleSize)
@@ -41,7 +41,7 @@ func Parse(bundle []byte) (*Set, error) {
 			return nil, fmt.Errorf("PEM block %d: %w", p.n+1, err)
 		}
 		if p.private != nil && (block == nil || block.Type != pemCertificate) {
-			return nil, fmt.Errorf("PEM block %d: private key without a certificate after it (`fleetkey import FILE` makes one, and puts a key before its certificate)", p.n)
+			return nil, fmt.Errorf("PEM block %d: private key not followed by its certificate (`fleetkey import FILE` creates one, and puts a key before its certificate)", p.n)
 		}
 		if block == nil {
 			break
@@ -52,7 +52,7 @@ func Parse(bundle []byte) (*Set, error) {
 		}
 	}
 	if p.n == 0 {
-		return nil, fmt.Errorf("the bundle holds no PEM block%s", hint(bundle))
+		return nil, fmt.Errorf("the bundle contains no PEM block%s", hint(bundle))
 	}
 	return New(p.keys, p.retired, p.revoked), nil
 }
@@ -60,8 +60,8 @@ func Parse(bundle []byte) (*Set, error) {
 // A parser holds the blocks read so far.
 type parser struct {
 	n       int            // blocks
-	private crypto.Signer  // waits for its certificate
-	seen    map[string]int // kinds of entries and their kids, to the number of the block
+	private crypto.Signer  // key whose certificate must follow
+	seen    map[string]int // block number by kind of entry and kid
 	keys    []*Key
 	retired []Retired
 	revoked []string
@@ -85,7 +85,7 @@ func (p *parser) add(block *pem.Block) (err error) {
 		}
 	case pemRevoked:
 		if id, err = parseRevoked(block); err == nil {
-			p.revoked = append(p.revoked, id) // to say it twice does no harm
+			p.revoked = append(p.revoked, id) // duplicates are harmless
 		}
 		return err
 	default:
@@ -98,28 +98,27 @@ func (p *parser) add(block *pem.Block) (err error) {
 	return err
 }
 
-// nextBlock returns the first PEM block and what follows it, or nil at the end.
-// pem.Decode skips a block that it cannot read and looks for the next one; here a damaged
-// block must not vanish, so text between blocks may be anything (as openssl writes it)
-// except the dashes of a block's frame.
+// nextBlock returns the first PEM block and what follows it, or nil at the end. pem.Decode
+// skips a block that it cannot read; here a damaged block must not vanish. So text between
+// blocks, which openssl writes, must not contain the dashes of a block's frame.
 func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	const begin, dashes = "-----BEGIN ", "-----"
 	text, _, found := bytes.Cut(data, []byte(begin))
 	if bytes.Contains(text, []byte(dashes)) {
-		return nil, nil, errors.New("damaged: the text around it holds part of a PEM frame")
+		return nil, nil, errors.New("damaged: the text around it contains part of a PEM frame")
 	}
 	if !found {
 		return nil, nil, nil
 	}
 	block, rest := pem.Decode(data[len(text):])
 	if block == nil || bytes.Count(data[len(text):len(data)-len(rest)], []byte(begin)) != 1 {
-		return nil, nil, fmt.Errorf("damaged or cut off: not a complete PEM block%s", hint(data))
+		return nil, nil, fmt.Errorf("damaged or truncated: not a complete PEM block%s", hint(data))
 	}
 	return block, rest, checkHeaders(block)
 }
 
-// checkHeaders accepts headers only where they have a meaning. A name may be a line of a
-// key, so a long one is not shown.
+// checkHeaders accepts headers only where they are defined. It does not show a long name,
+// which could be a line of a key.
 func checkHeaders(block *pem.Block) error {
 	if block.Headers["DEK-Info"] != "" {
 		return unknownBlock(block)
@@ -139,25 +138,25 @@ func checkHeaders(block *pem.Block) error {
 	return nil
 }
 
-var errOldForm = errors.New("a bundle of a version before 0.1, which nobody released: " +
+var errOldForm = errors.New("a bundle of an unreleased version before 0.1: " +
 	"start with a new store, and put the certificates of other systems into Config.Former")
 
 func unknownBlock(block *pem.Block) error {
 	if known := hint(pem.EncodeToMemory(block)); known != "" {
-		return fmt.Errorf("no block of a bundle%s", known)
+		return fmt.Errorf("not a block of a bundle%s", known)
 	}
 	typ := block.Type
 	if strings.Trim(typ, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
-		typ = "..." // no type, but a line of a key, perhaps
+		typ = "..." // perhaps a line of a key
 	}
-	return fmt.Errorf("unknown type %q: is it written by a newer fleetkey? A bundle holds PRIVATE KEY, CERTIFICATE, RETIRED KEY and REVOKED KEY blocks", typ)
+	return fmt.Errorf("unknown type %q: was it written by a newer fleetkey? A bundle contains PRIVATE KEY, CERTIFICATE, RETIRED KEY and REVOKED KEY blocks", typ)
 }
 
 func parsePrivateKey(der []byte) (crypto.Signer, error) {
 	parsed, err := x509.ParsePKCS8PrivateKey(der)
-	// ParsePKCS8PrivateKey ignores what follows the key, and the next write would drop it.
+	// ParsePKCS8PrivateKey ignores trailing data, which the next write would drop.
 	if rest, derErr := asn1.Unmarshal(der, new(asn1.RawValue)); err != nil || derErr != nil || len(rest) > 0 {
-		// The cause is left out: it could quote what it could not read.
+		// The cause is omitted: it could quote its input.
 		return nil, fmt.Errorf("not a PKCS#8 private key%s", hint(der))
 	}
 	private, ok := parsed.(crypto.Signer)
@@ -176,12 +175,13 @@ func parseCertificate(der []byte, private crypto.Signer) (*Key, error) {
 		return nil, errOldForm
 	}
 	if private == nil {
-		return nil, errors.New("a certificate without its private key before it: this looks like an export, a chain or a truncated bundle. " +
-			"Restore the whole bundle, or let `fleetkey import FILE` put a key before its certificate; put the certificate of another system into Config.Former; leave out the certificates of authorities")
+		return nil, errors.New("a certificate not preceded by its private key: this looks like an export, a chain or a truncated bundle. " +
+			"Restore the whole bundle, or let `fleetkey import FILE` put a key before its certificate; put the certificate of another system into Config.Former; omit CA certificates")
 	}
 	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		// A certificate's dates are the schedule, and this finds a flipped bit in them. No
-		// security rests on the hash, which may be SHA-1, and Go does not check MD5.
+		// The dates of a certificate are the schedule, and this finds a flipped bit in
+		// them. Security does not depend on the hash, which may be SHA-1; Go does not check
+		// MD5.
 		fips140.WithoutEnforcement(func() {
 			err = cert.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature)
 		})

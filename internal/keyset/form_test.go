@@ -76,7 +76,7 @@ func TestForms(t *testing.T) {
 		"base64 of PFX":                 {b64(pfx), "base64 of a PFX (PKCS#12)", ""},
 		"UTF-16":                        {"\xff\xfe" + utf16le, "text in UTF-16", ""},
 		"UTF-16, the other way":         {"\xfe\xff\x00-\x00-", "text in UTF-16", ""},
-		"UTF-16 without a mark":         {utf16le, "text in UTF-16 without its mark", "save it as UTF-8"},
+		"UTF-16 without a mark":         {utf16le, "text in UTF-16 without a byte order mark", "save it as UTF-8"},
 		"UTF-8 mark before JSON":        {"\xef\xbb\xbf{}", "JSON", "take the PEM"},
 		"certificate":                   {string(cert), "a certificate in DER", ""},
 		"negative serial":               {string(negative), "a certificate with a negative serial number", "openssl pkey"},
@@ -114,8 +114,8 @@ func TestForms(t *testing.T) {
 		"PEM of an old encrypted key":   {"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA\n-----END RSA PRIVATE KEY-----\n", "a private key, encrypted as", ""},
 		"PEM of SSH":                    {block("OPENSSH PRIVATE KEY", []byte("openssh-key-v1")), "an SSH key (OPENSSH PRIVATE KEY)", ""},
 		"PEM of DSA":                    {block("DSA PRIVATE KEY", sec1), "a DSA or OpenPGP key", "cannot sign"},
-		"PEM of a trusted certificate":  {block("TRUSTED CERTIFICATE", cert), "a certificate with trust settings", "openssl x509"},
-		"explicit parameters":           {string(sequence(1, make([]byte, 32), sequence(1, sequence(oid(1, 2, 840, 10045, 1, 1), 1)))), "an EC key with explicit parameters", "openssl ec"},
+		"PEM of a trusted certificate":  {block("TRUSTED CERTIFICATE", cert), "a certificate with OpenSSL trust settings", "openssl x509"},
+		"explicit parameters":           {string(sequence(1, make([]byte, 32), sequence(1, sequence(oid(1, 2, 840, 10045, 1, 1), 1)))), "an EC key with explicit curve parameters", "openssl ec"},
 		"PEM of a request":              {block("CERTIFICATE REQUEST", request), "a certificate request", "private key alone"},
 		"PEM of a request by Microsoft": {block("NEW CERTIFICATE REQUEST", request), "a certificate request", "private key alone"},
 		"PEM of a public key":           {block("PUBLIC KEY", spki), "a public key", "Config.Former"},
@@ -138,7 +138,7 @@ func TestForms(t *testing.T) {
 			require.Contains(t, advice, tc.advice)
 
 			_, err := keyset.Parse([]byte(tc.data))
-			require.Regexp(t, `^(the bundle holds no PEM block|PEM block 1: (no block of a bundle|not a PKCS#8 private key|damaged or cut off: .+)): this is `+regexp.QuoteMeta(tc.name), err)
+			require.Regexp(t, `^(the bundle contains no PEM block|PEM block 1: (not a block of a bundle|not a PKCS#8 private key|damaged or truncated: .+)): this is `+regexp.QuoteMeta(tc.name), err)
 			require.ErrorContains(t, err, tc.advice)
 			require.Equal(t, tc.advice == "", strings.Contains(err.Error(), "`fleetkey import FILE`"), err)
 			for line := range bytes.Lines([]byte(tc.data)) {

@@ -198,7 +198,7 @@ func TestWhyNoKey(t *testing.T) {
 	}{
 		"1970-01-01": {"a: 2026-01-01", keyset.ErrNoSigningKey, "begins to sign at 2026-01-01T00:00:00Z; is the clock right?"},
 		"2036-01-01": {"a: 2026-01-01", keyset.ErrKeyExpired, "ended at 2036-01-01T00:00:00Z"},
-		"2026-01-01": {"x: retired until 2027-01-01", keyset.ErrNoSigningKey, "holds no private key"},
+		"2026-01-01": {"x: retired until 2027-01-01", keyset.ErrNoSigningKey, "contains no private key"},
 	} {
 		set := schedule(t, tc.key)
 		k, early := set.Signing(day(t, when))
@@ -241,7 +241,7 @@ func TestKeyUsage(t *testing.T) {
 	}
 	empty := &x509.Certificate{NotBefore: day(t, "2026-01-01"), NotAfter: day(t, "2026-01-01")}
 	_, err := keyset.NewKey(certify(t, empty, empty, a.Public(), a), a)
-	require.ErrorContains(t, err, "not after its begin")
+	require.ErrorContains(t, err, "not after its start")
 }
 
 // TestAlgorithmOfRSAKeys: a certificate that signs itself by PSS means PS256; how an

@@ -33,7 +33,7 @@ func TestMalformedBundles(t *testing.T) {
 	require.NoError(t, err)
 	template := &x509.Certificate{NotBefore: day(t, "2026-05-01"), NotAfter: day(t, "2026-06-01"), URIs: []*url.URL{address}}
 	marked := block("CERTIFICATE", certify(t, template, template, k.Public(), k).Raw)
-	bare := "a certificate without its private key before it: this looks like an export, a chain or a truncated bundle"
+	bare := "a certificate not preceded by its private key: this looks like an export, a chain or a truncated bundle"
 	flipped := derOf(cert)
 	flipped[len(flipped)-1] ^= 1
 	wrongEnd := strings.Replace(cert, "END CERTIFICATE", "END CERTIFICATF", 1)
@@ -44,16 +44,16 @@ func TestMalformedBundles(t *testing.T) {
 	for title, tc := range map[string]struct{ bundle, want string }{
 		"empty":                          {"", "no PEM block"},
 		"text only":                      {"hello, world\n", "no PEM block"},
-		"JSON around PEM":                {`{"pem":"` + strings.ReplaceAll(pair, "\n", `\n`) + `"}`, "PEM block 1: damaged or cut off: not a complete PEM block: this is JSON around PEM"},
+		"JSON around PEM":                {`{"pem":"` + strings.ReplaceAll(pair, "\n", `\n`) + `"}`, "PEM block 1: damaged or truncated: not a complete PEM block: this is JSON around PEM"},
 		"certificate first":              {cert + key, "PEM block 1: " + bare},
 		"certificate of the fleet":       {pair + cert, "PEM block 3: " + bare},
-		"key alone":                      {key, "PEM block 1: private key without a certificate"},
-		"key at the end":                 {pair + privateKey(t, other), "PEM block 3: private key without a certificate"},
-		"two keys, one certificate":      {privateKey(t, other) + pair, "PEM block 1: private key without a certificate"},
-		"another's key":                  {privateKey(t, other) + cert, "PEM block 2: the private key before the certificate does not belong"},
+		"key alone":                      {key, "PEM block 1: private key not followed by its certificate"},
+		"key at the end":                 {pair + privateKey(t, other), "PEM block 3: private key not followed by its certificate"},
+		"two keys, one certificate":      {privateKey(t, other) + pair, "PEM block 1: private key not followed by its certificate"},
+		"another's key":                  {privateKey(t, other) + cert, "PEM block 2: the private key before the certificate does not match"},
 		"key that cannot sign":           {privateKey(t, exchange) + cert, "PEM block 1: "},
-		"PKCS#1":                         {block("RSA PRIVATE KEY", sec1) + cert, "PEM block 1: no block of a bundle: this is a PKCS#1 private key"},
-		"trusted certificate":            {strings.ReplaceAll(cert, "CERTIFICATE", "TRUSTED CERTIFICATE"), "a certificate with trust settings of OpenSSL"},
+		"PKCS#1":                         {block("RSA PRIVATE KEY", sec1) + cert, "PEM block 1: not a block of a bundle: this is a PKCS#1 private key"},
+		"trusted certificate":            {strings.ReplaceAll(cert, "CERTIFICATE", "TRUSTED CERTIFICATE"), "a certificate with OpenSSL trust settings"},
 		"type in lower case":             {strings.ReplaceAll(cert, "CERTIFICATE", "certificate"), `PEM block 1: unknown type "..."`},
 		"SEC1 under the name of PKCS#8":  {block("PRIVATE KEY", sec1) + cert, "PEM block 1: not a PKCS#8 private key"},
 		"garbage for a certificate":      {pair + block("CERTIFICATE", []byte("garbage")), "PEM block 3: not a certificate"},
@@ -65,8 +65,8 @@ func TestMalformedBundles(t *testing.T) {
 		"PEM header like a key's line":   {with("Sixteen-letters-: x", pair), `PEM header "..." is`},
 		"kid in lower case":              {key + with("kid: x", cert), `PEM block 2: PEM header "kid" is not supported`},
 		"Kid of a private key":           {with("Kid: x", pair), `PEM block 1: PEM header "Kid" is not supported`},
-		"old form, a kid":                {pair + with("Kid: x", own(t, other)), "PEM block 3: a bundle of a version before 0.1, which nobody released: start with a new store"},
-		"old form, a mark":               {key + marked, "PEM block 2: a bundle of a version before 0.1"},
+		"old form, a kid":                {pair + with("Kid: x", own(t, other)), "PEM block 3: a bundle of an unreleased version before 0.1: start with a new store"},
+		"old form, a mark":               {key + marked, "PEM block 2: a bundle of an unreleased version before 0.1"},
 		"same key twice":                 {pair + pair, "PEM block 4: the same key as in block 2"},
 		"same key, another certificate":  {pair + key + leaf, "PEM block 4: the same key as in block 2"},
 		"chain with its authority":       {key + leaf + certificate(t, ca.Public(), "ca", "ca", ca), "PEM block 3: " + bare},

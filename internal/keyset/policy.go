@@ -8,25 +8,24 @@ import (
 	"time"
 )
 
-// A Policy says how keys are replaced. Rotation works on the certificates' dates alone, so
-// that any instance can do the next step and nobody has to lead:
+// A Policy says how keys are replaced. Rotation depends only on the certificates' dates, so
+// any instance can do the next step and none has to lead:
 //
 //	announced        signing              retired            gone, pruned later
 //	|----------------|--------------------|------------------|
 //	made             NotBefore            successor's        + Retain
 //	                                      NotBefore
 //
-// The clocks of a fleet differ by up to 2 ClockSkew, and every step leaves room for that.
+// The clocks of a fleet differ by up to 2 ClockSkew; every step allows for that.
 type Policy struct {
-	Algorithm                            string        // of new keys; empty: as their predecessor
+	Algorithm                            string        // of new keys; empty: that of the previous key
 	Every                                time.Duration // 0: keys are not replaced
 	Announce, Retain                     time.Duration
 	MaxTokenTTL, ClockSkew, RefreshEvery time.Duration
 	Make                                 Maker
 }
 
-// A Maker generates a key and a certificate that it signs for itself. The bits are those of
-// an RSA key.
+// A Maker generates a key and a self-signed certificate. bits is the size of an RSA key.
 type Maker func(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509.Certificate, error)
 
 const (
@@ -35,9 +34,9 @@ const (
 	day        = 24 * time.Hour
 )
 
-// Patience is how long a key stays in the bundle after it is done. Dates alone end what a
-// key may do, and the clock that says so may be wrong: no single machine must take a key
-// from the others that they still need.
+// Patience is how long a key stays in the bundle after its trust has ended. Trust ends by
+// date alone, and the clock that prunes may be wrong: no single machine may remove a key
+// that the others still need.
 func (p *Policy) Patience() time.Duration {
 	wait := 7 * day
 	if p.Every > 0 {
@@ -46,16 +45,15 @@ func (p *Policy) Patience() time.Duration {
 	return max(wait, 2*p.ClockSkew)
 }
 
-// RotationDue returns when the successor of the signing key k is to be announced: so that
-// it takes over after Every, and in any case before k's certificate is too short for a
-// token.
+// RotationDue returns when the successor of the signing key k should be announced, so that
+// it takes over after Every, and before k's certificate becomes too short for a token.
 func (p *Policy) RotationDue(k *Key) time.Time {
 	end := k.Cert.NotAfter.Add(-p.MaxTokenTTL - 4*p.ClockSkew - 2*p.RefreshEvery)
 	return earlier(k.Cert.NotBefore.Add(p.Every), end).Add(-p.Announce)
 }
 
-// newKey makes a key that begins to sign at a time. Its algorithm is the policy's, or that
-// of the key it follows, which may be nil; and it is at least as strong.
+// newKey creates a key that begins to sign at a given time. Its algorithm is the policy's,
+// or that of the previous key, which may be nil, and it is at least as strong.
 func (p *Policy) newKey(notBefore time.Time, after *Key) (*Key, error) {
 	alg, bits := "RS256", minRSABits
 	if after != nil {
@@ -74,14 +72,14 @@ func (p *Policy) newKey(notBefore time.Time, after *Key) (*Key, error) {
 	return NewKey(cert, private)
 }
 
-// First returns the first set of a fleet. Its key is backdated, so that it signs on
+// First returns the first set of a fleet. Its key is backdated, so that it also signs on
 // instances whose clock is behind.
 func (p *Policy) First(now time.Time) (*Set, error) {
 	return New(nil, nil, nil).Rotate(now, p)
 }
 
-// backdate is how far a fresh key's begin lies in the past: up to a day, and not so far
-// that the key would have to be replaced at once.
+// backdate is how far a new key that signs at once is backdated: up to a day, but not so
+// far that the key would have to be replaced at once.
 func (p *Policy) backdate() time.Duration {
 	wait := day
 	if p.Every > 0 {
@@ -90,11 +88,11 @@ func (p *Policy) backdate() time.Duration {
 	return max(wait, 2*p.ClockSkew)
 }
 
-// Due returns the set that should replace s now, and why; or nil if s is as it should be.
+// Due returns the set that should replace s now, and why, or nil if no change is due.
 //
-// A set without a key that signs by its dates is left alone: either this clock is wrong,
-// or the fleet has been without a writer for so long that an operator should look, and
-// rotate by hand.
+// A set in which no key signs by its dates is left alone: either this clock is wrong, or
+// the fleet has had no writer for so long that an operator should look, and rotate
+// manually.
 func (s *Set) Due(now time.Time, p *Policy) (*Set, string, error) {
 	signing, early := s.Signing(now)
 	if signing == nil || early {
@@ -110,9 +108,9 @@ func (s *Set) Due(now time.Time, p *Policy) (*Set, string, error) {
 	return next, why, nil
 }
 
-// Announced returns the key that will take over next, or nil. One that lies further ahead
-// than any policy of this fleet would put it does not count: it was made by a clock gone
-// wrong, or by hand for a later date.
+// Announced returns the key that will take over next, or nil. It ignores a key that begins
+// later than any policy of this fleet would allow, which was made with a wrong clock, or by
+// hand for a later date.
 func (s *Set) Announced(now time.Time, p *Policy) *Key {
 	for _, k := range slices.Backward(s.Keys) {
 		if ahead := k.Cert.NotBefore.Sub(now); ahead > 0 && ahead <= 2*p.Announce {
@@ -122,7 +120,7 @@ func (s *Set) Announced(now time.Time, p *Policy) *Key {
 	return nil
 }
 
-// withSuccessor returns s with a key that begins to sign once everyone knows it.
+// withSuccessor returns s plus a key that begins to sign once everyone knows it.
 func (s *Set) withSuccessor(now time.Time, p *Policy, signing *Key) (next *Set, why string, err error) {
 	k, err := p.newKey(now.Add(p.Announce).Add(time.Second), signing) // NotBefore is truncated to seconds
 	if err != nil {
@@ -131,8 +129,8 @@ func (s *Set) withSuccessor(now time.Time, p *Policy, signing *Key) (next *Set, 
 	return New(append(s.Keys, k), s.Retired, s.Revoked), "announced key " + k.ID, nil
 }
 
-// tidy returns s without the keys past their trust, and without the private halves of
-// those that no longer sign; and why, if anything has changed.
+// tidy returns s without keys past their trust, and without the private keys of those that
+// no longer sign, and why, if anything has changed.
 func (s *Set) tidy(now time.Time, p *Policy) (next *Set, why string) {
 	keys, retired := []*Key{}, slices.Clone(s.Retired)
 	for _, k := range s.Keys {
@@ -141,24 +139,24 @@ func (s *Set) tidy(now time.Time, p *Policy) (next *Set, why string) {
 			keys = append(keys, k)
 			continue
 		}
-		why = "dropped the private half of what no longer signs"
+		why = "dropped private keys that no longer sign"
 		retired = append(retired, k.retire(s.TrustEnd(k, p.Retain)))
 	}
 	kept := slices.DeleteFunc(slices.Clone(retired), func(r Retired) bool { return !now.Before(r.Until.Add(p.Patience())) })
 	if len(kept) < len(retired) {
-		why = "dropped what is no longer trusted"
+		why = "dropped keys that are no longer trusted"
 	}
 	return New(keys, kept, s.Revoked), why
 }
 
-// retire returns k without its private half, trusted until a time, which is rounded up to
+// retire returns k without its private key, trusted until a time, which is rounded up to
 // seconds.
 func (k *Key) retire(until time.Time) Retired {
 	return Retired{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: until.Add(time.Second - 1).Truncate(time.Second)}
 }
 
-// Rotate returns s with a key that takes over, or nil if one is announced already. Where
-// no key signs by its dates, the new one signs at once.
+// Rotate returns s plus a key that takes over, or nil if a key is already announced. If no
+// key signs by its dates, the new one signs at once.
 func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
 	signing, early := s.Signing(now)
 	if signing == nil || early {
@@ -172,7 +170,7 @@ func (s *Set) Rotate(now time.Time, p *Policy) (*Set, error) {
 	return next, err
 }
 
-// newest returns the key that a fresh one should be like, or nil.
+// newest returns the key that a new key should resemble, or nil.
 func (s *Set) newest() *Key {
 	if len(s.Keys) > 0 {
 		return s.Keys[0]
@@ -183,9 +181,9 @@ func (s *Set) newest() *Key {
 	return nil
 }
 
-// withFresh returns s with a key that signs at once, for a set of which no key signs by its
-// dates. It is backdated as far as the order of the keys allows, so that it signs on
-// instances whose clock is behind as well.
+// withFresh returns s plus a key that signs at once, for a set in which no key signs by its
+// dates. The key is backdated as far as the order of the keys allows, so that it also signs
+// on instances whose clock is behind.
 func (s *Set) withFresh(now time.Time, p *Policy, after *Key) (*Set, error) {
 	begin := now.Add(-p.backdate())
 	for _, k := range s.Keys {

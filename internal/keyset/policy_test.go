@@ -68,7 +68,7 @@ func TestRotationDue(t *testing.T) {
 }
 
 func TestDue(t *testing.T) {
-	const announced, dropped, halved = "announced key", "dropped what is no longer trusted", "dropped the private half of what no longer signs"
+	const announced, dropped, halved = "announced key", "dropped keys that are no longer trusted", "dropped private keys that no longer sign"
 	rotation := []string{"a: 2026-01-01", "b: 2026-04-01"}
 	for _, tc := range []struct {
 		keys      []string
@@ -244,5 +244,5 @@ func TestMakerFails(t *testing.T) {
 		return privateOf("x"), find(set, "a").Cert, nil
 	}
 	_, err := p.First(day(t, "2026-01-01"))
-	require.ErrorContains(t, err, "does not belong to it")
+	require.ErrorContains(t, err, "does not match it")
 }

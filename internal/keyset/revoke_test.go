@@ -99,7 +99,7 @@ func TestRevokeMakesRoom(t *testing.T) {
 	full := keyset.New(a.Keys, retired, crowd(n))
 	require.Len(t, encode(t, full), keyset.MaxBundleSize)
 	_, err := keyset.New(a.Keys, append(more, retired...), crowd(n)).Encode()
-	require.ErrorContains(t, err, fmt.Sprintf("a bundle of 1 keys, %d retired and %d revoked ones has %d bytes; at most 65536 are allowed", len(retired)+1, n, keyset.MaxBundleSize+each))
+	require.ErrorContains(t, err, fmt.Sprintf("a bundle of 1 keys, %d retired keys and %d revoked keys has %d bytes; at most 65536 are allowed", len(retired)+1, n, keyset.MaxBundleSize+each))
 
 	next, err := full.Revoke(now, policy(), kid("x"), kid("y"))
 	require.NoError(t, err)

@@ -7,25 +7,25 @@ import (
 )
 
 const (
-	// unknownEvery is the least time between two loads that unknown kids cause.
+	// unknownEvery is the shortest time between two loads caused by unknown kids.
 	unknownEvery = 10 * time.Second
-	// maxWaiting bounds how many calls of Look wait for such a load, and with it the
-	// memory that a flood of made-up kids takes while the source is slow; maxWait is how
-	// long each waits.
+	// maxWaiting limits how many calls of Look wait for such a load, and so the memory that
+	// a flood of made-up kids takes while the source is slow. maxWait limits how long each
+	// waits.
 	maxWaiting = 1000
 	maxWait    = 3 * time.Second
 )
 
-// Why Look has not loaded the source.
+// Reasons why Look has not loaded the source.
 var (
 	ErrTooSoon = errors.New("the keys were loaded within the last 10 seconds")
-	errTooMany = errors.New("too many requests wait for the keys")
+	errTooMany = errors.New("too many requests are waiting for the keys")
 	errTooSlow = errors.New("the keys could not be loaded within 3 seconds")
 )
 
-// Look loads the source because a token names a key that is not known. It returns nil if
-// a load has succeeded, so that looking again makes sense, and ErrTooSoon if it was loaded
-// too recently to do it again. Everyone who comes during that load shares it.
+// Look loads the source because a token names an unknown key. It returns nil after a
+// successful load, when the caller should look the key up again, and ErrTooSoon if the last
+// load was too recent for another. Calls during a load share it.
 func (r *Refresher) Look(ctx context.Context) error {
 	f, err := r.join()
 	if err != nil {
@@ -59,7 +59,7 @@ func (r *Refresher) join() (*flight, error) {
 	if f == nil && r.unknown.Allow() {
 		f = r.request()
 	}
-	if f == nil { // better than nothing, although it may have read too early
+	if f == nil { // better than nothing, though it may have read too early
 		f = r.flying
 	}
 	if f == nil {
@@ -76,9 +76,9 @@ func (r *Refresher) join() (*flight, error) {
 // Suppressed returns how many calls of Look have returned ErrTooSoon.
 func (r *Refresher) Suppressed() uint64 { return r.suppressed.Load() }
 
-// turn reports whether the timer has its turn among the flights that unknown kids start, or
-// how long it has to wait. Before the first good load there is nothing to verify with, so it
-// need not.
+// turn reports whether the timer may start a load among those that unknown kids start, or
+// how long it must wait. Before the first good load it never waits, since there is nothing
+// to verify with.
 func (r *Refresher) turn() (wait time.Duration, now bool) {
 	if !r.Foreign || r.State().LastGood.IsZero() {
 		return 0, true

@@ -1,11 +1,10 @@
-// Package refresh keeps what was loaded from a source fresh: one goroutine loads it
-// again on a timer, on request, and when a token names a key that is not known. It
-// knows nothing about keys and tokens; the loading is a function.
+// Package refresh keeps data loaded from a source fresh. One goroutine reloads it on a
+// timer, on request, and when a token names an unknown key. The package knows nothing about
+// keys and tokens; loading is a function.
 //
-// Everyone who wants a load joins a flight: a load shared by all callers waiting for
-// it. After failures the waits grow, and made-up kids cost the source at most six
-// loads a minute. A foreign source, which belongs to somebody else, gets no more than
-// that from timers and unknown kids together.
+// Everyone who wants a load joins a flight: a load shared by all callers waiting for it.
+// Waits grow after failures, and made-up kids cause at most six loads a minute. A foreign
+// source, which belongs to somebody else, gets at most six loads a minute in all.
 package refresh
 
 import (
@@ -25,78 +24,77 @@ import (
 // ErrClosed is returned after Close.
 var ErrClosed = errors.New("closed")
 
-// ErrRefused marks an error of Load about a source that was read, but whose content was
-// not taken over. What is held is then as fresh as after a good load.
+// ErrRefused marks an error of Load about a source that was read but whose content was not
+// adopted. The data then counts as fresh, as after a good load.
 var ErrRefused = errors.New("refused")
 
 const (
-	// firstBackoff is the wait after a failed load; it doubles with each, up to Every. Of a
-	// foreign source it is firstBackoffAtStart before the first good load, and at most
+	// firstBackoff is the wait after a failed load; it doubles each time, up to Every. For
+	// a foreign source it is firstBackoffAtStart before the first good load, and at most
 	// maxForeignBackoff.
 	firstBackoff        = 10 * time.Second
 	firstBackoffAtStart = time.Second
 	maxForeignBackoff   = time.Minute
 )
 
-// Options say what to do and when.
+// Options configures a Refresher.
 type Options struct {
-	Every   time.Duration // between two loads: up to 10% sooner, and later only for a foreign source that fails
+	Every   time.Duration // interval of loads: up to 10% shorter, and longer only for a failing foreign source
 	Foreign bool
 	Clock   clock.Clock
-	// Load loads the source and takes over what it holds. It returns the time until the
-	// next load if that is less than Every, or 0.
+	// Load loads the source and adopts its content. It returns the time until the next load
+	// if that is less than Every, or 0.
 	Load func(ctx context.Context) (next time.Duration, err error)
-	// Report is told about each load, with the state before it and the wait until
-	// the next one.
+	// Report is called after each load with the previous state and the wait until the next
+	// load.
 	Report func(before, after State, wait time.Duration)
-	// Then, unless it is nil, is called after the source was read, when those who waited
-	// for that have gone on.
+	// Then, if not nil, is called after the source was read and those waiting for that have
+	// continued.
 	Then func(ctx context.Context)
 }
 
 // A State is the result of the loads so far.
 type State struct {
-	LastGood    time.Time // begin of the last good load, by the wall clock; zero: none yet
-	Err         error     // of the last load; nil: it was good
+	LastGood    time.Time // start of the last good load, by the wall clock; zero: none yet
+	Err         error     // of the last load, or nil
 	Failures    int       // since the last good load
 	Good, Bad   uint64    // loads since the start
 	lastGoodFor time.Duration
 }
 
-// A Refresher runs from Start to Close. All methods may be called at the same time.
+// A Refresher runs from Start to Close. All methods are safe for concurrent use.
 type Refresher struct {
 	Options
 	ctx     context.Context // of the goroutine; Close ends it
 	stop    context.CancelFunc
 	stopped chan struct{}
-	wake    chan struct{} // a flight is waiting; holds one
-	busy    chan struct{} // holds one while the source is in use, see Lock
+	wake    chan struct{} // has one element while a flight is waiting
+	busy    chan struct{} // has one element while the source is in use; see Lock
 	state   atomic.Pointer[State]
 
 	mu      sync.Mutex
-	next    *flight // not begun yet; nil: nobody asked for one
+	next    *flight // not begun yet, or nil
 	flying  *flight
 	closed  bool
 	waiting int           // calls of Look on a flight
-	unknown *rate.Limiter // flights that unknown kids may start, and the timer of a foreign source
+	unknown *rate.Limiter // for flights started by unknown kids, or by the timer of a foreign source
 
 	suppressed atomic.Uint64
 }
 
-// A flight is a load shared by all callers waiting for it; done is closed once err
-// holds its result.
+// A flight is a load shared by all callers waiting for it. done is closed after err is set.
 type flight struct {
 	done chan struct{}
 	err  error
 }
 
-// Start returns a Refresher of a source that has just been loaded, with this result.
+// Start returns a Refresher of a source that was just loaded with the given result.
 func Start(o Options, next time.Duration, err error) *Refresher {
 	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
 		unknown: rate.NewLimiter(rate.Every(unknownEvery), 1)}
 	first := r.begin()
 	if o.Foreign && err == nil {
-		r.unknown.Allow() // that load has taken a turn
+		r.unknown.Allow() // that load counts
 	}
 	if err != nil {
 		first = State{Err: err, Failures: 1, Bad: 1}
@@ -112,8 +110,7 @@ func Start(o Options, next time.Duration, err error) *Refresher {
 	return r
 }
 
-// Close ends the goroutine and returns when it has ended; a load that ignores its
-// context is waited for.
+// Close stops the goroutine and waits for it, including a load that ignores its context.
 func (r *Refresher) Close() {
 	r.stop()
 	<-r.stopped
@@ -122,15 +119,16 @@ func (r *Refresher) Close() {
 // State returns the result of the loads so far.
 func (r *Refresher) State() State { return *r.state.Load() }
 
-// Age returns how old the last good load is: by the monotonic clock, which a wrong wall
-// clock cannot fool, and by the wall clock, which continues while a machine sleeps.
+// Age returns the age of the last good load: the larger of its ages by the monotonic clock,
+// which a wrong wall clock cannot fool, and by the wall clock, which also runs while a
+// machine sleeps.
 func (r *Refresher) Age(now time.Time) time.Duration {
 	s := r.state.Load()
 	return max(r.Clock.Monotonic()-s.lastGoodFor, now.Round(0).Sub(s.LastGood))
 }
 
-// begin returns the state after a good load that begins now: a slow load is as old as
-// its begin.
+// begin returns the state after a good load that begins now. A slow load is as old as its
+// start.
 func (r *Refresher) begin() State {
 	return State{LastGood: r.Clock.Now().Round(0), lastGoodFor: r.Clock.Monotonic()}
 }
@@ -166,7 +164,7 @@ func (f *flight) land(err error) {
 	close(f.done)
 }
 
-// run flies until its context ends.
+// run makes flights until its context ends.
 func (r *Refresher) run(ctx context.Context, first time.Duration) {
 	defer close(r.stopped)
 	timer := time.NewTimer(first)
@@ -228,11 +226,11 @@ func (r *Refresher) fly(ctx context.Context) time.Duration {
 	return wait
 }
 
-// record notes the result of a load and returns the time until the next one, which is
+// record records the result of a load and returns the time until the next one, which is
 // next after a good load.
 func (r *Refresher) record(good State, next time.Duration, err error) time.Duration {
 	before := r.State()
-	if errors.Is(err, ErrClosed) { // not the source's fault
+	if errors.Is(err, ErrClosed) { // not a failure of the source
 		return next
 	}
 	after := good
@@ -266,8 +264,8 @@ func (r *Refresher) orEvery(next time.Duration) time.Duration {
 	return min(cmp.Or(next, r.Every), r.Every)
 }
 
-// Lock waits until nobody else of this instance uses the source. Between a load and a
-// save of one, what was loaded earlier must not be taken over.
+// Lock waits until no one else in this instance uses the source. Between a load and a save
+// by one user, others must not adopt what they loaded earlier.
 func (r *Refresher) Lock(ctx context.Context) error {
 	if r.isStopping() {
 		return ErrClosed
@@ -284,7 +282,7 @@ func (r *Refresher) Lock(ctx context.Context) error {
 	return nil
 }
 
-// Unlock ends what Lock began.
+// Unlock releases the lock.
 func (r *Refresher) Unlock() { <-r.busy }
 
 func (r *Refresher) isStopping() bool { return r.ctx.Err() != nil }
@@ -301,12 +299,12 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Spread returns half of d to one and a half. One of many that wait for d goes first, and
-// the others see what it has done.
+// Spread returns a random time from d/2 to 3/2 d, so that one of many waiting callers goes
+// first and the others see its result.
 func Spread(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
-// Jitter spreads the calls of a fleet: d, or up to 10% less. It is never more, since the
-// bounds of a rotation policy count on a load each RefreshEvery.
+// Jitter spreads the calls of a fleet. It returns d or up to 10% less, never more, since
+// the bounds of a rotation policy depend on a load each RefreshEvery.
 func Jitter(d time.Duration) time.Duration {
 	return d - time.Duration(rand.Float64()*0.1*float64(d))
 }

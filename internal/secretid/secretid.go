@@ -1,5 +1,5 @@
-// Package secretid reads what a secret of AWS Secrets Manager is called by, a name or an
-// ARN, and knows the ARN that a policy has to grant. It is pure.
+// Package secretid parses the name or ARN of a secret of AWS Secrets Manager, and returns
+// the ARN that a policy must grant. It is pure.
 package secretid
 
 import (
@@ -11,16 +11,16 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws/arn"
 )
 
-// An ID is what a secret is called by: its name, or the ARN
+// An ID identifies a secret by its name or by its ARN
 //
 //	arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-xxxxxx
 //
-// whose last six characters AWS draws when the secret is created. AWS also
-// finds a secret by an ARN without them.
+// whose last six characters are chosen by AWS when the secret is created. AWS also finds a
+// secret by its ARN without them.
 type ID struct {
 	text   string // as it was given
 	Name   string
-	Suffix string // with its hyphen; empty unless given
+	Suffix string // with its hyphen; may be empty
 	// Of an ARN; otherwise empty.
 	Region             string
 	partition, account string
@@ -33,7 +33,7 @@ var (
 	region     = regexp.MustCompile(`^[a-z0-9-]+$`)
 )
 
-// Parse reads a name or an ARN.
+// Parse parses a name or an ARN.
 func Parse(text string) (ID, error) {
 	id := ID{text: text, Name: text}
 	if strings.HasPrefix(text, "arn:") {
@@ -48,23 +48,23 @@ func Parse(text string) (ID, error) {
 		id.Name = strings.TrimSuffix(name, id.Suffix)
 	} else if suffix := arnSuffix.FindString(text); suffix != "" {
 		return id, fmt.Errorf("a name must not end in a hyphen and six letters or digits (%s): "+
-			"AWS takes that for the end of an ARN; choose another name, or give the secret's whole ARN", suffix)
+			"AWS mistakes that for the end of an ARN; choose another name, or give the secret's full ARN", suffix)
 	}
 	if !secretName.MatchString(id.Name) {
-		return id, errors.New("a name has 1 to 512 characters out of A-Z a-z 0-9 / _ + = . @ -")
+		return id, errors.New("a name must have 1 to 512 of the characters A-Z a-z 0-9 / _ + = . @ -")
 	}
 	return id, nil
 }
 
-// IsRegion reports whether a text has the form of a region.
+// IsRegion reports whether a text looks like a region.
 func IsRegion(text string) bool { return region.MatchString(text) }
 
 // String returns the name or ARN as it was given.
 func (id ID) String() string { return id.text }
 
-// Resource returns the ARN to grant in a policy. A star instead of the six
-// characters (or of -??????) also matches while the secret does not exist yet,
-// whether AWS then judges the bare name or a made-up ARN.
+// Resource returns the ARN to grant in a policy. A star instead of the six characters (or
+// of -??????) also matches while the secret does not exist, whether AWS then checks the
+// bare name or an ARN with made-up characters.
 func (id ID) Resource(region string) string {
 	a := arn.ARN{
 		Partition: id.partition,
@@ -82,7 +82,7 @@ func (id ID) Resource(region string) string {
 	return a.String()
 }
 
-// partitionOf knows the partitions that an ordinary customer can have.
+// partitionOf returns the partition, of those open to ordinary customers.
 func partitionOf(region string) string {
 	switch {
 	case strings.HasPrefix(region, "cn-"):

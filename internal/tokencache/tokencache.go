@@ -1,6 +1,6 @@
-// Package tokencache remembers what verified tokens say, since a server sees the same
-// access token with every request of a session. It knows strings, values and times,
-// and nothing about tokens or keys.
+// Package tokencache caches the content of verified tokens, since a server sees the same
+// access token with every request of a session. It deals in strings, values and times, and
+// knows nothing about tokens or keys.
 package tokencache
 
 import (
@@ -12,18 +12,17 @@ import (
 	"time"
 )
 
-// A Cache remembers a value for each text. A nil Cache remembers nothing.
+// A Cache maps texts to values. A nil Cache is always empty.
 //
-// It is a hash table of small sets whose slots are atomic pointers, so that readers
-// neither lock nor allocate. A value is found by its whole text, never by a digest
-// alone. A new entry takes, in its set, the place of the one seen least, or of several
-// if it needs the room of several. So a flood of texts that are seen once displaces
-// itself and nothing else; one whose texts are seen again displaces those that are
-// seen less than twice while it lasts.
+// It is a hash table of small sets whose slots are atomic pointers, so readers neither lock
+// nor allocate. A value is found by its whole text, never by a digest alone. A new entry
+// replaces the least-used entry of its set, or several if it needs their room. So a flood
+// of texts that are seen once displaces only itself; one whose texts are seen again
+// displaces entries that are seen less than twice while it lasts.
 //
-// All methods may be called at the same time.
+// All methods are safe for concurrent use.
 type Cache[V any] struct {
-	seed maphash.Seed // secret, so that nobody can aim at one set
+	seed maphash.Seed // secret, so that nobody can target one set
 	sets []set[V]
 }
 
@@ -37,7 +36,7 @@ type slot[V any] struct{ atomic.Pointer[entry[V]] }
 
 // An entry never changes, except for the count of how often it was seen again.
 type entry[V any] struct {
-	hash        uint64 // of text, to pass over most others without reading them
+	hash        uint64 // of text, to skip most others without reading them
 	text        string
 	value       V
 	from, until time.Time
@@ -47,20 +46,20 @@ type entry[V any] struct {
 
 const (
 	ways = 7
-	// maxSeen is where the count ends: after that a hit only reads, and what is no
-	// longer used is forgotten soon.
+	// maxSeen is where the count stops: after that a hit only reads, and entries no longer
+	// used are dropped soon.
 	maxSeen = 3
-	// share is how many bytes a cache may hold for each of its entries, on average.
+	// share is the average number of bytes that a cache may hold per entry.
 	share = 1536
-	// maxSize is the most that the entries of a set take together, in bytes, so that
-	// the memory of a cache is bounded whatever is put there.
+	// maxSize is the most that the entries of a set take together, in bytes, which bounds
+	// the memory of a cache.
 	maxSize = ways * share
-	// overhead is what an entry takes beside its text and its value, in bytes.
+	// overhead is the size of an entry, in bytes, without its text and value.
 	overhead = 96
 )
 
-// New returns a cache for about so many entries of up to 1.5 KB each, or for fewer that
-// are larger. It returns nil if entries is not positive.
+// New returns a cache for about the given number of entries of up to 1.5 KB each, or for
+// fewer larger ones. It returns nil if entries is not positive.
 func New[V any](entries int) *Cache[V] {
 	if entries <= 0 {
 		return nil
@@ -68,13 +67,13 @@ func New[V any](entries int) *Cache[V] {
 	return &Cache[V]{seed: maphash.MakeSeed(), sets: make([]set[V], (entries+ways-1)/ways)}
 }
 
-// set returns where a text may be, and its hash.
+// set returns the set for a text, and the hash of the text.
 func (c *Cache[V]) set(text string) (*set[V], uint64) {
 	hash := maphash.String(c.seed, text)
 	return &c.sets[hash%uint64(len(c.sets))], hash
 }
 
-// Find returns the value remembered for a text if it is valid now.
+// Find returns the value of a text if it is valid now.
 func (c *Cache[V]) Find(text string, now time.Time) (value V, ok bool) {
 	if c == nil || len(text) > maxSize {
 		return value, false
@@ -82,7 +81,7 @@ func (c *Cache[V]) Find(text string, now time.Time) (value V, ok bool) {
 	set, hash := c.set(text)
 	for i := range set.slots {
 		if e := set.slots[i].Load(); e != nil && e.hash == hash && e.text == text {
-			if n := e.seen.Load(); n < maxSeen { // a lost count does no harm
+			if n := e.seen.Load(); n < maxSeen { // a lost count is harmless
 				e.seen.Store(n + 1)
 			}
 			if now.Before(e.from) || !now.Before(e.until) {
@@ -94,31 +93,30 @@ func (c *Cache[V]) Find(text string, now time.Time) (value V, ok bool) {
 	return value, false
 }
 
-// Add remembers a value that takes size bytes and is valid from a time until another.
-// What takes more than seven shares is not remembered, and neither is one of two that
-// meet in one set.
+// Add adds a value that takes size bytes and is valid from a time until another. A value of
+// more than seven shares is not cached, and neither is one of two added to a set at once.
 func (c *Cache[V]) Add(text string, value V, size int, from, until, now time.Time) {
 	size += len(text) + overhead
 	if c == nil || size > maxSize {
 		return
 	}
 	set, hash := c.set(text)
-	if !set.writer.TryLock() { // nobody waits for a cache
+	if !set.writer.TryLock() { // never wait for a cache
 		return
 	}
 	defer set.writer.Unlock()
 	if slot := set.makeRoom(text, hash, int32(size), now); slot != nil {
-		slot.Store(&entry[V]{hash: hash, text: strings.Clone(text), value: value, from: from, until: until, size: int32(size)}) // text may be a part of a larger string
+		slot.Store(&entry[V]{hash: hash, text: strings.Clone(text), value: value, from: from, until: until, size: int32(size)}) // text may be part of a larger string
 	}
 }
 
-// makeRoom returns an empty slot in a set with room for so many bytes. It returns nil if
-// more than one entry in use would have to go.
+// makeRoom returns an empty slot in a set with room for size bytes. It returns nil if more
+// than one entry in use would be evicted.
 func (s *set[V]) makeRoom(text string, hash uint64, size int32, now time.Time) *slot[V] {
 	type living struct {
 		*slot[V]
 		*entry[V]
-		seen int32 // as it was when all were compared
+		seen int32 // at the time of the comparison
 	}
 	var (
 		free *slot[V]
@@ -126,7 +124,7 @@ func (s *set[V]) makeRoom(text string, hash uint64, size int32, now time.Time) *
 		old  []living
 	)
 	for i := range uint64(ways) {
-		slot := &s.slots[(hash>>32+i)%ways] // from anywhere, so that equals take turns
+		slot := &s.slots[(hash>>32+i)%ways] // from a random start, so that equals take turns
 		if e := slot.Load(); e != nil && now.Before(e.until) && e.text != text {
 			room -= e.size
 			old = append(old, living{slot, e, e.seen.Load()})
@@ -140,7 +138,7 @@ func (s *set[V]) makeRoom(text string, hash uint64, size int32, now time.Time) *
 	for ; free == nil || room < 0; gone++ {
 		free, room = old[gone].slot, room+old[gone].size
 	}
-	if gone > 0 && old[gone-1].seen > 0 { // those in use have to earn their place again
+	if gone > 0 && old[gone-1].seen > 0 { // entries in use must earn their place again
 		for _, l := range old {
 			if l.seen > 0 {
 				l.entry.seen.Add(-1)

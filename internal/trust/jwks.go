@@ -19,35 +19,34 @@ import (
 // maxPublished is how many keys a JSON Web Key Set may hold.
 const maxPublished = 256
 
-// Why a key of a JSON Web Key Set is skipped.
+// Reasons to skip a key of a JSON Web Key Set.
 const (
-	skipMalformed   = "malformed"   // no key (RFC 7517, RFC 7518 section 6), or a name is there twice
-	skipUnsupported = "unsupported" // its type, curve or algorithm
+	skipMalformed   = "malformed"   // not a key (RFC 7517, RFC 7518 section 6), or with a duplicate member
+	skipUnsupported = "unsupported" // type, curve or algorithm
 	skipWeak        = "weak"
-	skipPrivate     = "private"   // it gives away its private half, or is a shared secret
+	skipPrivate     = "private"   // contains the private key, or is a shared secret
 	skipUse         = "use"       // not for signatures
-	skipUnnamed     = "unnamed"   // no kid, or one that no token can have
-	skipIssuer      = "issuer"    // another one's (Entra)
-	skipAmbiguous   = "ambiguous" // another key has its kid and algorithm
+	skipUnnamed     = "unnamed"   // no kid, or a kid that no token can have
+	skipIssuer      = "issuer"    // of another issuer (Entra)
+	skipAmbiguous   = "ambiguous" // another key has the same kid and algorithm
 )
 
 // ParseJWKS returns the keys of an issuer's JSON Web Key Set (RFC 7517 section 5) that can
-// verify tokens, and counts the others by the reason why they are skipped: one odd key
-// spoils nothing. A set without a usable key is an error. With former, tokens follow the rules
-// from before RFC 9068.
+// verify tokens, and counts the other keys by the reason for skipping them. A set without a
+// usable key is an error. With former, tokens follow the rules from before RFC 9068.
 func ParseJWKS(document []byte, issuer string, former bool) (keys []*Key, skipped map[string]int, err error) {
 	var set struct {
 		Keys []jsontext.Value `json:"keys"`
 	}
-	lenient := []json.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)} // here, but not in a key
+	lenient := []json.Options{jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)} // in the set, but not in a key
 	if err := json.Unmarshal(document, &set, lenient...); err != nil {
-		return nil, nil, errors.New("it is not a JSON Web Key Set")
+		return nil, nil, errors.New("the document is not a JSON Web Key Set")
 	}
 	if len(set.Keys) > maxPublished {
 		return nil, nil, fmt.Errorf("the JSON Web Key Set has %d keys; at most %d are read", len(set.Keys), maxPublished)
 	}
 	skipped = map[string]int{}
-	seen := map[pair]*Key{} // nil: refused
+	seen := map[pair]*Key{} // nil: skipped
 	leaked := map[string]bool{}
 	for _, raw := range set.Keys {
 		k, why := parseJWK(raw, issuer)
@@ -82,7 +81,7 @@ func ParseJWKS(document []byte, issuer string, former bool) (keys []*Key, skippe
 		return false
 	})
 	if len(keys) == 0 {
-		return nil, skipped, fmt.Errorf("none of the %d keys of the JSON Web Key Set can be used %v", len(set.Keys), skipped)
+		return nil, skipped, fmt.Errorf("none of the %d keys in the JSON Web Key Set can be used %v", len(set.Keys), skipped)
 	}
 	return keys, skipped, nil
 }
@@ -91,8 +90,8 @@ func (k *Key) same(other *Key) bool {
 	return k.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(other.Public)
 }
 
-// A jwk is what decides whether and how a key is used. Certificates are left out, since a
-// wrong one does not make a key wrong.
+// A jwk has the members that decide whether and how a key is used. Certificates are
+// ignored, since a wrong certificate does not make a key wrong.
 type jwk struct {
 	Type       string   `json:"kty"`
 	KeyID      string   `json:"kid"`
@@ -107,8 +106,8 @@ type jwk struct {
 	X     string `json:"x"`
 	Y     string `json:"y"`
 
-	// Members of private keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1, and priv of ML-DSA): each
-	// gives the key away.
+	// Members of private keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1, and priv of
+	// ML-DSA). Any of them reveals the key.
 	D     jsontext.Value `json:"d"`
 	P     jsontext.Value `json:"p"`
 	Q     jsontext.Value `json:"q"`
@@ -125,7 +124,7 @@ func (in *jwk) isPrivate() bool {
 		func(member jsontext.Value) bool { return member != nil && member.Kind() != 'n' })
 }
 
-// members returns why a key is skipped for what it says about itself, or "".
+// members returns why the members of a key rule it out, or "".
 func (in *jwk) members(issuer string) (why string) {
 	if in.Type != "RSA" && (in.Type != "OKP" || in.Curve != "Ed25519") && (in.Type != "EC" || in.Curve != "P-256" && in.Curve != "P-384") {
 		return skipUnsupported
@@ -142,13 +141,13 @@ func (in *jwk) members(issuer string) (why string) {
 	return ""
 }
 
-// parseJWK returns a key, or why it is skipped. Of one that has leaked, it returns both.
+// parseJWK returns a key, or the reason to skip it; for a leaked key, both.
 func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 	var in jwk
 	if json.Unmarshal(raw, &in) != nil {
 		return nil, skipMalformed
 	}
-	if in.isPrivate() { // whoever has read it can sign, under any kid of the key
+	if in.isPrivate() { // anyone who has read it can sign, under any kid of the key
 		if public, ok := in.public(); ok {
 			if _, err := jws.AlgorithmOf(public, false); err == nil {
 				k = &Key{Public: public}
@@ -171,13 +170,13 @@ func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 		return nil, skipUnsupported
 	}
 	k = &Key{ID: in.KeyID, Alg: alg, Public: public, Published: true}
-	if jws.CheckKeyID(k.ID) == nil { // other kids are looked up, too, but not as bytes of a header
+	if jws.CheckKeyID(k.ID) == nil { // other kids are found too, but not by the bytes of a header
 		k.Header = jws.EncodeHeader(alg, k.ID, jws.AccessTokenType)
 	}
 	return k, ""
 }
 
-// public returns the key itself.
+// public returns the public key.
 func (in *jwk) public() (crypto.PublicKey, bool) {
 	members := map[string]string{"kty": in.Type, "crv": in.Curve, "n": in.N, "e": in.E, "x": in.X, "y": in.Y}
 	text, err := json.Marshal(members)
@@ -188,7 +187,7 @@ func (in *jwk) public() (crypto.PublicKey, bool) {
 	return out.Key, true
 }
 
-// fillsIn reports whether an issuer is a template with its tenant filled in. Entra writes
+// fillsIn reports whether an issuer is a template with the tenant filled in. Entra puts
 // https://login.microsoftonline.com/{tenantid}/v2.0 into its keys.
 func fillsIn(template, issuer string) bool {
 	before, after, found := strings.Cut(template, "{tenantid}")
@@ -197,7 +196,7 @@ func fillsIn(template, issuer string) bool {
 	return found && ok && ok2 && tenant != "" && !strings.Contains(tenant, "/")
 }
 
-// Fingerprint returns a text that is the same for the same keys under the same names.
+// Fingerprint returns a text that is equal for equal keys with equal names.
 func Fingerprint(keys []*Key) string {
 	var lines []string
 	for _, k := range keys {

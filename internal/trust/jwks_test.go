@@ -129,7 +129,7 @@ func TestParseJWKSRefuses(t *testing.T) {
 		`{"keys":null}`:                "none of the 0 keys",
 		`{"keys":[]}`:                  "none of the 0 keys",
 		`{"KEYS":[` + e + `]}`:         "none of the 0 keys",
-		`{"keys":[{}]}`:                "none of the 1 keys of the JSON Web Key Set can be used map[unsupported:1]",
+		`{"keys":[{}]}`:                "none of the 1 keys in the JSON Web Key Set can be used map[unsupported:1]",
 		string(setText(many...)):       "257 keys; at most 256",
 		string(setText(many[:256]...)): "",
 		`{"keys":[` + e + `],"keys":[` + e + `],"x":"` + "\xff" + `"}`: "", // lenient around the keys

@@ -19,15 +19,15 @@ import (
 
 // A Key is a trusted key and the time until which its tokens are accepted.
 type Key struct {
-	ID     string // the name under which it is reported
+	ID     string // reported name
 	Alg    jws.Algorithm
 	Public crypto.PublicKey
 	Cert   *x509.Certificate // nil: a plain public key
 	Until  time.Time         // zero: no end
-	Header string            // of every access token that it signs: alg, kid and typ, encoded
+	Header string            // encoded header of the access tokens that it signs: alg, kid and typ
 
-	Source *keyset.Key // in the set; nil: it has no private half
-	Kept   bool        // not in the set any more, see keepVanished
+	Source *keyset.Key // in the set; nil: it has no private key
+	Kept   bool        // no longer in the set; see keepVanished
 
 	Names        []string  // further kids
 	Former       bool      // its tokens follow the rules from before RFC 9068
@@ -37,18 +37,17 @@ type Key struct {
 	Published    bool      // read from the JWKS of an issuer
 }
 
-// Former returns a key of another system, under a kid, or, with "", under every kid that
-// such systems are known to derive from the key and its certificate: the RFC 7638
-// thumbprint, and the certificate's thumbprints (RFC 7515 sections 4.1.7 and 4.1.8) in
-// base64url and, as .NET writes them, in hexadecimal, to which IdentityServer appends the
-// algorithm.
+// Former returns a key of another system under a kid or, if kid is "", under every kid that
+// such systems derive from the key and its certificate: the RFC 7638 thumbprint, and the
+// certificate's thumbprints (RFC 7515 sections 4.1.7 and 4.1.8) in base64url and, as in
+// .NET, in hexadecimal, to which IdentityServer appends the algorithm.
 func Former(public crypto.PublicKey, alg jws.Algorithm, cert *x509.Certificate, kid string) *Key {
 	k := &Key{ID: kid, Alg: alg, Public: public, Cert: cert, Former: true}
 	if kid == "" {
 		k.ID = jws.Thumbprint(public)
 		if cert != nil {
 			var digest1 [sha1.Size]byte
-			// A name that others have given, on which no security rests.
+			// Only a name chosen by others; security does not depend on it.
 			fips140.WithoutEnforcement(func() { digest1 = sha1.Sum(cert.Raw) })
 			digest256 := sha256.Sum256(cert.Raw)
 			upper := strings.ToUpper(hex.EncodeToString(digest1[:]))
@@ -60,9 +59,9 @@ func Former(public crypto.PublicKey, alg jws.Algorithm, cert *x509.Certificate, 
 	return k
 }
 
-// Adopted returns the keys of a set that an instance had for itself until it joined a
-// fleet at a time. They verify the tokens that it had issued by then, until another time,
-// and are not published, since that would differ by instance.
+// Adopted returns the keys of a set that an instance used alone before it joined a fleet at
+// since. Until end, they verify the tokens issued before since. They are not published,
+// since each instance would publish different ones.
 func Adopted(set *keyset.Set, since, until time.Time) (keys []*Key) {
 	add := func(id string, alg jws.Algorithm, public crypto.PublicKey, end time.Time) {
 		if until.Before(end) {
@@ -85,14 +84,14 @@ func (k *Key) Trusted(at time.Time) bool { return k.Until.IsZero() || at.Before(
 
 func (k *Key) names() []string { return append([]string{k.ID}, k.Names...) }
 
-// signsFrom reports whether the key signs, or will, where another one signs now.
+// signsFrom reports whether the key signs, or will sign, when another one signs now.
 func (k *Key) signsFrom(signing *keyset.Key) bool {
 	return k.Source != nil && (signing == nil || !k.Source.Cert.NotBefore.Before(signing.Cert.NotBefore))
 }
 
-// jwk returns the public half under a name, with the certificate (x5c) and its SHA-256
-// thumbprint (x5t#S256) if asked for: a set of many keys must not become too large for
-// clients, of which some refuse 50 KiB.
+// jwk returns the public key under a name, with the certificate (x5c) and its SHA-256
+// thumbprint (x5t#S256) if asked for: a set of many keys must stay small, since some
+// clients refuse 50 KiB.
 func (k *Key) jwk(name string, withCert bool) jose.JSONWebKey {
 	jwk := jws.JWK(k.Public, name, k.Alg)
 	if withCert {
@@ -102,8 +101,8 @@ func (k *Key) jwk(name string, withCert bool) jose.JSONWebKey {
 	return jwk
 }
 
-// What a key does at a moment of its life, in the order of its life. The root package
-// repeats and documents these roles.
+// The roles of a key, in the order of its life. The root package exports and documents
+// them.
 const (
 	RolePublished = "published"
 	RoleAnnounced = "announced"
@@ -114,7 +113,7 @@ const (
 	RoleGone      = "gone"
 )
 
-// Role returns what the key does at a time, when another key, or this one, signs.
+// Role returns the role of the key at a time at which signing signs.
 func (k *Key) Role(now time.Time, signing *Key) string {
 	switch {
 	case !k.Trusted(now):

@@ -1,7 +1,7 @@
-// Package trust knows which keys are trusted at one moment, and by which names tokens
-// call them. A View is made from a key set and from keys that configuration adds, or from
-// plain public keys, together with everything that verification needs of it: precomputed
-// headers and the JWKS. It never changes; whoever holds one replaces it as a whole.
+// Package trust models which keys are trusted at a given moment, and by which names tokens
+// refer to them. A View is made from a key set and configured keys, or from plain public
+// keys. It contains everything that verification needs, including precomputed headers and
+// the JWKS. A View is immutable and is replaced as a whole.
 package trust
 
 import (
@@ -15,35 +15,35 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// A View is what an instance trusts. All methods may be called at the same time.
+// A View is what an instance trusts. All methods are safe for concurrent use.
 type View struct {
 	Version string
-	Set     *keyset.Set // that it was made from; empty if it was made from public keys
-	Keys    []*Key      // newest first, retired ones, those kept from an earlier view, others
+	Set     *keyset.Set // its source; empty if made from public keys
+	Keys    []*Key      // the set's, newest first; then retired, kept from an earlier view, others
 
 	JWKS []byte // RFC 7517 section 5: the keys trusted when it was made; nil: none
 	ETag string // of JWKS
 
-	former   bool            // keys that might appear follow the rules from before RFC 9068, too
+	former   bool            // keys added later also follow the rules from before RFC 9068
 	byName   map[string]*Key // every name of every key
-	byPair   map[pair]*Key   // the same with the algorithm: a JWKS may give one name to a key for each
-	byHeader map[string]*Key // and the encoded header of the access tokens that it signs
+	byPair   map[pair]*Key   // and by algorithm: a JWKS may use a name once for each
+	byHeader map[string]*Key // by encoded header of the access tokens that they sign
 	made     time.Time       // by the wall clock
-	changes  time.Time       // when a key of it stops being trusted or begins to sign; zero: never
-	replaced []replaced      // versions that this instance has lately moved on from
+	changes  time.Time       // when a key next stops being trusted or begins to sign; zero: never
+	replaced []replaced      // recently replaced versions
 }
 
 type pair struct{ name, alg string }
 
-// A Source is what a view is made of.
+// A Source is the input of a view.
 type Source struct {
 	Set     *keyset.Set
 	Version string
-	Others  []*Key // keys of former systems and adopted ones; a fleet key's own name wins
+	Others  []*Key // keys of former systems, and adopted keys; names of fleet keys win
 }
 
-// New returns the view of a source at a time. If old is the view before, the result also
-// trusts those of its keys that the set has lost by accident.
+// New returns the view of a source at a time. If old is the previous view, the result also
+// trusts those of its keys that the set lost by accident.
 func New(src Source, old *View, now Moment, p *keyset.Policy) (*View, error) {
 	v := &View{Version: src.Version, Set: src.Set}
 	for _, k := range src.Set.Keys {
@@ -69,20 +69,20 @@ func New(src Source, old *View, now Moment, p *keyset.Policy) (*View, error) {
 }
 
 // FromKeys returns the view of plain public keys, which are trusted until they are
-// replaced. With former, their tokens follow the rules from before RFC 9068, as those of
-// keys that replace them will.
+// replaced. With former, tokens of these keys and of their replacements follow the rules
+// from before RFC 9068.
 func FromKeys(keys []*Key, version string, former bool, now Moment) (*View, error) {
 	v := &View{Version: version, Set: &keyset.Set{}, Keys: keys, former: former}
 	return v, v.index(now.Wall)
 }
 
-// index works out by which names the keys are found, and the JSON Web Key Set of those
-// that are trusted at a time.
+// index builds the maps from names to keys, and the JSON Web Key Set of the keys trusted at
+// a time.
 //
-// Keys past their trust come along: whoever uses a key looks at the time, and it may be
-// this clock that is wrong.
+// Keys past their trust are included, because it may be this clock that is wrong; users of
+// a key check the time.
 func (v *View) index(now time.Time) (err error) {
-	v.made = now.Round(0) // without the monotonic reading, which no step of the clock changes
+	v.made = now.Round(0) // without the monotonic reading, to compare wall clocks
 	v.byName, v.byPair, v.byHeader = make(map[string]*Key), make(map[pair]*Key), make(map[string]*Key)
 	signing, _ := v.Set.Signing(now)
 	var published []jose.JSONWebKey
@@ -111,15 +111,16 @@ func (v *View) index(now time.Time) (err error) {
 	return err
 }
 
-// Outdated reports whether a view of the same source made now would differ.
+// Outdated reports whether a view made now from the same source would differ.
 func (v *View) Outdated(now time.Time) bool {
 	return now.Before(v.made) || !v.changes.IsZero() && !now.Before(v.changes)
 }
 
-// ByName returns the key of a kid, or nil.
+// ByName returns the key with a kid, or nil.
 func (v *View) ByName(kid string) *Key { return v.byName[kid] }
 
-// Find returns the key of a kid for an algorithm, or that of the kid for another, or nil.
+// Find returns the key with a kid for an algorithm, or the key with that kid for another
+// algorithm, or nil.
 func (v *View) Find(kid, alg string) *Key {
 	if sameAlgorithm(alg, "EdDSA") {
 		alg = "EdDSA"
@@ -130,8 +131,8 @@ func (v *View) Find(kid, alg string) *Key {
 	return v.byName[kid]
 }
 
-// Signing returns the key that signs at a time, or nil, and whether it signs before its
-// certificate says so.
+// Signing returns the key that signs at a time, or nil, and whether it signs before the
+// start of its certificate.
 func (v *View) Signing(at time.Time) (k *Key, early bool) {
 	source, early := v.Set.Signing(at)
 	if source == nil {
@@ -140,13 +141,12 @@ func (v *View) Signing(at time.Time) (k *Key, early bool) {
 	return v.byName[source.ID], early
 }
 
-// KeyFor returns the trusted key that the encoded header of an access token names. The
-// headers that the fleet itself writes are the same bytes for each key; only others are
-// parsed. Access tokens of other systems may lack that typ (it came with RFC 9068) and
-// carry a certificate's thumbprint.
+// KeyFor returns the trusted key named by the encoded header of an access token. The fleet
+// writes the same header bytes for each key; only other headers are parsed. Access tokens
+// of other systems may lack the typ of RFC 9068 and carry a certificate's thumbprint.
 //
-// The error matches jws.ErrUnknownKey for an unknown kid of any typ; ask is whether a key
-// that might appear under that kid would accept typ and alg.
+// The error matches jws.ErrUnknownKey for an unknown kid of any typ. ask reports whether a
+// key that might appear under that kid would accept typ and alg.
 func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error) {
 	if k = v.byHeader[header]; k == nil {
 		h, err := jws.ParseHeader(header)
@@ -160,7 +160,7 @@ func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error
 		case k == nil:
 			return nil, h.Supported() && (h.IsAccessToken() || v.former && h.IsUntyped()), fmt.Errorf("%w: kid %q", jws.ErrUnknownKey, h.KeyID)
 		case !h.IsAccessToken() && !(k.Former && h.IsUntyped()):
-			return nil, false, fmt.Errorf("%w: its typ is not %s", jws.ErrWrongType, jws.AccessTokenType)
+			return nil, false, fmt.Errorf("%w: typ is not %s", jws.ErrWrongType, jws.AccessTokenType)
 		case h.Thumbprint && !k.Former:
 			return nil, false, fmt.Errorf("%w: x5t in the header", jws.ErrMalformed)
 		}
@@ -174,12 +174,12 @@ func (v *View) KeyFor(header string, now time.Time) (k *Key, ask bool, err error
 	return k, false, nil
 }
 
-// sameAlgorithm reports whether a name is the one that RFC 9864 section 2.2 gives to an
-// algorithm of an older, less specific name.
+// sameAlgorithm reports whether name is the RFC 9864 section 2.2 name of an algorithm with
+// an older, less specific name.
 func sameAlgorithm(name, older string) bool { return name == "Ed25519" && older == "EdDSA" }
 
-// FindNames returns a name that two of some keys have although they are not the same key,
-// or not for the same issuer.
+// FindNames returns a name shared by two keys that differ, or that are for different
+// issuers.
 func FindNames(keys []*Key) (name string, found bool) {
 	owners := map[string]string{}
 	for _, k := range keys {
@@ -194,7 +194,7 @@ func FindNames(keys []*Key) (name string, found bool) {
 	return "", false
 }
 
-// Named returns the key among some that has a name, or nil.
+// Named returns the key with a name, or nil.
 func Named(keys []*Key, name string) *Key {
 	for _, k := range keys {
 		if slices.Contains(k.names(), name) {
@@ -204,7 +204,7 @@ func Named(keys []*Key, name string) *Key {
 	return nil
 }
 
-// JWKSSize returns how many bytes some keys take in a JSON Web Key Set.
+// JWKSSize returns the size in bytes that keys take in a JSON Web Key Set.
 func JWKSSize(keys []*Key) (int, error) {
 	keys = slices.DeleteFunc(slices.Clone(keys), func(k *Key) bool { return k.Hidden })
 	v, err := FromKeys(keys, "", false, Moment{})

@@ -194,7 +194,7 @@ func TestSignerOnAWS_W9_OutageOfADay(t *testing.T) {
 		require.LessOrEqual(t, strings.Count(log.String(), "level=ERROR"), 1+24)
 		require.GreaterOrEqual(t, strings.Count(log.String(), "level=ERROR"), 1+20)
 		require.NotContains(t, log.String(), `hint=""`)
-		require.Equal(t, 1, strings.Count(log.String(), "the signing keys can be read again"))
+		require.Equal(t, 1, strings.Count(log.String(), "refreshed the signing keys after earlier failures"))
 		fake.Inject(awsfake.Fault{Status: http.StatusServiceUnavailable})
 		errors := strings.Count(log.String(), "level=ERROR")
 		time.Sleep(6 * time.Minute)
@@ -217,7 +217,7 @@ func TestSignerOnAWS_A11_RolledBack(t *testing.T) {
 		token, kid := testkit.Issue(t, s), s.SigningKey().KeyID // the second key
 		moveCurrent(t, fake.Client(), awsName, s.Status().Version, first)
 		require.NoError(t, s.Refresh(t.Context()))
-		require.Contains(t, log.String(), "keys have vanished from the store")
+		require.Contains(t, log.String(), "keys disappeared from the store")
 		require.Contains(t, log.String(), kid)
 		require.NotEqual(t, kid, s.SigningKey().KeyID)
 		require.NoError(t, s.Rotate(t.Context()), "the version derived from the old one exists already")

@@ -64,7 +64,7 @@ func TestFileStore_F18_BindMountOfAFile(t *testing.T) {
 		require.Empty(t, inContainer(t, op, inside, host, inside, "rw").Err, op)
 	}
 	r := inContainer(t, "rotate", inside, host, inside, "rw")
-	require.Contains(t, r.Err, inside+" cannot be replaced: most likely the file is mounted by itself")
+	require.Contains(t, r.Err, inside+" cannot be replaced: it is probably a mount point itself")
 	require.Contains(t, r.Err, "mount its directory")
 	require.False(t, r.GoesOn || r.is(fleetkey.ErrConflict))
 	require.Equal(t, oneKey(), readKeys(t, host))

@@ -140,8 +140,8 @@ func (m *model) told(act string, err error) {
 		m.fault("%s: the error does not name the secret: %v", act, err)
 	}
 	if !slices.ContainsFunc([]string{
-		"throttles", "HTTP status 5", "no answer within", "cannot be reached", "broke off", "not one of Secrets Manager", "have expired",
-		"does not accept the credentials", "allow secretsmanager:", "KMS key", "another writer saved first", "others have parked a version",
+		"throttles", "HTTP status 5", "no response within", "cannot be reached", "cut off", "does not come from Secrets Manager", "have expired",
+		"rejects the credentials", "allow secretsmanager:", "KMS key", "another writer saved first", "other writers stored a version",
 		"no key bundle exists",
 	}, caused) {
 		m.fault("%s: the error does not tell the cause: %v", act, err)

@@ -35,14 +35,14 @@ func TestDiscoveryFinds(t *testing.T) {
 		{issuer, "https://b.example" + config, jwks, "HTTP status 404"},
 		{issuer, issuer + config, jwks + "2", jwks + "2: HTTP status 404"},
 		{issuer, issuer + config, "http://keys.example/jwks", "without TLS"},
-		{issuer, issuer + config, "https://127.0.0.1/jwks", "it is on this machine"},
-		{issuer, issuer + config, "http://localhost:1/jwks", "it is on this machine"},
-		{issuer, issuer + config, "https://LocalHost./jwks", "it is on this machine"},
-		{issuer, issuer + config, "https://[::]/jwks", "it is on this machine"},
-		{issuer, issuer + config, "https://127.1/jwks", "it is on this machine"},
+		{issuer, issuer + config, "https://127.0.0.1/jwks", "it is a loopback address"},
+		{issuer, issuer + config, "http://localhost:1/jwks", "it is a loopback address"},
+		{issuer, issuer + config, "https://LocalHost./jwks", "it is a loopback address"},
+		{issuer, issuer + config, "https://[::]/jwks", "it is a loopback address"},
+		{issuer, issuer + config, "https://127.1/jwks", "it is a loopback address"},
 		{issuer, issuer + config, "", `jwks_uri "" of "https://a.example": it is not an https URL`},
 		{issuer, issuer + config, "/jwks", "not an https URL"},
-		{issuer, issuer + config, "https://u:p@keys.example/jwks", "it holds a user name"},
+		{issuer, issuer + config, "https://u:p@keys.example/jwks", "it contains a user name"},
 		{issuer, issuer + config, "file:///etc/jwks", "not an https URL"},
 	} {
 		t.Run(test.at+" "+test.keys, func(t *testing.T) {
@@ -67,9 +67,9 @@ func TestDiscoveryFinds(t *testing.T) {
 // TestDiscoveryOfAnotherIssuer: no other try can help, so NewVerifier says what to change.
 func TestDiscoveryOfAnotherIssuer(t *testing.T) {
 	for says, want := range map[string]string{
-		jwstest.Issuer + "/":                                "they differ in the slash at the end",
-		"HTTPS://ISSUER.example":                            "set VerifierConfig.Issuer to what tokens have as iss",
-		"https://evil.example":                              "set VerifierConfig.Issuer to what tokens have as iss",
+		jwstest.Issuer + "/":                                "they differ in the trailing slash",
+		"HTTPS://ISSUER.example":                            "set VerifierConfig.Issuer to the iss of the tokens",
+		"https://evil.example":                              "set VerifierConfig.Issuer to the iss of the tokens",
 		"https://login.microsoftonline.com/{tenantid}/v2.0": "use the issuer of one tenant",
 		strings.Repeat("x", 100_000):                        strings.Repeat("x", 100),
 	} {
