@@ -15,19 +15,18 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// TestKeyStore checks an implementation of [fleetkey.KeyStore] against the
-// promises of that interface, each in its own subtest.
+// TestKeyStore checks that an implementation of [fleetkey.KeyStore] keeps the promises of
+// that interface, with a subtest for each.
 //
-// Each call of open makes a fresh cell that holds nothing; it may use t.Cleanup
-// and t.TempDir. The function it returns opens that cell again each time, as one
-// more instance of a fleet would. All of these calls come from the subtest's own
-// goroutine, so they may end it by t.Fatal. Some subtests ask for two cells.
+// Each call of open creates a new, empty store; it may use t.Cleanup and t.TempDir. The
+// function it returns opens that store again, as another instance of a fleet would. All
+// these calls run in the subtest's goroutine, so they may call t.Fatal. Some subtests use
+// two stores.
 //
-// The suite stores what fleetkey stores: PEM text, at least one byte and at
-// most [fleetkey.MaxBundleSize], in printable ASCII with tabs and line ends. It
-// asks for nothing about other bytes, since a secret is often a string.
-// It takes a store as correct that shows a Save to other instances a little
-// late (up to 10 s), because [fleetkey.Signer] does.
+// The suite stores what fleetkey stores: PEM text of 1 to [fleetkey.MaxBundleSize] bytes,
+// in printable ASCII with tabs and line ends. It does not test other bytes, since a secret
+// is often a string. Other instances may see a Save up to 10 seconds late, which
+// [fleetkey.Signer] tolerates.
 func TestKeyStore(t *testing.T, open func(t *testing.T) func() fleetkey.KeyStore) {
 	for _, c := range []struct {
 		name string
@@ -74,11 +73,11 @@ func testCreateTwice(s *suite) {
 	v := s.mustSave(store, b, "")
 	s.requireConflict(store, bundle("second", 2000), "")
 	s.requireConflict(s.open(), bundle("third", 2000), "")
-	s.requireConflict(s.open(), b, "") // the same content is no excuse
+	s.requireConflict(s.open(), b, "") // equal content is a conflict too
 	s.requireHolds(s.open(), b, v)
 }
 
-// testReplace also takes the content back to what it was before (A, B, A).
+// testReplace also restores earlier content (A, B, A).
 func testReplace(s *suite) {
 	a, b, c := bundle("a", 2000), bundle("b", 4000), bundle("c", 4000)
 	seen := map[fleetkey.Version][]byte{}
@@ -105,8 +104,8 @@ func testStalePrev(s *suite) {
 	s.requireHolds(s.open(), now, v2)
 }
 
-// testPrevOnAbsent takes a version that the store has issued from another cell:
-// a made-up one might not even have the right form.
+// testPrevOnAbsent uses a version of another cell, since a made-up one might have the wrong
+// form.
 func testPrevOnAbsent(s *suite) {
 	other := s.newCell(s.T)()
 	v := s.mustSave(other, bundle("other", 2000), "")
@@ -140,8 +139,8 @@ func testContent(s *suite) {
 	}
 }
 
-// testTooLarge lets a store take or refuse what is over the limit; but a
-// refusal must not print it, nor store a part of it.
+// testTooLarge allows a store to accept or reject a bundle over the limit. A rejection must
+// neither print the bundle nor store part of it.
 func testTooLarge(s *suite) {
 	b := bundle("too large", fleetkey.MaxBundleSize+1)
 	v, err := s.open().Save(s.ctx, b, "")
@@ -180,8 +179,8 @@ func testReplaceRace(s *suite) {
 	}
 }
 
-// testLoadsDuringSaves loads all the time while one writer replaces long and
-// short bundles: every Load must give one of them, whole, and its version.
+// testLoadsDuringSaves loads continuously while one writer replaces long and short bundles:
+// every Load must return one of them, whole, with its version.
 func testLoadsDuringSaves(s *suite) {
 	const saves, readers = 20, 4
 	v := s.mustSave(s.open(), bundle("0", 1000), "")
@@ -229,8 +228,8 @@ func testLoadsDuringSaves(s *suite) {
 	}
 }
 
-// testEndedContext calls with contexts that have ended before. Such a call must
-// change nothing, and above all it must not say "absent".
+// testEndedContext calls with ended contexts. Such a call must change nothing and must not
+// return ErrNotExist.
 func testEndedContext(s *suite) {
 	cancelled, cancel := context.WithCancel(s.ctx)
 	cancel()
@@ -266,9 +265,8 @@ func testEndedContext(s *suite) {
 	s.requireHolds(s.open(), b, v)
 }
 
-// testContextEndsDuringSaves ends the context of racing Saves at some moment:
-// each then either has won, or has lost, or does not know; and what is stored
-// is whole.
+// testContextEndsDuringSaves ends the context of racing Saves: each Save has won, has lost,
+// or does not know, and the stored bundle is whole.
 func testContextEndsDuringSaves(s *suite) {
 	before := bundle("before", 2000)
 	v := s.mustSave(s.open(), before, "")

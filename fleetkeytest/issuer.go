@@ -13,29 +13,29 @@ import (
 )
 
 // An Issuer is an OpenID issuer for tests of services that verify tokens. It serves
-// discovery and JWKS from memory, without a socket, so that it works in testing/synctest.
-// All methods may be called at the same time.
+// discovery and JWKS from memory, without a socket, so it works in testing/synctest. All
+// methods are safe for concurrent use.
 type Issuer struct {
-	URL        string           // its issuer identifier
-	HTTPClient *http.Client     // for [fleetkey.VerifierConfig]; without Loopback it reaches nothing but the Issuer
+	URL        string           // issuer identifier
+	HTTPClient *http.Client     // for [fleetkey.VerifierConfig]; without Loopback it reaches only the Issuer
 	Signer     *fleetkey.Signer // signs its tokens; Rotate and Revoke change what it serves
 
 	t testing.TB
 }
 
-// IssuerOptions change what [NewIssuer] returns.
+// IssuerOptions configures [NewIssuer].
 type IssuerOptions struct {
-	// Config is that of the Signer. Default: as in [NewSigner].
+	// Config configures the Signer. Default: as in [NewSigner].
 	Config fleetkey.Config
-	// Loopback serves the Issuer on a port of this machine, for programs that cannot be
-	// given its HTTPClient. Config.Issuer is then ignored. Default: false.
+	// Loopback serves the Issuer on a loopback port, for programs that cannot use its
+	// HTTPClient. Config.Issuer is then ignored. Default: false.
 	Loopback bool
 }
 
-// NewIssuer returns an issuer that ends with the test. Its key is the published test key
-// of [NewSigner] for Config.Algorithm, so two issuers with different keys need different
-// algorithms. Signer.Sign signs tokens that Token cannot, such as ID tokens and those of
-// systems that do not follow RFC 9068.
+// NewIssuer returns an issuer that is closed at the end of the test. Its key is the
+// published test key of [NewSigner] for Config.Algorithm, so issuers with different keys
+// need different algorithms. Use Signer.Sign for tokens that Token cannot sign, such as ID
+// tokens and those of systems that do not follow RFC 9068.
 func NewIssuer(t testing.TB, options ...func(*IssuerOptions)) *Issuer {
 	t.Helper()
 	var o IssuerOptions
@@ -75,7 +75,7 @@ func (i *Issuer) address() *url.URL {
 	return u
 }
 
-// Token returns a token that the issuer has signed, and ends the test if it cannot.
+// Token returns a token signed by the issuer. It fails the test on an error.
 func (i *Issuer) Token(claims fleetkey.Claims) string {
 	i.t.Helper()
 	token, err := i.Signer.Issue(i.t.Context(), claims)

@@ -16,18 +16,17 @@ const defaultIssuer = "https://issuer.example"
 //go:embed testdata/*.pem
 var testKeys embed.FS
 
-// NewSigner returns a signer that is ready for a unit test, on a store in
-// memory. It ends with the test, and what it logs goes to the test's output.
+// NewSigner returns a signer for unit tests, with an in-memory store. It is closed at the
+// end of the test and logs to the test's output.
 //
-// The zero Config will do: the issuer is then https://issuer.example. The key
-// is a fixed one for each algorithm, and valid from 1970 to 2120, also at the
-// time that a testing/synctest bubble starts with. So two signers made with the
-// same Config take each other's tokens, as two instances of a fleet do. The
-// keys are part of fleetkey's source, and anybody can sign with them: never
-// make a program outside tests trust them.
+// The zero Config is enough: the issuer is then https://issuer.example. Each algorithm has
+// a fixed key, valid from 1970 to 2120, which includes the start time of a testing/synctest
+// bubble. Two signers with the same Config therefore accept each other's tokens, like two
+// instances of a fleet. The keys are public, and anyone can sign with them: never trust
+// them outside tests.
 //
-// A test that wants the store to fail, or more instances on one store, uses
-// [NewStore] and [fleetkey.NewSigner].
+// To make the store fail, or to test several instances, use [NewStore] and
+// [fleetkey.NewSigner].
 func NewSigner(t testing.TB, cfg fleetkey.Config) *fleetkey.Signer {
 	t.Helper()
 	if cfg.Issuer == "" {

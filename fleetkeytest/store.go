@@ -1,16 +1,15 @@
-// Package fleetkeytest helps to test programs that use fleetkey, and to test
-// stores that fleetkey is to use.
+// Package fleetkeytest provides test doubles for programs that use fleetkey, and a
+// conformance suite for key stores.
 //
-//   - [NewSigner] gives a unit test a ready signer, with fixed keys and no file,
-//     network or key generation.
-//   - [NewIssuer] gives the test of a service that verifies tokens an issuer that signs
-//     them, with its discovery document and JWKS.
-//   - [NewStore] gives a store in memory that fails, delays or answers with old
-//     content when a test says so.
-//   - [TestKeyStore] checks an implementation of [fleetkey.KeyStore] against
-//     every promise of that interface.
+//   - [NewSigner] returns a signer with fixed keys, which requires no file, network or key
+//     generation.
+//   - [NewIssuer] returns an issuer with a discovery document and JWKS, for services that
+//     verify tokens.
+//   - [NewStore] returns an in-memory store that fails, delays or returns old content on
+//     demand.
+//   - [TestKeyStore] checks an implementation of [fleetkey.KeyStore].
 //
-// The signer, the issuer and the store work inside a testing/synctest bubble.
+// The signer, the issuer and the store work in a testing/synctest bubble.
 package fleetkeytest
 
 import (
@@ -23,13 +22,12 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// A Store is a [fleetkey.KeyStore] in memory, for tests. It keeps every promise
-// of the interface until a hook ([Store.SetHook]) makes it misbehave.
+// A Store is an in-memory [fleetkey.KeyStore] for tests. It keeps every promise of the
+// interface unless a hook ([Store.SetHook]) makes it misbehave.
 //
-// One Store stands for one instance's way to the cell: [Store.Open] gives
-// another instance the same cell with its own hook and counts, so that a
-// test can cut one instance off while the others go on. All methods may be
-// called at the same time.
+// Each Store represents one instance's access to shared content. [Store.Open] returns
+// another Store on the same content, with a separate hook and separate counts, so a test
+// can cut off one instance while others continue. All methods are safe for concurrent use.
 type Store struct {
 	cell *cell
 
@@ -39,19 +37,19 @@ type Store struct {
 	saves int
 }
 
-// NewStore returns a store that holds nothing yet and has no hook.
+// NewStore returns an empty store without a hook.
 func NewStore() *Store {
 	return &Store{cell: &cell{history: []state{{}}}}
 }
 
-// Open returns another way to the same content, without a hook and with counts
-// that start at zero, as another instance of a fleet would have.
+// Open returns another Store on the same content, as for another instance of a fleet. It
+// has no hook, and its counts start at zero.
 func (s *Store) Open() *Store { return &Store{cell: s.cell} }
 
-// String names the store in errors and logs.
+// String returns the name of the store for errors and logs.
 func (s *Store) String() string { return "the in-memory store" }
 
-// A Call tells a hook which call is about to happen.
+// A Call describes a call to a hook.
 type Call struct {
 	Op Op
 	// N counts the calls of this Op on this Store: 1 for the first.
@@ -61,35 +59,34 @@ type Call struct {
 // An Op is a method of [fleetkey.KeyStore].
 type Op string
 
-// The methods a hook is asked about.
+// The methods that call a hook.
 const (
 	OpLoad Op = "load"
 	OpSave Op = "save"
 )
 
-// A Fault is what a hook wants to happen to one call. The zero Fault leaves the
-// call alone. The fields add up: first the delay, then the rest.
+// A Fault is what a hook does to a call. The zero Fault does nothing. Fields can be
+// combined; the delay comes first.
 type Fault struct {
-	// Delay is how long the call waits before it does anything. A context
-	// that ends in that time ends the call with the context's error.
+	// Delay is how long the call waits before it does anything. If the context ends during
+	// the delay, the call returns the context's error.
 	Delay time.Duration
 
-	// Err, if not nil, is what the call fails with. The content is not touched,
-	// unless Stored says so. The store's name is added; [errors.Is] finds Err.
+	// Err, if not nil, is returned by the call, wrapped with the name of the store. The
+	// content does not change unless Stored is set.
 	Err error
 
-	// Stored makes a Save that fails with Err take effect all the same, if its
-	// prev is right: the reply was lost on its way back.
+	// Stored makes a Save that returns Err take effect if its prev is right, as if the
+	// reply was lost.
 	Stored bool
 
-	// Stale makes a Load answer with the content as it was so many changes ago,
-	// "absent" included, as an eventually consistent service may.
+	// Stale makes a Load return the content from so many changes ago, or ErrNotExist if the
+	// store was then empty, as an eventually consistent service may.
 	Stale int
 }
 
-// SetHook makes the store ask hook about each call before it happens; nil ends
-// that. It replaces an earlier hook and does not affect calls under way. The
-// hook may be called from many goroutines at the same time, and may use the
+// SetHook makes the store call hook before each call; nil removes the hook. Calls in
+// progress are not affected. The hook must be safe for concurrent use, and may call the
 // store's other methods.
 func (s *Store) SetHook(hook func(Call) Fault) {
 	s.mu.Lock()
@@ -113,8 +110,8 @@ func (s *Store) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	return []byte(now.data), now.version, nil
 }
 
-// Save implements [fleetkey.KeyStore]. Like AWS Secrets Manager it refuses more
-// than [fleetkey.MaxBundleSize] bytes.
+// Save implements [fleetkey.KeyStore]. Like AWS Secrets Manager, it rejects more than
+// [fleetkey.MaxBundleSize] bytes.
 func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
 	f, err := s.begin(ctx, OpSave)
 	if err == nil && !f.Stored {
@@ -136,7 +133,7 @@ func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) 
 	return v, nil
 }
 
-// begin counts a call, asks the hook about it, and waits as the hook wants.
+// begin counts a call, calls the hook, and waits as it says.
 func (s *Store) begin(ctx context.Context, op Op) (Fault, error) {
 	s.mu.Lock()
 	n := &s.loads
@@ -166,39 +163,38 @@ func storeError(op Op, err error) error {
 	return fmt.Errorf("%s the key bundle in the in-memory store: %w", op, err)
 }
 
-// Loads returns how often Load was called on this Store, failures included.
+// Loads returns the number of calls of Load on this Store, including failed ones.
 func (s *Store) Loads() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.loads
 }
 
-// Saves returns how often Save was called on this Store, failures and lost
-// races included.
+// Saves returns the number of calls of Save on this Store, including failed ones.
 func (s *Store) Saves() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.saves
 }
 
-// Set replaces the content behind everyone's back, as an operator would, and
-// returns the new version. It asks no hook and takes anything, garbage included.
+// Set replaces the content as an operator would, and returns the new version. It calls no
+// hook and accepts any bytes.
 func (s *Store) Set(bundle []byte) fleetkey.Version {
 	s.cell.mu.Lock()
 	defer s.cell.mu.Unlock()
 	return s.cell.put(string(bundle))
 }
 
-// Delete removes the content behind everyone's back, as an operator would.
+// Delete removes the content as an operator would.
 func (s *Store) Delete() {
 	s.cell.mu.Lock()
 	defer s.cell.mu.Unlock()
 	s.cell.history = append(s.cell.history, state{})
 }
 
-// RollBack puts back the content that had version v, under that version, as an
-// operator does who moves AWSCURRENT to an older version of a secret. It panics
-// if the store never had that version.
+// RollBack restores the content that had version v, with that version, as when an operator
+// moves AWSCURRENT to an older version of a secret. It panics if the store never had that
+// version.
 func (s *Store) RollBack(v fleetkey.Version) {
 	s.cell.mu.Lock()
 	defer s.cell.mu.Unlock()
@@ -209,8 +205,8 @@ func (s *Store) RollBack(v fleetkey.Version) {
 	s.cell.history = append(s.cell.history, s.cell.history[i])
 }
 
-// Content returns what the store holds now and its version, or nil and the zero
-// version. It is not counted and asks no hook.
+// Content returns the content of the store and its version, or nil and the zero version. It
+// is not counted and calls no hook.
 func (s *Store) Content() ([]byte, fleetkey.Version) {
 	now := s.cell.ago(0)
 	if now.version == "" {
@@ -219,9 +215,8 @@ func (s *Store) Content() ([]byte, fleetkey.Version) {
 	return []byte(now.data), now.version
 }
 
-// A cell is the content that all Stores opened on it share. Versions are
-// numbered, not hashed: saving the same bytes again is a new version, which is
-// the harder case for a caller.
+// A cell is the content shared by all Stores opened on it. Versions are numbered, not
+// hashed: saving equal bytes makes a new version, which is the harder case for a caller.
 type cell struct {
 	mu      sync.Mutex
 	history []state // never empty; the last one is the present
@@ -234,7 +229,7 @@ type state struct {
 	version fleetkey.Version
 }
 
-// ago returns the state of so many changes ago.
+// ago returns the state from so many changes ago.
 func (c *cell) ago(changes int) state {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -250,7 +245,7 @@ func (c *cell) swap(data string, prev fleetkey.Version) (fleetkey.Version, error
 	return c.put(data), nil
 }
 
-// put needs c.mu.
+// put requires c.mu.
 func (c *cell) put(data string) fleetkey.Version {
 	c.made++
 	v := fleetkey.Version(fmt.Sprintf("v%d", c.made))

@@ -19,14 +19,14 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file holds what the subtests of TestKeyStore share: the fleet that
-// races, what they require of a store, and the bundles they save.
+// This file contains what the subtests of TestKeyStore share: the racing fleet, the
+// requirements, and the bundles they save.
 
 const (
 	// settleTime is how long a store may hide a finished Save from others.
 	settleTime = 10 * time.Second
-	// soon is how fast a method has to return once its context has ended. It is
-	// long, so that a busy machine does not fail a sound store.
+	// soon is how fast a method must return once its context has ended. It is long, so that
+	// a busy machine does not fail a correct store.
 	soon = 5 * time.Second
 	// instances is the size of the fleet that races.
 	instances = 32
@@ -41,14 +41,14 @@ type suite struct {
 	races   int // begun
 }
 
-// A saved is what one Save in a race came to.
+// A saved is the result of one Save in a race.
 type saved struct {
 	content []byte
 	version fleetkey.Version
 	err     error
 }
 
-// saveAll lets every instance save a bundle of its own at the same moment.
+// saveAll makes every instance save a different bundle at once.
 func (s *suite) saveAll(ctx context.Context, prev fleetkey.Version) <-chan saved {
 	results := make(chan saved, instances)
 	start := make(chan struct{})
@@ -65,8 +65,7 @@ func (s *suite) saveAll(ctx context.Context, prev fleetkey.Version) <-chan saved
 	return results
 }
 
-// race requires that exactly one of the instances wins, and returns what it
-// saved.
+// race requires that exactly one instance wins, and returns what it saved.
 func (s *suite) race(prev fleetkey.Version) ([]byte, fleetkey.Version) {
 	s.Helper()
 	var winners []saved
@@ -116,8 +115,8 @@ func (s *suite) requireAbsent(store fleetkey.KeyStore) {
 	}
 }
 
-// requireHolds waits until the store shows version v, and requires that it is
-// the content want. It returns what was loaded.
+// requireHolds waits until the store returns version v, requires its content to be want,
+// and returns it.
 func (s *suite) requireHolds(store fleetkey.KeyStore, want []byte, v fleetkey.Version) []byte {
 	s.Helper()
 	for deadline := time.Now().Add(settleTime); ; time.Sleep(20 * time.Millisecond) {
@@ -135,8 +134,8 @@ func (s *suite) requireHolds(store fleetkey.KeyStore, want []byte, v fleetkey.Ve
 	}
 }
 
-// requireNoLeak requires that the error's text does not hold the bundle, or a
-// piece of it, in any of the usual spellings.
+// requireNoLeak requires that the text of an error contains no piece of the bundle, in any
+// of the usual encodings.
 func (s *suite) requireNoLeak(err error, b []byte) {
 	s.Helper()
 	if err == nil {
@@ -155,8 +154,8 @@ func (s *suite) requireNoLeak(err error, b []byte) {
 	}
 }
 
-// bundle returns PEM text of exactly size bytes that is different for every
-// name: explanatory text, then a block of random-looking bytes. It is no key.
+// bundle returns PEM text of exactly size bytes that differs for each name: explanatory
+// text, then a block of random-looking bytes. It is not a key.
 func bundle(name string, size int) []byte {
 	body := make([]byte, max(0, size-200)*48/65)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(body)

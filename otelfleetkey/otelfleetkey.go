@@ -1,7 +1,6 @@
-// Package otelfleetkey exports what a fleetkey Signer or Verifier does as OpenTelemetry
-// metrics. It uses the metrics API alone: without a provider it does nothing,
-// and which exporter follows is the program's choice. It is a separate module,
-// so that programs without OpenTelemetry do not get it.
+// Package otelfleetkey exports OpenTelemetry metrics of a fleetkey Signer or Verifier. It
+// uses only the metrics API: without a provider it does nothing, and the program chooses
+// the exporter. It is a separate module, so other programs do not depend on OpenTelemetry.
 package otelfleetkey
 
 import (
@@ -19,8 +18,8 @@ import (
 // Name is the instrumentation scope of the metrics.
 const Name = "github.com/fleetkey/fleetkey/otelfleetkey"
 
-// Outcome is the attribute that tells the outcomes of verified tokens and of
-// loads apart, and Reason the one that says why keys are skipped.
+// Outcome is the attribute with the outcome of verified tokens and of loads. Reason is the
+// attribute with the reason for skipping keys.
 const (
 	Outcome = attribute.Key("fleetkey.outcome")
 	Reason  = attribute.Key("fleetkey.reason")
@@ -29,29 +28,29 @@ const (
 // A Source is a [fleetkey.Signer] or [fleetkey.Verifier].
 type Source interface{ Status() fleetkey.Status }
 
-// Register makes a provider observe a Signer or Verifier whenever metrics are collected,
-// at the cost of one call of Status; issuing and verifying tokens get no slower. A
-// nil provider means the global one. Unregister the result when the source is
-// closed. The store of a [fleetkey.NewVerifier] is its issuer.
+// Register makes a provider observe a Signer or Verifier whenever metrics are collected. Each
+// collection calls Status once; issuing and verifying tokens get no slower. A nil provider
+// means the global one. Unregister the result when the source is closed. The store of a
+// [fleetkey.NewVerifier] is its issuer.
 //
 //	fleetkey.issued.tokens          counter  {token}  tokens signed
 //	fleetkey.verified.tokens        counter  {token}  tokens verified, by Outcome ("accepted", "expired", ...)
-//	fleetkey.cache.hits             counter  {token}  of the accepted, those that cost no cryptography
+//	fleetkey.cache.hits             counter  {token}  accepted tokens that cost no cryptography
 //	fleetkey.store.loads            counter  {load}   loads after the first good one, by Outcome ("ok", "error")
-//	fleetkey.store.suppressed_loads counter  {token}  tokens of an unknown key that caused no load, since there had just been one
-//	fleetkey.store.last_load.age    gauge    s        since the store was last read successfully: the age of the keys
-//	fleetkey.skipped.keys           gauge    {key}    keys of a Verifier's issuer that cannot be used, by Reason ("unsupported", "weak", ...)
+//	fleetkey.store.suppressed_loads counter  {token}  tokens of an unknown key that caused no load so soon after another
+//	fleetkey.store.last_load.age    gauge    s        time since the last successful read of the store
+//	fleetkey.skipped.keys           gauge    {key}    unusable keys of a Verifier's issuer, by Reason ("unsupported", "weak", ...)
 //	fleetkey.signing_key.age        gauge    s        since the signing key began to sign
 //	fleetkey.signing_key.remaining  gauge    s        until its certificate ends
 //	fleetkey.rotation.overdue       gauge    s        since the next key should have been announced; 0: it is not due, or rotation is off
 //	fleetkey.healthy                gauge             1 if Status.Err is nil: a Signer can issue tokens, a Verifier verify them; else 0
 //
-// The two of the signing key are there while a key signs, even if it is too near
-// its end to issue a token. The age of the keys is there once they were read, and skipped
-// keys while there are any.
+// The signing key metrics exist while a key signs, even if its certificate ends too
+// soon to issue a token. last_load.age exists once the keys were read, and skipped keys
+// only while a key is skipped.
 //
-// Each point carries attrs. Sources in one program need different ones, or their
-// numbers run into each other.
+// Each point has the attributes attrs. Sources in one program must use different ones,
+// or their numbers are mixed up.
 func Register(provider metric.MeterProvider, s Source, attrs ...attribute.KeyValue) (metric.Registration, error) {
 	if provider == nil {
 		provider = otel.GetMeterProvider()
@@ -85,7 +84,7 @@ func Register(provider metric.MeterProvider, s Source, attrs ...attribute.KeyVal
 		o.ObserveInt64(loads, int64(c.FailedLoads), set, outcome("error"))
 		o.ObserveInt64(suppressed, int64(c.SuppressedLoads), set)
 		if !status.LastLoad.IsZero() {
-			o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the one time by the machine's clock
+			o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the only time by the machine's clock
 		}
 		for reason, n := range status.SkippedKeys {
 			o.ObserveFloat64(skipped, float64(n), set, metric.WithAttributes(Reason.String(reason)))
