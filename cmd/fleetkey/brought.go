@@ -25,37 +25,37 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file reads the keys and certificates that other programs write, and what people
-// make of them on the way. A store reads its own form only; see internal/keyset.
+// This file reads keys and certificates in the formats of other programs, including common
+// damage in transit. A store only reads its own format; see internal/keyset.
 
-// passwordEnv is where the password may be. It is never an argument: the
-// arguments of a process are open to everyone on the machine.
+// passwordEnv is the variable with the password. The password is never an argument, since
+// everyone on the machine can read the arguments of a process.
 const passwordEnv = "FLEETKEY_PFX_PASSWORD"
 
-// Bounds of a file, in bytes. Ten keys with their chains fit.
+// Limits of a file, in bytes. Ten keys with their chains fit.
 const (
 	maxFile     = 256 << 10
 	maxPassword = 4 << 10
 )
 
-var errPassword = errors.New("the password is wrong: give the right one by --password-file or " + passwordEnv)
+var errPassword = errors.New("the password is wrong: give the right one with --password-file or " + passwordEnv)
 
-// Brought is what files hold, in any order.
+// Brought is the content of files, in any order.
 type brought struct {
-	password     func() (string, error) // nil: only the certificates are wanted
+	password     func() (string, error) // nil: only read certificates
 	keys         []broughtKey
 	certificates []*x509.Certificate
 	state        bytes.Buffer // RETIRED KEY and REVOKED KEY blocks of another bundle
-	unfit        bool         // there was a key that cannot sign: public, or for encryption
+	unfit        bool         // saw a key that cannot sign: public, or for encryption
 }
 
-// A broughtKey comes with a certificate or without.
+// A broughtKey may have a certificate.
 type broughtKey struct {
 	crypto.Signer
 	pss     bool   // its JWK, or its certificate, is for PS256
 	kid     string // of its JWK
 	alg     string // of its JWK
-	subject []byte // of its certificate that has ended
+	subject []byte // of its expired certificate
 }
 
 func (k *broughtKey) is(public crypto.PublicKey) bool {
@@ -63,7 +63,7 @@ func (k *broughtKey) is(public crypto.PublicKey) bool {
 	return ok && own.Equal(public)
 }
 
-// read adds what a file holds.
+// read adds the content of a file.
 func (b *brought) read(a *app, path string, password func() (string, error)) error {
 	if b.password = nil; password != nil {
 		b.password = sync.OnceValues(password)
@@ -94,7 +94,7 @@ func (b *brought) data(data []byte) error {
 		return b.json(text)
 	}
 	unpadded := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(string(bytes.Join(bytes.Fields(text), nil)))
-	if _, advice := keyset.Form(text); advice == "" { // hexadecimal would be base64, too
+	if _, advice := keyset.Form(text); advice == "" { // hexadecimal would also be valid base64
 		if plain, err := base64.RawStdEncoding.DecodeString(unpadded); err == nil && len(plain) > 0 {
 			return b.data(plain)
 		}
@@ -105,11 +105,11 @@ func (b *brought) data(data []byte) error {
 func (b *brought) pem(text []byte) error {
 	frames := bytes.Count(text, []byte("-----BEGIN "))
 	blocks := pemBlocks(text)
-	if len(blocks) < frames { // pem.Decode skips what it cannot read
+	if len(blocks) < frames { // pem.Decode skips invalid blocks
 		blocks = pemBlocks(relined(text))
 	}
 	if len(blocks) != frames {
-		return fmt.Errorf("damaged: %d PEM blocks begin, and %d are whole", frames, len(blocks))
+		return fmt.Errorf("damaged: %d PEM blocks begin, but only %d are complete", frames, len(blocks))
 	}
 	for i, block := range blocks {
 		if err := b.block(block); err != nil {
@@ -128,7 +128,7 @@ func pemBlocks(text []byte) (all []*pem.Block) {
 
 var pemFrame = regexp.MustCompile(`\n?[ \t]*(-----(?:BEGIN|END)(?:[ -][A-Z0-9]+)+-----)[ \t]*\n?`)
 
-// relined gives PEM back the line breaks that it has lost to JSON, a shell or an old Mac.
+// relined restores line breaks of PEM that were lost to JSON, a shell or an old Mac.
 func relined(text []byte) []byte {
 	lines := strings.NewReplacer(`\\n`, "\n", `\n`, "\n", `\\r`, "", `\r`, "", `\/`, "/", "\r\n", "\n", "\r", "\n").Replace(string(text))
 	return []byte(pemFrame.ReplaceAllString(lines, "\n$1\n"))
@@ -138,9 +138,9 @@ func (b *brought) block(block *pem.Block) error {
 	switch typ := block.Type; {
 	case typ == "RETIRED KEY", typ == "REVOKED KEY":
 		return pem.Encode(&b.state, block)
-	case typ == "EC PARAMETERS", typ == "DH PARAMETERS": // beside the key, by openssl and for HAProxy
+	case typ == "EC PARAMETERS", typ == "DH PARAMETERS": // written next to keys by openssl, and for HAProxy
 		return nil
-	case typ == "PUBLIC KEY", typ == "RSA PUBLIC KEY": // beside its private key, perhaps
+	case typ == "PUBLIC KEY", typ == "RSA PUBLIC KEY": // perhaps next to its private key
 		b.unfit = true
 		return nil
 	case typ == "OPENSSH PRIVATE KEY", block.Headers["DEK-Info"] != "" && strings.HasSuffix(typ, " PRIVATE KEY"):
@@ -151,7 +151,7 @@ func (b *brought) block(block *pem.Block) error {
 	return notRead(pem.EncodeToMemory(block), jws.Quote(block.Type)+" is neither a certificate nor a private key")
 }
 
-// ssh adds a private key of OpenSSH, or one that is encrypted as OpenSSL 0.9 did.
+// ssh adds a private key in OpenSSH format, or one encrypted as by OpenSSL 0.9.
 func (b *brought) ssh(block []byte) error {
 	key, err := ssh.ParseRawPrivateKey(block)
 	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted && b.password != nil {
@@ -172,8 +172,8 @@ func (b *brought) ssh(block []byte) error {
 	return b.key(key, broughtKey{})
 }
 
-// notRead names a form. It leaves out the causes of errors: they could quote what they
-// could not read.
+// notRead returns an error that names a format. It omits causes, which could quote their
+// input.
 func notRead(data []byte, otherwise string) error {
 	switch name, advice := keyset.Form(data); {
 	case name == "":
@@ -190,7 +190,7 @@ func (b *brought) der(der []byte) error {
 		b.certificates = append(b.certificates, cert)
 		return nil
 	} else if err == nil {
-		return fmt.Errorf("certificate %s: Go does not know its kind of key, such as RSA-PSS (id-RSASSA-PSS): import the private key alone", jws.Quote(cert.Subject.String()))
+		return fmt.Errorf("certificate %s: Go does not support its kind of key, such as RSA-PSS (id-RSASSA-PSS): import only the private key", jws.Quote(cert.Subject.String()))
 	}
 	if key, err := parseKey(der); err == nil {
 		return b.key(key, broughtKey{})
@@ -198,9 +198,9 @@ func (b *brought) der(der []byte) error {
 	name, _ := keyset.Form(der)
 	convert := map[string]string{"a PFX (PKCS#12)": "openssl pkcs12 -in FILE -nodes -out NEW.pem", "an encrypted private key": "openssl pkey -in FILE -out NEW.key"}[name]
 	if rest, err := asn1.Unmarshal(der, new(asn1.RawValue)); convert == "" || err != nil || len(rest) > 0 {
-		return notRead(der, "none of the forms of keys and certificates that fleetkey knows")
+		return notRead(der, "not a key or certificate in a format that fleetkey knows")
 	} else if b.password == nil {
-		return fmt.Errorf("this is %s; give its certificate alone", name)
+		return fmt.Errorf("this is %s; give only its certificate", name)
 	}
 	return b.encrypted(der, convert)
 }
@@ -215,7 +215,8 @@ func parseKey(der []byte) (any, error) {
 	return x509.ParseECPrivateKey(der)
 }
 
-// key adds a private key. A JWK may hold the public half of another one, and PKCS#8 holds none.
+// key adds a private key. A JWK can contain the public half of another key, and PKCS#8
+// contains none.
 func (b *brought) key(key any, k broughtKey) error {
 	given, ok := key.(crypto.Signer)
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -226,25 +227,25 @@ func (b *brought) key(key any, k broughtKey) error {
 		return fmt.Errorf("a damaged private key, or a %T, which cannot sign tokens: use RSA, P-256, P-384 or Ed25519", key)
 	}
 	if k.Signer = key.(crypto.Signer); !k.is(given.Public()) {
-		return errors.New("the private key does not belong to the public key beside it")
+		return errors.New("the private key does not match the public key next to it")
 	}
 	if _, err := jws.AlgorithmOf(k.Public(), k.pss); err != nil {
 		return err
 	}
-	if !slices.ContainsFunc(b.keys, func(other broughtKey) bool { return other.is(k.Public()) }) { // else it was given twice
+	if !slices.ContainsFunc(b.keys, func(other broughtKey) bool { return other.is(k.Public()) }) { // skip duplicates
 		b.keys = append(b.keys, k)
 	}
 	return nil
 }
 
-// set returns the keys with their certificates, the keys that have none, and the
-// certificates left over. Of the certificates of one key, the one that ends last is taken.
+// set returns keys with certificates, keys without one, and the remaining certificates. If
+// a key has several certificates, the one that ends last is used.
 func (b *brought) set() (set *keyset.Set, bare []broughtKey, rest []*x509.Certificate, err error) {
 	var keys []*keyset.Key
 	rest = slices.SortedFunc(slices.Values(b.certificates), func(a, b *x509.Certificate) int {
 		return cmp.Or(b.NotAfter.Compare(a.NotAfter), bytes.Compare(a.Raw, b.Raw))
 	})
-	rest = slices.CompactFunc(rest, (*x509.Certificate).Equal) // given twice
+	rest = slices.CompactFunc(rest, (*x509.Certificate).Equal) // duplicates
 	for _, private := range b.keys {
 		i := slices.IndexFunc(rest, func(cert *x509.Certificate) bool { return private.is(cert.PublicKey) })
 		if i < 0 {
@@ -258,15 +259,15 @@ func (b *brought) set() (set *keyset.Set, bare []broughtKey, rest []*x509.Certif
 		keys, rest = append(keys, k), slices.Delete(rest, i, i+1)
 	}
 	if len(bare) > 0 && slices.ContainsFunc(rest, func(cert *x509.Certificate) bool { return !b.has(cert) }) {
-		return nil, nil, nil, errors.New("a private key without its certificate, beside certificates of other keys: " +
-			"give its own, or leave the others out, and import makes one")
+		return nil, nil, nil, errors.New("a private key without its certificate, next to certificates of other keys: " +
+			"give its certificate, or omit the others and import creates one")
 	}
 	if b.state.Len() == 0 {
 		return keyset.New(keys, nil, nil), bare, rest, nil
 	}
 	state, err := keyset.Parse(b.state.Bytes())
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("of the RETIRED KEY and REVOKED KEY blocks, %w", err)
+		return nil, nil, nil, fmt.Errorf("in the RETIRED KEY and REVOKED KEY blocks, %w", err)
 	}
 	return keyset.New(keys, state.Retired, state.Revoked), bare, rest, nil
 }
@@ -292,7 +293,7 @@ func readCertificates(a *app, paths ...string) ([]*x509.Certificate, error) {
 	return files.certificates, nil
 }
 
-// password finds the password of a file: in a file, in the environment, or by asking.
+// password gets the password of a file from --password-file, the environment or a prompt.
 func (c *importCmd) password(a *app, path string) (string, error) {
 	text, found := os.LookupEnv(passwordEnv)
 	if c.PasswordFile != "" {
@@ -308,7 +309,7 @@ func (c *importCmd) password(a *app, path string) (string, error) {
 	}
 	password, err := a.readSecret("Password of " + oneLine(path) + ": ")
 	if err != nil {
-		return "", fmt.Errorf("it needs a password: give --password-file, or set %s: %w", passwordEnv, err)
+		return "", fmt.Errorf("it requires a password: give --password-file, or set %s: %w", passwordEnv, err)
 	}
 	return password, nil
 }

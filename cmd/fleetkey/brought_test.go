@@ -244,25 +244,25 @@ func TestImportNamesTheForm(t *testing.T) {
 		"Kubernetes":                     {`{"apiVersion":"v1","data":{"tls.key":"LS0t"},"kind":"Secret"}`, "", "kubectl get secret NAME -o jsonpath"},
 		"hexadecimal":                    {hex.EncodeToString(must(x509.MarshalPKCS8PrivateKey(ecKey))), "", "this is hexadecimal; convert it with `xxd -r -p"},
 		"P-521":                          {inPEM("EC PRIVATE KEY", must(x509.MarshalECPrivateKey(must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader))))), "", "P-521"},
-		"certificate alone":              {inPEM("CERTIFICATE", otherCert.Raw), "", "cannot sign, so it does not go into the store"},
+		"certificate alone":              {inPEM("CERTIFICATE", otherCert.Raw), "", "cannot sign, so it is not imported"},
 		"encrypted PKCS#8, 3DES":         {pasted("pkcs8-des3.key"), "changeit", "openssl pkey -in FILE"},
 		"encrypted PKCS#8, scrypt":       {pasted("pkcs8-scrypt.key"), "changeit", "openssl pkey -in FILE"},
 		"encrypted PKCS#8, password":     {pasted("pkcs8.key"), "wrong", "the password is wrong"},
 		"PFX, password":                  {pasted("openssl3.p12"), "wrong", "the password is wrong"},
 		"PFX without MAC, password":      {pasted("openssl-nomac.p12"), "wrong", "the password is wrong"},
 		"PFX cut off":                    {pasted("openssl3.p12")[:500], "changeit", "a PFX (PKCS#12), damaged"},
-		"public key":                     {inPEM("PUBLIC KEY", must(x509.MarshalPKIXPublicKey(ecKey.Public()))), "", "put it into Config.Former of all servers, as Key, with its KeyID"},
-		"public JWK set":                 {`{"keys":[` + inJWK(ecKey.Public(), "k", "", "") + `]}`, "", "put it into Config.Former of all servers, as Key, with its KeyID"},
+		"public key":                     {inPEM("PUBLIC KEY", must(x509.MarshalPKIXPublicKey(ecKey.Public()))), "", "add it to Config.Former of all servers, as Key, with its KeyID"},
+		"public JWK set":                 {`{"keys":[` + inJWK(ecKey.Public(), "k", "", "") + `]}`, "", "add it to Config.Former of all servers, as Key, with its KeyID"},
 		"JWK for encryption":             {inJWK(ecKey, "k", "", "enc"), "", "or one for encryption, cannot sign"},
-		"JWK with another's public half": {inJSON(mixed), "", "does not belong to the public key beside it"},
+		"JWK with another's public half": {inJSON(mixed), "", "does not match the public key next to it"},
 		"damaged JWK":                    {`{"kty":"RSA","n":"AQAB","d":"x","p":"x"}`, "", "a JSON Web Key, or a set of them, damaged or of a kind that cannot sign tokens"},
 		"other JSON":                     {`{"a":1}`, "", "this is JSON; take the PEM"},
 		"half of JSON":                   {`{"kty":`, "", "a JSON Web Key, or a set of them, damaged"},
 		"weak RSA":                       {inPEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(weak))), "", "the RSA key has 1024 bits"},
 		"key beside another certificate": {inPEM("CERTIFICATE", otherCert.Raw) + inPEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(ecKey))), "", "a private key without its certificate"},
-		"garbage":                        {"hello", "", "none of the forms"},
+		"garbage":                        {"hello", "", "not a key or certificate in a format"},
 		"empty":                          {"", "", "empty"},
-		"token":                          {"eyJhbGciOiJSUzI1NiJ9.e30.AAAA", "", "none of the forms"},
+		"token":                          {"eyJhbGciOiJSUzI1NiJ9.e30.AAAA", "", "not a key or certificate in a format"},
 		"too large":                      {strings.Repeat("A", maxFile+1), "", "more than 262144 bytes"},
 	} {
 		t.Run(title, func(t *testing.T) {
@@ -362,7 +362,7 @@ func TestImportExpired(t *testing.T) {
 	if k == nil || k.ID != jws.Thumbprint(private.Public()) || k.Cert.Subject.CommonName != "ended" || time.Until(k.Cert.NotAfter) < 9*365*24*time.Hour {
 		t.Fatalf("%+v signs\n%s", k, out)
 	}
-	for _, want := range []string{"ended at " + stamp(ended.NotAfter), "Made a certificate for ", "Until: "} {
+	for _, want := range []string{"expired at " + stamp(ended.NotAfter), "Created a certificate for ", "Until: "} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the output lacks %q:\n%s", want, out)
 		}
@@ -392,7 +392,7 @@ func TestImportRenewed(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, set, err := imported(t, store, "", key+inPEM("CERTIFICATE", renewed.Raw))
-	if err != nil || len(set.Keys) != 1 || !set.Keys[0].Cert.Equal(renewed) || !strings.Contains(out, "has a newer certificate now, which ends at "+stamp(renewed.NotAfter)) {
+	if err != nil || len(set.Keys) != 1 || !set.Keys[0].Cert.Equal(renewed) || !strings.Contains(out, "now has a newer certificate, which ends at "+stamp(renewed.NotAfter)) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if out, set, err = imported(t, store, "", key+inPEM("CERTIFICATE", old.Raw)); err != nil || !set.Keys[0].Cert.Equal(renewed) || !strings.Contains(out, "Nothing was changed") {
@@ -443,7 +443,7 @@ func TestForeignCertificates(t *testing.T) {
 	}
 	private, cert := certificate("mine", nil, nil, time.Now().AddDate(0, 0, -1), time.Now().AddDate(1, 0, 0))
 	pair := inPEM("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(private))) + inPEM("CERTIFICATE", cert.Raw)
-	if out, _, err := imported(t, filepath.Join(t.TempDir(), "keys.pem"), "", pair+inPEM("CERTIFICATE", odd.Raw)); err != nil || !strings.Contains(out, "Left out") {
+	if out, _, err := imported(t, filepath.Join(t.TempDir(), "keys.pem"), "", pair+inPEM("CERTIFICATE", odd.Raw)); err != nil || !strings.Contains(out, "Skipped") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }

@@ -12,15 +12,14 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file makes certificates for keys that were brought without one, or with one that has
-// ended.
+// This file creates certificates for imported keys without one, or with an expired one.
 
-// certYears is the library's.
+// certYears is the same as in the library.
 const certYears = 10
 
-// freshKeys returns keys with new certificates. They begin to sign at once, and the
-// first before the others: a day ago, so that they sign on instances whose clock is behind,
-// but after the keys that have begun.
+// freshKeys returns keys with new certificates. They begin to sign at once, the first one
+// first: a day ago, so that they sign on instances whose clock is behind, but after the
+// keys that have begun.
 func freshKeys(bare []broughtKey, begun []*keyset.Key, now time.Time) (keys []*keyset.Key, err error) {
 	begin := now.Add(-24 * time.Hour).Truncate(time.Second)
 	for _, k := range begun {
@@ -47,7 +46,7 @@ func freshKeys(bare []broughtKey, begun []*keyset.Key, now time.Time) (keys []*k
 	return keys, nil
 }
 
-// certify signs a certificate by its own key.
+// certify signs a certificate with its own key.
 func certify(private crypto.Signer, template *x509.Certificate) (*x509.Certificate, error) {
 	template.NotBefore = template.NotBefore.UTC().Truncate(time.Second)
 	template.NotAfter = template.NotBefore.AddDate(certYears, 0, 0)

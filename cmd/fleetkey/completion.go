@@ -8,8 +8,8 @@ import (
 	"github.com/willabides/kongplete"
 )
 
-// completionCmd prints a script for a shell's start-up file. Each script has fleetkey itself
-// complete the line, as bash does for `complete -C`: by COMP_LINE and COMP_POINT.
+// completionCmd prints a shell startup script. The script calls fleetkey to complete the
+// line, as bash does for `complete -C`, with COMP_LINE and COMP_POINT.
 type completionCmd struct {
 	Shell string `arg:"" enum:"bash,zsh,fish,powershell" help:"bash, zsh, fish or powershell."`
 }
@@ -24,7 +24,7 @@ func (c *completionCmd) Run(a *app) error {
 	return err
 }
 
-// answerShell completes a line and ends the program, if a shell asks for that.
+// answerShell completes a line and exits, if a shell asks for that.
 func answerShell(parser *kong.Kong) {
 	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*")))
 }

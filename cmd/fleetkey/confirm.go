@@ -14,25 +14,24 @@ import (
 	"golang.org/x/term"
 )
 
-// This file reads what comes from outside, and asks the person at the terminal.
+// This file reads input from outside, and asks the person at the terminal.
 
-// consent is the flag of commands that change keys others rely on.
+// consent is the flag of commands that change keys which others rely on.
 type consent struct {
-	Yes bool `short:"y" help:"Do it without asking."`
+	Yes bool `short:"y" help:"Do not ask for confirmation."`
 }
 
-var errUnconfirmed = errors.New("not confirmed, nothing was changed")
+var errUnconfirmed = errors.New("not confirmed; nothing was changed")
 
-// confirm asks whether to go on. Without a terminal there is nobody to ask, so
-// it refuses.
+// confirm asks for confirmation. Without a terminal it refuses.
 func (c consent) confirm(a *app, what string) error {
 	if c.Yes {
 		return nil
 	}
 	if !term.IsTerminal(int(a.stdin.Fd())) {
-		return fmt.Errorf("%w: this would %s; there is no terminal to ask at, so give --yes if that is meant", errUnconfirmed, what)
+		return fmt.Errorf("%w: this would %s; there is no terminal to confirm this, so give --yes to proceed", errUnconfirmed, what)
 	}
-	_, _ = fmt.Fprintf(a.stderr, "This will %s.\nGo on? Type yes: ", what)
+	_, _ = fmt.Fprintf(a.stderr, "This will %s.\nContinue? Type yes: ", what)
 	answer, err := await(a.ctx, func() (string, error) { return bufio.NewReader(a.stdin).ReadString('\n') })
 	if err != nil || strings.TrimSpace(answer) != "yes" {
 		return errUnconfirmed
@@ -40,23 +39,22 @@ func (c consent) confirm(a *app, what string) error {
 	return nil
 }
 
-// readSecret asks for a password, without showing it.
+// readSecret asks for a password without echo.
 func (a *app) readSecret(prompt string) (string, error) {
 	fd := int(a.stdin.Fd())
 	state, err := term.GetState(fd)
 	if err != nil {
-		return "", errors.New("there is no terminal to ask at")
+		return "", errors.New("there is no terminal to ask for it")
 	}
-	defer func() { _ = term.Restore(fd, state) }() // also when the question was broken off
+	defer func() { _ = term.Restore(fd, state) }() // also after an interrupt
 	_, _ = fmt.Fprint(a.stderr, prompt)
 	secret, err := await(a.ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	a.note("")
 	return string(secret), err
 }
 
-// readInput reads a file that somebody gives, or standard input for "-". A pipe, such as
-// bash makes of <(command), may never give its data: then it ends with --timeout, or when
-// somebody interrupts.
+// readInput reads a file given by the user, or standard input for "-". A pipe, such as
+// bash's <(command), may never end; reading stops after --timeout or on an interrupt.
 func (a *app) readInput(path string, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
@@ -77,7 +75,7 @@ func (a *app) readInput(path string, limit int64) ([]byte, error) {
 		return data, err
 	})
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no end of its data within %s; is anything written to this pipe? (%w)", a.timeout, err)
+		err = fmt.Errorf("its data did not end within %s; does anything write to this pipe? (%w)", a.timeout, err)
 	}
 	if about, ok := errors.AsType[*fs.PathError](err); ok {
 		err = about.Err // without the path again
@@ -89,7 +87,7 @@ func (a *app) readInput(path string, limit int64) ([]byte, error) {
 }
 
 func openInput(path string) (*os.File, error) {
-	info, err := os.Stat(path) // opening a device can have effects
+	info, err := os.Stat(path) // opening a device can have side effects
 	if err == nil && info.Mode()&fs.ModeDevice != 0 {
 		err = errors.New("a device, not a file")
 	}
@@ -99,7 +97,7 @@ func openInput(path string) (*os.File, error) {
 	return os.Open(path)
 }
 
-// await waits for what may block forever, but not longer than the context.
+// await waits for something that may block forever, until the context ends.
 func await[T any](ctx context.Context, get func() (T, error)) (T, error) {
 	type result struct {
 		value T

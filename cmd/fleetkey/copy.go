@@ -11,9 +11,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// copyCmd moves a fleet to another store: from a file to AWS, or back. The
-// bundle goes over byte by byte, so that the kids stay the same and every token
-// stays good.
+// copyCmd moves a fleet to another store: from a file to AWS, or back. It copies the bundle
+// byte by byte, so the kids stay the same and every token stays valid.
 type copyCmd struct {
 	storeFlags
 	To storeFlags `embed:"" prefix:"to-" xorprefix:"to-" set:"of=The new store is"`
@@ -32,16 +31,16 @@ func (c *copyCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	version, err := to.Save(ctx, from.bundle, "") // "must not exist yet"
+	version, err := to.Save(ctx, from.bundle, "") // must not exist yet
 	if errors.Is(err, fleetkey.ErrConflict) {
 		there, version, loadErr := to.Load(ctx)
 		switch {
 		case loadErr == nil && bytes.Equal(there, from.bundle):
-			return a.stored(&loaded{name(to), there, version, from.set}, false, name(to)+" holds the same keys already; nothing was changed.\n")
+			return a.stored(&loaded{name(to), there, version, from.set}, false, name(to)+" already contains the same keys; nothing was changed.\n")
 		case errors.Is(loadErr, fleetkey.ErrNotExist):
-			return fmt.Errorf("%s exists but has no value: remove it, so that copy can create it", name(to))
+			return fmt.Errorf("%s exists but has no value: delete it so that copy can create it", name(to))
 		}
-		return fmt.Errorf("%s holds other keys, and copy never overwrites: choose another place, or remove what is there", name(to))
+		return fmt.Errorf("%s contains other keys, and copy never overwrites: choose another store, or delete its content", name(to))
 	}
 	if err != nil {
 		return err
@@ -51,12 +50,12 @@ func (c *copyCmd) Run(a *app) error {
 		words += "Signing key: " + signing.ID + "\n"
 	}
 	err = a.stored(&loaded{name(to), from.bundle, version, from.set}, true, words)
-	a.note("%s still holds the private keys. Let no server use both: a rotation in one does not reach the other.\n"+
-		"Remove it when all servers use the new store.", from.name)
+	a.note("%s still contains the private keys. Do not let some servers use the old store and some the new one: a rotation in one does not reach the other.\n"+
+		"Delete it when all servers use the new store.", from.name)
 	return err
 }
 
-// count says how many keys a set has of each kind.
+// count returns, in words, how many keys of each kind a set has.
 func count(set *keyset.Set) string {
 	text := fmt.Sprintf("%d with private key", len(set.Keys))
 	if n := len(set.Retired); n > 0 {

@@ -11,15 +11,14 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// doctorCmd tries, one after the other, everything that a server needs of its store.
-// It changes nothing.
+// doctorCmd checks everything that a server needs from its store. It changes nothing.
 type doctorCmd struct {
 	storeFlags
-	Rotation bool `xor:"write" help:"The servers rotate keys, so they must be allowed to write."`
-	ReadOnly bool `xor:"write" help:"The servers read a mounted file (FileOptions.ReadOnly), so they need not write."`
+	Rotation bool `xor:"write" help:"The servers rotate keys, so they require write permission."`
+	ReadOnly bool `xor:"write" help:"The servers read a mounted file (FileOptions.ReadOnly), so they require no write permission."`
 }
 
-// A verdict is what came of a check.
+// A verdict is the result of a check.
 type verdict string
 
 const (
@@ -29,7 +28,7 @@ const (
 	skipped verdict = "skip"
 )
 
-// testKeys are those of package fleetkeytest, whose private halves are published.
+// testKeys are the keys of package fleetkeytest, whose private keys are public.
 var testKeys = []string{
 	"FuRXvfQv9bRY63nzA_QNpQ_EW_muRk8LOvBVufucIkY", // ES256
 	"r46iKKtkYnPyaXfCKoKBUuqSJICDsRKHz6ml6evmCtA", // ES384
@@ -41,10 +40,10 @@ var testKeys = []string{
 // maxSkew is the library's default Config.ClockSkew.
 const maxSkew = time.Minute
 
-// An examination collects the findings and prints them as they come.
+// An examination collects findings and prints them as they come.
 type examination struct {
 	a        *app
-	store    string // the flags that name the store, for commands
+	store    string // the flags that select the store, for commands
 	rotation bool
 	readOnly bool
 	sick     bool
@@ -58,7 +57,7 @@ type findingJSON struct {
 	Fix     string  `json:"fix,omitempty"`
 }
 
-// found prints one finding; fix is the command for it, or "".
+// found prints a finding. fix is the command that fixes it, or "".
 func (x *examination) found(v verdict, check, detail, fix string) {
 	x.sick = x.sick || v == wrong
 	if x.a.json {
@@ -98,7 +97,7 @@ func (c *doctorCmd) Run(a *app) error {
 	switch s := store.(type) {
 	case *fleetkey.AWSStore:
 		if c.ReadOnly {
-			return usageError("--read-only goes with a file")
+			return usageError("--read-only requires a file")
 		}
 		err = x.aws(ctx, s)
 	case *fleetkey.FileStore:
@@ -110,7 +109,7 @@ func (c *doctorCmd) Run(a *app) error {
 	return err
 }
 
-// args returns the flags that name the store, as a shell takes them.
+// args returns the flags that select the store, quoted for a shell.
 func (f storeFlags) args() string {
 	var args []string
 	for _, flag := range []struct{ name, value string }{
@@ -123,7 +122,7 @@ func (f storeFlags) args() string {
 	return strings.Join(args, " ")
 }
 
-// quote makes a word of a shell, if it is not one already.
+// quote quotes a word for a shell if necessary.
 func quote(s string) string {
 	if strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_+=.@:-") == "" {
 		return s
@@ -136,7 +135,7 @@ func (x *examination) absent(check string) {
 	x.found(minor, check, "there are no keys yet; the first server, or init, creates them", "fleetkey init "+x.store+" --issuer https://YOUR-ISSUER")
 }
 
-// keys looks at what was read as a server would.
+// keys examines the bundle as a server would.
 func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) {
 	l, err := newLoaded(store, bundle, version)
 	var signer *fleetkey.Signer
@@ -151,7 +150,7 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 	status := signer.Status()
 	for _, k := range status.Keys {
 		if k.Role != fleetkey.RoleRevoked && k.Role != fleetkey.RoleGone && slices.Contains(testKeys, k.KeyID) {
-			x.found(wrong, "keys", k.KeyID+" is a published test key (fleetkeytest): anybody can sign with it", "fleetkey revoke "+k.KeyID+" "+x.store)
+			x.found(wrong, "keys", k.KeyID+" is a published test key (fleetkeytest): anyone can sign with it", "fleetkey revoke "+k.KeyID+" "+x.store)
 		}
 	}
 	if status.Err != nil {
@@ -168,16 +167,16 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 	}
 }
 
-// cannotWrite reports that a server may not write, which is as bad as rotation needs it.
+// cannotWrite reports that servers cannot write, which is a problem if they rotate.
 func (x *examination) cannotWrite(check, why, fix string) {
 	if x.rotation {
 		x.found(wrong, check, why+", so no server can rotate the key", fix)
 	} else {
-		x.found(minor, check, why+"; no harm while rotation is off", fix)
+		x.found(minor, check, why+"; harmless while rotation is off", fix)
 	}
 }
 
-// clock compares this machine's clock with another one.
+// clock compares this machine's clock with another.
 func (x *examination) clock(whose string, ahead time.Duration) {
 	off, direction := ahead.Abs(), "behind"
 	if ahead > 0 {
@@ -187,5 +186,5 @@ func (x *examination) clock(whose string, ahead time.Duration) {
 		x.found(fine, "clock", "within a minute of "+whose, "")
 		return
 	}
-	x.found(wrong, "clock", fmt.Sprintf("this machine is %s %s %s; at most %s is forgiven", off.Round(time.Second), direction, whose, maxSkew), setClock)
+	x.found(wrong, "clock", fmt.Sprintf("this machine is %s %s %s; at most %s is tolerated", off.Round(time.Second), direction, whose, maxSkew), setClock)
 }

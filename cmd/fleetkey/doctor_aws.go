@@ -18,15 +18,15 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsconfig"
 )
 
-// This file examines a secret in AWS Secrets Manager. It never writes, not even on an
-// emulator that departs from AWS: each permission to write is tried by a call that names
-// nothing to change, which AWS refuses once it has found it allowed.
+// This file examines a secret in AWS Secrets Manager. It never writes, not even to an
+// emulator that departs from AWS: it tests each write permission with a call that has
+// nothing to change, which AWS rejects after checking permissions.
 
-// action begins the name of each permission.
+// action is the prefix of each permission.
 const action = "secretsmanager:"
 
-// aws examines the store that the servers would use, through a client of its
-// own that takes note of AWS's clock.
+// aws examines the store that the servers would use, with a client that records AWS's
+// clock.
 func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	secret, region := secretOf(store)
 	cfg, err := awsconfig.Load(ctx, region, 40*time.Second)
@@ -49,9 +49,9 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	if watch.heard {
 		x.clock("AWS", watch.ahead)
 	} else {
-		x.found(skipped, "clock", "AWS did not answer", "")
+		x.found(skipped, "clock", "AWS did not respond", "")
 	}
-	if watch.source == "" { // nothing else can work
+	if watch.source == "" { // nothing else can succeed
 		x.found(wrong, "credentials", trimPrefix(err), "")
 		return errWrong
 	}
@@ -68,25 +68,26 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	case errors.Is(err, fleetkey.ErrNotExist):
 		x.found(fine, get, "allowed", "")
 		x.absent("secret")
-		x.found(skipped, action+"CreateSecret", "not tried, since it would create the secret", "")
+		x.found(skipped, action+"CreateSecret", "not tested, since that would create the secret", "")
 	case errors.Is(err, fleetkey.ErrDeletionPending):
 		x.found(wrong, get, trimPrefix(err), "aws secretsmanager restore-secret --secret-id "+where)
 	case errors.Is(err, fleetkey.ErrAccessDenied):
 		x.found(wrong, get, trimPrefix(err), policy)
-		x.found(skipped, "other permissions", "not tried, since the secret could not be read", "")
+		x.found(skipped, "other permissions", "not tested, since the secret could not be read", "")
 	default:
 		x.found(wrong, get, trimPrefix(err), "")
 	}
 	return nil
 }
 
-// secretOf returns what a store's name consists of, which is nowhere else to be read.
+// secretOf returns the name and region of a store's secret, which are only in the name of
+// the store.
 func secretOf(store fleetkey.KeyStore) (secret, region string) {
 	_, _ = fmt.Sscanf(name(store), "AWS secret %s in %s", &secret, &region)
 	return secret, region
 }
 
-// putFirst is the command that gives a secret without a value its first one, made by init with
+// putFirst returns the command that gives an empty secret its first value, made by init with
 // these flags. The new directory keeps it from removing a keys.pem that is in use.
 func putFirst(store fleetkey.KeyStore, flags string) string {
 	secret, region := secretOf(store)
@@ -94,8 +95,8 @@ func putFirst(store fleetkey.KeyStore, flags string) string {
 		"--secret-string \"file://$d/keys.pem\" && rm -r \"$d\"", flags, quote(secret), region)
 }
 
-// hasNoValue reports whether a secret without a current value exists. A role need not be
-// allowed to describe it; then the message of the refusal tells.
+// hasNoValue reports whether a secret exists without a current value. If the role may not
+// describe it, the message of the refusal decides.
 func hasNoValue(ctx context.Context, client *secretsmanager.Client, secret string, refusal error) bool {
 	_, err := client.DescribeSecret(ctx, &secretsmanager.DescribeSecretInput{SecretId: &secret})
 	return err == nil || saysNoValue(refusal)
@@ -106,9 +107,8 @@ func saysNoValue(refusal error) bool {
 	return ok && errors.Is(refusal, fleetkey.ErrNotExist) && strings.Contains(api.ErrorMessage(), "secret value")
 }
 
-// An awsWatch passes on what the SDK asks for. It takes down where credentials came from,
-// and how far this machine's clock is ahead of AWS's, by the Date header of the answers,
-// refusals included.
+// An awsWatch forwards the SDK's requests. It records the source of credentials, and how
+// far this machine's clock is ahead of AWS's, from the Date header of all responses.
 type awsWatch struct {
 	secretsmanager.HTTPClient
 	aws.CredentialsProvider
@@ -117,7 +117,7 @@ type awsWatch struct {
 	heard  bool
 }
 
-// ProviderSources lets the library name the source.
+// ProviderSources reports the source to the library.
 func (w *awsWatch) ProviderSources() []aws.CredentialSource {
 	if s, ok := w.CredentialsProvider.(aws.CredentialProviderSource); ok {
 		return s.ProviderSources()
@@ -150,35 +150,36 @@ func (w *awsWatch) hear(at time.Time, answer *http.Response) {
 	}
 }
 
-// permissions tries those that write. A secret that exists is not created, at the worst
-// the present value is put under the present version's id.
+// permissions tests the write permissions. An existing secret is not created; at worst the
+// current value is stored again under the ID of the current version.
 func (x *examination) permissions(ctx context.Context, client *secretsmanager.Client, secret, bundle, version, policy string) {
-	if !strings.HasPrefix(secret, "arn:") { // servers create none by ARN
+	if !strings.HasPrefix(secret, "arn:") { // servers cannot create a secret by ARN
 		_, err := client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: &secret, ClientRequestToken: &version, SecretString: &bundle})
 		switch verdict, _ := judge(err); verdict {
 		case fine:
 			x.found(fine, action+"CreateSecret", "allowed", "")
 		case wrong:
-			x.found(minor, action+"CreateSecret", "denied; no harm while the secret exists", policy)
+			x.found(minor, action+"CreateSecret", "denied; harmless while the secret exists", policy)
 		default:
-			x.found(skipped, action+"CreateSecret", "AWS's answer does not tell", "")
+			x.found(skipped, action+"CreateSecret", "AWS's response does not say", "")
 		}
 	}
 	// Without a value there is nothing to put.
 	_, err := client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{SecretId: &secret})
 	x.write(action+"PutSecretValue", err, policy)
-	// To move AWSCURRENT to where it is fails: "if you do not specify RemoveFromVersionId
-	// and the label is attached, the operation fails" (AWS, UpdateSecretVersionStage).
+	// Moving AWSCURRENT to where it already is fails: "if you do not specify
+	// RemoveFromVersionId and the label is attached, the operation fails" (AWS,
+	// UpdateSecretVersionStage).
 	_, err = client.UpdateSecretVersionStage(ctx, &secretsmanager.UpdateSecretVersionStageInput{
 		SecretId: &secret, VersionStage: aws.String("AWSCURRENT"), MoveToVersionId: &version,
 	})
 	x.write(action+"UpdateSecretVersionStage", err, policy)
 }
 
-// refusals are what AWS answers to one who is allowed what the probes ask for.
+// refusals are AWS's errors for a caller that has the tested permission.
 var refusals = []string{"ResourceExistsException", "InvalidParameterException", "InvalidRequestException", "ResourceNotFoundException"}
 
-// write reports a permission to write.
+// write reports the result for a write permission.
 func (x *examination) write(check string, err error, policy string) {
 	switch verdict, why := judge(err); verdict {
 	case fine:
@@ -195,8 +196,8 @@ func (x *examination) write(check string, err error, policy string) {
 
 const deniedByKMS = "the secret's KMS key denies kms:GenerateDataKey or kms:Decrypt"
 
-// judge says what AWS's answer to a call that changes nothing tells about the permission.
-// The text of the answer is left out: it can quote what was sent.
+// judge returns what AWS's response to a call that changes nothing reveals about the
+// permission. It omits the text of the response, which can quote the request.
 func judge(err error) (verdict, string) {
 	api, _ := errors.AsType[smithy.APIError](err)
 	answer, _ := errors.AsType[*smithyhttp.ResponseError](err)
@@ -208,7 +209,7 @@ func judge(err error) (verdict, string) {
 	case api != nil && api.ErrorCode() == "AccessDeniedException", answer != nil && answer.HTTPStatusCode() == http.StatusForbidden:
 		return wrong, "denied"
 	case api != nil:
-		return skipped, "AWS answered " + api.ErrorCode() + ", which does not tell"
+		return skipped, "AWS responded " + api.ErrorCode() + ", which does not say"
 	}
-	return skipped, "AWS did not answer"
+	return skipped, "AWS did not respond"
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file examines a file store: the file, the directory whose rights decide
-// over it, the lock, and the clock of the disk, which may be another machine's.
+// This file examines a file store: the file, the directory whose permissions protect it,
+// the lock, and the clock of the file system, which may be another machine's.
 
 func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	path := strings.TrimPrefix(store.String(), "file ")
@@ -32,7 +32,7 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	readable, exists := true, false
 	if info, err := os.Lstat(path); err == nil {
 		exists = true
-		if info.Mode().IsRegular() { // of anything else Load says what it is, and no mode would fix it
+		if info.Mode().IsRegular() { // Load reports anything else, which no mode would fix
 			readable = x.access(path, info)
 		}
 		x.alone(path)
@@ -43,11 +43,11 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	bundle, version, err := store.Load(ctx)
 	switch {
 	case errors.Is(err, fleetkey.ErrNotExist) && x.readOnly:
-		x.found(wrong, "file", "there are no keys yet, and these servers only read: put a bundle there, made by fleetkey init elsewhere", "")
+		x.found(wrong, "file", "there are no keys yet, and these servers only read: provide a bundle, made by fleetkey init elsewhere", "")
 	case errors.Is(err, fleetkey.ErrNotExist):
 		x.absent("file")
 	case err != nil && !readable:
-		x.found(skipped, "keys", "no server reads them while the mode is wrong", "")
+		x.found(skipped, "keys", "not readable for servers while the mode is wrong", "")
 	case err != nil:
 		x.found(wrong, "file", trimPrefix(err), "")
 	default:
@@ -55,24 +55,24 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	}
 }
 
-// alone reports a file that is mounted by itself, which rename(2) cannot replace.
+// alone reports a file that is itself a mount point, which rename(2) cannot replace.
 func (x *examination) alone(path string) {
-	mounts, _ := os.ReadFile("/proc/self/mountinfo") // Linux only; the fifth field is the place
+	mounts, _ := os.ReadFile("/proc/self/mountinfo") // Linux only; the fifth field is the mount point
 	escaped := strings.NewReplacer(`\`, `\134`, " ", `\040`, "\t", `\011`, "\n", `\012`).Replace(path)
 	for line := range strings.Lines(string(mounts)) {
 		if fields := strings.Fields(line); len(fields) < 5 || fields[4] != escaped {
 			continue
 		}
 		if x.readOnly {
-			x.found(minor, "file", path+" is mounted by itself, so it never changes while the container runs: mount its directory", "")
+			x.found(minor, "file", path+" is itself a mount point, so it never changes while the container runs: mount its directory", "")
 		} else {
-			x.found(wrong, "file", path+" is mounted by itself, so no server can replace it: mount its directory", "")
+			x.found(wrong, "file", path+" is itself a mount point, so no server can replace it: mount its directory", "")
 		}
 		return
 	}
 }
 
-// places looks at what is beside the file, and is needed to write it.
+// places examines what is next to the file and needed to write it.
 func (x *examination) places(ctx context.Context, path string, exists bool) {
 	dir := filepath.Dir(path)
 	fix := mine(dir)
@@ -85,7 +85,7 @@ func (x *examination) places(ctx context.Context, path string, exists bool) {
 		x.owner("directory", dir, info)
 		x.mode("directory", dir, info, 0o022, 0o700)
 	default:
-		x.found(minor, "directory", "not there yet: "+err.Error(), "")
+		x.found(minor, "directory", "does not exist yet: "+err.Error(), "")
 		fix = newDir(dir)
 		for errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir) {
 			dir = filepath.Dir(dir)
@@ -97,8 +97,8 @@ func (x *examination) places(ctx context.Context, path string, exists bool) {
 	}
 }
 
-// directory saves the largest bundle and removes it: to save keys takes rights to the
-// directory, not to the file in it. It reports whether a lock can be of use.
+// directory saves the largest bundle and removes it, since saving keys requires permissions
+// on the directory, not on the file in it. It reports whether a lock can be used.
 func (x *examination) directory(dir, fix string, exists bool) bool {
 	var made fs.FileInfo
 	var noModes error
@@ -118,7 +118,7 @@ func (x *examination) directory(dir, fix string, exists bool) bool {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		fix = "df -h " + quote(dir) + " && df -i " + quote(dir)
-	case errors.Is(err, syscall.EPERM): // which rights do not cause
+	case errors.Is(err, syscall.EPERM): // not caused by permissions
 		fix = "lsattr -d " + quote(dir)
 	case !errors.Is(err, fs.ErrPermission):
 		fix = ""
@@ -132,9 +132,9 @@ func (x *examination) directory(dir, fix string, exists bool) bool {
 	case err != nil:
 		x.cannotWrite("directory", err.Error(), fix)
 	case noModes != nil:
-		x.found(wrong, "directory", fmt.Sprintf("it keeps no file modes (%v), so no server writes keys there: choose another path, or mount it so that chmod 600 succeeds and files have that mode", noModes), "")
+		x.found(wrong, "directory", fmt.Sprintf("it does not keep file modes (%v), so servers write no keys there: choose another path, or mount it so that chmod 600 succeeds and files have that mode", noModes), "")
 	default:
-		x.found(fine, "directory", "can be written", "")
+		x.found(fine, "directory", "is writable", "")
 	}
 	if made != nil {
 		x.clock("the file system of "+dir, now.Sub(made.ModTime()))
@@ -142,11 +142,11 @@ func (x *examination) directory(dir, fix string, exists bool) bool {
 	return true
 }
 
-// replaceBy does with f what a server does with new keys: it puts f, as large as a bundle can
-// be, in the place of another file, which it returns.
+// replaceBy replaces another file by f as a server does with new keys: f is as large as a
+// bundle can be. It returns the other file.
 func replaceBy(f *os.File) (other string, err error) {
 	noise := make([]byte, fleetkey.MaxBundleSize)
-	_, _ = rand.Read(noise) // nothing that a file system could store in less
+	_, _ = rand.Read(noise) // incompressible for the file system
 	_, err = f.Write(noise)
 	if err = cmp.Or(err, f.Sync(), f.Close()); err != nil {
 		return "", err
@@ -158,11 +158,11 @@ func replaceBy(f *os.File) (other string, err error) {
 	return second.Name(), cmp.Or(second.Close(), os.Rename(f.Name(), second.Name()))
 }
 
-// lock sees whether writers can get at the lock, and lets go of it at once.
+// lock checks whether writers can get the lock, and releases it at once.
 func (x *examination) lock(ctx context.Context, path string) {
 	info, err := os.Lstat(path)
 	if err != nil {
-		x.found(fine, "lock", "never taken yet", "")
+		x.found(fine, "lock", "never used yet", "")
 		return
 	}
 	if info.Mode()&(fs.ModeDir|fs.ModeSymlink) != 0 {

@@ -13,7 +13,7 @@ func mine(path string) string { return `icacls "` + path + `" /grant "%USERNAME%
 
 func newDir(path string) string { return `mkdir "` + path + `"` }
 
-// Access control lists, inherited from the directory, take the place of modes.
+// Inherited access control lists take the place of modes.
 func (x *examination) mode(string, string, fs.FileInfo, fs.FileMode, fs.FileMode) bool { return true }
 func (x *examination) owner(string, string, fs.FileInfo)                               {}
 func (x *examination) access(string, fs.FileInfo) bool                                 { return true }

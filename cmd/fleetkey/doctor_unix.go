@@ -12,17 +12,17 @@ import (
 
 const setClock = "sudo timedatectl set-ntp true"
 
-// access looks at who can reach the file, and reports whether a server reads it.
+// access examines who can access the file, and reports whether a server would read it.
 func (x *examination) access(path string, info fs.FileInfo) bool {
 	mode, me := info.Mode().Perm(), os.Geteuid()
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	others := ok && me != 0 && int(stat.Uid) != me
 	switch {
 	case x.readOnly:
-		x.found(fine, "file mode", fmt.Sprintf("%04o, which is up to whoever provides the file", mode), "")
+		x.found(fine, "file mode", fmt.Sprintf("%04o, as chosen by the provider of the file", mode), "")
 		return true
 	case mode&0o077 != 0 && (others || errors.Is(syscall.Access(path, 2), syscall.EROFS)):
-		x.found(wrong, "file mode", fmt.Sprintf("%04o: others can reach private keys, and it cannot be changed here: set FileOptions.ReadOnly if it is a mounted secret", mode), "")
+		x.found(wrong, "file mode", fmt.Sprintf("%04o: others can access private keys, and the mode cannot be changed here: set FileOptions.ReadOnly if it is a mounted secret", mode), "")
 		return false
 	}
 	if errors.Is(syscall.Access(path, 2), syscall.EPERM) {
@@ -32,7 +32,7 @@ func (x *examination) access(path string, info fs.FileInfo) bool {
 	return x.mode("file", path, info, 0o077, 0o600)
 }
 
-// keepsModes says why a server would not write keys to the file system of f.
+// keepsModes returns why a server would not write keys to the file system of f.
 func keepsModes(f *os.File) error {
 	if err := f.Chmod(0o600); err != nil {
 		return err
@@ -44,38 +44,38 @@ func keepsModes(f *os.File) error {
 	return err
 }
 
-// mode refuses rights that are too many, and reports whether they are not.
+// mode reports permissions that are too broad, and returns whether they are fine.
 func (x *examination) mode(what, path string, info fs.FileInfo, tooMuch, want fs.FileMode) bool {
 	have := info.Mode().Perm()
 	if have&tooMuch == 0 || info.Mode()&fs.ModeSticky != 0 && info.IsDir() {
 		x.found(fine, what+" mode", fmt.Sprintf("%04o", have), "")
 		return true
 	}
-	why := "others can reach private keys"
+	why := "others can access private keys"
 	if info.IsDir() {
-		why = "others can put other keys in their place"
+		why = "others can replace the keys"
 	}
 	x.found(wrong, what+" mode", fmt.Sprintf("%04o: %s", have, why), fmt.Sprintf("chmod %o %s", want, quote(path)))
 	return false
 }
 
-// mine is the command that gives a file to the user who runs this.
+// mine returns the command that gives a file to the current user.
 func mine(path string) string { return fmt.Sprintf("sudo chown %d %s", os.Geteuid(), quote(path)) }
 
-// newDir is the command that makes a directory for the user who runs this.
+// newDir returns the command that creates a directory for the current user.
 func newDir(path string) string {
 	return fmt.Sprintf("sudo install -d -m 700 -o %d %s", os.Geteuid(), quote(path))
 }
 
-// owner tells whose something is. Root can read everything, so that it says
-// nothing of the server.
+// owner reports the owner. Root can read everything, so for root it says nothing about the
+// server.
 func (x *examination) owner(what, path string, info fs.FileInfo) {
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	me := os.Geteuid()
 	switch {
 	case !ok:
 	case int(stat.Uid) == me:
-		x.found(fine, what+" owner", fmt.Sprintf("uid %d, as this process", me), "")
+		x.found(fine, what+" owner", fmt.Sprintf("uid %d, same as this process", me), "")
 	case me != 0 && what == "file":
 		x.found(wrong, what+" owner", fmt.Sprintf("uid %d, and this process is uid %d", stat.Uid, me), mine(path))
 	default:

@@ -17,24 +17,24 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// exportCmd writes out what a store holds, into new files only.
+// exportCmd writes the content of a store, only to new files.
 type exportCmd struct {
 	storeFlags
 	policyFlags
-	PublicKey   bool   `xor:"what" help:"Write public keys (PUBLIC KEY), as HAProxy and PyJWT read them, instead of certificates."`
-	JWKS        bool   `name:"jwks" xor:"what" help:"Write a JSON Web Key Set, as nginx reads it."`
-	PrivateKeys bool   `xor:"what" help:"Write the whole bundle, private keys included, to the new file of --out, with mode 0600."`
-	Out         string `short:"o" xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"A new file to write; default: standard output."`
-	Dir         string `xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"A new directory to make, with a file for each key: KID.pem."`
+	PublicKey   bool   `xor:"what" help:"Write public keys (PUBLIC KEY), for HAProxy or PyJWT, instead of certificates."`
+	JWKS        bool   `name:"jwks" xor:"what" help:"Write a JSON Web Key Set, for nginx."`
+	PrivateKeys bool   `xor:"what" help:"Write the whole bundle, including private keys, to a new file (--out) with mode 0600."`
+	Out         string `short:"o" xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"New file to write; default: standard output."`
+	Dir         string `xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"New directory to create, with one file per key: KID.pem."`
 }
 
 // Run is called by kong.
 func (c *exportCmd) Run(a *app) error {
 	switch {
 	case c.PrivateKeys && c.Out == "":
-		return usageError("--private-keys needs --out: private keys are not printed")
+		return usageError("--private-keys requires --out: private keys are not printed")
 	case c.JWKS && c.Dir != "":
-		return usageError("--jwks makes one file of all keys: give --out in place of --dir")
+		return usageError("--jwks writes all keys to one file: give --out instead of --dir")
 	}
 	l, err := c.load(a, false)
 	if err != nil {
@@ -72,13 +72,13 @@ func (c *exportCmd) Run(a *app) error {
 		out.Files = []string{c.Out}
 	}
 	if c.PrivateKeys {
-		a.note("%s now holds the PRIVATE KEYS of %s. Whoever reads it can sign tokens: delete it when it has served.", oneLine(c.Out), l.name)
+		a.note("%s now contains the PRIVATE KEYS of %s. Anyone who reads it can sign tokens: delete it after use.", oneLine(c.Out), l.name)
 	}
 	return a.show(out, func() { a.printf("%s", out.PEM) })
 }
 
-// encode returns keys as one text. A line of comment comes before each, as openssl writes it.
-// A retired key has no certificate any more: then it is the public key.
+// encode returns keys as text, each after a comment line as openssl writes it. A retired
+// key has no certificate, so its public key is written.
 func (c *exportCmd) encode(keys []fleetkey.PublicKey) ([]byte, error) {
 	var all bytes.Buffer
 	var set jose.JSONWebKeySet
@@ -102,7 +102,7 @@ func (c *exportCmd) encode(keys []fleetkey.PublicKey) ([]byte, error) {
 	return all.Bytes(), nil
 }
 
-// writeEach makes a directory with a file for each key, and returns their paths.
+// writeEach creates a directory with one file per key, and returns their paths.
 func (c *exportCmd) writeEach(keys []fleetkey.PublicKey) (files []string, err error) {
 	if err := os.Mkdir(c.Dir, 0o755); errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("%q exists already; choose another name, or remove it", c.Dir)
@@ -122,7 +122,7 @@ func (c *exportCmd) writeEach(keys []fleetkey.PublicKey) (files []string, err er
 	return files, nil
 }
 
-// writeNew writes a file that must not exist, whole or not at all.
+// writeNew writes a file that must not exist, completely or not at all.
 func writeNew(path string, data []byte, mode fs.FileMode) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if errors.Is(err, fs.ErrExist) {

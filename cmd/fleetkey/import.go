@@ -16,28 +16,29 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// importCmd brings in keys that are to sign. The dates of their certificates say when; a key
-// without one gets one, and signs at once. Whatever no longer signs stays trusted for a while, so that no token is lost.
+// importCmd imports keys that should sign. The dates of their certificates say when; a key
+// without a certificate gets one and signs at once. Keys that no longer sign stay trusted
+// for a while, so that no token is lost.
 type importCmd struct {
-	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"Private keys and their certificates, in one file or several: PEM, PFX (PKCS#12), JWK, DER, or base64 of these."`
+	Files []string `arg:"" type:"existingfile" name:"file" predictor:"file" help:"Private keys and their certificates, in one or more files: PEM, PFX (PKCS#12), JWK, DER, or base64 of these."`
 	storeFlags
 	newSecretFlags
-	Keep         days   `default:"30d" placeholder:"TIME" help:"How long the tokens of a key that does not sign any more are accepted, up to 730d: as long as its last token lives."`
-	PasswordFile string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the password. Otherwise it is taken from FLEETKEY_PFX_PASSWORD, or asked for."`
+	Keep         days   `default:"30d" placeholder:"TIME" help:"How long to accept tokens of keys that no longer sign: the lifetime of their last token, at most 730d."`
+	PasswordFile string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"File with the password. Default: FLEETKEY_PFX_PASSWORD, or a prompt."`
 	consent
 }
 
 const (
 	maxKeep = 2 * 365 * 24 * time.Hour
-	spare   = 2 << 10 // of the bundle, in bytes, beside two more keys
+	spare   = 2 << 10 // bytes left free in the bundle, besides two more keys
 )
 
-const aboutFormer = "The store knows a key by the kid above and no other. Another system may name it otherwise (x5t, or SHA-1 in hexadecimal) or\n" +
-	"write another iss. If it does, put it into Config.Former of all servers until its last token has ended:\n" +
+const aboutFormer = "The store knows each key only by the kid above. The other system may use another kid (x5t, or SHA-1 in hexadecimal) or\n" +
+	"another iss. If it does, add it to Config.Former of all servers until its last token has expired:\n" +
 	"\tFormer: []fleetkey.Former{%s}"
 
-const onlyFormer = "a certificate without its private key cannot sign, so it does not go into the store. To accept the tokens of its system, " +
-	"put it into Config.Former of all servers: fleetkey.Former{Certificate: certificate} (see docs/migrating.md)"
+const onlyFormer = "a certificate without its private key cannot sign, so it is not imported. To accept the tokens of its system, " +
+	"add it to Config.Former of all servers: fleetkey.Former{Certificate: certificate} (see docs/migrating.md)"
 
 // Run is called by kong.
 func (c *importCmd) Run(a *app) error {
@@ -66,7 +67,7 @@ func (c *importCmd) Run(a *app) error {
 	}
 	next := merge(there.set, imported, now, time.Duration(c.Keep))
 	if signing, _ := next.Signing(now); signing == nil {
-		return fmt.Errorf("after this import, %s could not sign: %w (create a key with fleetkey init, and put the imported certificate into Config.Former)",
+		return fmt.Errorf("after this import, %s could not sign: %w (create a key with fleetkey init, and add the imported certificate to Config.Former)",
 			there.name, next.WhyNoKey(now))
 	}
 	bundle, err := encode(next)
@@ -79,11 +80,11 @@ func (c *importCmd) Run(a *app) error {
 			return a.stored(there, false, report+"Nothing was changed.\n")
 		}
 		a.note("%s", strings.TrimSuffix(report, "\n"))
-		if err := c.confirm(a, "change the keys of "+there.name+" so"); err != nil {
+		if err := c.confirm(a, "change the keys of "+there.name+" as shown"); err != nil {
 			return err
 		}
 	}
-	saving, done := context.WithTimeout(a.ctx, a.timeout) // the answer may have taken its time
+	saving, done := context.WithTimeout(a.ctx, a.timeout) // confirming may have taken long
 	defer done()
 	version, err := store.Save(saving, bundle, there.version)
 	if err != nil {
@@ -95,20 +96,21 @@ func (c *importCmd) Run(a *app) error {
 	return err
 }
 
-// noteAlgorithms says where Config.Former cannot take a JWK as its system used it.
+// noteAlgorithms prints where Config.Former cannot use a JWK as its system did.
 func (a *app) noteAlgorithms(bare []broughtKey) {
 	for _, b := range bare {
 		switch alg, err := jws.AlgorithmOf(b.Public(), b.pss); {
 		case b.alg == "":
 		case err == nil && b.alg != alg.Name && (b.alg != "Ed25519" || alg.Name != "EdDSA"):
-			a.note("The JWK with kid %q is for %s, which fleetkey does not verify: tokens that its system signed so are refused. Here it signs %s.", b.kid, jws.Quote(b.alg), alg.Name)
+			a.note("The JWK with kid %q is for %s, which fleetkey does not verify: tokens that its system signed with it are rejected. Here the key signs %s.", b.kid, jws.Quote(b.alg), alg.Name)
 		case b.pss:
-			a.note("The JWK with kid %q is for PS256. Config.Former takes the certificate that was made for it: fleetkey export prints it.", b.kid)
+			a.note("The JWK with kid %q is for PS256. Give Config.Former the certificate that was created for it: fleetkey export prints it.", b.kid)
 		}
 	}
 }
 
-// read reads the files as one, so that a key may come apart from its certificate.
+// read reads the files together, so that a key and its certificate may be in different
+// files.
 func (c *importCmd) read(a *app) (*keyset.Set, []broughtKey, error) {
 	var all brought
 	for _, path := range c.Files {
@@ -121,23 +123,23 @@ func (c *importCmd) read(a *app) (*keyset.Set, []broughtKey, error) {
 		subject := jws.Quote(rest[i].Subject.String())
 		switch {
 		case all.has(rest[i]):
-			a.note("Left out an older certificate of %s: if tokens name the key by it, put it into Config.Former.", subject)
+			a.note("Skipped an older certificate of %s: if tokens name the key by it, add it to Config.Former.", subject)
 		case len(set.Keys) == 0:
 			err = fmt.Errorf("%s: %s", subject, onlyFormer)
 		case slices.ContainsFunc(all.certificates, func(other *x509.Certificate) bool {
 			return bytes.Equal(other.RawIssuer, rest[i].RawSubject) && !bytes.Equal(other.RawSubject, rest[i].RawSubject)
 		}):
-			a.note("Left out %s: it is the certificate of an authority.", subject)
+			a.note("Skipped %s: it is a CA certificate.", subject)
 		default:
-			a.note("Left out %s: %s.", subject, onlyFormer)
+			a.note("Skipped %s: %s.", subject, onlyFormer)
 		}
 	}
 	switch {
 	case err != nil || len(all.keys)+len(set.Retired)+len(set.Revoked) > 0:
 	case all.unfit:
-		err = errors.New("a public key, or one for encryption, cannot sign: to accept the tokens of its system, put it into Config.Former of all servers, as Key, with its KeyID")
+		err = errors.New("a public key, or one for encryption, cannot sign: to accept the tokens of its system, add it to Config.Former of all servers, as Key, with its KeyID")
 	default:
-		err = errors.New("there is no private key to import: give the file that has it")
+		err = errors.New("there is no private key to import: give the file that contains it")
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%q: %w", strings.Join(c.Files, ", "), err)
@@ -145,9 +147,9 @@ func (c *importCmd) read(a *app) (*keyset.Set, []broughtKey, error) {
 	return set, bare, nil
 }
 
-// certify makes the certificates that keys lack: those that were brought without one, and,
-// where nothing else could sign, the newest of those whose certificate has ended, since
-// IdentityServer signs with such. It returns all keys, and those it made one for.
+// certify creates missing certificates: for keys that came without one and, if nothing else
+// could sign, for the newest key whose certificate has expired, since IdentityServer signs
+// with such keys. It returns all keys, and those it certified.
 func (a *app) certify(there, imported *keyset.Set, bare []broughtKey, now time.Time) (*keyset.Set, []broughtKey, error) {
 	keys := slices.Clone(imported.Keys)
 	bare = slices.DeleteFunc(slices.Clone(bare), func(b broughtKey) bool {
@@ -160,7 +162,7 @@ func (a *app) certify(there, imported *keyset.Set, bare []broughtKey, now time.T
 	all := keyset.New(slices.Concat(there.Keys, keys), slices.Concat(there.Retired, imported.Retired), slices.Concat(there.Revoked, imported.Revoked))
 	if signing, _ := all.Signing(now); signing == nil && len(bare) == 0 {
 		if i := slices.IndexFunc(keys, func(k *keyset.Key) bool { return all.Find(k.ID) != nil && !k.Cert.NotAfter.After(now) }); i >= 0 {
-			a.note("The certificate of %s ended at %s.", keys[i].ID, stamp(keys[i].Cert.NotAfter))
+			a.note("The certificate of %s expired at %s.", keys[i].ID, stamp(keys[i].Cert.NotAfter))
 			bare = append(bare, broughtKey{Signer: keys[i].Private, pss: keys[i].Alg.Name == "PS256", subject: keys[i].Cert.RawSubject})
 			keys = slices.Delete(keys, i, i+1)
 		}
@@ -170,13 +172,14 @@ func (a *app) certify(there, imported *keyset.Set, bare []broughtKey, now time.T
 		return nil, nil, err
 	}
 	for _, k := range made {
-		a.note("Made a certificate for %s.", k.ID)
+		a.note("Created a certificate for %s.", k.ID)
 	}
 	return keyset.New(append(keys, made...), imported.Retired, imported.Revoked), bare, nil
 }
 
-// former returns the elements of Config.Former that keep the tokens of other systems valid.
-// Of a bare RSA key, Former.Key means RS256; for PS256 it takes the certificate that import made.
+// former returns the elements of Config.Former that keep tokens of other systems valid. A
+// bare RSA key as Former.Key means RS256; PS256 requires the certificate that import
+// created.
 func former(imported *keyset.Set, bare []broughtKey) string {
 	var entries []string
 	for _, b := range bare {
@@ -196,10 +199,10 @@ func former(imported *keyset.Set, bare []broughtKey) string {
 	return strings.Join(slices.Compact(slices.Sorted(slices.Values(entries))), ", ")
 }
 
-// merge returns the set that a store is to hold. What it says about a key already stays,
-// unless its certificate was renewed, and so do all revocations. The certificates' dates decide who signs. A key that signs no
-// more, because another one takes over, is retired by name: a successor's certificate may
-// have begun long ago, and dates alone would end the trust at once.
+// merge returns the set to save. It keeps everything the store says about a key, unless its
+// certificate was renewed, and all revocations. The certificates' dates decide who signs. A
+// key that another one replaces is retired explicitly: its successor's certificate may have
+// begun long ago, and dates alone would end the trust at once.
 func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keyset.Set {
 	keys, retired := slices.Clone(there.Keys), slices.Clone(there.Retired)
 	for _, k := range imported.Keys {
@@ -234,8 +237,8 @@ func merge(there, imported *keyset.Set, now time.Time, keep time.Duration) *keys
 	return keyset.New(all.Keys, retired, all.Revoked)
 }
 
-// encode returns the bundle of a set that servers can read, and that leaves room for a
-// rotation and a revocation.
+// encode returns the bundle of a set, if servers can read it and it has room for a rotation
+// and a revocation.
 func encode(set *keyset.Set) ([]byte, error) {
 	bundle, err := set.Encode()
 	if err != nil {
@@ -253,12 +256,12 @@ func encode(set *keyset.Set) ([]byte, error) {
 		largest = max(largest, len(one))
 	}
 	if most := keyset.MaxBundleSize - 2*largest - spare; len(bundle) > most {
-		return nil, fmt.Errorf("the bundle would have %d bytes; import fills it up to %d, since a rotation and a revocation need the rest", len(bundle), most)
+		return nil, fmt.Errorf("the bundle would have %d bytes; import allows at most %d, to leave room for a rotation and a revocation", len(bundle), most)
 	}
 	return bundle, nil
 }
 
-// explain says what becomes of each imported key, and of the one that signed until now.
+// explain returns what happens to each imported key, and to the previous signing key.
 func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
 	var out strings.Builder
 	for _, k := range imported.Keys {
@@ -268,11 +271,11 @@ func explain(there *loaded, imported, next *keyset.Set, now time.Time) string {
 		fmt.Fprintf(&out, "%s (%s) %s.\n", r.ID, r.Alg.Name, fate(there.set, next, r.ID, now))
 	}
 	if n := len(next.Revoked) - len(there.set.Revoked); n > 0 {
-		fmt.Fprintf(&out, "Revocations that come along: %s.\n", strings.Join(imported.Revoked, ", "))
+		fmt.Fprintf(&out, "Imported revocations: %s.\n", strings.Join(imported.Revoked, ", "))
 	}
 	before, _ := there.set.Signing(now)
 	if signing, _ := next.Signing(now); before != nil && signing.ID != before.ID {
-		fmt.Fprintf(&out, "%s, which has signed until now, %s.\n", before.ID, fate(&keyset.Set{}, next, before.ID, now))
+		fmt.Fprintf(&out, "%s, the signing key until now, %s.\n", before.ID, fate(&keyset.Set{}, next, before.ID, now))
 	}
 	return out.String()
 }
@@ -281,13 +284,13 @@ func fate(there, next *keyset.Set, id string, now time.Time) string {
 	signing, _ := next.Signing(now)
 	switch k := next.Find(id); {
 	case there.IsRevoked(id):
-		return "was REVOKED here and stays out; its tokens are refused for good"
+		return "was REVOKED in this store and is not imported; its tokens are never accepted"
 	case next.IsRevoked(id):
-		return "is REVOKED; its tokens are refused for good"
+		return "is REVOKED; its tokens are never accepted"
 	case k != nil && there.Find(id) != nil && !k.Cert.Equal(there.Find(id).Cert):
-		return "has a newer certificate now, which ends at " + stamp(k.Cert.NotAfter)
+		return "now has a newer certificate, which ends at " + stamp(k.Cert.NotAfter)
 	case there.Mentions(id):
-		return "is in the store already, and nothing changes for it"
+		return "is already in the store and unchanged"
 	case k != nil && k == signing:
 		return "signs now; its certificate ends at " + stamp(k.Cert.NotAfter)
 	case k != nil:
@@ -296,5 +299,5 @@ func fate(there, next *keyset.Set, id string, now time.Time) string {
 	if i := slices.IndexFunc(next.Retired, func(r keyset.Retired) bool { return r.ID == id }); i >= 0 {
 		return "does not sign; its tokens are accepted until " + stamp(next.Retired[i].Until)
 	}
-	return "is left out"
+	return "is not imported"
 }

@@ -7,15 +7,14 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// initCmd creates the first key. The servers do so by themselves at their first
-// start; this is for those who want it there before, or whose servers may only
-// read.
+// initCmd creates the first key. Servers do so themselves on their first start; use init to
+// create it earlier, or if the servers may only read.
 type initCmd struct {
 	storeFlags
 	newSecretFlags
-	Issuer     string `required:"" placeholder:"URL" help:"The servers' issuer; it becomes the subject of the certificate."`
+	Issuer     string `required:"" placeholder:"URL" help:"Issuer of the servers; the subject of the certificate."`
 	Algorithm  string `enum:"RS256,PS256,ES256,ES384,EdDSA" default:"RS256" help:"RS256, PS256, ES256, ES384 or EdDSA."`
-	CommonName string `placeholder:"NAME" help:"Another subject of the certificate."`
+	CommonName string `placeholder:"NAME" help:"Subject of the certificate, instead of the issuer."`
 }
 
 // Run is called by kong.
@@ -28,7 +27,7 @@ func (c *initCmd) Run(a *app) error {
 	}
 	_, _, absent := store.Load(ctx)
 	if saysNoValue(absent) {
-		a.note("fleetkey: %s: the secret exists but has no value, and only a secret that does not exist can be created\nrun: %s",
+		a.note("fleetkey: %s: the secret exists but has no value; init can only create a new secret\nrun: %s",
 			name(store), putFirst(store, "--issuer "+quote(c.Issuer)+" --algorithm "+c.Algorithm))
 		return errWrong
 	}
@@ -42,10 +41,11 @@ func (c *initCmd) Run(a *app) error {
 	status := signer.Status()
 	switch {
 	case absent == nil:
-		return a.outcome(status, false, "%s holds keys already; nothing was changed. Signing key: %s\n", name(store), status.SigningKeyID)
+		return a.outcome(status, false, "%s already contains keys; nothing was changed. Signing key: %s\n", name(store), status.SigningKeyID)
 	case errors.Is(absent, fleetkey.ErrNotExist):
-		return a.outcome(status, true, "%s now holds the first key: %s\n", name(store), status.SigningKeyID)
+		return a.outcome(status, true, "%s now contains the first key: %s\n", name(store), status.SigningKeyID)
 	}
-	// AWS may deny the first look at what is not there: then nobody knows who made the key.
-	return a.show(result{Status: status}, func() { a.printf("%s holds keys. Signing key: %s\n", name(store), status.SigningKeyID) })
+	// AWS may deny the first read of a missing secret. Then it is unknown who created the
+	// key.
+	return a.show(result{Status: status}, func() { a.printf("%s contains keys. Signing key: %s\n", name(store), status.SigningKeyID) })
 }

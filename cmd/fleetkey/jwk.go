@@ -9,7 +9,8 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// json adds a JWK, a set of them (RFC 7517) or an array, or IdentityServer4's tempkey.rsa.
+// json adds a JWK, a JWK Set (RFC 7517), an array of JWKs, or IdentityServer4's
+// tempkey.rsa.
 func (b *brought) json(text []byte) error {
 	const neither = "damaged JSON, or not a JSON Web Key" // the cause could quote the key
 	var keys []map[string]any
@@ -31,10 +32,10 @@ func (b *brought) json(text []byte) error {
 	return nil
 }
 
-// netNames are the members of .NET's RSAParameters, which JWK names otherwise.
+// netNames are .NET's names of RSAParameters, by their names in a JWK.
 var netNames = map[string]string{"modulus": "n", "exponent": "e", "inverseq": "qi"}
 
-// members returns the members of an object as JWK names them. IdentityServer writes its
+// members returns the members of an object under their JWK names. IdentityServer writes its
 // tempkey.jwk with capital letters and nulls, and its tempkey.rsa as RSAParameters.
 func members(object map[string]any) map[string]any {
 	jwk := map[string]any{}
@@ -62,12 +63,12 @@ func members(object map[string]any) map[string]any {
 func (b *brought) jwk(object map[string]any, whole []byte) error {
 	fields := members(object)
 	if fields["kty"] == "RSA" && fields["d"] != nil && fields["p"] == nil {
-		return errors.New("an RSA JWK without its primes (p and q), which Go requires: have its system export it with them (RFC 7518 section 6.3.2), or as PEM")
+		return errors.New("an RSA JWK without its primes (p and q), which Go requires: export it with them (RFC 7518 section 6.3.2), or as PEM")
 	}
 	text, err := json.Marshal(fields)
 	var jwk jose.JSONWebKey
 	if err != nil || jwk.UnmarshalJSON(text) != nil {
-		return notRead(whole, "not a JSON Web Key, or one that is damaged or of a kind that cannot sign tokens")
+		return notRead(whole, "not a JSON Web Key, or damaged, or of a kind that cannot sign tokens")
 	}
 	private, ok := jwk.Key.(crypto.Signer)
 	if !ok || jwk.Use == "enc" {

@@ -1,5 +1,5 @@
-// Command fleetkey is the operator's tool of the fleetkey library: it shows,
-// creates, moves and replaces the keys that a fleet of OpenID servers shares.
+// Command fleetkey is the operator's tool for the signing keys that a fleet of OpenID
+// servers shares. It shows, creates, moves and replaces keys.
 //
 //	fleetkey status --file /var/lib/openid-server/keys.pem
 //	fleetkey doctor --secret indicium/openid-server-test
@@ -10,14 +10,13 @@
 // Exit status:
 //
 //	0  done, and nothing is wrong
-//	1  failed: the message says why; nothing was changed unless it says so
-//	2  the command line cannot be understood
-//	3  status, verify or doctor have looked, and something is wrong
-//	4  not confirmed: nothing was changed
+//	1  failed; nothing was changed unless the message says so
+//	2  wrong usage
+//	3  status, verify or doctor found a problem
+//	4  not confirmed; nothing was changed
 //
-// Results go to standard output; messages, questions and warnings to standard
-// error. Private keys are never printed: export writes them to a file, and only
-// when told to.
+// Results go to standard output; messages, questions and warnings go to standard error.
+// Private keys are never printed; export writes them to a file, and only on request.
 package main
 
 import (
@@ -40,28 +39,28 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// A cli is the command line. Each command is a file of its name.
+// A cli is the command line. Each command is in a file of its name.
 type cli struct {
-	Verbose bool             `short:"v" help:"Log to standard error what the library does."`
-	Timeout time.Duration    `default:"1m" help:"Give up on a store, or on a file that is a pipe, after this time."`
+	Verbose bool             `short:"v" help:"Log the library's actions to standard error."`
+	Timeout time.Duration    `default:"1m" help:"Time limit for a store, or for reading a pipe."`
 	JSON    bool             `help:"Print the result as JSON."`
-	Version kong.VersionFlag `help:"Print the version and end."`
+	Version kong.VersionFlag `help:"Print the version and exit."`
 
 	Status statusCmd `cmd:"" help:"Show the keys: a table and a timeline."`
-	Verify verifyCmd `cmd:"" help:"Check a token, and say which check fails and why."`
-	Doctor doctorCmd `cmd:"" help:"Find what is wrong around a store, and the command that fixes it."`
+	Verify verifyCmd `cmd:"" help:"Check a token, and print which check fails and why."`
+	Doctor doctorCmd `cmd:"" help:"Find problems with a store, and commands that fix them."`
 
-	Init   initCmd   `cmd:"" help:"Create the first key, if the store has none."`
-	Rotate rotateCmd `cmd:"" help:"Announce a new key, which later takes over."`
-	Revoke revokeCmd `cmd:"" help:"Take a stolen key out at once."`
+	Init   initCmd   `cmd:"" help:"Create the first key in an empty store."`
+	Rotate rotateCmd `cmd:"" help:"Announce a new key that takes over later."`
+	Revoke revokeCmd `cmd:"" help:"Revoke a stolen key immediately."`
 
-	Import importCmd `cmd:"" help:"Bring in the key of another system: PEM, PFX, JWK and other forms."`
-	Export exportCmd `cmd:"" help:"Write out certificates, public keys, the JWKS or the private keys."`
-	Copy   copyCmd   `cmd:"" help:"Copy the keys to another, empty store, under the same kids."`
+	Import importCmd `cmd:"" help:"Import the key of another system: PEM, PFX, JWK and other formats."`
+	Export exportCmd `cmd:"" help:"Export certificates, public keys, the JWKS or the private keys."`
+	Copy   copyCmd   `cmd:"" help:"Copy the keys to an empty store, with the same kids."`
 
-	Policy policyCmd `cmd:"" help:"Print the least IAM policy for a secret."`
+	Policy policyCmd `cmd:"" help:"Print the minimal IAM policy for a secret."`
 
-	Completion completionCmd `cmd:"" help:"Print the script that lets a shell complete fleetkey's commands."`
+	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
 }
 
 const (
@@ -71,7 +70,7 @@ const (
 	exitUnconfirmed = 4
 )
 
-// A usageError is one that kong cannot find.
+// A usageError is a usage error that kong cannot detect.
 type usageError string
 
 func (e usageError) Error() string { return string(e) }
@@ -87,7 +86,7 @@ type app struct {
 	log            *slog.Logger
 	timeout        time.Duration
 	json           bool
-	lost           error // what could not be printed
+	lost           error // the first error of printing
 }
 
 func main() {
@@ -109,7 +108,7 @@ func (a *app) run(args []string) int {
 	}
 	var c cli
 	parser := newParser(&c, kong.Bind(a))
-	answerShell(parser) // ends here when a shell asks
+	answerShell(parser) // exits if a shell asks for completions
 	command, err := parser.Parse(shieldKIDs(args))
 	switch {
 	case errors.Is(err, context.Canceled): // while --config was read
@@ -124,13 +123,13 @@ func (a *app) run(args []string) int {
 	switch err = command.Run(a); {
 	case err == nil:
 		err = a.lost
-	case errors.Is(err, errWrong) && a.ctx.Err() != nil: // doctor has not looked to the end
+	case errors.Is(err, errWrong) && a.ctx.Err() != nil: // doctor was interrupted
 		err = a.ctx.Err()
 	}
 	return report(a.stderr, err)
 }
 
-// shieldKIDs moves kids that begin with a hyphen behind the flags: one in 64 does.
+// shieldKIDs moves kids that begin with a hyphen behind the flags; one in 64 does.
 func shieldKIDs(args []string) []string {
 	if slices.Contains(args, "--") {
 		return args
@@ -143,7 +142,7 @@ func shieldKIDs(args []string) []string {
 	return slices.Concat(args[:i], args[i+1:], []string{"--", args[i]})
 }
 
-// report prints an error, if there is one to print, and returns the exit status.
+// report prints an error, if any, and returns the exit status.
 func report(w io.Writer, err error) int {
 	var usage usageError
 	prefix := "fleetkey: "
@@ -180,7 +179,7 @@ func (a *app) printf(format string, args ...any) {
 	}
 }
 
-// show prints a result: in text, or as JSON if that is asked for.
+// show prints a result as text or JSON.
 func (a *app) show(result any, text func()) error {
 	if a.json {
 		return a.printJSON(result)
@@ -196,5 +195,5 @@ func (a *app) printJSON(result any) error {
 	return enc.Encode(result)
 }
 
-// note tells something that is not the result.
+// note prints a message that is not part of the result.
 func (a *app) note(format string, args ...any) { _, _ = fmt.Fprintf(a.stderr, format+"\n", args...) }

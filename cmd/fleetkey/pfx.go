@@ -16,14 +16,14 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 )
 
-// This file reads PFX, which is PKCS#12 (RFC 7292), and encrypted PKCS#8 (RFC 5958). The
-// work is go-pkcs12's, which requires one key, a certificate, a MAC and at most two parts. So
-// what is made otherwise is taken apart here, and read as several files of that kind.
+// This file reads PFX, which is PKCS#12 (RFC 7292), and encrypted PKCS#8 (RFC 5958).
+// go-pkcs12 does the work, but requires one key, a certificate, a MAC and at most two
+// parts. Other files are split here, and read as several files of that kind.
 
 type (
 	pfxFile struct {
 		Version int
-		Safe    pfxItem       // a list of parts
+		Safe    pfxItem       // list of parts
 		MAC     asn1.RawValue `asn1:"optional"`
 	}
 	pfxItem struct { // a part, or one of the bags in it
@@ -41,12 +41,12 @@ var (
 	oidHMACSHA256  = asn1.ObjectIdentifier{1, 2, 840, 113549, 2, 9}
 )
 
-// maxIterations bounds the work of deriving keys from a password for one file, which then
-// takes seconds. Java's keytool asks for 10,000 a key, OpenSSL for 2,048.
+// maxIterations limits the work of deriving keys from a password to a few seconds per file.
+// Java's keytool uses 10,000 iterations per key, OpenSSL 2,048.
 const maxIterations = 2_000_000
 
-// iterations adds up what DER asks for: an INTEGER after a salt, which is an OCTET STRING.
-// An OCTET STRING may hold DER itself.
+// iterations sums the iterations in DER: each is an INTEGER after a salt, an OCTET STRING,
+// which may also contain DER.
 func iterations(der []byte, depth int) (sum int64) {
 	for afterSalt := false; len(der) > 0 && depth < 20 && sum <= maxIterations; {
 		var part asn1.RawValue
@@ -67,8 +67,8 @@ func iterations(der []byte, depth int) (sum int64) {
 	return sum
 }
 
-// encrypted adds what a PFX, or an encrypted private key, holds. It asks for the password
-// unless it is empty. What it cannot read, the command convert can.
+// encrypted adds the content of a PFX or an encrypted private key. It asks for the password
+// unless that is empty. The command convert can read what fleetkey cannot.
 func (b *brought) encrypted(der []byte, convert string) error {
 	if iterations(der, 0) > maxIterations {
 		return fmt.Errorf("more than %d iterations to derive keys from the password", maxIterations)
@@ -81,15 +81,15 @@ func (b *brought) encrypted(der []byte, convert string) error {
 		}
 		keys, certificates, err = decodePFX(der, password)
 	}
-	says := func(text string) bool { return strings.Contains(err.Error(), text) } // these errors are text only
+	says := func(text string) bool { return strings.Contains(err.Error(), text) } // these errors have only a text
 	switch {
 	case err == nil:
 	case errors.Is(err, pkcs12.ErrIncorrectPassword), says("incorrect padding"), says("unmarshaling decrypted private key"):
 		return errPassword
 	case says("x509: ") && !says("private key"): // a certificate, such as one with a negative serial number
-		return fmt.Errorf("a certificate in it cannot be read (%w): take the private key alone with `openssl pkcs12 -in FILE -nocerts -nodes -out NEW.key`", err)
+		return fmt.Errorf("a certificate in it cannot be read (%w): extract only the private key with `openssl pkcs12 -in FILE -nocerts -nodes -out NEW.key`", err)
 	default:
-		return fmt.Errorf("fleetkey does not read this one (%w): convert it with `%s`", err, convert)
+		return fmt.Errorf("fleetkey cannot read it (%w): convert it with `%s`", err, convert)
 	}
 	b.certificates = append(b.certificates, certificates...)
 	for _, key := range keys {
@@ -105,7 +105,7 @@ func decodePFX(der []byte, password string) (keys []any, certificates []*x509.Ce
 	if err == nil || errors.Is(err, pkcs12.ErrIncorrectPassword) {
 		return []any{key}, append(others, first), err
 	}
-	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)) // what a part lacks
+	private := ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)) // for parts without one
 	cert, err := certify(private, &x509.Certificate{})
 	if err != nil {
 		return nil, nil, err
@@ -117,7 +117,7 @@ func decodePFX(der []byte, password string) (keys []any, certificates []*x509.Ce
 	certPart, keyPart := pfxParts(spare)[0], pfxParts(spare)[1]
 	for _, part := range split(der) {
 		key, first, others, err := pkcs12.DecodeChain(pfxOf(password, part, keyPart), password)
-		if err != nil { // it holds a key
+		if err != nil { // it contains a key
 			key, first, others, err = pkcs12.DecodeChain(pfxOf(password, part, certPart), password)
 		}
 		if err != nil {
@@ -129,8 +129,8 @@ func decodePFX(der []byte, password string) (keys []any, certificates []*x509.Ce
 	return keys, slices.DeleteFunc(certificates, cert.Equal), nil
 }
 
-// split returns parts with one key or none, unless keys are encrypted together; or the key,
-// if it is an encrypted private key.
+// split returns parts with at most one key, unless keys are encrypted together, or the key
+// itself if it is an encrypted private key.
 func split(der []byte) (parts []pfxItem) {
 	whole := pfxParts(der)
 	if whole == nil {
@@ -158,13 +158,13 @@ func pfxParts(der []byte) (parts []pfxItem) {
 	return nil
 }
 
-// partOf is a part that holds one bag as it is.
+// partOf returns a part that contains one bag unchanged.
 func partOf(bag pfxItem) pfxItem {
 	return pfxItem{ID: oidData, Value: explicit(marshal(marshal([]pfxItem{bag})))}
 }
 
-// pfxOf puts parts together. Their file has checked its MAC, if it has one; go-pkcs12 requires
-// one here as well, so this is PBMAC1 (RFC 9579).
+// pfxOf returns a PFX of parts. The MAC of the original file was checked, if any. go-pkcs12
+// also requires one here, so this is PBMAC1 (RFC 9579).
 func pfxOf(password string, parts ...pfxItem) []byte {
 	safe, salt := marshal(parts), make([]byte, 16)
 	file := pfxFile{Version: 3, Safe: pfxItem{ID: oidData, Value: explicit(marshal(safe))}}
@@ -186,7 +186,7 @@ func unmarshal(der []byte, into any) bool {
 	return err == nil && len(rest) == 0
 }
 
-// marshal encodes what this file has decoded or made.
+// marshal encodes values that were decoded or created here.
 func marshal(value any) []byte {
 	der, err := asn1.Marshal(value)
 	if err != nil {

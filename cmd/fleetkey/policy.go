@@ -10,14 +10,14 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// policyCmd prints what the servers' role has to be allowed.
+// policyCmd prints the permissions that the servers' role requires.
 type policyCmd struct {
 	Region   string `placeholder:"REGION" help:"AWS region of the secret, such as eu-west-1."`
-	Account  string `placeholder:"ID" help:"The account's 12 digits."`
-	Secret   string `required:"" placeholder:"NAME" help:"The secret's name; or its ARN, which tells region and account."`
-	Exact    bool   `help:"Grant this secret alone, and not all that begin with its name up to the last hyphen."`
-	Rotation bool   `help:"Also allow replacing the value: servers that rotate, and fleetkey rotate, revoke and import."`
-	KMSKey   string `name:"kms-key" placeholder:"ARN" help:"Also allow the use of the secret's customer managed key."`
+	Account  string `placeholder:"ID" help:"AWS account ID (12 digits)."`
+	Secret   string `required:"" placeholder:"NAME" help:"Name of the secret, or its ARN, which contains region and account."`
+	Exact    bool   `help:"Grant only this secret, not all secrets that share its name up to the last hyphen."`
+	Rotation bool   `help:"Also allow replacing the value, for servers that rotate and for fleetkey rotate, revoke and import."`
+	KMSKey   string `name:"kms-key" placeholder:"ARN" help:"Also allow using the secret's customer managed key."`
 }
 
 // Run is called by kong. The policy alone goes to standard output, for
@@ -52,20 +52,20 @@ type iamStatement struct {
 	Resource any // a string or several
 }
 
-// complete takes an ARN apart, and has the library check the name.
+// complete splits an ARN, and checks the name with the library.
 func (c *policyCmd) complete() error {
 	secret := c.Secret
 	if parsed, err := arn.Parse(secret); err == nil {
 		c.Region, c.Account = parsed.Region, parsed.AccountID
 		c.Secret = strings.TrimPrefix(parsed.Resource, "secret:")
 		if n := len(c.Secret) - 7; n > 0 && c.Secret[n] == '-' {
-			c.Secret = c.Secret[:n] // less what AWS has added
+			c.Secret = c.Secret[:n] // without AWS's suffix
 		}
 	}
 	if c.Region == "" || len(c.Account) != 12 || strings.Trim(c.Account, "0123456789") != "" {
-		return usageError("--region and --account (12 digits) are needed, unless --secret is an ARN")
+		return usageError("--region and --account (12 digits) are required, unless --secret is an ARN")
 	}
-	client := secretsmanager.New(secretsmanager.Options{Region: c.Region}) // asks nothing of AWS
+	client := secretsmanager.New(secretsmanager.Options{Region: c.Region}) // makes no call to AWS
 	_, err := fleetkey.NewAWSStore(context.Background(), secret, func(o *fleetkey.AWSOptions) { o.Client = client })
 	if err != nil {
 		return usageError(err.Error())
@@ -73,8 +73,8 @@ func (c *policyCmd) complete() error {
 	return nil
 }
 
-// resource is one pattern or several. Each matches the secret's ARN as AWS may judge it
-// before the secret exists, with a made-up ending or without, and after.
+// resource returns one or two patterns. Each matches the secret's ARN after it exists and,
+// with or without made-up characters, before.
 func (c *policyCmd) resource() any {
 	name := "arn:" + partition(c.Region) + ":secretsmanager:" + c.Region + ":" + c.Account + ":secret:" + c.Secret
 	if c.Exact {
@@ -98,15 +98,15 @@ func partition(region string) string {
 
 func (c *policyCmd) explain() string {
 	text := "\nAWS adds a hyphen and six random characters to the name of a secret, and IAM judges the\n" +
-		"name with them; before the secret exists, perhaps without. What is granted above\nmatches both, unlike " + c.Secret + " or " + c.Secret + "-??????."
+		"name with them; before the secret exists, perhaps without. The pattern above\nmatches both, unlike  " + c.Secret + " or " + c.Secret + "-??????."
 	if c.Exact {
-		text += "\nIt takes two lines, and grants this secret alone."
+		text += "\nIt consists of two lines, and grants only this secret."
 	} else {
-		text += "\nIt also matches every other secret that begins alike, such as those of another stage (test,\n" +
-			"production) in the same account: with --exact it would not."
+		text += "\nIt also matches other secrets with the same beginning, such as those of another stage (test,\n" +
+			"production) in the same account; use --exact to avoid that."
 	}
 	if !c.Rotation {
-		text += "\nThis is all that servers need while rotation is off. With --rotation they may also replace\nthe keys."
+		text += "\nThis is enough while rotation is off. With --rotation, servers may also replace the keys."
 	}
 	return text
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// revokeCmd ends the trust in a key for good.
+// revokeCmd permanently ends trust in a key.
 type revokeCmd struct {
-	KID         string `arg:"" optional:"" name:"kid" help:"The key's id, as fleetkey status shows it, or the RFC 7638 thumbprint of any key."`
-	All         bool   `help:"Revoke every key that has its private half in the store, and make a fresh one: the bundle was leaked."`
+	KID         string `arg:"" optional:"" name:"kid" help:"ID of the key, as shown by fleetkey status, or the RFC 7638 thumbprint of any key."`
+	All         bool   `help:"Revoke every key whose private key is in the store, and create a new one. For a leaked bundle."`
 	Certificate string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"Revoke the key of this certificate (PEM or DER), such as one of Config.Former."`
 	storeFlags
 	policyFlags
@@ -20,10 +20,10 @@ type revokeCmd struct {
 	consent
 }
 
-// Run is called by kong. It looks before it asks.
+// Run is called by kong. It reads the store before it asks.
 func (c *revokeCmd) Run(a *app) error {
 	if (c.KID == "") == (c.Certificate == "" && !c.All) || c.All && c.Certificate != "" {
-		return usageError("give one of KID, --all and --certificate")
+		return usageError("give exactly one of KID, --all and --certificate")
 	}
 	l, err := c.load(a, true)
 	if err != nil {
@@ -41,13 +41,13 @@ func (c *revokeCmd) Run(a *app) error {
 		for _, k := range l.set.Keys {
 			ids = append(ids, k.ID)
 		}
-		what = fmt.Sprintf("revoke ALL keys that can sign in %s (%d), and make a fresh one", l.name, len(l.set.Keys))
+		what = fmt.Sprintf("revoke ALL keys that can sign in %s (%d), and create a new one", l.name, len(l.set.Keys))
 	case l.set.IsRevoked(id):
-		return a.stored(l, false, id+" is revoked already; nothing was changed.\n")
+		return a.stored(l, false, id+" is already revoked; nothing was changed.\n")
 	case !l.set.Mentions(id):
-		what += " (it is not there now, and can never come in)"
+		what += " (it is not in the store, and can never be added)"
 	}
-	if err := c.confirm(a, what+": the servers refuse all its tokens, under any kid, from their next refresh on"); err != nil {
+	if err := c.confirm(a, what+": servers reject all its tokens, under any kid, after their next refresh"); err != nil {
 		return err
 	}
 	return a.change(l, c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
@@ -66,18 +66,18 @@ func (c *revokeCmd) Run(a *app) error {
 		}
 		after := s.Status()
 		if after.SigningKeyID != before {
-			words += "A fresh key signs now: " + after.SigningKeyID + "\n"
+			words += "A new key signs now: " + after.SigningKeyID + "\n"
 		}
-		return a.outcome(after, true, "%sServers act on it within their RefreshEvery, clients once they fetch the JWKS again: within JWKSMaxAge if they honor Cache-Control.\n", words)
+		return a.outcome(after, true, "%sServers apply this within RefreshEvery, clients once they fetch the JWKS again: within JWKSMaxAge if they honor Cache-Control.\n", words)
 	})
 }
 
-// thumbprint returns that of the key to revoke, or "" for all.
+// thumbprint returns the thumbprint of the key to revoke, or "" for all keys.
 func (c *revokeCmd) thumbprint(a *app, l *loaded) (string, error) {
 	if c.Certificate != "" {
 		certificates, err := readCertificates(a, c.Certificate)
 		if err == nil && len(certificates) != 1 {
-			err = fmt.Errorf("%q holds %d certificates: give a file with the one whose key is meant", c.Certificate, len(certificates))
+			err = fmt.Errorf("%q contains %d certificates: give a file that contains only the one to revoke", c.Certificate, len(certificates))
 		}
 		if err != nil {
 			return "", err
@@ -85,7 +85,7 @@ func (c *revokeCmd) thumbprint(a *app, l *loaded) (string, error) {
 		return jws.Thumbprint(certificates[0].PublicKey), nil
 	}
 	if err := keyset.CheckThumbprint(c.KID); err != nil && !c.All {
-		return "", fmt.Errorf("no key in %s has this kid, and %w (see fleetkey status; for a key of Config.Former give --certificate)", l.name, err)
+		return "", fmt.Errorf("no key in %s has this kid, and %w (see fleetkey status; for a key in Config.Former, give --certificate)", l.name, err)
 	}
 	return c.KID, nil
 }

@@ -24,8 +24,8 @@ func (c *rotateCmd) Run(a *app) error {
 	}
 	signing, _ := l.set.Signing(time.Now())
 	if signing != nil && c.Algorithm != "" && c.Algorithm != signing.Alg.Name {
-		a.note("The algorithm changes from %s to %s. Clients that read the JWKS only once, or allow only %s, will refuse the new key's tokens: "+
-			"see that each reads the JWKS again and allows %s before it begins to sign (--announce).", signing.Alg.Name, c.Algorithm, signing.Alg.Name, c.Algorithm)
+		a.note("The algorithm changes from %s to %s. Clients that read the JWKS only once, or allow only %s, will reject the new key's tokens: "+
+			"make sure that each reads the JWKS again and allows %s before the key begins to sign (--announce).", signing.Alg.Name, c.Algorithm, signing.Alg.Name, c.Algorithm)
 	}
 	before, err := l.status(a, c.config(a))
 	if err != nil {
@@ -34,7 +34,7 @@ func (c *rotateCmd) Run(a *app) error {
 	for _, note := range c.unlike(before) {
 		a.note("NOTE: %s", note)
 	}
-	if err := c.confirm(a, "announce a new key in "+l.name+", which takes over from the one that signs now"); err != nil {
+	if err := c.confirm(a, "announce a new key in "+l.name+", which will take over from the current signing key"); err != nil {
 		return err
 	}
 	return a.change(l, c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
@@ -45,11 +45,11 @@ func (c *rotateCmd) Run(a *app) error {
 		after := s.Status()
 		switch {
 		case after.SigningKeyID == "":
-			return fmt.Errorf("%s: a key was made, and none can sign (%w): see fleetkey status %s", l.name, after.Err, c.args())
+			return fmt.Errorf("%s: a key was created, but no key can sign (%w): see fleetkey status %s", l.name, after.Err, c.args())
 		case before.SigningKeyID == "":
-			return a.outcome(after, true, "No key could sign. A new one does now: %s\n", after.SigningKeyID)
+			return a.outcome(after, true, "No key could sign. A new key signs now: %s\n", after.SigningKeyID)
 		case !before.NextActivation.IsZero():
-			return a.outcome(after, false, "A key is announced already, and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
+			return a.outcome(after, false, "A key is already announced and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
 		}
 		return a.outcome(after, true, "Announced %s. It begins to sign at %s.\n%s signs until then.\n",
 			announced(after), stamp(after.NextActivation), after.SigningKeyID)

@@ -16,28 +16,28 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file puts the library's Signer on a store, with the servers' policy.
+// This file opens the library's Signer on a store, with the servers' policy.
 
-// maxConfig bounds a file with the servers' times, in bytes.
+// maxConfig is the maximum size of a --config file, in bytes.
 const maxConfig = 4 << 10
 
-// noIssuer stands where no token is issued or checked.
+// noIssuer is the issuer when no token is issued or checked.
 const noIssuer = "https://issuer.invalid"
 
-// policyFlags are the parts of the servers' fleetkey.Config that decide when a
-// key signs and until when it is trusted. Their defaults are the library's.
+// policyFlags are the fields of the servers' fleetkey.Config that determine when a key
+// signs and how long it is trusted. Their defaults are the library's.
 type policyFlags struct {
-	Config      configFile `type:"path" predictor:"file" placeholder:"PATH" help:"JSON file with the servers' times, named as the flags below: {\"max-token-ttl\": \"2h\"}."`
+	Config      configFile `type:"path" predictor:"file" placeholder:"PATH" help:"JSON file with the servers' times, with the names of the flags below: {\"max-token-ttl\": \"2h\"}."`
 	Every       days       `name:"rotate-every" group:"policy" placeholder:"TIME" help:"Rotation.Every, such as 90d; default: rotation is off."`
 	Announce    days       `group:"policy" placeholder:"TIME" help:"Rotation.Announce; default: 24h."`
-	Retain      days       `group:"policy" placeholder:"TIME" help:"Rotation.Retain; default: 24h, or more if --max-token-ttl asks for it."`
+	Retain      days       `group:"policy" placeholder:"TIME" help:"Rotation.Retain; default: 24h, or more if --max-token-ttl requires it."`
 	MaxTokenTTL days       `name:"max-token-ttl" group:"policy" placeholder:"TIME" help:"MaxTokenTTL; default: 1h."`
 	Refresh     days       `name:"refresh-every" group:"policy" placeholder:"TIME" help:"RefreshEvery; default: 5m."`
 	MaxAge      days       `name:"jwks-max-age" group:"policy" placeholder:"TIME" help:"JWKSMaxAge; default: 15m."`
 	Skew        days       `name:"clock-skew" group:"policy" placeholder:"TIME" help:"ClockSkew; default: 1m."`
 }
 
-// configFile is a file with flags of the group policy; those on the command line win.
+// configFile is a file with flags of the group policy. The command line takes precedence.
 type configFile string
 
 // BeforeResolve is called by kong.
@@ -53,7 +53,7 @@ func (configFile) BeforeResolve(a *app, ctx *kong.Context, trace *kong.Path) err
 		return fmt.Errorf("--config: %w", err)
 	}
 	if err := json.Unmarshal(text, &times); err != nil {
-		return fmt.Errorf("--config: %q is not a JSON object of texts, such as {\"announce\": \"7d\"}: %w", path, err)
+		return fmt.Errorf("--config: %q is not a JSON object of strings, such as {\"announce\": \"7d\"}: %w", path, err)
 	}
 	for name := range times {
 		if !slices.ContainsFunc(ctx.Selected().Flags, func(f *kong.Flag) bool { return f.Name == name && f.Group != nil && f.Group.Key == "policy" }) {
@@ -69,13 +69,13 @@ func (configFile) BeforeResolve(a *app, ctx *kong.Context, trace *kong.Path) err
 	return nil
 }
 
-// unlike says where the bundle shows that the servers' times are others. Only how far ahead a
-// key is announced can be seen, and that they are longer.
+// unlike returns how the bundle shows that the servers' times differ. Only longer
+// announcements can be seen.
 func (p policyFlags) unlike(s fleetkey.Status) (notes []string) {
 	announce := cmp.Or(time.Duration(p.Announce), 24*time.Hour)
 	for _, k := range s.Keys {
 		if ahead := k.NotBefore.Sub(s.Time); ahead > announce+time.Minute {
-			notes = append(notes, fmt.Sprintf("key %s begins to sign only in %s, and --announce is %s: if the servers' Rotation.Announce is longer, give it here", k.KeyID, ahead.Round(time.Minute), announce))
+			notes = append(notes, fmt.Sprintf("key %s begins to sign only in %s, but --announce is %s: if the servers' Rotation.Announce is longer, set --announce to it", k.KeyID, ahead.Round(time.Minute), announce))
 		}
 	}
 	return notes
@@ -89,10 +89,10 @@ func (p policyFlags) config(a *app) fleetkey.Config {
 	}
 }
 
-// days is a duration that may be given in days: 90d.
+// days is a duration that can be given in days, such as 90d.
 type days time.Duration
 
-// UnmarshalText is how kong reads a flag.
+// UnmarshalText is called by kong.
 func (d *days) UnmarshalText(text []byte) error {
 	if n, ok := strings.CutSuffix(string(text), "d"); ok {
 		if whole, err := strconv.Atoi(n); err == nil && whole >= 0 && whole <= 3650 {
@@ -105,15 +105,14 @@ func (d *days) UnmarshalText(text []byte) error {
 	return err
 }
 
-// keyFlags choose what a new key is like.
+// keyFlags are the properties of a new key.
 type keyFlags struct {
-	Algorithm  string `enum:",RS256,PS256,ES256,ES384,EdDSA" default:"" placeholder:"ALG" help:"RS256, PS256, ES256, ES384 or EdDSA; default: that of the key that signs now, and RS256 for a first key."`
-	CommonName string `placeholder:"NAME" help:"Subject of a new certificate; default: that of the key that signs now."`
+	Algorithm  string `enum:",RS256,PS256,ES256,ES384,EdDSA" default:"" placeholder:"ALG" help:"RS256, PS256, ES256, ES384 or EdDSA; default: that of the current signing key; RS256 for a first key."`
+	CommonName string `placeholder:"NAME" help:"Subject of a new certificate; default: that of the current signing key."`
 }
 
-// change opens the Signer that writes to the store from which l was read. It never
-// creates a store. A new key has the common name of its predecessor unless the flags say
-// otherwise.
+// change opens a Signer that writes to the store from which l was read. It never creates a
+// store. A new key gets the common name of its predecessor unless the flags set one.
 func (a *app) change(l *loaded, f storeFlags, cfg fleetkey.Config, k keyFlags, do func(context.Context, *fleetkey.Signer) error) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()

@@ -37,7 +37,7 @@ func (c *statusCmd) Run(a *app) error {
 	return nil
 }
 
-// status returns what a server with this Config would say of the keys.
+// status returns what a server with this Config would report about the keys.
 func (l *loaded) status(a *app, cfg fleetkey.Config) (fleetkey.Status, error) {
 	signer, err := fleetkey.NewSigner(a.ctx, l, cfg)
 	if err != nil {
@@ -47,8 +47,8 @@ func (l *loaded) status(a *app, cfg fleetkey.Config) (fleetkey.Status, error) {
 	return signer.Status(), nil
 }
 
-// pressing returns the warnings that a command can end. Revocations are for good, so that
-// there are many of them is no more than a note.
+// pressing returns the warnings that a command can resolve. Revocations are permanent, so a
+// large number of them is only a note.
 func pressing(s fleetkey.Status) []string {
 	s.Keys = slices.DeleteFunc(slices.Clone(s.Keys), func(k fleetkey.KeyInfo) bool { return k.Role == fleetkey.RoleRevoked })
 	return s.Warnings()
@@ -68,7 +68,7 @@ func printStatus(a *app, s fleetkey.Status, notes []string) {
 		a.printf("%s  the announced key begins to sign\n", stamp(s.NextActivation))
 	}
 	if !s.RotationDue.IsZero() {
-		a.printf("%s  the next key is to be announced\n", stamp(s.RotationDue))
+		a.printf("%s  the next key is due to be announced\n", stamp(s.RotationDue))
 	}
 	if s.Err != nil {
 		a.printf("WRONG: no token can be issued: %s\n", trimPrefix(s.Err))
@@ -82,17 +82,17 @@ func printStatus(a *app, s fleetkey.Status, notes []string) {
 	}
 }
 
-// A result is what --json prints of a store: its Status, as Health answers it, and what a
-// command adds. Names once given stay.
+// A result is what --json prints about a store: its Status, as served by Health, and what a
+// command adds. Names must not change.
 type result struct {
-	Changed *bool           `json:"changed,omitempty"` // by this command, if it can
+	Changed *bool           `json:"changed,omitempty"` // by this command; nil: it never changes keys
 	Notes   []string        `json:"notes,omitempty"`
-	PEM     string          `json:"pem,omitempty"`   // that export prints
-	Files   []string        `json:"files,omitempty"` // that it has written
+	PEM     string          `json:"pem,omitempty"`   // printed by export
+	Files   []string        `json:"files,omitempty"` // written by export
 	Status  fleetkey.Status `json:"-"`
 }
 
-// MarshalJSON makes one object of both.
+// MarshalJSON merges both into one object.
 func (r result) MarshalJSON() ([]byte, error) {
 	type added result
 	more, err := json.Marshal(added(r))
@@ -106,13 +106,13 @@ func (r result) MarshalJSON() ([]byte, error) {
 	return slices.Concat(more[:len(more)-1], []byte(","), status[1:]), nil
 }
 
-// outcome shows what came of a command that can change keys: in words, or as JSON the store
-// as it is now.
+// outcome shows the result of a command that can change keys: as text, or the current store
+// as JSON.
 func (a *app) outcome(s fleetkey.Status, changed bool, words string, args ...any) error {
 	return a.show(result{Changed: &changed, Status: s}, func() { a.printf(words, args...) })
 }
 
-// stored is outcome for a store whose bundle is at hand.
+// stored is outcome for a store whose bundle is known.
 func (a *app) stored(l *loaded, changed bool, words string) error {
 	status, err := l.status(a, policyFlags{}.config(a))
 	if err != nil {

@@ -17,18 +17,18 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file finds the store that the command line names, and reads it. Only
-// init, import and copy can ever create what is in it.
+// This file opens and reads the store given on the command line. Only init, import and copy
+// can create its content.
 
-// storeFlags name one store. Their help is that of the source; copy has another for its target.
+// storeFlags select a store. Their help is for a source; copy has another for its target.
 type storeFlags struct {
 	File     string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"${of} this file."`
 	Secret   string `placeholder:"NAME" xor:"store" required:"" help:"${of} this secret of AWS Secrets Manager: a name or an ARN."`
-	Settings string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"${of} the one that this appsettings.json names."`
-	Region   string `help:"AWS region of the secret, if the ARN, the environment or the instance do not tell."`
+	Settings string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"${of} the one in this appsettings.json."`
+	Region   string `help:"AWS region of the secret; default: that of the ARN, the environment or the instance."`
 }
 
-// variable returns the environment variable that stands for a flag, or "".
+// variable returns the environment variable of a flag, or "".
 func variable(flag *kong.Flag) string {
 	if slices.Contains(flag.Xor, "store") {
 		return "FLEETKEY_" + strings.ToUpper(flag.Name)
@@ -36,9 +36,9 @@ func variable(flag *kong.Flag) string {
 	return ""
 }
 
-// fromEnvironment gives a flag the value of its variable. It is not kong's env tag, which
-// would have FLEETKEY_FILE contradict --secret. The command line wins, and so does the issuer
-// that verify is given in place of a store.
+// fromEnvironment sets a flag from its variable. It does not use kong's env tag, with which
+// FLEETKEY_FILE would contradict --secret. The command line takes precedence, and so does
+// the issuer given to verify instead of a store.
 func fromEnvironment(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 	value := os.Getenv(variable(flag))
 	if value == "" {
@@ -51,7 +51,7 @@ func fromEnvironment(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, err
 	}
 	for _, other := range ctx.Selected().Flags {
 		if other != flag && os.Getenv(variable(other)) != "" {
-			return nil, fmt.Errorf("%s and %s are both set: unset one of them, or give a flag", variable(flag), variable(other))
+			return nil, fmt.Errorf("%s and %s are both set: unset one of them, or use a flag", variable(flag), variable(other))
 		}
 	}
 	return value, nil
@@ -59,13 +59,13 @@ func fromEnvironment(ctx *kong.Context, _ *kong.Path, flag *kong.Flag) (any, err
 
 // newSecretFlags are for commands that may create a secret.
 type newSecretFlags struct {
-	KMSKey string `name:"kms-key" placeholder:"KEY" help:"Customer managed KMS key (id, ARN or alias) for a new secret; default: aws/secretsmanager."`
+	KMSKey string `name:"kms-key" placeholder:"KEY" help:"Customer managed KMS key (ID, ARN or alias) for a new secret; default: aws/secretsmanager."`
 }
 
 // open opens the store, which need not exist.
 func (f storeFlags) open(ctx context.Context, create newSecretFlags) (fleetkey.KeyStore, error) {
 	if f.Secret == "" && (f.Region != "" || create.KMSKey != "") {
-		return nil, usageError("--region and --kms-key go with --secret")
+		return nil, usageError("--region and --kms-key require --secret")
 	}
 	switch {
 	case f.File != "":
@@ -82,7 +82,7 @@ func (f storeFlags) open(ctx context.Context, create newSecretFlags) (fleetkey.K
 	return store, nil
 }
 
-// name returns what a store calls itself, such as "file /var/lib/app/keys.pem".
+// name returns the name of a store, such as "file /var/lib/app/keys.pem".
 func name(store fleetkey.KeyStore) string {
 	if s, ok := store.(fmt.Stringer); ok {
 		return oneLine(s.String())
@@ -90,8 +90,8 @@ func name(store fleetkey.KeyStore) string {
 	return fmt.Sprintf("%T", store)
 }
 
-// A loaded store is what a store held when it was read. Nothing can be written
-// to it, so that a Signer on it looks and does not touch.
+// A loaded store is the content of a store when it was read. It is read-only, so that a
+// Signer cannot change it.
 type loaded struct {
 	name    string
 	bundle  []byte
@@ -109,7 +109,7 @@ func (l *loaded) Save(context.Context, []byte, fleetkey.Version) (fleetkey.Versi
 	return "", errors.New("this command changes nothing")
 }
 
-// load opens and reads a store that must hold keys. If nothing is to be written, the file
+// load opens and reads a store that must contain keys. If nothing will be written, the file
 // may be a mounted secret, whose mode others have chosen.
 func (f storeFlags) load(a *app, write bool) (*loaded, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
@@ -143,8 +143,8 @@ func newLoaded(store fleetkey.KeyStore, bundle []byte, version fleetkey.Version)
 	return &loaded{name(store), bundle, version, set}, nil
 }
 
-// oneLine escapes what could fool a terminal or begin a line: errors and names may quote
-// what others have written.
+// oneLine escapes characters that could fool a terminal or begin a line: errors and names
+// may quote foreign text.
 func oneLine(text string) string {
 	var out strings.Builder
 	for _, r := range text {
@@ -160,6 +160,6 @@ func oneLine(text string) string {
 	return out.String()
 }
 
-// trimPrefix returns an error's text in one line, without the library's own prefix, which
-// is the program's too.
+// trimPrefix returns the text of an error in one line, without the prefix of the library,
+// which is also the program's.
 func trimPrefix(err error) string { return oneLine(strings.TrimPrefix(err.Error(), "fleetkey: ")) }

@@ -15,10 +15,10 @@ import (
 //	x7Qz…             :   ......####################>
 //	Fk1c…  <##########:#########-----
 //
-// # signs, . is announced, - is trusted and signs no more. A revoked key has no life left.
+// # signs, . is announced, - is trusted but no longer signs. A revoked key has no row.
 
-// timeline returns the drawing, width columns wide. Times far from now are cut
-// off: a certificate lives ten years, a rotation takes a day.
+// timeline returns the drawing, width columns wide. Times far from now are cut off, since a
+// certificate lasts ten years and a rotation takes a day.
 func timeline(s fleetkey.Status, now time.Time, width int) string {
 	start, end := span(s, now)
 	column := func(t time.Time) int {
@@ -60,7 +60,7 @@ func timeline(s fleetkey.Status, now time.Time, width int) string {
 	return out.String()
 }
 
-// span returns the stretch of time to draw: all changes near now, with room.
+// span returns the period to draw: all changes near now, with some margin.
 func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
 	const near = 400 * 24 * time.Hour
 	times := []time.Time{now}
@@ -75,14 +75,14 @@ func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
 		include(k.TrustedUntil)
 	}
 	if !slices.ContainsFunc(times, now.Before) {
-		times = append(times, now.AddDate(0, 1, 0)) // nothing is to come: show that
+		times = append(times, now.AddDate(0, 1, 0)) // show that no change is due
 	}
 	start, end = slices.MinFunc(times, time.Time.Compare), slices.MaxFunc(times, time.Time.Compare)
 	room := max(end.Sub(start)/8, time.Hour)
 	return start.Add(-room), end.Add(room)
 }
 
-// successor returns when the next key of the fleet takes over from k, or zero.
+// successor returns when the next key of the fleet takes over from k, or the zero time.
 func successor(s fleetkey.Status, k fleetkey.KeyInfo) time.Time {
 	var next time.Time
 	for _, other := range s.Keys {

@@ -10,18 +10,18 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// This file shapes the help that kong prints.
+// This file formats kong's help.
 
 // newParser returns the parser of a command line.
 func newParser(c *cli, options ...kong.Option) *kong.Kong {
 	return kong.Must(c, append(options, kong.Name("fleetkey"),
-		kong.Description("The operator's tool for the signing keys that a fleet of OpenID servers shares.\n\n"+
-			"Exit status: 0 done; 1 failed; 2 wrong usage; 3 something is wrong with keys, token or surroundings; 4 not confirmed."),
-		kong.Vars{"version": version(), "of": "The store is"}, kong.Groups{"policy": "Where the servers' fleetkey.Config departs from the defaults:"}, kong.Resolvers(kong.ResolverFunc(fromEnvironment)),
+		kong.Description("Manages the signing keys that a fleet of OpenID servers shares.\n\n"+
+			"Exit status: 0 success; 1 failure; 2 wrong usage; 3 a problem with keys, token or environment; 4 not confirmed."),
+		kong.Vars{"version": version(), "of": "The store is"}, kong.Groups{"policy": "Where the servers' fleetkey.Config differs from the defaults:"}, kong.Resolvers(kong.ResolverFunc(fromEnvironment)),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help), kong.ValueFormatter(withVariable), kong.PostBuild(finish))...)
 }
 
-// examples are lines for the help of the command that each runs.
+// examples are command lines for the help of each command.
 //
 //go:embed examples.txt
 var examples string
@@ -50,8 +50,8 @@ func withVariable(value *kong.Value) string {
 	return value.Help
 }
 
-// help prints kong's help under a usage line of ours: kong shows flags that exclude each
-// other as if all were required.
+// help prints kong's help under our own usage line: kong shows mutually exclusive flags as
+// if all were required.
 func help(options kong.HelpOptions, ctx *kong.Context) error {
 	if cmd := ctx.Selected(); cmd != nil {
 		options.NoAppSummary = true
@@ -60,8 +60,8 @@ func help(options kong.HelpOptions, ctx *kong.Context) error {
 	return kong.DefaultHelpPrinter(options, ctx)
 }
 
-// usageLine shows a group of flags of which one must be given in parentheses, and a group of
-// which one can be given in brackets.
+// usageLine shows a group of flags in parentheses if one is required, and in brackets if
+// one is optional.
 func usageLine(cmd *kong.Node) string {
 	words := []string{cmd.FullPath()}
 	var shown []string

@@ -17,29 +17,29 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// verifyCmd checks a token as a server would, and says more about a refusal
-// than a server may.
+// verifyCmd checks a token as a server would, and says more about a rejection than a server
+// may.
 type verifyCmd struct {
-	Token      string `arg:"" help:"The token, or - to read it from standard input, which keeps it out of the list of processes."`
-	storeFlags        // may be left out
+	Token      string `arg:"" help:"The token, or - to read it from standard input, where other users cannot see it in the process list."`
+	storeFlags        // optional
 	policyFlags
-	Issuer       string   `placeholder:"URL" help:"The issuer, whose published keys are taken if no store is given. With a store: Config.Issuer of the servers; without it the issuer is not checked."`
-	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; without it the audience is not checked."`
-	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Without a store: where the issuer's keys are, if its discovery document does not say so."`
+	Issuer       string   `placeholder:"URL" help:"The issuer, whose published keys are used if no store is given. With a store: Config.Issuer of the servers; default: the issuer is not checked."`
+	Audience     []string `sep:"none" placeholder:"NAME" help:"Config.Audience of the servers; default: the audience is not checked."`
+	JWKSURL      string   `name:"jwks-url" placeholder:"URL" help:"Without a store: address of the issuer's keys, if its discovery document does not give it."`
 	Legacy       bool     `help:"Without a store: the issuer does not follow RFC 9068, such as Keycloak, Entra ID, Cognito and Okta."`
-	InsecureHTTP bool     `name:"insecure-http" help:"Without a store: allow http addresses that are not on this machine."`
+	InsecureHTTP bool     `name:"insecure-http" help:"Without a store: allow http addresses other than loopback."`
 	Former       []string `type:"existingfile" predictor:"file" sep:"none" placeholder:"PATH" help:"A certificate of Config.Former of the servers; may be repeated."`
 	FormerIssuer string   `placeholder:"URL" help:"Former.Issuer of these certificates, if it is not --issuer."`
 }
 
-// A tokenCheck is one that Verify makes, with the error that says that it failed.
+// A tokenCheck is a check of Verify and its error.
 type tokenCheck struct {
 	Name   string `json:"name"`
 	Result string `json:"result"`
 	failed error
 }
 
-// checks are in the order of Verify: every check before the one that failed has succeeded.
+// checks are in the order of Verify: all checks before a failed one have succeeded.
 var checks = []tokenCheck{
 	{"form", "ok", fleetkey.ErrMalformed},
 	{"key", "ok", fleetkey.ErrUnknownKey},
@@ -58,16 +58,16 @@ func (c *verifyCmd) Run(a *app) error {
 	hasStore := c.File+c.Secret+c.Settings != ""
 	verifierOnly := policyFlags{MaxTokenTTL: c.MaxTokenTTL, Skew: c.Skew}
 	given := c.policyFlags
-	if c.Config != "" { // it may say more than is of use here
+	if c.Config != "" { // it may contain more than is used here
 		given = verifierOnly
 	}
 	switch {
 	case !hasStore && c.Issuer == "":
-		return usageError("whose keys? give --file, --secret or --settings for a store, or --issuer for what an issuer publishes")
+		return usageError("no keys: give --file, --secret or --settings for a store, or --issuer for an issuer's published keys")
 	case hasStore && (c.JWKSURL != "" || c.Legacy || c.InsecureHTTP):
-		return usageError("--jwks-url, --legacy and --insecure-http are for --issuer without a store")
+		return usageError("--jwks-url, --legacy and --insecure-http require --issuer without a store")
 	case !hasStore && (given != verifierOnly || len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
-		return usageError("--rotate-every, --announce, --retain, --refresh-every, --jwks-max-age, --former, --former-issuer and --region go with a store")
+		return usageError("--rotate-every, --announce, --retain, --refresh-every, --jwks-max-age, --former, --former-issuer and --region require a store")
 	}
 	token, err := c.read(a)
 	if err != nil {
@@ -114,7 +114,7 @@ func (c *verifyCmd) byStore(a *app, token string) error {
 	return c.print(a, l.name, verified, failure, why)
 }
 
-// byIssuer checks a token as a service would that has only the issuer's address.
+// byIssuer checks a token as a service would that only has the issuer's address.
 func (c *verifyCmd) byIssuer(a *app, token string) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
@@ -125,7 +125,7 @@ func (c *verifyCmd) byIssuer(a *app, token string) error {
 	if len(cfg.Audience) == 0 {
 		cfg.Audience = peek(token).Audience
 	}
-	if len(cfg.Audience) == 0 { // the token has none, and must, unless it is one of Cognito
+	if len(cfg.Audience) == 0 { // invalid, except in a token of Cognito
 		cfg.Audience = []string{cmp.Or(peek(token).ClientID, c.Issuer)}
 	}
 	verifier, err := fleetkey.NewVerifier(ctx, cfg)
@@ -145,12 +145,12 @@ func (c *verifyCmd) byIssuer(a *app, token string) error {
 	case errors.Is(failure, fleetkey.ErrUnknownKey):
 		why = published(verifier.Status())
 	case errors.Is(failure, fleetkey.ErrWrongType) && !c.Legacy:
-		why = "If the issuer does not follow RFC 9068 (Keycloak, Entra ID, Cognito and Okta do not), give --legacy."
+		why = "If the issuer does not follow RFC 9068 (such as Keycloak, Entra ID, Cognito and Okta), give --legacy."
 	}
 	return c.print(a, "issuer "+oneLine(c.Issuer), verified, failure, why)
 }
 
-// published says which keys an issuer has.
+// published returns which keys an issuer publishes.
 func published(s fleetkey.Status) string {
 	kids := make([]string, len(s.Keys))
 	for i, k := range s.Keys {
@@ -160,9 +160,9 @@ func published(s fleetkey.Status) string {
 	if len(kids) == 1 {
 		noun = "key"
 	}
-	text := fmt.Sprintf("The issuer publishes %d %s that can be used: %s.", len(kids), noun, strings.Join(kids, ", "))
+	text := fmt.Sprintf("The issuer publishes %d usable %s: %s.", len(kids), noun, strings.Join(kids, ", "))
 	for _, reason := range slices.Sorted(maps.Keys(s.SkippedKeys)) {
-		text += fmt.Sprintf(" Not used, %s: %d.", reason, s.SkippedKeys[reason])
+		text += fmt.Sprintf(" Skipped (%s): %d.", reason, s.SkippedKeys[reason])
 	}
 	return text
 }
@@ -180,7 +180,7 @@ func (c *verifyCmd) read(a *app) (string, error) {
 	return strings.TrimPrefix(strings.TrimPrefix(token, "Authorization: "), "Bearer "), nil
 }
 
-// verdictJSON is what the checks of a token have come to.
+// verdictJSON is the result of the checks of a token.
 type verdictJSON struct {
 	Against   string       `json:"against"`
 	Valid     bool         `json:"valid"`
@@ -194,8 +194,8 @@ type verdictJSON struct {
 	ExpiresAt time.Time    `json:"expires_at,omitzero"`
 }
 
-// print lists the checks, and returns errWrong if one has failed. What Verify finds wrong
-// with claims in general has no separate line: some of it comes before the times, some after.
+// print lists the checks, and returns errWrong if one has failed. Invalid claims in general
+// have no separate line: some are found before the times are checked, some after.
 func (c *verifyCmd) print(a *app, against string, token *fleetkey.Token, failure error, why string) error {
 	v := verdictJSON{Against: against, Valid: failure == nil, Checks: slices.Clone(checks), Why: why}
 	failed, how := len(checks), "FAILED"
@@ -239,14 +239,14 @@ func (c *verifyCmd) print(a *app, against string, token *fleetkey.Token, failure
 	return err
 }
 
-// A claimed is what a token says of itself. Nothing of it is proved.
+// A claimed is what a token says about itself, unverified.
 type claimed struct {
 	keyID    string
 	ClientID string `json:"client_id"`
 	jwt.RegisteredClaims
 }
 
-// peek reads what it can: Verify says what is wrong with the rest.
+// peek reads what it can. Verify reports what is wrong with the rest.
 func peek(token string) (c claimed) {
 	if parsed, _, _ := jwt.NewParser().ParseUnverified(token, &c); parsed != nil {
 		c.keyID, _ = parsed.Header["kid"].(string)

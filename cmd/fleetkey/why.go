@@ -10,10 +10,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// This file says why a token's key is not among the trusted ones: what became
-// of it, as far as the bundle shows.
+// This file explains why a token's key is not trusted, as far as the bundle shows.
 
-// whyUnknown returns a sentence or two for the operator.
+// whyUnknown returns an explanation of one or two sentences.
 func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 	for _, k := range s.Keys {
 		if k.KeyID != said.keyID {
@@ -24,24 +23,24 @@ func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 		case k.Role == fleetkey.RoleRevoked:
 			return fmt.Sprintf("The key was REVOKED. %s signs now, since %s.", s.SigningKeyID, stamp(s.SigningSince))
 		case k.Role != fleetkey.RoleGone:
-			return "The key is known and trusted, so the token was altered, or signed with another key under its kid."
+			return "The key is known and trusted, so the token was altered, or signed with another key using its kid."
 		case k.NotBefore.IsZero():
-			return fmt.Sprintf("The key has retired, and was trusted until %s.", stamp(k.TrustedUntil))
+			return fmt.Sprintf("The key is retired and was trusted until %s.", stamp(k.TrustedUntil))
 		case next.IsZero():
-			return fmt.Sprintf("The key's certificate ended at %s.", stamp(k.NotAfter))
+			return fmt.Sprintf("The key's certificate expired at %s.", stamp(k.NotAfter))
 		}
-		return fmt.Sprintf("The key was replaced at %s, and was trusted until %s (--retain of the servers after that).", stamp(next), stamp(k.TrustedUntil))
+		return fmt.Sprintf("The key was replaced at %s and was trusted until %s (replacement + --retain of the servers).", stamp(next), stamp(k.TrustedUntil))
 	}
 	for _, k := range set.Keys {
 		if slices.Contains(trust.Former(k.Public, k.Alg, k.Cert, "").Names, said.keyID) {
-			return fmt.Sprintf("The kid names the certificate of key %s as other systems do. "+
-				"The servers accept it once they have that certificate in Config.Former (here: --former).", k.ID)
+			return fmt.Sprintf("The kid is the one that other systems derive from the certificate of key %s.  "+
+				"Add that certificate to Config.Former of the servers to accept it (here: --former).", k.ID)
 		}
 	}
 	return "No key in the store has this kid. " + guess(s, said)
 }
 
-// guess compares when the token says that it was issued with the keys of the store.
+// guess compares the claimed time of issue with the keys of the store.
 func guess(s fleetkey.Status, said claimed) string {
 	if said.IssuedAt == nil {
 		return "The token does not say when it was issued."
@@ -53,11 +52,11 @@ func guess(s fleetkey.Status, said claimed) string {
 		case k.NotBefore.IsZero() || k.Role == fleetkey.RoleFormer:
 			continue
 		case !k.NotBefore.After(said.IssuedAt.Time):
-			return text + fmt.Sprintf(", when %s was the key to sign with: so it comes from a server "+
+			return text + fmt.Sprintf(", when %s was the signing key, so it comes from a server "+
 				"with another store, or from another issuer, whose certificate belongs in Config.Former.", k.KeyID)
 		}
 		oldest = k.NotBefore
 	}
-	return text + fmt.Sprintf(". The oldest key in the store began at %s, so the token's key had been "+
-		"replaced by then, and is gone; or the token comes from a server with another store.", stamp(oldest))
+	return text + fmt.Sprintf(". The oldest key in the store began at %s, so the token's key had already been "+
+		"replaced and is gone, or the token comes from a server with another store.", stamp(oldest))
 }

@@ -128,7 +128,7 @@ func TestWeakKeys(t *testing.T) {
 		"RSA-1024":               {key(bits(1024), 65537), "the RSA key has 1024 bits; at least 2048 are needed"},
 		"RSA-8192":               {key(bits(8192), 65537), ""},
 		"longer than that":       {key(bits(8193), 65537), "the RSA key has 8193 bits; at most 8192 are allowed"},
-		"is even":        {key(new(big.Int).Lsh(roca, 1), 65537), "the modulus of the RSA key is even"},
+		"is even":                {key(new(big.Int).Lsh(roca, 1), 65537), "the modulus of the RSA key is even"},
 		"exponent 3":             {key(bits(2048), 3), "the RSA key has public exponent 3; at least 65537 is needed"},
 		"exponent 65536":         {key(bits(2048), 65536), "public exponent 65536"},
 		"P-224":                  {curve(elliptic.P224()), "the EC key is on curve P-224; use P-256 or P-384"},

@@ -94,7 +94,7 @@ func TestFormerRefusals(t *testing.T) {
 		"Config.Former[0]: neither Certificate nor Key":                {{}},
 		"both Certificate and Key":                                     {both},
 		"Config.Former[1]: a Key without a Certificate requires KeyID": {good, {Key: one.Public()}},
-		"the kid (3 bytes)":                                          {{Key: one.Public(), KeyID: "a\nb"}},
+		"the kid (3 bytes)":                                            {{Key: one.Public(), KeyID: "a\nb"}},
 		"1024 bits":                                                    {{Key: &weak.PublicKey, KeyID: "x"}},
 		"not supported":                                                {{Key: "text", KeyID: "x"}},
 		`two keys have the kid "x"`:                                    {{Key: one.Public(), KeyID: "x"}, {Key: other.Public(), KeyID: "x"}},
