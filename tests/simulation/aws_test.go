@@ -123,7 +123,7 @@ func (a *aws) served(action string, request, reply []byte) {
 		}
 	}
 	if a.now != before {
-		a.f.model.observe(a.now, []byte(a.stored[a.now]))
+		a.f.model.observe(func() ([]byte, fleetkey.Version) { return []byte(a.stored[a.now]), a.now })
 	}
 }
 

@@ -245,8 +245,7 @@ func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 // look shows the model what the store holds. AWS does so by itself.
 func (f *fleet) look() {
 	if f.aws == nil {
-		bundle, version := f.cell.Content()
-		f.model.observe(version, bundle)
+		f.model.observe(f.cell.Content)
 	}
 }
 

@@ -104,9 +104,10 @@ func (m *model) key(kid string) (k *keyState) {
 }
 
 // observe looks at the store after a write.
-func (m *model) observe(version fleetkey.Version, bundle []byte) {
+func (m *model) observe(read func() ([]byte, fleetkey.Version)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	bundle, version := read() // with the lock held, so that nobody observes an older one later
 	if version == m.version || version == "" {
 		return
 	}
