@@ -189,7 +189,7 @@ func TestAWSStoreA8(t *testing.T) {
 		require.NoError(t, err)
 		_, err = s.Save(t.Context(), []byte("b"), v)
 		require.ErrorIs(t, err, fleetkey.ErrConflict)
-		require.ErrorContains(t, err, "no value any more")
+		require.ErrorContains(t, err, "no longer has a value")
 		_, _, err = s.Load(t.Context())
 		require.ErrorIs(t, err, fleetkey.ErrNotExist)
 	})
