@@ -146,14 +146,20 @@ func (f *fleet) down(in *instance) {
 	}
 }
 
+// byHand marks the context of an operator's change. What it reads, an instance takes over
+// only if the change succeeds.
+type byHand struct{}
+
 // A view is an instance's way to the store, observed by the model.
 type view struct{ in *instance }
 
 func (v view) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	begin := time.Now()
 	data, version, err := v.in.store.Load(ctx)
-	if err == nil {
+	if err == nil && ctx.Value(byHand{}) == nil {
 		v.in.noteLoad(begin, version, data)
+	}
+	if err == nil {
 		return data, version, nil
 	}
 	v.in.mu.Lock()

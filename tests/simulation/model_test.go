@@ -138,7 +138,7 @@ func (m *model) observe(read func() ([]byte, fleetkey.Version)) {
 		switch said := slices.Contains(next.revoked, id); {
 		case m.editing && !said && !r.revoked.IsZero():
 			r.returned = now
-		case said && r.returned.After(r.revoked):
+		case said && (r.revoked.IsZero() || r.returned.After(r.revoked)): // also one that the store had lost
 			r.revoked = now
 		}
 	}
@@ -183,7 +183,7 @@ func (m *model) issued(in *instance, raw string, exp time.Time) *token {
 	m.mu.Lock()
 	m.tokens++
 	r := m.keys[kid]
-	first := !r.used && !r.urgent && r.lost.IsZero()
+	first := !r.used && !r.urgent && r.lost.IsZero() && r.revoked.IsZero()
 	r.used = true
 	m.mu.Unlock()
 	tok := &token{raw: raw, key: r, at: time.Now(), exp: exp, loaded: in.state("").loaded, rotation: in.policy.Rotation}

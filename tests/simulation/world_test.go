@@ -191,7 +191,7 @@ func (f *fleet) operate(do func(context.Context, *fleetkey.Signer)) {
 		return
 	}
 	f.running.Go(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), byHand{}, true), 5*time.Minute)
 		defer cancel()
 		do(ctx, s)
 	})
