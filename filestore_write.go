@@ -82,7 +82,7 @@ func makeLock(name, path string) error {
 		return err
 	}
 	if err = os.Link(f.Name(), name); err != nil && !errors.Is(err, fs.ErrExist) {
-		// The file system has no hard links, whatever the error says. Few of those have
+		// The file system has no hard links, even if the error says something else. Few of those have
 		// owners.
 		f, err = os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err == nil {

@@ -74,7 +74,7 @@ const (
 	RoleRetired   Role = trust.RoleRetired   // replaced, but still trusted
 	RoleFormer    Role = trust.RoleFormer    // of another system, or adopted; trusted
 	RoleRevoked   Role = trust.RoleRevoked   // never trusted again
-	RoleGone      Role = trust.RoleGone      // no longer trusted; the next writer drops it
+	RoleGone      Role = trust.RoleGone      // no longer trusted; deleted after a week, or Every/4 if that is less
 
 	RolePublished Role = trust.RolePublished // in the JWKS of another issuer, which does not give roles
 )
