@@ -6,6 +6,7 @@ package browser
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -95,12 +96,9 @@ func operate(ctx context.Context, t *testing.T, address string, picture bool) {
 		t.Helper()
 		button = "[data-act=" + button + "]"
 		require.NoError(t, chromedp.Do(ctx, chromedp.WaitVisible(button), chromedp.Click(button)))
-		for now := ""; now != expects; time.Sleep(100 * time.Millisecond) {
-			var err error
-			now, err = chromedp.Run(ctx, chromedp.Evaluate[string](newest))
-			require.NoError(t, err, now)
-			require.NotContains(t, now, "failed")
-		}
+		now, err := chromedp.Run(ctx, chromedp.Poll[string](fmt.Sprintf(`(now => now === %q || now.includes("failed") ? now : "")(%s)`, expects, newest)))
+		require.NoError(t, err, button)
+		require.Equal(t, expects, now)
 	}
 	press("token2", "Instance 2: Get a token here: met")
 	press("stop3", "Instance 3: Stop: met")
