@@ -118,13 +118,18 @@ func (s *Signer) loadWinner(ctx context.Context) error {
 	return fmt.Errorf("%s: the secret exists but has no value; put a bundle there, or remove it so that one is created: %w", storeName(s.store), err)
 }
 
-// load reads the store and adopts its content. It ignores a version that this instance has
-// just replaced, which comes from a replica that lags behind.
+// load reads the store and adopts its content.
 func (s *Signer) load(ctx context.Context) error {
 	r, err := s.readStore(ctx)
 	if err != nil {
 		return err
 	}
+	return s.follow(r)
+}
+
+// follow adopts what was read, unless nothing has changed. It ignores a version that this
+// instance has just replaced, which comes from a replica that lags behind.
+func (s *Signer) follow(r reading) error {
 	if old := s.verifier.current.Load(); old != nil {
 		now := s.verifier.moment()
 		if old.IsStale(string(r.version), now.Monotonic) {
@@ -164,31 +169,24 @@ func (s *Signer) learn(revoked []string) {
 
 // take makes the set that was read the current one. An instance that can sign refuses a set
 // that cannot, unless that set explicitly stops the key that signs now. The revocations of
-// a refused set still apply.
+// a refused set still apply, and no key older than a revoked one signs again, which others
+// may no longer trust.
 func (s *Signer) take(r reading) error {
 	s.read = r
 	s.learn(r.set.Revoked) // of a set that this instance has saved
-	now, set := s.verifier.clock.Now(), r.set.Without(s.revoked)
-	old := s.verifier.current.Load()
+	now, policy := s.verifier.clock.Now(), &s.verifier.policy
+	set, old := r.set.Withdraw(now, policy, s.revoked...), s.verifier.current.Load()
 	if old == nil {
 		return s.verifier.adopt(set, r.version)
 	}
-	kept, able := old.Set.Without(s.revoked), set
-	signing, _ := kept.Signing(now)
-	if signing == nil || set.Stops(signing.ID) {
-		return s.verifier.adopt(set, r.version)
-	}
-	if set.Find(signing.ID) == nil {
-		// If the store has lost revocations, an older key would sign again, which others
-		// may no longer trust.
-		able = r.set.Withdraw(now, &s.verifier.policy, s.revoked...)
-	}
-	if next, _ := able.Signing(now); next != nil {
+	kept := old.Set.Withdraw(now, policy, s.revoked...)
+	next, _ := set.Signing(now)
+	if signing, _ := kept.Signing(now); next != nil || signing == nil || r.set.Stops(signing.ID) {
 		return s.verifier.adopt(set, r.version)
 	}
 	err := s.verifier.adopt(kept, Version(old.Version))
 	return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign; continuing with the last good keys: %w",
-		refresh.ErrRefused, r.version, storeName(s.store), able.WhyNoKey(now)))
+		refresh.ErrRefused, r.version, storeName(s.store), set.WhyNoKey(now)))
 }
 
 // reload is load for the refresher. After a failure, trust still ends by the clock.

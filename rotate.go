@@ -151,29 +151,15 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 		return err
 	}
 	next, err := f(r.set, s.verifier.clock.Now(), p)
-	switch {
-	case err == nil && next != nil:
+	if err == nil && next != nil {
 		err = s.replace(ctx, r, next, what)
-	case err == nil:
-		if err = s.take(r); errors.Is(err, refresh.ErrRefused) {
-			return nil // nothing is due, and Status reports the refusal after the next load
+	}
+	if err != nil || next == nil { // what was read holds; Status reports a refusal after the next load
+		if followErr := s.follow(r); !errors.Is(followErr, refresh.ErrRefused) {
+			err = errors.Join(err, followErr)
 		}
 	}
-	if err != nil {
-		err = errors.Join(err, s.honorRevoked())
-	}
 	return err
-}
-
-// honorRevoked removes the keys known to be revoked from the current view, after a change
-// that read about them and then failed.
-func (s *Signer) honorRevoked() error {
-	current := s.verifier.current.Load()
-	set := current.Set.Without(s.revoked)
-	if len(set.Revoked) == len(current.Set.Revoked) {
-		return nil
-	}
-	return s.verifier.adopt(set, Version(current.Version))
 }
 
 // replace saves a set over the one that was read, and adopts it. It rejects a set that

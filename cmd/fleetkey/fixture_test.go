@@ -137,7 +137,7 @@ func fill(path string) {
 	var full []byte
 	set := keyset.New([]*keyset.Key{selfSigned("full", 1)}, nil, nil)
 	for bundle, err := encode(set); err == nil; bundle, err = encode(set) {
-		full, set = bundle, set.Without([]string{base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + "abcdef"))})
+		full, set = bundle, keyset.New(set.Keys, nil, append(set.Revoked, base64.RawURLEncoding.EncodeToString([]byte(rand.Text()+"abcdef"))))
 	}
 	write(path, full)
 }

@@ -32,11 +32,6 @@ func (s *Set) Withdraw(now time.Time, p *Policy, ids ...string) *Set {
 	return New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 }
 
-// Without returns s with more keys revoked, and no other change.
-func (s *Set) Without(ids []string) *Set {
-	return New(s.Keys, s.Retired, append(slices.Clone(s.Revoked), ids...))
-}
-
 // fit returns s without as many retired keys as necessary to encode it.
 func (s *Set) fit() *Set {
 	for len(s.Retired) > 0 {

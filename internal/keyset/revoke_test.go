@@ -69,12 +69,6 @@ func TestRevoke(t *testing.T) {
 	}
 }
 
-func TestWithout(t *testing.T) {
-	now, set := day(t, "2026-04-02"), schedule(t, "a: 2026-01-01", "b: 2026-04-01", "x: retired until 2026-05-01", "y: revoked")
-	require.Equal(t, "a signs, b revoked, x revoked, y revoked, z revoked", show(set.Without([]string{kid("b"), kid("x"), kid("z")}), now, policy()))
-	require.Equal(t, "b signs, a trusted, x until 2026-05-01, y revoked", show(set.Without(nil), now, policy()))
-}
-
 // TestRevokeMakesRoom: what must be said is said, at the cost of the retired keys whose
 // trust ends first.
 func TestRevokeMakesRoom(t *testing.T) {

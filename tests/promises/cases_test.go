@@ -305,6 +305,25 @@ func TestRollBackBeforeRevocation(t *testing.T) { // K6
 	})
 }
 
+// P2, P3: an instance whose change read of a revocation and then failed signs with nothing
+// that the others no longer trust.
+func TestChangeThatReadOfRevocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		way := store.Open()
+		a, b := testkit.Start(t, store, testkit.Rotating()), testkit.Start(t, way, testkit.Lazily(testkit.Rotating()))
+		first := a.SigningKey().KeyID
+		require.NoError(t, a.Rotate(t.Context()))
+		time.Sleep(3*day + time.Hour)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, a), first)
+		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID)
+		require.NoError(t, a.Revoke(t.Context(), a.SigningKey().KeyID))
+		way.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		require.ErrorIs(t, b.Rotate(t.Context()), fleetkey.ErrAccessDenied)
+		testkit.Accepts(t, testkit.Issue(t, b), a, b)
+	})
+}
+
 // A mounted store is one that others fill.
 type mounted struct{ *fleetkeytest.Store }
 
