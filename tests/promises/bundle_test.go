@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -87,10 +88,13 @@ func readPair(private, certificate *pem.Block) pair {
 	return p
 }
 
-// mentions reports whether the bundle says anything about a kid.
-func (b *bundle) mentions(kid string) bool {
+// mentions reports whether the bundle says anything about a kid, and stops whether it says that
+// the key must not sign.
+func (b *bundle) mentions(kid string) bool { return b.stops(kid) || b.find(kid) != nil }
+
+func (b *bundle) stops(kid string) bool {
 	_, retired := b.retired[kid]
-	return retired || b.revoked[kid] || b.find(kid) != nil
+	return retired || b.revoked[kid]
 }
 
 func (b *bundle) find(kid string) *pair {
@@ -102,17 +106,30 @@ func (b *bundle) find(kid string) *pair {
 	return nil
 }
 
-// ends returns until when each fleet key is trusted, if some are revoked besides.
-func (b *bundle) ends(revoked map[string]bool, retain time.Duration) map[string]time.Time {
-	ends := map[string]time.Time{}
-	for kid, until := range b.retired {
-		ends[kid] = until
+// without returns the bundle as an instance uses it that knows of more revocations: what is
+// older than a revoked key that has begun to sign neither signs again nor is trusted for longer.
+func (b *bundle) without(revoked map[string]bool, now time.Time, retain time.Duration) *bundle {
+	next := *b
+	ends, lost := b.ends(retain), false
+	next.pairs, next.retired = nil, maps.Clone(b.retired)
+	for _, p := range b.pairs {
+		switch {
+		case revoked[p.kid]:
+			lost = lost || !p.begin.After(now)
+		case lost:
+			next.retired[p.kid] = ends[p.kid]
+		default:
+			next.pairs = append(next.pairs, p)
+		}
 	}
+	return &next
+}
+
+// ends returns until when each fleet key is trusted.
+func (b *bundle) ends(retain time.Duration) map[string]time.Time {
+	ends := maps.Clone(b.retired)
 	var next *pair
 	for _, p := range b.pairs {
-		if revoked[p.kid] {
-			continue
-		}
 		ends[p.kid] = p.end
 		if next != nil && next.begin.Add(retain).Before(p.end) {
 			ends[p.kid] = next.begin.Add(retain)
@@ -123,10 +140,9 @@ func (b *bundle) ends(revoked map[string]bool, retain time.Duration) map[string]
 }
 
 // signing returns the key that signs at a time by a clock, and whether that is early.
-func (b *bundle) signing(now time.Time, revoked map[string]bool) (signs *pair, early bool) {
+func (b *bundle) signing(now time.Time) (signs *pair, early bool) {
 	for i, p := range b.pairs {
 		switch ahead := p.begin.Sub(now); {
-		case revoked[p.kid]:
 		case ahead <= 0 && now.Before(p.end):
 			return &b.pairs[i], false
 		case ahead > 0 && ahead <= 365*testkit.Day:

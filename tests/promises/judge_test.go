@@ -57,7 +57,7 @@ func (in *instance) checkIssue(n int) {
 	stale := in.mayBeStale(now)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	key, early := in.set.signing(now, in.revoked)
+	key, early := in.set.signing(now)
 	if err == nil {
 		tok := &token{raw: raw, kid: testkit.KeyID(raw), iat: now, exp: now.Add(ttl), ttl: ttl}
 		f.tokens = append(f.tokens, tok)

@@ -88,14 +88,17 @@ func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 // take is P3: a set that cannot sign is refused while the current one can, unless it
 // names the key that signs.
 func (in *instance) take(b *bundle) {
-	now := in.machine.Now()
+	now, retain := in.machine.Now(), in.cfg.Rotation.Retain
+	next := b.without(in.revoked, now, retain)
 	if in.set != nil {
-		signs, _ := in.set.signing(now, in.revoked)
-		if next, _ := b.signing(now, in.revoked); next == nil && signs != nil && !b.mentions(signs.kid) {
+		in.set = in.set.without(in.revoked, now, retain)
+		signs, _ := in.set.signing(now)
+		if can, _ := next.signing(now); can == nil && signs != nil && !b.stops(signs.kid) {
 			return
 		}
 	}
-	until := b.ends(in.revoked, in.cfg.Rotation.Retain)
+	b = next
+	until := b.ends(retain)
 	for kid, end := range in.until { // what has vanished lives on while its tokens do
 		lives := now.Add(in.cfg.MaxTokenTTL)
 		key, known := in.machine.fleet.key(kid)
@@ -190,7 +193,7 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	case prev == "" && cfg.MustExist:
 		f.breaks("never created", "an instance creates a bundle although MustExist is set")
 	case prev == "":
-		if k, _ := next.signing(now, nil); k == nil || cfg.Adopt == nil && k.begin.After(now.Add(-time.Hour)) {
+		if k, _ := next.signing(now); k == nil || cfg.Adopt == nil && k.begin.After(now.Add(-time.Hour)) {
 			f.breaks("P4", "the first key is not backdated")
 		}
 		return
@@ -226,13 +229,13 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	if fresh > 1 {
 		f.breaks("P5", "one write makes %d keys", fresh)
 	}
-	signed, early := before.signing(now, nil)
-	if k, _ := next.signing(now, nil); k != nil && signed != nil && !early && k.begin.Before(signed.begin) && before.find(k.kid) != nil {
+	signed, early := before.signing(now)
+	if k, _ := next.signing(now); k != nil && signed != nil && !early && k.begin.Before(signed.begin) && before.find(k.kid) != nil {
 		f.breaks("P4", "a write lets the retired key %s sign again", k.kid)
 	}
 	// What is trusted stays trusted for as long as tokens can live.
-	ends, lives := next.ends(nil, cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
-	for kid, end := range before.ends(nil, cfg.Rotation.Retain) {
+	ends, lives := next.ends(cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
+	for kid, end := range before.ends(cfg.Rotation.Retain) {
 		if end.After(lives) {
 			end = lives
 		}

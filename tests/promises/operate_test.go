@@ -156,8 +156,8 @@ func (f *fleet) operate(in *instance, s step) {
 			f.breaks("P2", "%s returned nil, but the store does not hold the revocation of %s", s.Op, id)
 		}
 	}
-	could, _ := before.signing(in.machine.Now(), nil)
-	if can, _ := after.signing(in.machine.Now(), nil); can == nil && (could != nil || s.Op == rotate) {
+	could, _ := before.signing(in.machine.Now())
+	if can, _ := after.signing(in.machine.Now()); can == nil && (could != nil || s.Op == rotate) {
 		f.breaks("P4", "nothing in the store can sign after %s", s.Op)
 	}
 }
@@ -191,7 +191,7 @@ func (in *instance) pickName(arg int) (name, id string) {
 		names = append(names, other.names...)
 	}
 	name = names[arg/4%len(names)]
-	switch k, _ := f.content().signing(time.Now(), nil); {
+	switch k, _ := f.content().signing(time.Now()); {
 	case arg%4 < 2 && k != nil:
 		return k.kid, k.kid
 	case arg%4 == 2 && len(in.formers) > 0:
@@ -245,7 +245,7 @@ func (f *fleet) byHand(s step) {
 			text = p.text + text
 		}
 	case edit:
-		signing, _ := now.signing(time.Now(), nil)
+		signing, _ := now.signing(time.Now())
 		until := time.Now().Add(durations[arg/4%len(durations)])
 		switch {
 		case arg%4 == 0:

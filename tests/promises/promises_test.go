@@ -176,7 +176,7 @@ func (f *fleet) settle() {
 			f.breaks("P5", "the last rotation failed, although all is well: %v", err)
 		}
 	}
-	if k, _ := content.signing(time.Now(), nil); k == nil || !complete {
+	if k, _ := content.signing(time.Now()); k == nil || !complete {
 		return
 	}
 	for _, in := range all {
