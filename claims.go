@@ -29,12 +29,12 @@ type Claims struct {
 	IssuedAt  time.Time      // iat; zero: now
 	NotBefore time.Time      // nbf; zero: omitted
 	ExpiresAt time.Time      // exp; zero: IssuedAt + Config.TokenTTL
-	Extra     map[string]any // further claims; must not use the names above, in any case
+	Extra     map[string]any // further claims; must not have the claim names above (iss, sub, ...), whatever their case
 }
 
 // Issue signs an access token. It works from memory. The token expires at Claims.ExpiresAt
-// or, by default, after Config.TokenTTL, which in seconds is the expires_in of a token
-// response (RFC 6749 section 5.1).
+// or, by default, after Config.TokenTTL. A token response gives this lifetime in seconds as
+// expires_in (RFC 6749 section 5.1).
 //
 // The error matches [ErrInvalidClaims] for claims that Verify would reject, such as a
 // lifetime longer than Config.MaxTokenTTL, another issuer, or a registered name in Extra.
@@ -58,10 +58,10 @@ func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 }
 
 // Sign signs claims as a JWT of any type, such as an ID token ("JWT") or a logout token
-// ("logout+jwt"). claims must be encoded by encoding/json as an object; Sign adds nothing
-// to it. A claim whose name differs only in case from a field of [Claims] is an error. So
-// is an exp more than Config.MaxTokenTTL in the future, since the key may not be trusted
-// for that long.
+// ("logout+jwt"). claims is a value that encoding/json encodes as an object, such as a map
+// or a struct. Sign adds no claims. A claim whose name differs only in case from one that
+// [Claims] lists, such as "Sub", is an error. So is an exp more than Config.MaxTokenTTL in
+// the future, since the key may not be trusted for that long.
 func (s *Signer) Sign(ctx context.Context, typ string, claims any) (string, error) {
 	now := s.verifier.clock.Now()
 	k, err := s.signingKey(now)

@@ -31,8 +31,8 @@ type Config struct {
 	// Default: none.
 	Former []Former
 
-	// Adopt is the store of the keys that this instance used before it shared one, such as
-	// a local file. See [NewSigner]. Default: none.
+	// Adopt is the store, such as a local file, that this instance used before the fleet
+	// shared one. See [NewSigner]. Default: none.
 	Adopt KeyStore
 
 	// MustExist makes NewSigner return an error instead of creating the fleet's first key,
@@ -54,13 +54,14 @@ type Config struct {
 
 	// MaxTokenTTL is the longest lifetime that Issue and Sign grant and Verify accepts.
 	// Replaced keys are trusted for at least this long. To raise lifetimes in a running
-	// fleet, raise MaxTokenTTL on all instances before TokenTTL; to lower them, lower
-	// TokenTTL first. Default: 1 hour, or TokenTTL if that is longer.
+	// fleet, raise Rotation.Retain and MaxTokenTTL on all instances before TokenTTL; to
+	// lower them, lower TokenTTL first. Default: 1 hour, or TokenTTL if that is longer.
 	MaxTokenTTL time.Duration
 
-	// ClockSkew is the largest error of any clock in the fleet. Verify allows for it once
-	// for exp, and twice for nbf and iat, since the issuer's clock may be ahead while the
-	// verifier's is behind. Default: 1 minute.
+	// ClockSkew is the largest error of any clock in the fleet. Verify accepts a token for
+	// one ClockSkew after its exp. It allows two for nbf and iat, so that a token from a
+	// machine whose clock is ahead works at once on one whose clock is behind. Default: 1
+	// minute.
 	ClockSkew time.Duration
 
 	// RefreshEvery is how often the store is read. The first interval is random, and later
@@ -76,11 +77,11 @@ type Config struct {
 
 	// CachedTokens is the approximate number of verified tokens to cache, so that verifying
 	// the same token again costs no cryptography. Times are still checked on each call, and
-	// a changed key set empties the cache. The cache uses at most 1.5 KB per token: one
-	// over 900 bytes or with many audiences takes the place of several, and one that needs
-	// more than 10 KB with its decoded claims is not cached. Default: 10,000, which takes
-	// about 11 MB when full of 770-byte tokens and never more than 16 MB; negative: no
-	// cache.
+	// a changed key set empties the cache. A token over 900 bytes or with many audiences
+	// takes the place of several, and a token that needs more than 10 KB with its decoded
+	// claims is not cached. So the cache uses at most 1.5 KB times CachedTokens. Default:
+	// 10,000, which takes at most 16 MB, and about 11 MB with tokens of 770 bytes. A
+	// negative number turns the cache off.
 	CachedTokens int
 
 	// Rotation replaces the signing key at intervals. Default: off.
@@ -95,8 +96,9 @@ type Config struct {
 // permission to write to the store.
 type Rotation struct {
 	// Every is how long a key signs before the next one takes over; 90 days is a good
-	// choice. Zero means that keys are not replaced. A key that signs at once, such as a
-	// fleet's first, is backdated by up to a day.
+	// choice. Zero means that keys are not replaced. The certificate of a key that signs at
+	// once, such as a fleet's first, begins up to a day earlier, so that the key also signs
+	// where a clock is behind; it is replaced that much earlier.
 	Every time.Duration
 
 	// Announce is how long a new key is published before it signs, so that every instance

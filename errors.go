@@ -9,11 +9,12 @@ import (
 )
 
 // Errors returned by [Verifier.Verify], for use with [errors.Is]. The token is nil with
-// each of them. Each also matches golang-jwt's error for the same reason.
+// each of them. Each also matches the golang-jwt error that has the same cause.
 var (
 	// ErrMalformed: the token is not in the only accepted form: RFC 7515 section 7.1
 	// compact serialization, at most 16 KiB, canonical base64url, strict JSON, and no
-	// header parameters other than alg, typ and kid.
+	// header parameters other than alg, typ and kid. Tokens of other systems may also have
+	// x5t and x5t#S256.
 	ErrMalformed error = jws.ErrMalformed
 	// ErrWrongType: typ is not at+jwt (RFC 9068 section 2.1), or the token is not an access
 	// token by the rules of VerifierConfig.Legacy.
@@ -27,8 +28,8 @@ var (
 	ErrBadSignature error = jws.ErrBadSignature
 	// ErrMissingClaim: iss, sub, aud, exp or iat is required and missing.
 	ErrMissingClaim error = jws.ErrMissingClaim
-	// ErrWrongIssuer: iss is not the configured Issuer or, for a Former key, not its
-	// Issuer.
+	// ErrWrongIssuer: iss is not the configured Issuer. For a token of a [Former], it is not
+	// Former.Issuer.
 	ErrWrongIssuer error = jws.ErrWrongIssuer
 	// ErrWrongAudience: aud contains none of the configured Audience.
 	ErrWrongAudience error = jws.ErrWrongAudience

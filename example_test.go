@@ -87,7 +87,7 @@ func ExampleNewSigner_former() {
 	}
 	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
 		Issuer:   "https://id.example.com",
-		Audience: []string{"https://id.example.com"}, // must contain what the old tokens name, too
+		Audience: []string{"https://id.example.com"}, // also list the audience of the old tokens
 		Former:   []fleetkey.Former{{Certificate: certificate, Issuer: "https://old.example.com"}},
 	})
 	if err != nil {
@@ -156,7 +156,7 @@ func ExampleSigner_Issue() {
 		Subject:   "alice",
 		ClientID:  "web", // required by RFC 9068
 		Scope:     "orders.read",
-		ExpiresAt: time.Now().Add(lifetime), // default: in Config.TokenTTL
+		ExpiresAt: time.Now().Add(lifetime), // default: Config.TokenTTL from now
 		Extra:     map[string]any{"tenant": "acme"},
 	})
 	if err != nil {

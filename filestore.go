@@ -48,8 +48,8 @@ import (
 // # Windows
 //
 // On Windows, file modes have no meaning and directories cannot be synced. The file is
-// protected by the access control list that it inherits from its directory, so allow only
-// the service and administrators to access that. If another program, such as a virus
+// protected by the access control list that it inherits from its directory, so let only the
+// service and administrators access the directory. If another program, such as a virus
 // scanner, has the file open, a call retries for two seconds.
 //
 // # Other file systems
@@ -60,7 +60,7 @@ import (
 //
 // # Network folders
 //
-// The lock is flock(2), or LockFileEx on Windows. On a file system without locks Save
+// The lock is flock(2), or LockFileEx on Windows. On a file system without locks, Save
 // fails; it never writes unlocked. Do not share an NFS folder that is mounted with nolock
 // or local_lock, where machines do not see each other's locks. A context cannot interrupt a call
 // that hangs in the kernel, as on a hard NFS mount whose server is down.
@@ -100,10 +100,13 @@ func (s *FileStore) String() string { return "file " + s.path }
 // Load implements [KeyStore]. The [Version] is the SHA-256 hash of the content.
 //
 // The error matches [ErrNotExist] only if nothing exists at the path, including when the
-// directory is missing. Load rejects a file that is empty, longer than [MaxBundleSize], not
-// a regular file or, except on Windows and with [FileOptions].ReadOnly, accessible to group
-// or others. It also rejects a deleted file, or a missing file in a deleted directory: this
-// is a bind mount whose source was replaced, and its content would never change again.
+// directory is missing. Load rejects a file that is empty, longer than [MaxBundleSize] or
+// not a regular file. It also rejects a file that group or others can access, but not on
+// Windows or with [FileOptions].ReadOnly.
+//
+// In a container, a bind mount whose source was replaced still shows the deleted file or
+// directory, which never changes again. Load rejects such a file, and a file that is missing
+// in such a directory.
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
 	if err != nil {

@@ -15,15 +15,15 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jwks"
 )
 
-// JWKSPath is the path below the issuer where [Signer.Discovery] says that [Signer.JWKS] is
-// served.
+// JWKSPath is the path below the issuer at which to serve [Signer.JWKS]. [Signer.Discovery]
+// gives this address to clients.
 const JWKSPath = "/.well-known/jwks.json"
 
 // DiscoveryPath is the path below the issuer where OpenID clients look for
 // [Signer.Discovery] (OpenID Connect Discovery 1.0 section 4).
 const DiscoveryPath = jwks.DiscoveryPath
 
-// OAuthDiscoveryPath is the path where OAuth 2.0 clients look for the same document (RFC
+// OAuthDiscoveryPath is the path where OAuth 2.0 clients look for [Signer.Discovery] (RFC
 // 8414 section 3.1). It comes before the issuer's own path: for the issuer
 // https://example.com/tenant, serve OAuthDiscoveryPath + "/tenant".
 const OAuthDiscoveryPath = jwks.OAuthDiscoveryPath
@@ -51,7 +51,8 @@ func (s *Signer) JWKS() http.Handler {
 // It sets issuer, jwks_uri, id_token_signing_alg_values_supported, subject_types_supported
 // and, if metadata has an authorization_endpoint, response_types_supported. Members of
 // metadata override these, except that the issuer must be Config.Issuer. Members that are
-// nil or an empty list are omitted (section 4.2 of the former, 3.2 of the latter).
+// nil or an empty list are omitted (OpenID Connect Discovery 1.0 section 4.2, RFC 8414
+// section 3.2).
 //
 // Call Discovery during setup: it panics on metadata that cannot be served.
 func (s *Signer) Discovery(metadata map[string]any) http.Handler {

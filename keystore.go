@@ -20,7 +20,8 @@ import (
 //   - All methods are safe for concurrent use by goroutines and by processes.
 //   - A bundle of up to 64 KiB is stored and returned whole and unchanged, or not at all,
 //     even if a writer dies midway.
-//   - Of any number of Saves given the same prev, at most one succeeds.
+//   - Of any number of Saves of different bundles given the same prev, at most one
+//     succeeds.
 //   - A method returns soon after its context ends, with an error that matches the
 //     context's.
 //   - An error names the operation and the store. It never contains the bundle, which holds
@@ -75,8 +76,8 @@ var (
 	// ErrAccessDenied means that the store denies access. It matches [fs.ErrPermission]. It
 	// can hide a missing bundle, because AWS evaluates IAM policies before it looks for the
 	// secret. If the first Load returns it, [NewSigner] therefore tries once to create a
-	// bundle, which cannot overwrite anything. FileStore never returns it: a file that
-	// cannot be read exists.
+	// bundle, which cannot overwrite anything. FileStore never returns it, because it knows
+	// that a file exists even if it must not read the file.
 	ErrAccessDenied = fmt.Errorf("the store denies access: %w", fs.ErrPermission)
 
 	// ErrReadOnly means that the store is never written: its ReadOnly method returns true.

@@ -22,11 +22,13 @@ import (
 // Rotate announces a new key, which takes over after Rotation.Announce. If a key is already
 // announced, Rotate does nothing. If no key can sign, the new one signs at once. Rotate
 // requires permission to write to the store, and works whether automatic rotation is on or
-// off. With it off, make sure that every instance reads the store before the new key takes
-// over: one that does not keeps signing with the old key, which the others drop after
-// Rotation.Retain, and cannot notice.
+// off.
 //
-// Rotate retries until ctx ends while other writers are faster or the store is unavailable.
+// If automatic rotation is off, make sure that every instance reads the store before the
+// new key takes over. An instance that has not read it does not notice, and continues to
+// sign with the old key. The others drop that key after Rotation.Retain.
+//
+// If another writer is faster or the store is unavailable, Rotate retries until ctx ends.
 // It returns any other error at once.
 func (s *Signer) Rotate(ctx context.Context) error {
 	var made string // by an earlier try, whose reply may have been lost

@@ -45,7 +45,7 @@ var defaultKeyPath = filepath.Join("openid-server-signing-keys", "keys.pem")
 // Environment variables override the file. Their names are the paths joined by two
 // underscores, such as OpenIDServerSigningSettings__AwsSecretManager__SecretName. If
 // settingsFile is empty, only the environment is used; a settings file that does not exist
-// is an error. No other file is read, such as an appsettings.Production.json.
+// is an error. No other file, such as appsettings.Production.json, is read.
 //
 // With an AwsSecretManager section the store is an [AWSStore], even if there is a File
 // section too. Otherwise it is a [FileStore] at OpenIDServerSigningSettings:File:Path, by
@@ -55,10 +55,10 @@ var defaultKeyPath = filepath.Join("openid-server-signing-keys", "keys.pem")
 // directory, or if the fleet has more than one machine: all instances must use the same
 // file.
 //
-// An instance that uses a local file by mistake has a key that the rest of the fleet does
-// not know, so OpenStore guesses and ignores nothing in the section. A missing SecretName,
-// a value that is empty, null or not a string, a duplicate name and an unknown name (such
-// as AwsSecretsManager) are errors. They name the file and line but never quote the file,
+// OpenStore does not guess, and it ignores nothing in the section. Otherwise an instance
+// might use a local file by mistake, with a key that the rest of the fleet does not know. A
+// missing SecretName, a value that is empty, null or not a string, a duplicate name and an
+// unknown name (such as AwsSecretsManager) are errors. They name the file and line but never quote the file,
 // since settings contain passwords.
 //
 // OpenStore does not contact the store; the first Load does. ctx is used only to find the

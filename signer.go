@@ -42,12 +42,13 @@ type Signer struct {
 // error is returned at once. Existing keys are never overwritten. Once NewSigner has
 // returned, ctx has no effect.
 //
-// With Config.Adopt, an empty store receives the keys of that other store, with the same
-// kids, instead of a new key, so existing tokens stay valid. If another instance was first,
-// this instance keeps verifying the tokens issued with its old keys before it started,
-// until they have expired; the other instances do not, so keep sticky sessions on for
-// MaxTokenTTL. A note written to the other store keeps a later start from extending that
-// trust.
+// Config.Adopt names the store that this instance used before, with keys that no other instance had. If the
+// shared store is empty, NewSigner copies those keys there instead of creating one. They
+// keep their kids, so existing tokens stay valid. If another instance was first, this one
+// signs with the shared key, and still accepts the tokens that it issued before this start
+// until they expire. The other instances reject those tokens, so keep sticky sessions on
+// for MaxTokenTTL + 2 ClockSkew. A note in the old store keeps a later start from extending
+// the trust in the old keys.
 func NewSigner(ctx context.Context, store KeyStore, cfg Config) (*Signer, error) {
 	s, err := newSigner(ctx, store, cfg)
 	if err != nil {
@@ -121,9 +122,9 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm for every verb, and never the private key. This
-// protects only where fmt may call methods: not a SigningKey in an unexported field, and
-// not its Signer printed by itself.
+// Format prints the kid and algorithm for every verb, and never the private key. fmt cannot
+// call Format on a SigningKey in an unexported field, and does not if you print the field
+// Signer alone; the private key is not protected there.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
 // MarshalText returns the text that Format prints, for encoding/json and log/slog.
@@ -163,15 +164,15 @@ func (s *Signer) PublicKeys() []PublicKey { return s.verifier.PublicKeys() }
 // the current keys stay in use.
 func (s *Signer) Refresh(ctx context.Context) error { return s.verifier.Refresh(ctx) }
 
-// Close stops the background refresh and waits for it, including a store call that ignores
-// its context. Issue and Verify continue to work with the last loaded keys.
+// Close stops the background refresh and waits until it has ended. If a call to the store
+// ignores its context, Close waits for that call too. Issue and Verify continue to work with the last loaded keys.
 func (s *Signer) Close() error {
 	s.verifier.refresh.Close()
 	return nil
 }
 
-// Format prints the name of the store for every verb, and neither keys nor fields, which
-// may change while fmt reads them.
+// Format prints only the name of the store, for every verb. It prints no keys, and no
+// fields, because they may change while fmt reads them.
 func (s *Signer) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "signer with the keys of %s", storeName(s.store))
 }

@@ -21,7 +21,7 @@ type Status struct {
 	Time    time.Time `json:"time"`    // wall-clock time of this Status
 	Store   string    `json:"store"`   // name of the store, or "issuer" and the issuer of a [NewVerifier]
 	Version Version   `json:"version"` // of the bundle in use; for an issuer's keys, their digest
-	Keys    []KeyInfo `json:"keys"`    // newest first, including those gone until they are pruned
+	Keys    []KeyInfo `json:"keys"`    // newest first; keys with RoleGone until they are deleted from the store
 
 	SigningKeyID   string    `json:"signing_kid,omitempty"`    // current signing key; "": no key can sign
 	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began to sign; in the future if no key has begun by this clock
@@ -54,14 +54,15 @@ type Status struct {
 }
 
 // KeyInfo describes a key of the set or of the configuration. Only KeyID and Role are known
-// of a revoked key. A retired key has no certificate.
+// of a revoked key. A replaced key loses its certificate and private key after a week, or
+// Every/4 if that is less.
 type KeyInfo struct {
 	KeyID        string    `json:"kid"`
 	Algorithm    string    `json:"alg,omitempty"`
 	Role         Role      `json:"role"`
 	NotBefore    time.Time `json:"not_before,omitzero"`    // when it begins to sign; zero: it has no certificate
 	NotAfter     time.Time `json:"not_after,omitzero"`     // the certificate's end; zero: it has no certificate
-	TrustedUntil time.Time `json:"trusted_until,omitzero"` // when its tokens stop being accepted; zero: never
+	TrustedUntil time.Time `json:"trusted_until,omitzero"` // when its tokens stop being accepted; zero: no end is set, or the key is revoked
 }
 
 // A Role is the current stage of a key's life.

@@ -133,8 +133,8 @@ type PublicKey struct {
 }
 
 // PublicKeys returns the trusted keys that JWKS serves, including announced and replaced
-// ones, each under one kid. Keys of a [Former] with another issuer are left out: anyone who
-// took them for ours would let that system sign tokens with our issuer.
+// ones, each under one kid. Keys of a [Former] with another issuer are left out. If a client
+// trusted them for Config.Issuer, that system could sign tokens in its name.
 func (v *Verifier) PublicKeys() []PublicKey {
 	now := v.clock.Now()
 	var keys []PublicKey
@@ -165,8 +165,8 @@ func (v *Verifier) Close() error {
 	return nil
 }
 
-// Format prints the source of the keys for every verb, and no fields, which may change
-// while fmt reads them.
+// Format prints only the source of the keys, for every verb. It prints no fields, because
+// they may change while fmt reads them.
 func (v *Verifier) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "verifier with the keys of %s", v.source)
 }

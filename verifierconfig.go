@@ -16,9 +16,9 @@ import (
 // A VerifierConfig configures a [Verifier]. Issuer and Audience are required; the defaults
 // of the other fields suit most services.
 type VerifierConfig struct {
-	// Issuer is the iss claim of the tokens. Its discovery document (OpenID Connect
-	// Discovery 1.0 section 4, or RFC 8414 section 3) names the address of its keys. It is
-	// an https URL without query and fragment. Required.
+	// Issuer is the iss claim of the tokens: an https URL without query and fragment. The
+	// discovery document below this URL (OpenID Connect Discovery 1.0 section 4, or RFC
+	// 8414 section 3) gives the address of the keys. Required.
 	Issuer string
 
 	// JWKSURL is the address of the issuer's keys, for issuers without a discovery document
@@ -51,10 +51,10 @@ type VerifierConfig struct {
 	// but not below 54 seconds. Default: 5 minutes.
 	RefreshEvery time.Duration
 
-	// MaxStale is how old the keys may become while they cannot be fetched, at least 2
-	// RefreshEvery. Verify then returns [ErrUnavailable]. Without a limit, an attacker who
-	// can block the key set keeps a stolen key alive. Default: 0, no limit, so that tokens
-	// stay valid during an outage of the issuer.
+	// MaxStale is how old the keys may become while they cannot be fetched. Once they are
+	// older, Verify returns [ErrUnavailable]. MaxStale must be at least 2 RefreshEvery.
+	// Without a limit, an attacker who can block the key set keeps a stolen key alive.
+	// Default: 0, no limit, so that tokens stay valid during an outage of the issuer.
 	MaxStale time.Duration
 
 	// InsecureHTTP allows http addresses, for private networks without TLS. Loopback

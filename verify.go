@@ -19,7 +19,7 @@ import (
 //
 // The checks and their order follow RFC 8725 and RFC 9068 section 4: size and form, header,
 // typ, kid, alg (determined by the key, not by the token), signature, and then the claims
-// exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL from a token. No
+// exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL that a token contains. No
 // check can be turned off.
 //
 // Verify works from memory, with one exception: a token that has an unknown kid but

@@ -18,15 +18,15 @@ import (
 // TestKeyStore checks that an implementation of [fleetkey.KeyStore] keeps the promises of
 // that interface, with a subtest for each.
 //
-// Each call of open creates a new, empty store; it may use t.Cleanup and t.TempDir. The
-// function it returns opens that store again, as another instance of a fleet would. All
-// these calls run in the subtest's goroutine, so they may call t.Fatal. Some subtests use
-// two stores.
+// Each call of open creates a new, empty store; it may use t.Cleanup and t.TempDir. Each call
+// of the function that open returns opens this store, as one more instance of a fleet would.
+// All these calls run in the subtest's goroutine, so they may call t.Fatal. Some subtests
+// use two stores.
 //
 // The suite stores what fleetkey stores: PEM text of 1 to [fleetkey.MaxBundleSize] bytes,
 // in printable ASCII with tabs and line ends. It does not test other bytes, since a secret
-// is often a string. Other instances may see a Save up to 10 seconds late, which
-// [fleetkey.Signer] tolerates.
+// is often a string. It accepts a store in which other instances see a Save up to 10 seconds
+// late, because [fleetkey.Signer] tolerates that.
 func TestKeyStore(t *testing.T, open func(t *testing.T) func() fleetkey.KeyStore) {
 	for _, c := range []struct {
 		name string

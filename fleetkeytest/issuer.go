@@ -33,8 +33,9 @@ type IssuerOptions struct {
 }
 
 // NewIssuer returns an issuer that is closed at the end of the test. Its key is the
-// published test key of [NewSigner] for Config.Algorithm, so issuers with different keys
-// need different algorithms. Use Signer.Sign for tokens that Token cannot sign, such as ID
+// published test key of [NewSigner] for IssuerOptions.Config.Algorithm. There is one such
+// key for each algorithm, so give issuers different algorithms if they need different keys.
+// Use Signer.Sign for tokens that Token cannot sign, such as ID
 // tokens and those of systems that do not follow RFC 9068.
 func NewIssuer(t testing.TB, options ...func(*IssuerOptions)) *Issuer {
 	t.Helper()

@@ -49,7 +49,7 @@ func (s *Store) Open() *Store { return &Store{cell: s.cell} }
 // String returns the name of the store for errors and logs.
 func (s *Store) String() string { return "the in-memory store" }
 
-// A Call describes a call to a hook.
+// A Call tells a hook which call of Load or Save is about to run.
 type Call struct {
 	Op Op
 	// N counts the calls of this Op on this Store: 1 for the first.

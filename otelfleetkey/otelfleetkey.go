@@ -30,14 +30,13 @@ type Source interface{ Status() fleetkey.Status }
 
 // Register makes a provider observe a Signer or Verifier whenever metrics are collected. Each
 // collection calls Status once; issuing and verifying tokens get no slower. A nil provider
-// means the global one. Unregister the result when the source is closed. The store of a
-// [fleetkey.NewVerifier] is its issuer.
+// means the global one. Unregister the result when the source is closed.
 //
 //	fleetkey.issued.tokens          counter  {token}  tokens signed
 //	fleetkey.verified.tokens        counter  {token}  tokens verified, by Outcome ("accepted", "expired", ...)
 //	fleetkey.cache.hits             counter  {token}  accepted tokens that cost no cryptography
 //	fleetkey.store.loads            counter  {load}   loads after the first good one, by Outcome ("ok", "error")
-//	fleetkey.store.suppressed_loads counter  {token}  tokens of an unknown key that caused no load so soon after another
+//	fleetkey.store.suppressed_loads counter  {token}  tokens of an unknown key that caused no load, because the last one was less than 10 seconds ago
 //	fleetkey.store.last_load.age    gauge    s        time since the last successful read of the store
 //	fleetkey.skipped.keys           gauge    {key}    unusable keys of a Verifier's issuer, by Reason ("unsupported", "weak", ...)
 //	fleetkey.signing_key.age        gauge    s        since the signing key began to sign
@@ -45,9 +44,10 @@ type Source interface{ Status() fleetkey.Status }
 //	fleetkey.rotation.overdue       gauge    s        since the next key should have been announced; 0: it is not due, or rotation is off
 //	fleetkey.healthy                gauge             1 if Status.Err is nil: a Signer can issue tokens, a Verifier verify them; else 0
 //
-// The signing key metrics exist while a key signs, even if its certificate ends too
-// soon to issue a token. last_load.age exists once the keys were read, and skipped keys
-// only while a key is skipped.
+// For a Verifier of [fleetkey.NewVerifier], the store metrics are about its issuer. The
+// signing key metrics exist while a key signs, even if its certificate ends too soon to
+// issue a token. last_load.age exists once the keys have been read, and skipped.keys only
+// while a key is skipped.
 //
 // Each point has the attributes attrs. Sources in one program must use different ones,
 // or their numbers are mixed up.
