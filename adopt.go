@@ -21,8 +21,8 @@ import (
 
 // A Former is a key of another system whose tokens stay valid during a migration. Its
 // access tokens are verified by looser rules than those of RFC 9068: typ may be JWT or
-// absent, iat and sub may be absent, and the lifetime is not limited. An ID token of that
-// system is also accepted if its audience is in Config.Audience.
+// absent, iat and sub may be absent, and the lifetime is not limited. Tokens that declare
+// another kind are rejected as with VerifierConfig.Legacy.
 type Former struct {
 	// Certificate contains the key. An RSA key is used for RS256, or for PS256 if the
 	// certificate is self-signed with PSS. The certificate may have expired.

@@ -144,8 +144,8 @@ func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 
 // Save creates the secret if prev is zero, and otherwise replaces its current value. In
 // addition to the errors of [KeyStore] it returns [ErrDeletionPending]. If several callers
-// save the same bundle over the same prev, more than one of them may succeed, because the
-// content changes only once.
+// save the same bundle over the same prev, more than one of them may succeed. This is
+// harmless: the content changes only once.
 func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
 	if n := len(bundle); n < 1 || n > MaxBundleSize {
 		return "", fmt.Errorf("save %s: a secret can hold 1 to %d bytes, not %d", s, MaxBundleSize, n)

@@ -66,7 +66,7 @@ type Config struct {
 
 	// RefreshEvery is how often the store is read. The first interval is random, and later
 	// ones are shortened by up to 10% at random, so that instances do not read at the same
-	// moment. Default: 5 minutes, which costs 0.045 USD per instance and month on AWS
+	// moment. Default: 5 minutes, which costs 0.045 USD per instance per month on AWS
 	// Secrets Manager (at 0.05 USD per 10,000 calls).
 	RefreshEvery time.Duration
 
@@ -79,7 +79,7 @@ type Config struct {
 	// the same token again costs no cryptography. Times are still checked on each call, and
 	// a changed key set empties the cache. A token over 900 bytes or with many audiences
 	// takes the place of several, and a token that needs more than 10 KB with its decoded
-	// claims is not cached. So the cache uses at most 1.5 KB times CachedTokens. Default:
+	// claims is not cached. So the cache uses at most 1.6 KB times CachedTokens. Default:
 	// 10,000, which takes at most 16 MB, and about 11 MB with tokens of 770 bytes. A
 	// negative number turns the cache off.
 	CachedTokens int
@@ -87,8 +87,8 @@ type Config struct {
 	// Rotation replaces the signing key at intervals. Default: off.
 	Rotation Rotation
 
-	// Logger receives a record for every change of state. Tokens are logged only at level
-	// Debug, when Require rejects one. Default: slog.Default().
+	// Logger receives a record for every change of state. A token that
+	// Require rejects causes one at level Debug. Default: slog.Default().
 	Logger *slog.Logger
 }
 
@@ -96,9 +96,9 @@ type Config struct {
 // permission to write to the store.
 type Rotation struct {
 	// Every is how long a key signs before the next one takes over; 90 days is a good
-	// choice. Zero means that keys are not replaced. The certificate of a key that signs at
-	// once, such as a fleet's first, begins up to a day earlier, so that the key also signs
-	// where a clock is behind; it is replaced that much earlier.
+	// choice. Zero means that keys are not replaced. If a key signs at once, as a fleet's
+	// first does, its certificate begins up to a day before the key was created, so that
+	// the key also signs on a machine whose clock is behind. Every counts from that time.
 	Every time.Duration
 
 	// Announce is how long a new key is published before it signs, so that every instance

@@ -28,7 +28,7 @@ var (
 	ErrBadSignature error = jws.ErrBadSignature
 	// ErrMissingClaim: iss, sub, aud, exp or iat is required and missing.
 	ErrMissingClaim error = jws.ErrMissingClaim
-	// ErrWrongIssuer: iss is not the configured Issuer. For a token of a [Former], it is not
+	// ErrWrongIssuer: iss is not the configured Issuer or, in a token of a [Former], not
 	// Former.Issuer.
 	ErrWrongIssuer error = jws.ErrWrongIssuer
 	// ErrWrongAudience: aud contains none of the configured Audience.

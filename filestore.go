@@ -105,8 +105,8 @@ func (s *FileStore) String() string { return "file " + s.path }
 // Windows or with [FileOptions].ReadOnly.
 //
 // In a container, a bind mount whose source was replaced still shows the deleted file or
-// directory, which never changes again. Load rejects such a file, and a file that is missing
-// in such a directory.
+// directory, which never changes again. Load rejects such a file. If the file is missing in
+// such a directory, the error does not match [ErrNotExist].
 func (s *FileStore) Load(ctx context.Context) ([]byte, Version, error) {
 	_, bundle, err := s.load(ctx)
 	if err != nil {

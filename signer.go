@@ -18,8 +18,8 @@ import (
 )
 
 // A Signer issues and verifies access tokens with the key set that the fleet shares in a
-// store. It works from memory: Issue never waits for the store, and Verify does so only for
-// a token with an unknown key, at most once in 10 seconds.
+// store. It works from memory. Issue never waits for the store. Verify waits for it only if
+// a token has an unknown key, and at most once every 10 seconds.
 //
 // All methods are safe for concurrent use.
 type Signer struct {
@@ -122,9 +122,9 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm for every verb, and never the private key. fmt cannot
-// call Format on a SigningKey in an unexported field, and does not if you print the field
-// Signer alone; the private key is not protected there.
+// Format prints the kid and algorithm for every verb, and never the private key. The
+// private key is not protected in two cases, in which fmt does not call Format: in an
+// unexported field, and if you print the field Signer alone.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
 // MarshalText returns the text that Format prints, for encoding/json and log/slog.

@@ -19,7 +19,7 @@ import (
 // taken from memory. Health serves it as JSON.
 type Status struct {
 	Time    time.Time `json:"time"`    // wall-clock time of this Status
-	Store   string    `json:"store"`   // name of the store, or "issuer" and the issuer of a [NewVerifier]
+	Store   string    `json:"store"`   // name of the store; for a Verifier of [NewVerifier], "issuer" and the issuer's URL
 	Version Version   `json:"version"` // of the bundle in use; for an issuer's keys, their digest
 	Keys    []KeyInfo `json:"keys"`    // newest first; keys with RoleGone until they are deleted from the store
 

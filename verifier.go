@@ -134,7 +134,7 @@ type PublicKey struct {
 
 // PublicKeys returns the trusted keys that JWKS serves, including announced and replaced
 // ones, each under one kid. Keys of a [Former] with another issuer are left out. If a client
-// trusted them for Config.Issuer, that system could sign tokens in its name.
+// trusted these keys, the other system could sign tokens in the name of Config.Issuer.
 func (v *Verifier) PublicKeys() []PublicKey {
 	now := v.clock.Now()
 	var keys []PublicKey

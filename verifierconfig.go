@@ -33,7 +33,7 @@ type VerifierConfig struct {
 	// Legacy accepts access tokens of issuers that do not follow RFC 9068, such as
 	// Keycloak, Entra ID, Cognito, Okta and Kubernetes: typ may be JWT or absent, sub and
 	// iat may be absent, and scp may replace scope. ID tokens and other tokens that declare
-	// their kind are still rejected. If an audience is not a URI, it could be a client's
+	// their kind are still rejected. If an audience is not a URL, it could be a client's
 	// name, so the token must show that it is an access token, for instance by a scope, or
 	// roles with azp or appid. A token without aud is accepted if token_use is access and
 	// its client_id is in Audience (Cognito). Default: false.
@@ -69,8 +69,8 @@ type VerifierConfig struct {
 	// origin. Default: a client that uses the proxy set in the environment.
 	HTTPClient *http.Client
 
-	// Logger receives a record for every change of state. Tokens are logged only at level
-	// Debug, when Require rejects one. Default: slog.Default().
+	// Logger receives a record for every change of state. A token that
+	// Require rejects causes one at level Debug. Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -18,9 +18,9 @@ import (
 // TestKeyStore checks that an implementation of [fleetkey.KeyStore] keeps the promises of
 // that interface, with a subtest for each.
 //
-// Each call of open creates a new, empty store; it may use t.Cleanup and t.TempDir. Each call
-// of the function that open returns opens this store, as one more instance of a fleet would.
-// All these calls run in the subtest's goroutine, so they may call t.Fatal. Some subtests
+// Each call of open creates a new, empty store; it may use t.Cleanup and t.TempDir. open
+// returns a function. Each call of that function opens the same store again, as one more
+// instance of a fleet would. All these calls run in the subtest's goroutine, so they may call t.Fatal. Some subtests
 // use two stores.
 //
 // The suite stores what fleetkey stores: PEM text of 1 to [fleetkey.MaxBundleSize] bytes,

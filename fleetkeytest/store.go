@@ -77,7 +77,7 @@ type Fault struct {
 	Err error
 
 	// Stored makes a Save that returns Err take effect if its prev is right, as if the
-	// reply was lost.
+	// reply were lost.
 	Stored bool
 
 	// Stale makes a Load return the content from so many changes ago, or ErrNotExist if the
