@@ -122,9 +122,9 @@ type SigningKey struct {
 	Certificate *x509.Certificate
 }
 
-// Format prints the kid and algorithm for every verb, and never the private key. The
-// private key is not protected in two cases, in which fmt does not call Format: in an
-// unexported field, and if you print the field Signer alone.
+// Format prints the kid and algorithm for every verb, and never the private key. In two
+// cases fmt does not call Format, so the private key is not protected: if the SigningKey is
+// in an unexported field of another struct, and if you print its field Signer alone.
 func (k SigningKey) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "%s key %s", k.Algorithm, k.KeyID) }
 
 // MarshalText returns the text that Format prints, for encoding/json and log/slog.

@@ -21,7 +21,7 @@ type Status struct {
 	Time    time.Time `json:"time"`    // wall-clock time of this Status
 	Store   string    `json:"store"`   // name of the store; for a Verifier of [NewVerifier], "issuer" and the issuer's URL
 	Version Version   `json:"version"` // of the bundle in use; for an issuer's keys, their digest
-	Keys    []KeyInfo `json:"keys"`    // newest first; keys with RoleGone until they are deleted from the store
+	Keys    []KeyInfo `json:"keys"`    // newest first; includes keys with RoleGone until they are deleted from the store
 
 	SigningKeyID   string    `json:"signing_kid,omitempty"`    // current signing key; "": no key can sign
 	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began to sign; in the future if no key has begun by this clock

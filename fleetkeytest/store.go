@@ -80,8 +80,9 @@ type Fault struct {
 	// reply were lost.
 	Stored bool
 
-	// Stale makes a Load return the content from so many changes ago, or ErrNotExist if the
-	// store was then empty, as an eventually consistent service may.
+	// Stale is how many changes ago the content was current that a Load returns, as an
+	// eventually consistent service may do. If the store was empty then, Load returns
+	// ErrNotExist.
 	Stale int
 }
 
