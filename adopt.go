@@ -36,8 +36,8 @@ type Former struct {
 	// RFC 7638 thumbprint.
 	KeyID string
 	// Issuer is the only iss accepted in tokens signed by this key. Default: Config.Issuer.
-	// A key with another issuer is not published in the JWKS, because clients of our issuer
-	// would then accept tokens signed by it.
+	// A key with another issuer is not published in the JWKS. If it were, clients of
+	// Config.Issuer would accept tokens signed by it.
 	Issuer string
 	// Until is when the key stops being trusted. Default: the end of the certificate; for a
 	// key without a certificate, never.

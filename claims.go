@@ -37,7 +37,8 @@ type Claims struct {
 // expires_in (RFC 6749 section 5.1).
 //
 // The error matches [ErrInvalidClaims] for claims that Verify would reject, such as a
-// lifetime longer than Config.MaxTokenTTL, another issuer, or a registered name in Extra.
+// lifetime longer than Config.MaxTokenTTL or another issuer, and for a registered name in
+// Extra.
 // If no key can sign, it matches [ErrNoSigningKey], [ErrKeyExpired] or [ErrStale].
 func (s *Signer) Issue(ctx context.Context, c Claims) (string, error) {
 	now := s.verifier.clock.Now()

@@ -77,7 +77,7 @@ var (
 	// can hide a missing bundle, because AWS evaluates IAM policies before it looks for the
 	// secret. If the first Load returns it, [NewSigner] therefore tries once to create a
 	// bundle, which cannot overwrite anything. FileStore never returns it, because it knows
-	// that a file exists even if it must not read the file.
+	// that a file exists even if it is not allowed to read it.
 	ErrAccessDenied = fmt.Errorf("the store denies access: %w", fs.ErrPermission)
 
 	// ErrReadOnly means that the store is never written: its ReadOnly method returns true.

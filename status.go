@@ -24,7 +24,7 @@ type Status struct {
 	Keys    []KeyInfo `json:"keys"`    // newest first; includes keys with RoleGone until they are deleted from the store
 
 	SigningKeyID   string    `json:"signing_kid,omitempty"`    // current signing key; "": no key can sign
-	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began to sign; in the future if no key has begun by this clock
+	SigningSince   time.Time `json:"signing_since,omitzero"`   // when it began to sign; in the future if, by this machine's clock, no key has begun yet
 	NextActivation time.Time `json:"next_activation,omitzero"` // when the announced key begins to sign; zero: no key is announced
 	RotationDue    time.Time `json:"rotation_due,omitzero"`    // when the next key is due to be announced; zero: rotation is off, or a key is announced
 	NextChange     time.Time `json:"next_change,omitzero"`     // when a key next begins to sign or stops being trusted; zero: never

@@ -157,8 +157,8 @@ func issuedTooLate(k *trust.Key) error {
 
 // Keyfunc returns the key of a token to golang-jwt, for code that uses jwt.Parse or similar
 // functions. It uses only the keys in memory, and the token's alg must be the key's.
-// golang-jwt checks the claims it is configured to check but neither typ nor crit, so it
-// accepts an ID token as an access token. The key of a [Former] with another issuer is
+// golang-jwt checks only the claims that you configure. It does not check typ and crit, so
+// it accepts an ID token as an access token. The key of a [Former] with another issuer is
 // returned only for tokens of that issuer. Prefer Verify.
 func (v *Verifier) Keyfunc(t *jwt.Token) (any, error) {
 	now := v.clock.Now()

@@ -80,9 +80,8 @@ type Fault struct {
 	// reply were lost.
 	Stored bool
 
-	// Stale is how many changes ago the content was current that a Load returns, as an
-	// eventually consistent service may do. If the store was empty then, Load returns
-	// ErrNotExist.
+	// Stale makes a Load return old content, as an eventually consistent service may: the
+	// content before the last Stale changes, or ErrNotExist if the store was empty then.
 	Stale int
 }
 
