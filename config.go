@@ -98,7 +98,7 @@ type Rotation struct {
 	// Every is how long a key signs before the next one takes over; 90 days is a good
 	// choice. Zero means that keys are not replaced. If a key signs at once, as a fleet's
 	// first does, its certificate begins up to a day before the key was created, so that
-	// the key also signs on a machine whose clock is behind. Every counts from that time.
+	// the key also signs on a machine whose clock is behind. The interval counts from that time.
 	Every time.Duration
 
 	// Announce is how long a new key is published before it signs, so that every instance

@@ -25,8 +25,8 @@ import (
 // off.
 //
 // If automatic rotation is off, make sure that every instance reads the store before the
-// new key takes over. An instance that has not read it does not notice, and continues to
-// sign with the old key. The others drop that key after Rotation.Retain.
+// new key takes over. An instance that has not read the store does not know the new key,
+// and continues to sign with the old one. The others drop the old key after Rotation.Retain.
 //
 // If another writer is faster or the store is unavailable, Rotate retries until ctx ends.
 // It returns any other error at once.

@@ -18,9 +18,9 @@ import (
 // [ErrUnknownKey], ...).
 //
 // The checks and their order follow RFC 8725 and RFC 9068 section 4: size and form, header,
-// typ, kid, alg (determined by the key, not by the token), signature, and then the claims
-// exp, iat, nbf, lifetime, iss, aud and sub. Verify never fetches a URL that a token contains. No
-// check can be turned off.
+// kid, typ, alg (determined by the key, not by the token), signature, presence of the
+// required claims, and then exp, iat, nbf, lifetime, iss and aud. Verify never fetches a URL
+// that a token contains. No check can be turned off.
 //
 // Verify works from memory, with one exception: a token that has an unknown kid but
 // otherwise looks like one of this issuer makes it load the keys, at most once in 10

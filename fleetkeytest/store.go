@@ -80,8 +80,8 @@ type Fault struct {
 	// reply were lost.
 	Stored bool
 
-	// Stale makes a Load return old content, as an eventually consistent service may: the
-	// content before the last Stale changes, or ErrNotExist if the store was empty then.
+	// Stale, if positive, makes a Load return the content from that number of changes ago, or
+	// ErrNotExist if the store was empty then, as an eventually consistent service may.
 	Stale int
 }
 
