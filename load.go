@@ -175,7 +175,7 @@ func (s *Signer) take(r reading) error {
 	s.read = r
 	s.learn(r.set.Revoked) // of a set that this instance has saved
 	now, policy := s.verifier.clock.Now(), &s.verifier.policy
-	set, old := r.set.Withdraw(now, policy, s.revoked...), s.verifier.current.Load()
+	set, old := s.without(r.set).Withdraw(now, policy, s.revoked...), s.verifier.current.Load()
 	if old == nil {
 		return s.verifier.adopt(set, r.version)
 	}
@@ -187,6 +187,22 @@ func (s *Signer) take(r reading) error {
 	err := s.verifier.adopt(kept, Version(old.Version))
 	return errors.Join(err, fmt.Errorf("%w: version %s in %s holds no key that can sign; continuing with the last good keys: %w",
 		refresh.ErrRefused, r.version, storeName(s.store), set.WhyNoKey(now)))
+}
+
+// without returns a set without the keys known to be revoked, if the key that signs now is in
+// it. None of them has then taken over from that key, whatever their dates say: they were
+// revoked before they signed.
+func (s *Signer) without(set *keyset.Set) *keyset.Set {
+	old := s.verifier.current.Load()
+	if old == nil {
+		return set
+	}
+	now := s.verifier.clock.Now()
+	signing, _ := old.Set.Withdraw(now, &s.verifier.policy, s.revoked...).Signing(now)
+	if signing == nil || set.Find(signing.ID) == nil {
+		return set
+	}
+	return keyset.New(set.Keys, set.Retired, slices.Concat(set.Revoked, s.revoked))
 }
 
 // reload is load for the refresher. After a failure, trust still ends by the clock.

@@ -51,11 +51,10 @@ func (s *Signer) Rotate(ctx context.Context) error {
 // rotated returns the set that Rotate saves. It restores revocations that the store has
 // lost.
 func (s *Signer) rotated(set *keyset.Set, now time.Time, p *keyset.Policy) (*keyset.Set, error) {
-	lost := s.lost(set)
-	if len(lost) == 0 {
+	if len(s.lost(set)) == 0 {
 		return set.Rotate(now, p)
 	}
-	known, err := set.Revoke(now, p, lost...)
+	known, err := s.withRevoked(set, now, p)
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +71,12 @@ func (s *Signer) rotated(set *keyset.Set, now time.Time, p *keyset.Policy) (*key
 // lost returns the revocations that this instance knows and a set lacks.
 func (s *Signer) lost(set *keyset.Set) []string {
 	return slices.DeleteFunc(slices.Clone(s.revoked), set.IsRevoked)
+}
+
+// withRevoked returns the set that revokes further keys, and restores revocations that the
+// store has lost.
+func (s *Signer) withRevoked(set *keyset.Set, now time.Time, p *keyset.Policy, ids ...string) (*keyset.Set, error) {
+	return s.without(set).Revoke(now, p, slices.Concat(s.revoked, ids)...)
 }
 
 // Revoke permanently ends trust in a key, for example because it was stolen. kid is any kid
@@ -98,7 +103,7 @@ func (s *Signer) Revoke(ctx context.Context, kid string) error {
 		if set.IsRevoked(id) {
 			return nil, nil
 		}
-		return set.Revoke(now, p, append(slices.Clone(s.revoked), id)...)
+		return s.withRevoked(set, now, p, id)
 	})
 }
 
@@ -115,7 +120,7 @@ func (s *Signer) RevokeAll(ctx context.Context) error {
 		if !slices.ContainsFunc(ids, func(id string) bool { return !set.IsRevoked(id) }) {
 			return nil, nil
 		}
-		return set.Revoke(now, p, append(slices.Clone(s.revoked), ids...)...)
+		return s.withRevoked(set, now, p, ids...)
 	})
 }
 
@@ -156,7 +161,10 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 	if err == nil && next != nil {
 		err = s.replace(ctx, r, next, what)
 	}
-	if err != nil || next == nil { // what was read holds; Status reports a refusal after the next load
+	// After an error, a reading may be older than the view, unless it tells of a revocation.
+	// Status reports a refusal after the next load.
+	news := len(s.lost(s.verifier.current.Load().Set)) > 0
+	if err == nil && next == nil || news {
 		if followErr := s.follow(r); !errors.Is(followErr, refresh.ErrRefused) {
 			err = errors.Join(err, followErr)
 		}
@@ -197,7 +205,7 @@ func (s *Signer) maintain(ctx context.Context) {
 	if s.cfg.Rotation.Every == 0 || isReadOnly(s.store) || s.clockJumped() || s.verifier.clock.Monotonic() < s.rotation.writes.notBefore {
 		return
 	}
-	next, why, err := s.due(lost)
+	next, why, err := s.due(len(lost) > 0)
 	if err == nil && next != nil {
 		err = s.replace(ctx, s.read, next, why)
 	}
@@ -217,10 +225,10 @@ func (s *Signer) maintain(ctx context.Context) {
 }
 
 // due returns the set that should replace the last one read, and why, or nil.
-func (s *Signer) due(lost []string) (*keyset.Set, string, error) {
+func (s *Signer) due(lost bool) (*keyset.Set, string, error) {
 	now := s.verifier.clock.Now()
-	if len(lost) > 0 {
-		next, err := s.read.set.Revoke(now, s.policy(), lost...)
+	if lost {
+		next, err := s.withRevoked(s.read.set, now, s.policy())
 		return next, "restored revocations that the store had lost", err
 	}
 	return s.read.set.Due(now, s.policy())

@@ -108,14 +108,16 @@ func (b *bundle) find(kid string) *pair {
 
 // without returns the bundle as an instance uses it that knows of more revocations: what is
 // older than a revoked key that has begun to sign neither signs again nor is trusted for longer.
-func (b *bundle) without(revoked map[string]bool, now time.Time, retain time.Duration) *bundle {
+// A key that was revoked before it began has taken over from none: then the bundle has the key
+// that signs now.
+func (b *bundle) without(revoked map[string]bool, signs *pair, now time.Time, retain time.Duration) *bundle {
 	next := *b
 	ends, lost := b.ends(retain), false
 	next.pairs, next.retired = nil, maps.Clone(b.retired)
 	for _, p := range b.pairs {
 		switch {
 		case revoked[p.kid]:
-			lost = lost || !p.begin.After(now)
+			lost = lost || !p.begin.After(now) && (signs == nil || b.find(signs.kid) == nil)
 		case lost:
 			next.retired[p.kid] = ends[p.kid]
 		default:

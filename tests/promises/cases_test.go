@@ -324,6 +324,67 @@ func TestChangeThatReadOfRevocation(t *testing.T) {
 	})
 }
 
+// P2, P3: a key that was revoked before it signed has taken over from none, also when a rollback
+// brings it back after its date: the key before it signs on, and its tokens stay good.
+func TestRollBackBeforeRevocationOfAnnounced(t *testing.T) {
+	for _, cfg := range []fleetkey.Config{testkit.Config(), testkit.Rotating()} {
+		synctest.Test(t, func(t *testing.T) {
+			store := fleetkeytest.NewStore()
+			a, b := testkit.Start(t, store, cfg), testkit.Start(t, store.Open(), cfg)
+			signs := a.SigningKey().KeyID
+			require.NoError(t, a.Rotate(t.Context()))
+			_, before := store.Content()
+			require.NoError(t, a.Revoke(t.Context(), a.Status().Keys[0].KeyID))
+			time.Sleep(30 * day)
+			require.Equal(t, signs, a.SigningKey().KeyID)
+			token := testkit.Issue(t, a)
+			store.RollBack(before)
+			time.Sleep(11 * time.Minute)
+			require.NoError(t, a.Status().LoadErr)
+			testkit.Accepts(t, token, a, b)
+			testkit.Accepts(t, testkit.Issue(t, a), a, b)
+		})
+	}
+}
+
+// A change that fails takes its instance back to no older version that a replica has shown it:
+// neither one that the instance has never had, nor one that was current when the save began.
+func TestFailedChangeDoesNotTurnTheClockBack(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cfg   fleetkey.Config
+		wait  time.Duration // from the change until Rotate
+		takes time.Duration // the save
+	}{
+		"skipped":   {cfg: testkit.Config()},
+		"slow save": {testkit.Lazily(testkit.Config()), 30 * time.Second, 40 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := fleetkeytest.NewStore()
+				way := store.Open()
+				writer, s := testkit.Start(t, store, tc.cfg), testkit.Start(t, way, tc.cfg)
+				if name == "slow save" {
+					require.NoError(t, s.Rotate(t.Context()))
+				} else {
+					require.NoError(t, writer.Revoke(t.Context(), testkit.Thumbprint(testkit.NewKey("ES256").Public())))
+					require.NoError(t, writer.Rotate(t.Context()))
+					require.NoError(t, s.Refresh(t.Context()))
+				}
+				_, current := store.Content()
+				time.Sleep(tc.wait)
+				way.SetHook(func(c fleetkeytest.Call) fleetkeytest.Fault {
+					if c.Op == fleetkeytest.OpLoad {
+						return fleetkeytest.Fault{Stale: 1}
+					}
+					return fleetkeytest.Fault{Delay: tc.takes, Err: fleetkey.ErrAccessDenied}
+				})
+				require.ErrorIs(t, s.Rotate(t.Context()), fleetkey.ErrAccessDenied)
+				require.Equal(t, current, s.Status().Version)
+			})
+		})
+	}
+}
+
 // A mounted store is one that others fill.
 type mounted struct{ *fleetkeytest.Store }
 

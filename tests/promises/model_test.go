@@ -89,13 +89,14 @@ func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 // names the key that signs.
 func (in *instance) take(b *bundle) {
 	now, retain := in.machine.Now(), in.cfg.Rotation.Retain
-	next := b.without(in.revoked, now, retain)
+	var signs *pair
 	if in.set != nil {
-		in.set = in.set.without(in.revoked, now, retain)
-		signs, _ := in.set.signing(now)
-		if can, _ := next.signing(now); can == nil && signs != nil && !b.stops(signs.kid) {
-			return
-		}
+		in.set = in.set.without(in.revoked, nil, now, retain)
+		signs, _ = in.set.signing(now)
+	}
+	next := b.without(in.revoked, signs, now, retain)
+	if can, _ := next.signing(now); can == nil && signs != nil && !b.stops(signs.kid) {
+		return
 	}
 	b = next
 	until := b.ends(retain)
