@@ -61,14 +61,15 @@ func (d *driver) badBundles(alg string, good []byte) {
 		cell.Set([]byte(bundle))
 		adopting := d.config(alg)
 		adopting.Adopt = cell
-		_, refreshed := d.do(s, "Refresh")
-		_, rotated := d.do(s, "Rotate")
+		_, refreshed := d.call("Signer.Refresh", s.Refresh, d.t.Context())
+		_, rotated := d.call("Signer.Rotate", s.Rotate, d.t.Context())
 		_, started := d.start(cell, d.config(alg))
 		_, adopted := d.start(fleetkeytest.NewStore(), adopting)
 		for _, err := range []error{refreshed, rotated, started, adopted} {
 			require.Error(d.t, err, "bad bundle %d", i)
 		}
-		d.answers(s)
+		d.show("the status", s.Status())
+		d.show("the health", s.Health())
 		require.NoError(d.t, s.Close())
 	}
 }
@@ -91,10 +92,9 @@ func (d *driver) settings(good []byte) {
 	} {
 		path := filepath.Join(d.t.TempDir(), "appsettings.json")
 		require.NoError(d.t, os.WriteFile(path, []byte(text), 0o600))
-		_, err := d.call("OpenStore", fleetkey.OpenStore, path)
+		_, err := d.call("OpenStore", fleetkey.OpenStore, d.t.Context(), path)
 		require.Equal(d.t, i == 0, err == nil, "%d", i)
 	}
-	_, err = d.call("NewAWSStore", fleetkey.NewAWSStore, "a name with spaces")
+	_, err = d.call("NewAWSStore", fleetkey.NewAWSStore, d.t.Context(), "a name with spaces", []func(*fleetkey.AWSOptions){})
 	require.Error(d.t, err)
-	d.call("NewFileStore", fleetkey.NewFileStore, "keys.pem")
 }

@@ -13,11 +13,14 @@ import (
 	"os/exec"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
@@ -28,26 +31,27 @@ import (
 // they may not.
 type driver struct {
 	t       *testing.T
-	mu      sync.Mutex // guards the Detector, and the log while it is written
-	secrets *Detector
-	log     bytes.Buffer
+	log     testkit.LogBuffer
 	logger  *slog.Logger
-	outputs map[string]string       // text: where it came from
-	called  map[string][2]bool      // by "Type.Method" or function: has succeeded, has failed
-	types   map[string]reflect.Type // of ours, with a value that was printed
+	mu      sync.Mutex // guards the Detector
+	secrets *Detector
+	outputs map[string]string  // text: where it came from
+	called  map[string]outcome // by "Type.Method" or function
+	types   map[string]bool    // of ours, of which a value was printed
+
+	// What the operations are called with.
+	store  fleetkey.KeyStore
+	signer *fleetkey.Signer
+	token  string // a good one, while the signer can issue
 }
 
-func newDriver(t *testing.T, called map[string][2]bool, types map[string]reflect.Type) *driver {
+type outcome struct{ succeeded, failed, canFail bool }
+
+func newDriver(t *testing.T, called map[string]outcome, types map[string]bool) *driver {
 	d := &driver{t: t, secrets: NewDetector(), outputs: map[string]string{}, called: called, types: types}
 	debug := &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}
-	d.logger = slog.New(slog.NewMultiHandler(slog.NewJSONHandler(d, debug), slog.NewTextHandler(d, debug)))
+	d.logger = slog.New(slog.NewMultiHandler(slog.NewJSONHandler(&d.log, debug), slog.NewTextHandler(&d.log, debug)))
 	return d
-}
-
-func (d *driver) Write(p []byte) (int, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.log.Write(p)
 }
 
 // learn hides the keys of a bundle.
@@ -57,57 +61,93 @@ func (d *driver) learn(bundle []byte) {
 	d.secrets.HideBundle(bundle)
 }
 
-// config returns the configuration of a signer that logs everything.
-func (d *driver) config(alg string) fleetkey.Config {
-	cfg := testkit.Lazily(testkit.Rotating())
-	cfg.Algorithm, cfg.Logger = alg, d.logger
-	return cfg
+// A failingKey fails to encode with an error that quotes it.
+type failingKey struct{ fleetkey.SigningKey }
+
+func (k failingKey) MarshalJSON() ([]byte, error) {
+	return nil, fmt.Errorf("cannot encode %+v", k.SigningKey)
 }
 
-// A spy is a store on its way to a signer. It learns every key that passes.
-type spy struct {
-	fleetkey.KeyStore
-	d *driver
+// pool returns what to call an operation with, by the types of its arguments.
+func (d *driver) pool(operation string) map[reflect.Type][]any {
+	key := d.signer.SigningKey()
+	anything, claims := []any{new(map[string]any), new(int)}, []any(nil)
+	for _, extra := range []map[string]any{{"key": key}, {"x": func() {}}, {"x": failingKey{key}}, {"exp": key}} {
+		anything = append(anything, extra)
+		claims = append(claims, fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "read", Extra: extra})
+	}
+	if token, err := d.signer.Issue(d.t.Context(), claims[0].(fleetkey.Claims)); err == nil {
+		d.hideToken(token)
+		d.token = token
+	}
+	good, _, err := jwt.NewParser().ParseUnverified(d.token, jwt.MapClaims{})
+	require.NoError(d.t, err)
+	texts := []any{key.KeyID, "unknown", "read"}
+	if strings.HasSuffix(operation, ".Verify") {
+		texts = d.tokens()
+	}
+	bundle, version, _ := d.store.Load(d.t.Context())
+	inner := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { d.call("FromContext", fleetkey.FromContext, r.Context()) })
+	return map[reflect.Type][]any{
+		contextType:                         {d.t.Context()},
+		reflect.TypeFor[string]():           texts,
+		reflect.TypeFor[[]string]():         {[]string(nil), []string{"read"}, []string{"write"}},
+		reflect.TypeFor[map[string]any]():   anything[2:3],
+		reflect.TypeFor[any]():              anything,
+		reflect.TypeFor[[]byte]():           {bundle, bytes.Repeat(bundle, 100)},
+		reflect.TypeFor[*jwt.Token]():       {good, &jwt.Token{Header: map[string]any{"kid": "x"}}},
+		reflect.TypeFor[fleetkey.Claims]():  claims,
+		reflect.TypeFor[fleetkey.Version](): {fleetkey.Version(""), fleetkey.Version("another"), version},
+		reflect.TypeFor[http.Handler]():     {inner},
+	}
 }
 
-func (s spy) String() string { return fmt.Sprint(s.KeyStore) }
-
-func (s spy) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
-	bundle, v, err := s.KeyStore.Load(ctx)
-	s.d.learn(bundle)
-	return bundle, v, err
+// tokens returns a good token, and it damaged in every part.
+func (d *driver) tokens() []any {
+	good := d.token
+	parts := strings.Split(good, ".")
+	none := "eyJhbGciOiJub25lIiwia2lkIjoieCIsInR5cCI6ImF0K2p3dCJ9"
+	return []any{
+		good, good + ".", "Bearer " + good, good + "\n", parts[0] + "." + parts[1] + ".AAAA" + parts[2][4:], "e30." + parts[1] + "." + parts[2],
+		parts[2] + "." + parts[1] + "." + parts[0], good + good, parts[0] + "." + parts[2] + "." + parts[2], none + "." + parts[1] + "." + parts[2],
+	}
 }
 
-func (s spy) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-	s.d.learn(bundle)
-	return s.KeyStore.Save(ctx, bundle, prev)
+func (d *driver) hideToken(token string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.secrets.Hide("the signature of a token", token[strings.LastIndexByte(token, '.')+1:])
 }
 
-// do calls a method of a value.
-func (d *driver) do(receiver any, method string, args ...any) (result any, err error) {
-	name := reflect.Indirect(reflect.ValueOf(receiver)).Type().Name() + "." + method
-	return d.call(name, reflect.ValueOf(receiver).MethodByName(method).Interface(), args...)
+// walk calls each method of some values in every way, except those that end them.
+func (d *driver) walk(receivers ...any) {
+	for _, receiver := range receivers {
+		value := reflect.ValueOf(receiver)
+		for i := range value.NumMethod() {
+			if method := value.Type().Method(i).Name; method != "Close" && method != "Format" {
+				d.each(reflect.Indirect(value).Type().Name()+"."+method, value.Method(i).Interface())
+			}
+		}
+	}
 }
 
-// must is do for a call that succeeds.
-func (d *driver) must(receiver any, method string, args ...any) any {
-	d.t.Helper()
-	result, err := d.do(receiver, method, args...)
-	require.NoError(d.t, err, method)
-	return result
-}
-
-// fails is do for a call that fails.
-func (d *driver) fails(receiver any, method string, args ...any) {
-	d.t.Helper()
-	_, err := d.do(receiver, method, args...)
-	require.Error(d.t, err, method)
-}
-
-func (d *driver) start(store fleetkey.KeyStore, cfg fleetkey.Config) (*fleetkey.Signer, error) {
-	result, err := d.call("NewSigner", fleetkey.NewSigner, store, cfg)
-	s, _ := result.(*fleetkey.Signer)
-	return s, err
+// each calls a function with everything that fits.
+func (d *driver) each(name string, f any) {
+	typ, all := reflect.TypeOf(f), [][]any{nil}
+	for i := range typ.NumIn() {
+		choices := d.pool(name)[typ.In(i)]
+		require.NotEmpty(d.t, choices, "the pool has nothing to call %s with: add it", name)
+		var longer [][]any
+		for _, args := range all {
+			for _, choice := range choices {
+				longer = append(longer, append(slices.Clone(args), choice))
+			}
+		}
+		all = longer
+	}
+	for _, args := range all {
+		_, _ = d.call(name, f, args...)
+	}
 }
 
 var (
@@ -115,52 +155,46 @@ var (
 	errorType   = reflect.TypeFor[error]()
 )
 
-// call calls a function, with a context if it takes one and args have none, and shows
-// its results.
-func (d *driver) call(name string, f any, args ...any) (result any, err error) {
+// call calls a function, with variadic arguments in a slice, and shows what goes in and what
+// comes out.
+func (d *driver) call(name string, f any, args ...any) (results []any, err error) {
 	var in []reflect.Value
-	typ := reflect.TypeOf(f)
-	if typ.NumIn() > 0 && typ.In(0) == contextType && (len(args) == 0 || !reflect.TypeOf(args[0]).Implements(contextType)) {
-		ctx, cancel := context.WithTimeout(d.t.Context(), time.Minute)
-		defer cancel()
-		in = append(in, reflect.ValueOf(ctx))
-	}
 	for _, arg := range args {
-		if bundle, ok := arg.([]byte); ok {
-			d.learn(bundle)
-		}
-		if ours(reflect.TypeOf(arg)) {
+		if ctx, ok := arg.(context.Context); ok {
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			arg = ctx
+		} else if ours(reflect.TypeOf(arg)) {
 			d.show("an argument of "+name, arg)
 		}
 		in = append(in, reflect.ValueOf(arg))
 	}
-	for i, out := range reflect.ValueOf(f).Call(in) {
-		v := out.Interface()
+	function, typ := reflect.ValueOf(f), reflect.TypeOf(f)
+	invoke := function.Call
+	if typ.IsVariadic() {
+		invoke = function.CallSlice
+	}
+	o := d.called[name]
+	for i, out := range invoke(in) {
 		if typ.Out(i) == errorType {
-			err, _ = v.(error)
-			continue
+			o.canFail = true
+			err, _ = out.Interface().(error)
+		} else {
+			results = append(results, out.Interface())
 		}
-		if i == 0 {
-			result = v
-		}
-		bundle, isBytes := v.([]byte)
-		switch text, _ := v.(string); {
-		case name == "Signer.Issue" || name == "Signer.Sign":
-			d.mu.Lock()
-			d.secrets.Hide("the signature of a token", text[strings.LastIndexByte(text, '.')+1:])
-			d.mu.Unlock()
-		case isBytes && (strings.HasSuffix(name, ".Load") || strings.HasSuffix(name, ".Content")):
-			d.learn(bundle)
-		case isBytes:
-			d.show(name, string(bundle))
+	}
+	d.called[name] = outcome{o.succeeded || err == nil, o.failed || err != nil, o.canFail}
+	for _, v := range results {
+		switch name {
+		case "Signer.Issue", "Signer.Sign":
+			d.hideToken(v.(string))
+		case "FileStore.Load", "AWSStore.Load", ".Load": // a bundle is secret
 		default:
 			d.show("a result of "+name, v)
 		}
 	}
-	outcome := d.called[name]
-	d.called[name] = [2]bool{outcome[0] || err == nil, outcome[1] || err != nil}
 	d.show("an error of "+name, err)
-	return result, err
+	return results, err
 }
 
 // ours reports whether a type is part of the public API, also if it comes from an
@@ -170,10 +204,13 @@ func ours(typ reflect.Type) bool {
 }
 
 // show prints a value in every way, together with what it consists of and what its
-// getters return.
+// methods return.
 func (d *driver) show(from string, v any) {
 	switch v := v.(type) {
-	case nil, []byte, context.Context:
+	case nil, context.Context:
+		return
+	case []byte:
+		d.print(from, string(v))
 		return
 	case http.Handler:
 		d.ask(from, v)
@@ -188,40 +225,29 @@ func (d *driver) show(from string, v any) {
 	}
 	value := reflect.ValueOf(v)
 	typ := value.Type()
-	d.print(from, v)
+	if typ.Kind() == reflect.Func {
+		d.each(from, v)
+		return
+	}
 	if typ.Kind() == reflect.Slice {
 		for i := range value.Len() {
 			d.show(from, value.Index(i).Interface())
 		}
 	}
-	pointer, plain := typ.Kind() == reflect.Pointer, typ
-	if pointer {
-		plain = typ.Elem()
+	d.print(from, v)
+	if typ.Kind() == reflect.Pointer {
+		typ = typ.Elem()
 	}
-	if !ours(plain) || pointer && value.IsNil() {
+	if !ours(typ) || value.Kind() == reflect.Pointer && value.IsNil() {
 		return
 	}
-	d.types[plain.Name()] = plain
-	for _, printing := range []string{"Format", "String"} { // which print has made fmt call
-		if value.MethodByName(printing).IsValid() {
-			d.called[plain.Name()+"."+printing] = [2]bool{true, true}
-		}
+	d.types[typ.Name()] = true
+	_, isStore := v.(fleetkey.KeyStore)
+	if _, ok := v.(io.Closer); ok || isStore {
+		return // the test walks through them
 	}
-	if _, ok := v.(io.Closer); ok {
-		return // its methods do things
-	}
-	if _, ok := v.(fleetkey.KeyStore); ok {
-		if plain.Name() != "Store" { // which nobody copies: it has a lock
-			d.print(from, value.Elem().Interface())
-		}
-		return
-	}
-	for i := range typ.NumMethod() {
-		if m := typ.Method(i); m.Type.NumIn() == 1 {
-			_, _ = d.do(v, m.Name)
-		}
-	}
-	if typ.Kind() == reflect.Struct {
+	d.walk(v)
+	if value.Kind() == reflect.Struct {
 		for i := range typ.NumField() {
 			if f := typ.Field(i); f.IsExported() && (ours(f.Type) && f.Type.Kind() != reflect.Interface || f.Type.Kind() == reflect.Slice) {
 				d.show(from+"."+f.Name, value.Field(i).Interface())
@@ -249,20 +275,20 @@ func (d *driver) print(from string, v any) {
 	d.logger.Info("printed", "value", v, "group", slog.GroupValue(slog.Any("value", v)))
 }
 
-// ask collects an HTTP answer.
-func (d *driver) ask(from string, h http.Handler, header ...string) {
-	r, w := httptest.NewRequestWithContext(d.t.Context(), "GET", "/", nil), httptest.NewRecorder()
-	if header != nil {
-		r.Header.Set(header[0], header[1])
+// ask collects the answers to requests with good and bad tokens.
+func (d *driver) ask(from string, h http.Handler) {
+	for _, token := range append(d.tokens(), "") {
+		r, w := httptest.NewRequestWithContext(d.t.Context(), "GET", "/", nil), httptest.NewRecorder()
+		r.Header.Set("Authorization", fmt.Sprint("Bearer ", token))
+		h.ServeHTTP(w, r)
+		d.outputs[fmt.Sprint(w.Code, w.Header(), w.Body)] = "the answer of " + from
 	}
-	h.ServeHTTP(w, r)
-	d.outputs[fmt.Sprint(w.Code, w.Header(), w.Body)] = "the answer of " + from
 }
 
 // check fails for every output that shows a secret, without printing it.
 func (d *driver) check() {
 	require.Greater(d.t, len(d.secrets.pieces), 1000, "no secrets are known")
-	require.Greater(d.t, d.log.Len(), 10_000, "nothing is logged")
+	require.Greater(d.t, len(d.log.String()), 10_000, "nothing is logged")
 	d.outputs[d.log.String()] = "the log"
 	size := 0
 	for text, from := range d.outputs {
@@ -274,34 +300,21 @@ func (d *driver) check() {
 	d.t.Logf("%d outputs of %d bytes show none of %d pieces of secrets", len(d.outputs), size, len(d.secrets.pieces))
 }
 
-// checkDriven fails for every public operation that was not called, or that was seen to
-// succeed only, or to fail only.
-func (d *driver) checkDriven() {
-	alwaysSucceed := map[string]bool{"Signer.Close": true, "Verifier.Close": true, "SigningKey.MarshalText": true, "Status.MarshalJSON": true}
-	needs := func(name string, typ reflect.Type) {
-		outcome, ok := d.called[name]
-		if !ok {
-			d.t.Errorf("%s was never called: drive it in this test", name)
-		} else if n := typ.NumOut(); n > 0 && typ.Out(n-1) == errorType && !alwaysSucceed[name] && outcome != [2]bool{true, true} {
-			d.t.Errorf("%s did not both succeed and fail: %v", name, outcome)
-		}
-	}
-	for name, typ := range d.types {
-		for i := range reflect.PointerTo(typ).NumMethod() {
-			m := reflect.PointerTo(typ).Method(i)
-			needs(name+"."+m.Name, m.Type)
+// checkDriven fails for every function that was not called, every type that was not
+// printed, and every operation that was seen to succeed only, or to fail only.
+func checkDriven(t *testing.T, called map[string]outcome, types map[string]bool) {
+	alwaysSucceeds := regexp.MustCompile(`\.(Close|MarshalText|MarshalJSON)$`)
+	for name, o := range called {
+		if o.canFail && !alwaysSucceeds.MatchString(name) {
+			assert.True(t, o.succeeded && o.failed, "%s did not both succeed and fail: %v", name, o)
 		}
 	}
 	api, err := exec.Command("go", "doc", "-short", "../..").Output()
-	require.NoError(d.t, err)
+	require.NoError(t, err)
 	declarations := regexp.MustCompile(`(?m)^ *(func|type) (\w+)(.*)$`).FindAllStringSubmatch(string(api), -1)
-	require.Greater(d.t, len(declarations), 15, "the public API was not found")
+	require.Greater(t, len(declarations), 15, "the public API was not found")
 	for _, decl := range declarations {
-		switch name := decl[2]; {
-		case decl[1] == "func":
-			needs(name, reflect.TypeFor[func()]())
-		case !strings.Contains(decl[3], "interface") && d.types[name] == nil:
-			d.t.Errorf("no %s was printed: drive it in this test", name)
-		}
+		_, wasCalled := called[decl[2]]
+		assert.True(t, wasCalled || types[decl[2]] || strings.Contains(decl[3], "interface"), "drive %s in this test", decl[2])
 	}
 }
