@@ -53,7 +53,7 @@ func (f forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.Provider.RoundTrip(r)
 }
 
-// TestNothingIsLeft of a thousand Verifiers, whether they had keys, had none yet, or were refused.
+// TestNothingIsLeft (tilegroxy#964) of a thousand Verifiers, whether they had keys, had none yet, or were refused.
 func TestNothingIsLeft(t *testing.T) {
 	for name, ready := range map[string]bool{"with keys": true, "without": false, "refused": false} {
 		t.Run(name, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -63,34 +62,32 @@ func TestConnectionsEnd(t *testing.T) {
 	}
 }
 
-// TestProxyOfTheEnvironment: a service behind a proxy needs no HTTPClient. Package net/http
-// reads the environment once, so the Verifier runs in another process.
-func TestProxyOfTheEnvironment(t *testing.T) {
-	const child = "FLEETKEY_TEST_BEHIND_PROXY"
-	const issuer = "http://issuer.invalid"
-	if os.Getenv(child) != "" {
-		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: issuer, Audience: []string{jwstest.API}, InsecureHTTP: true})
-		require.NoError(t, err)
-		defer v.Close()
-		require.NoError(t, v.Status().Err)
-		return
-	}
-	key, agent := testkit.NewForger("ES256"), atomic.Value{}
+// behindProxy is an issuer that only the proxy of the environment can reach.
+const behindProxy = "http://issuer.invalid"
+
+// TestMain starts that proxy before any test, because package net/http reads the environment
+// once. Addresses of this machine need no proxy.
+func TestMain(m *testing.M) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		agent.Store(r.UserAgent())
-		switch r.RequestURI { // in the form for proxies
-		case issuer + fleetkey.DiscoveryPath:
-			document(issuer, issuer+"/keys")(w, r)
-		case issuer + "/keys":
-			testkit.Page(testkit.JWKS(key.JWK()))(w, r)
-		default:
-			http.NotFound(w, r)
+		if r.RequestURI == behindProxy+fleetkey.DiscoveryPath { // the form for proxies
+			document(behindProxy, behindProxy+"/keys")(w, r)
+		} else {
+			testkit.Page(testkit.JWKS(testkit.NewForger("ES256").JWK()))(w, r)
 		}
 	}))
 	defer proxy.Close()
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestProxyOfTheEnvironment$")
-	cmd.Env = append(os.Environ(), child+"=1", "HTTP_PROXY="+proxy.URL, "http_proxy="+proxy.URL, "NO_PROXY=", "no_proxy=")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Contains(t, agent.Load(), "fleetkey")
+	for name, value := range map[string]string{"HTTP_PROXY": proxy.URL, "http_proxy": proxy.URL, "NO_PROXY": "", "no_proxy": ""} {
+		if err := os.Setenv(name, value); err != nil {
+			panic(err)
+		}
+	}
+	m.Run()
+}
+
+// TestProxyOfTheEnvironment: a service behind a proxy needs no HTTPClient.
+func TestProxyOfTheEnvironment(t *testing.T) {
+	v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: behindProxy, Audience: []string{jwstest.API}, InsecureHTTP: true})
+	require.NoError(t, err)
+	defer v.Close()
+	require.NoError(t, v.Status().Err)
 }
