@@ -77,35 +77,6 @@ func TestConformance(t *testing.T) {
 	t.Run("LocalStack", func(t *testing.T) { test(t, moto.LocalStack(t)) })
 }
 
-// TestCompareAndSwap : the answers that Save is built upon.
-func TestCompareAndSwap(t *testing.T) {
-	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
-		put := func(token, value string) error {
-			_, err := client.PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: aws.String(name),
-				ClientRequestToken: aws.String(strings.Repeat(token, 32)), SecretString: aws.String(value), VersionStages: []string{"PARKED"}})
-			return err
-		}
-		move := func(from, to string) error {
-			_, err := client.UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{
-				SecretId: aws.String(name), VersionStage: aws.String("AWSCURRENT"),
-				RemoveFromVersionId: aws.String(from), MoveToVersionId: aws.String(strings.Repeat(to, 32))})
-			return err
-		}
-		require.ErrorContains(t, put("a", "1"), "ResourceNotFoundException")
-		s := open(t, client, name)
-		v := mustSave(t, s, "1", "")
-		require.NoError(t, put("a", "2"))
-		require.NoError(t, put("a", "2"), "the same call")
-		require.ErrorContains(t, put("a", "3"), "ResourceExistsException")
-		requireHolds(t, s, "1", v)
-		require.NoError(t, put("b", "3"))
-		require.ErrorContains(t, move(strings.Repeat("b", 32), "a"), "InvalidParameterException")
-		require.NoError(t, move(string(v), "a"))
-		require.ErrorContains(t, move(string(v), "b"), "InvalidParameterException")
-		requireHolds(t, s, "2", fleetkey.Version(strings.Repeat("a", 32)))
-	})
-}
-
 func TestOnlyCurrentMoves(t *testing.T) {
 	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
 		s := open(t, client, name)
@@ -119,12 +90,6 @@ func TestOnlyCurrentMoves(t *testing.T) {
 			requireHolds(t, s, "b", w)
 			w = mustSave(t, s, "b", w)
 		}
-
-		// A11: the save that made the present version is repeated after a rollback. It does
-		// not wait, because the version has the same content.
-		x := mustSave(t, s, "c", w)
-		moveCurrent(t, client, name, x, w)
-		requireHolds(t, s, "c", mustSave(t, s, "c", w))
 	})
 }
 
@@ -193,15 +158,6 @@ func TestAWSStoreA8(t *testing.T) {
 		_, _, err = s.Load(t.Context())
 		require.ErrorIs(t, err, fleetkey.ErrNotExist)
 	})
-}
-
-func moveCurrent(t testing.TB, client *secretsmanager.Client, name string, from, to fleetkey.Version) {
-	t.Helper()
-	_, err := client.UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{
-		SecretId: aws.String(name), VersionStage: aws.String("AWSCURRENT"),
-		RemoveFromVersionId: aws.String(string(from)), MoveToVersionId: aws.String(string(to)),
-	})
-	require.NoError(t, err)
 }
 
 // TestAWSStoreA6Hint : granting what the error asks for is enough, whatever is missing,
