@@ -11,8 +11,6 @@ type client struct {
 	pin string
 	// https says that it fetches keys by https alone.
 	https bool
-	// start starts it, for a fleet. Default: the runner does.
-	start starter
 }
 
 // A runner is how the clients of a language, or a proxy, are installed and started. Commands
@@ -24,6 +22,7 @@ type runner struct {
 	config           string   // a file to be filled in, then ${CONFIG}
 	versions         string   // a file that names the versions
 	version          []string // or a command that does
+	failed           error    // why it could not be installed
 }
 
 var (

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 )
@@ -34,18 +33,18 @@ func report(trials []*trial) string {
 	b.WriteString(intro)
 	fmt.Fprintf(&b, "| client | %s | typ | announced | fresh key | revoked key |\n|%s\n",
 		strings.Join(algorithms, " | "), strings.Repeat("---|", len(algorithms)+5))
-	for _, of := range byClient(trials) {
-		fmt.Fprintf(&b, "| %s |", of[0].client.label())
-		for _, t := range of {
+	each := len(trials) / len(algorithms) // of an algorithm, the clients in the same order
+	for i, t := range trials[:each] {
+		fmt.Fprintf(&b, "| %s |", t.client.label())
+		for j := i; j < len(trials); j += each {
 			cell := "yes"
-			if len(t.failed) > 0 {
+			if len(trials[j].failed) > 0 {
 				cell = "**FAILED**"
-			} else if t.lacking {
+			} else if trials[j].lacking {
 				cell = "-"
 			}
 			fmt.Fprintf(&b, " %s |", cell)
 		}
-		t := of[0]
 		fmt.Fprintf(&b, " %s | %s | %s | %s, %s |\n", yes(t.typed), yes(t.outage), within(t.fresh), within(t.beside), within(t.alone))
 	}
 	if failed := failures(trials); len(failed) > 0 {
@@ -54,27 +53,7 @@ func report(trials []*trial) string {
 	return b.String()
 }
 
-// byClient returns each client's trials, in the order of the algorithms.
-func byClient(trials []*trial) (groups [][]*trial) {
-	for _, t := range trials {
-		i := slices.IndexFunc(groups, func(g []*trial) bool { return g[0].client == t.client })
-		if i < 0 {
-			i, groups = len(groups), append(groups, nil)
-		}
-		groups[i] = append(groups[i], t)
-	}
-	for _, g := range groups {
-		slices.SortFunc(g, func(a, b *trial) int {
-			return slices.Index(algorithms, a.algorithm) - slices.Index(algorithms, b.algorithm)
-		})
-	}
-	return groups
-}
-
 func (c *client) label() string {
-	if c.runner == nil {
-		return c.name
-	}
 	return fmt.Sprintf("%s %s (%s)", c.name, c.version(), c.runner.language)
 }
 

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,9 +22,6 @@ const (
 	clientTimeout  = time.Minute // for a start, or one answer
 	installTimeout = 20 * time.Minute
 )
-
-// A starter starts a client that is to trust a fleet.
-type starter func(ctx context.Context, f *fleet) (*service, error)
 
 // A service is a running client: it answers 200 and the token's sub claim to a good
 // Bearer token, and anything else to a bad one.
@@ -37,23 +35,12 @@ type answer struct {
 	words    string // the body, and the header that proxies put the sub claim in
 }
 
-// prepare installs the runner, and makes its clients ready to start.
+// prepare installs the runners of some clients.
 func prepare(ctx context.Context, clients []*client) {
-	installed := map[*runner]error{}
+	var done []*runner
 	for _, c := range clients {
-		if c.start != nil {
-			continue
-		}
-		err, done := installed[c.runner]
-		if !done {
-			err = install(ctx, c.runner)
-			installed[c.runner] = err
-		}
-		c.start = func(ctx context.Context, f *fleet) (*service, error) {
-			if err != nil {
-				return nil, err
-			}
-			return c.run(ctx, f)
+		if r := c.runner; !slices.Contains(done, r) {
+			done, r.failed = append(done, r), install(ctx, r)
 		}
 	}
 }
@@ -76,8 +63,11 @@ func install(ctx context.Context, r *runner) error {
 	return nil
 }
 
-// run starts the client's process and waits until it answers.
-func (c *client) run(ctx context.Context, f *fleet) (*service, error) {
+// start starts the client's process, which is to trust a fleet, and waits until it answers.
+func (c *client) start(ctx context.Context, f *fleet) (*service, error) {
+	if c.runner.failed != nil {
+		return nil, c.runner.failed
+	}
 	dir := must(os.MkdirTemp(f.dir, ""))
 	vars := f.variables(c, dir)
 	if template := c.runner.config; template != "" {
@@ -168,9 +158,6 @@ func freePort() string {
 
 // version returns the client's version as its lock file, or the client itself, has it.
 func (c *client) version() string {
-	if c.runner == nil {
-		return ""
-	}
 	text := fmt.Sprintln(c.runner.install)
 	if c.runner.versions != "" {
 		file, _ := os.ReadFile(filepath.Join(c.runner.folder, c.runner.versions)) // without it there is no version
