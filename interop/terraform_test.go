@@ -57,10 +57,10 @@ func TestTerraform(t *testing.T) {
 	require.NoError(t, json.Unmarshal(text, &policy))
 	actions, diagnostics := statement["actions"].Expr.Value(nil)
 	require.False(t, diagnostics.HasErrors(), diagnostics.Error())
+	require.Len(t, policy.Statement[0].Action, actions.LengthInt())
 	for i, action := range actions.AsValueSlice() {
 		assert.Equal(t, policy.Statement[0].Action[i], action.AsString())
 	}
-	assert.Len(t, policy.Statement[0].Action, actions.LengthInt())
 	// The region and the account come from Terraform.
 	resource := strings.NewReplacer("<region>", "%s", "<account-id>", "%s").Replace(policy.Statement[0].Resource)
 	assert.Contains(t, string(blocks[0][1]), "    resources = [format(\""+resource+"\",\n      data.aws_region.this.region, data.aws_caller_identity.this.account_id)]\n")

@@ -162,26 +162,6 @@ func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 	}
 }
 
-// A1: an instance whose CreateSecret is throttled, as in a fleet that starts at once, looks
-// for the secret before it tries again.
-func TestSignerOnAWS_A1_ThrottledStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake := awsfake.New()
-		start := func() *fleetkey.Signer { return testkit.Start(t, open(t, fake.Client(), awsName), testkit.Config()) }
-		var first *fleetkey.Signer
-		throttle := awsfake.Throttle(1)
-		throttle.Action = "CreateSecret"
-		throttle.Do = func() { first = start() }
-		fake.Inject(throttle)
-		begin := time.Now()
-		s := start()
-		testkit.Accepts(t, testkit.Issue(t, s), first)
-		require.Equal(t, 2, fake.Calls("CreateSecret"))
-		require.GreaterOrEqual(t, time.Since(begin), 3*time.Second, "until every read shows it")
-		require.Less(t, time.Since(begin), 9*time.Second)
-	})
-}
-
 // W9: an outage of 24 hours logs its begin, a reminder at most once an hour, and its end.
 func TestSignerOnAWS_W9_OutageOfADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

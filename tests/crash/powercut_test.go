@@ -135,21 +135,17 @@ func TestFileStore_F2_PowerCut(t *testing.T) {
 func TestFileStore_F2_PowerCutAfterAKill(t *testing.T) {
 	b := newBench(t)
 	for _, s := range scenarios {
-		calls, _, _ := b.run(t, s.op, s.prepare(t))
-		kills := 0
-		for _, c := range calls {
-			if !c.changes() {
-				continue
-			}
+		kills, d := 0, (*disk)(nil)
+		prepare := func() string {
+			d = newDisk(s, t)
+			return filepath.Join(d.root, keysPath)
+		}
+		b.killAtEach(t, s, prepare, sysCall.changes, func(c sysCall, first []sysCall, path string) {
 			kills++
-			d := newDisk(s, t)
-			path := filepath.Join(d.root, keysPath)
-			first, _, ok := b.run(t, s.op, path, c.killed())
-			require.False(t, ok, "%s: was not killed", c)
 			next, _, ok := b.run(t, s.op, path)
 			require.True(t, ok)
 			require.Empty(t, d.replay(t, append(first, next...)), "killed at %s", c)
-		}
+		})
 		require.Greater(t, kills, 5, s.name)
 	}
 }
