@@ -3,10 +3,6 @@ package docs
 import (
 	"encoding/json"
 	"fmt"
-	"go/ast"
-	"go/doc/comment"
-	"go/parser"
-	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -112,36 +108,18 @@ func excerpts(t *testing.T) func(string) bool {
 	}
 }
 
-// commentBlocks returns the Go code in the doc comments of the packages that users import.
+// commentBlocks returns the Go code in the doc comments of the packages that users import: what
+// is indented and assigns something.
 func commentBlocks(t *testing.T) (blocks []Block) {
 	for _, path := range files(t, ".go") {
-		dir := filepath.ToSlash(filepath.Dir(path))
-		if !slices.Contains([]string{".", "fleetkeytest", "otelfleetkey"}, dir) || strings.HasSuffix(path, "_test.go") {
-			continue
-		}
-		positions := token.NewFileSet()
-		file, err := parser.ParseFile(positions, path, read(t, path), parser.ParseComments)
-		require.NoError(t, err)
-		for _, group := range file.Comments {
-			for _, part := range new(comment.Parser).Parse(group.Text()).Content {
-				if code, ok := part.(*comment.Code); ok && isGo(code.Text) {
-					blocks = append(blocks, Block{Page: path, Line: positions.Position(group.Pos()).Line, Language: "go", Text: code.Text})
-				}
+		users := slices.Contains([]string{".", "fleetkeytest", "otelfleetkey"}, filepath.ToSlash(filepath.Dir(path)))
+		for _, code := range regexp.MustCompile(`(?m)(^//\t.*\n)+`).FindAllString(read(t, path), -1) {
+			if users && !strings.HasSuffix(path, "_test.go") && strings.Contains(code, ":=") {
+				blocks = append(blocks, Block{Page: path, Language: "go", Text: strings.ReplaceAll(code, "//\t", "")})
 			}
 		}
 	}
 	return blocks
-}
-
-func isGo(text string) bool {
-	for _, around := range [][2]string{{"func _() {\n", "\n}"}, {"", ""}} {
-		var file *ast.File
-		file, err := parser.ParseFile(token.NewFileSet(), "", "package p\n"+around[0]+text+around[1], 0)
-		if err == nil && file != nil {
-			return true
-		}
-	}
-	return false
 }
 
 // TestPrograms compiles the complete programs of each page, as pasted.
