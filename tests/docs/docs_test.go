@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,4 +81,33 @@ func anchors(t *testing.T, page string) (names []string) {
 		names = append(names, strings.ReplaceAll(name, " ", "-"))
 	}
 	return names
+}
+
+// TestLogLines checks that what operators are told to look for, in docs/operations.md
+// and in the alarms of the Elastic Beanstalk example, is what the library logs, and
+// that docs/operations.md covers everything that it logs.
+func TestLogLines(t *testing.T) {
+	find := func(page, pattern string) (lines []string) { // with their levels
+		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(read(t, page), -1) {
+			lines = append(lines, strings.ToUpper(m[1])+" "+m[2])
+		}
+		return lines
+	}
+	var logged []string
+	for _, path := range files(t, ".go") {
+		if !strings.HasSuffix(path, "_test.go") && (!strings.Contains(path, "/") || strings.HasPrefix(path, "internal/")) {
+			logged = append(logged, find(path, `[lL]ogger\.(Info|Warn|Error)\("([^"]*)"`)...)
+		}
+	}
+	documented := find("docs/operations.md", "(?m)^\\| (INFO|WARN|ERROR) `([^`]*)`")
+	for _, line := range logged {
+		assert.True(t, slices.ContainsFunc(documented, func(d string) bool { return strings.HasPrefix(line, d) }),
+			"docs/operations.md does not mention %q", line)
+	}
+	alarms := find("examples/beanstalk/alarms.yaml", `FilterPattern: '"()([^"]*)"'`)
+	require.Len(t, alarms, 3)
+	for _, line := range append(documented, alarms...) {
+		assert.True(t, slices.ContainsFunc(logged, func(l string) bool { return strings.Contains(l, line) }),
+			"nothing logs %q", line)
+	}
 }
