@@ -51,7 +51,7 @@ func TestStory(t *testing.T) {
 // TestMeasure keeps the measurement alive, and with it the check that each contender
 // accepts the good tokens and refuses the bad.
 func TestMeasure(t *testing.T) {
-	var r results
+	r := load()
 	r.measure(plan{rounds: 1, slice: time.Millisecond, starts: 1, tokens: 20})
 	page := string(r.draw()["RESULTS.md"])
 	for _, c := range contenders {

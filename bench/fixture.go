@@ -5,16 +5,15 @@ import (
 	"crypto"
 	"crypto/rand"
 	"encoding/base64"
-	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"time"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // What the tokens of every contender say: an access token as RFC 9068 has it.
@@ -64,16 +63,16 @@ type fixture struct {
 
 // newFixture makes a key as fleetkey does at its first start.
 func newFixture(ctx context.Context, algorithm string) *fixture {
-	f := &fixture{algorithm: algorithm, store: fleetkeytest.NewStore()}
-	f.client = &http.Client{Transport: f}
+	published := testkit.NewProvider() // answers without a network
+	f := &fixture{algorithm: algorithm, store: fleetkeytest.NewStore(), client: &http.Client{Transport: published}}
 	signer := must(fleetkey.NewSigner(ctx, f.store, config(algorithm)))
 	defer signer.Close()
 	key := signer.SigningKey()
 	f.keyID, f.private = key.KeyID, key.Signer
 
-	answer := httptest.NewRecorder()
-	signer.JWKS().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
-	f.jwks = answer.Body.Bytes()
+	published.Serve(issuer+fleetkey.DiscoveryPath, signer.Discovery(nil).ServeHTTP)
+	published.Serve(jwksURL, signer.JWKS().ServeHTTP)
+	f.jwks = must(io.ReadAll(must(f.client.Get(jwksURL)).Body))
 	for range tokensInUse {
 		f.good = append(f.good, must(signer.Issue(ctx, claims)))
 	}
@@ -87,16 +86,6 @@ func newFixture(ctx context.Context, algorithm string) *fixture {
 		f.bad[claim] = must(signer.Sign(ctx, tokenType, all))
 	}
 	return f
-}
-
-// RoundTrip answers as the issuer does, without a network.
-func (f *fixture) RoundTrip(r *http.Request) (*http.Response, error) {
-	body := string(f.jwks)
-	if r.URL.Path != fleetkey.JWKSPath {
-		body = fmt.Sprintf(`{"issuer":%q,"jwks_uri":%q}`, issuer, jwksURL)
-	}
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}},
-		Body: io.NopCloser(strings.NewReader(body)), Request: r}, nil
 }
 
 // signed returns what a token's signature covers, and the signature.

@@ -6,7 +6,7 @@
 //	go run . -render                   only draws
 //
 // The figures go into results.json. RESULTS.md and charts are drawn from it, and from
-// scale.json if it exists. A library is added to contenders in contender.go.
+// scale.json. A library is added to contenders in contender.go.
 package main
 
 import (
@@ -22,16 +22,14 @@ import (
 	story "github.com/fleetkey/fleetkey/tests/verifying"
 )
 
-const dataFile, scaleFile = "results.json", "scale.json"
-
-// results is what dataFile holds.
+// results is what results.json holds.
 type results struct {
 	On     string // machine, Go and date
 	Series []series
 	Memory []fill
 	Starts []start
 	Story  []story.Tally
-	Scale  []scale `json:"-"` // from scaleFile
+	Scale  []scale `json:"-"` // from scale.json
 }
 
 // A scale is what a fleet of some size did, measured by package tests/scale.
@@ -75,17 +73,15 @@ func (r *results) measure(p plan) {
 }
 
 func load() (r results) {
-	check(json.Unmarshal(must(os.ReadFile(dataFile)), &r))
-	if data, err := os.ReadFile(scaleFile); err == nil {
-		check(json.Unmarshal(data, &r.Scale))
-	}
+	check(json.Unmarshal(must(os.ReadFile("results.json")), &r))
+	check(json.Unmarshal(must(os.ReadFile("scale.json")), &r.Scale))
 	return r
 }
 
 // save writes the figures, one record a line, and what is drawn from them.
 func (r *results) save() {
 	data := bytes.ReplaceAll(must(json.Marshal(r)), []byte("},{"), []byte("},\n{"))
-	check(os.WriteFile(dataFile, append(data, '\n'), 0o644))
+	check(os.WriteFile("results.json", append(data, '\n'), 0o644))
 	for name, content := range r.draw() {
 		check(os.WriteFile(name, content, 0o644))
 	}

@@ -32,7 +32,7 @@ func compare(p plan, algorithm string) []series {
 	f := newFixture(ctx, algorithm)
 	tasks := bareTasks(f)
 	for _, c := range contenders {
-		tasks = append(tasks, c.open(ctx, f).prove(ctx, c.name, f).tasks(ctx, c.name, f)...)
+		tasks = append(tasks, c.open(ctx, f).tasks(ctx, c.name, f)...)
 	}
 	all := make([]series, len(tasks))
 	for range p.rounds {

@@ -33,9 +33,9 @@ func (r *results) draw() map[string][]byte {
 
 func (r *results) charts() map[string]chart {
 	memory := chart{title: "Memory of the token cache", x: "different tokens verified", y: "MiB"}
-	for i, f := range r.Memory {
-		for j, n := range f.Verified {
-			memory.add(fmt.Sprintf("tokens of %s kB", figure(float64(r.Memory[i].TokenBytes)/1000)), same(n), f.HeapMiB[j])
+	for _, f := range r.Memory {
+		for i, n := range f.Verified {
+			memory.add(fmt.Sprintf("tokens of %s kB", figure(float64(f.TokenBytes)/1000)), same(n), f.HeapMiB[i])
 		}
 	}
 	story := chart{title: "Good tokens refused", x: "percent", dots: true}
@@ -43,23 +43,19 @@ func (r *results) charts() map[string]chart {
 		story.add("within 5 minutes of a revocation", same(100*float64(t.RefusedInWindow)/float64(t.Tokens)), story.row(t.Name))
 		story.add("at other times", same(100*float64(t.Refused)/float64(t.Tokens)), story.row(t.Name))
 	}
-	all := map[string]chart{"memory": memory, "story": story,
+	calls := chart{title: "Calls of an instance, on average", x: "instances", y: "calls", logarithmic: true}
+	seconds := chart{title: "Time until every instance serves", x: "instances", y: "seconds", logarithmic: true}
+	for _, s := range r.Scale {
+		if !strings.Contains(s.Scenario, "outage") { // which is a call a minute
+			calls.add(s.Scenario, same(s.Instances), s.Calls)
+		}
+		if s.Seconds < 60 { // and not only when each refreshes anyway
+			seconds.add(s.Scenario, same(s.Instances), s.Seconds)
+		}
+	}
+	return map[string]chart{"memory": memory, "story": story, "scale-calls": calls, "scale-seconds": seconds,
 		"verify":  r.ratioChart("Verify", "Verify a token for the first time", false),
 		"require": r.ratioChart("Require", "Middleware: Require, and CheckJWT of go-jwt-middleware", true)}
-	if r.Scale != nil {
-		calls := chart{title: "Calls of an instance, on average", x: "instances", y: "calls", logarithmic: true}
-		seconds := chart{title: "Time until every instance serves", x: "instances", y: "seconds", logarithmic: true}
-		for _, s := range r.Scale {
-			if !strings.Contains(s.Scenario, "outage") { // which is a call a minute
-				calls.add(s.Scenario, same(s.Instances), s.Calls)
-			}
-			if s.Seconds < 60 { // and not only when each refreshes anyway
-				seconds.add(s.Scenario, same(s.Instances), s.Seconds)
-			}
-		}
-		all["scale-calls"], all["scale-seconds"] = calls, seconds
-	}
-	return all
 }
 
 func same(x float64) [3]float64 { return [3]float64{x, x, x} }

@@ -146,20 +146,13 @@ func openMiddleware(_ context.Context, f *fixture) contender {
 	v := must(validator.New(validator.WithKeyFunc(provider.KeyFunc), validator.WithAlgorithm(validator.SignatureAlgorithm(f.algorithm)),
 		validator.WithIssuer(issuer), validator.WithAudience(audience), validator.WithAllowedClockSkew(clockSkew),
 		validator.WithCustomClaims(func() *scopedClaims { return &scopedClaims{} })))
-	return contender{
-		guard: must(jwtmiddleware.New(jwtmiddleware.WithValidator(v))).CheckJWT,
-		verify: func(ctx context.Context, token string) error {
-			_, err := v.ValidateToken(ctx, token)
-			return err
-		},
-	}
+	return contender{guard: must(jwtmiddleware.New(jwtmiddleware.WithValidator(v))).CheckJWT, verify: only(v.ValidateToken)}
 }
 
 func openCap(ctx context.Context, f *fixture) contender {
 	v := must(capjwt.NewValidator(must(capjwt.NewOIDCDiscoveryKeySet(oidc.ClientContext(ctx, f.client), issuer, ""))))
 	expected := capjwt.Expected{Issuer: issuer, Audiences: []string{audience}, SigningAlgorithms: []capjwt.Alg{capjwt.Alg(f.algorithm)}}
-	return contender{verify: func(ctx context.Context, token string) error {
-		_, err := v.Validate(ctx, token, expected)
-		return err
-	}}
+	return contender{verify: only(func(ctx context.Context, token string) (map[string]any, error) {
+		return v.Validate(ctx, token, expected)
+	})}
 }

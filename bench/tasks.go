@@ -20,9 +20,20 @@ type task struct {
 	run                  func(i int)
 }
 
+// tasks panics if a contender refuses a good token, or accepts a bad one.
 func (c contender) tasks(ctx context.Context, name string, f *fixture) []task {
-	all := []task{{"Verify", name, func(i int) { check(c.verify(ctx, f.good[i%tokensInUse])) }}}
+	verify := func(i int) { check(c.verify(ctx, f.good[i%tokensInUse])) }
+	for i := range f.good {
+		verify(i)
+	}
+	for what, token := range f.bad {
+		if c.verify(ctx, token) == nil {
+			panic(name + " accepts a token with a wrong " + what + " by " + f.algorithm)
+		}
+	}
+	all := []task{{"Verify", name, verify}}
 	if c.issue != nil {
+		check(c.verify(ctx, must(c.issue())))
 		all = append(all, task{"Issue", name, func(int) { must(c.issue()) }})
 	}
 	if c.guard != nil {
