@@ -77,7 +77,11 @@ func (c *client) ask(ctx context.Context, token string) (time.Duration, error) {
 // RoundTrip answers a verifier's request, at one of the instances.
 func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Path == fleetkey.JWKSPath {
-		c.countFetch()
+		c.fleet.mu.Lock()
+		c.fetches = slices.DeleteFunc(append(c.fetches, time.Now()), func(at time.Time) bool { return time.Since(at) >= time.Minute })
+		c.tally.Fetches++
+		c.tally.MostInAMinute = max(c.tally.MostInAMinute, len(c.fetches))
+		c.fleet.mu.Unlock()
 	}
 	if !sleep(r.Context(), latency) {
 		return nil, r.Context().Err()
@@ -99,15 +103,6 @@ func (c *client) RoundTrip(r *http.Request) (*http.Response, error) {
 	response := answer.Result()
 	response.Request = r
 	return response, nil
-}
-
-func (c *client) countFetch() {
-	c.fleet.mu.Lock()
-	defer c.fleet.mu.Unlock()
-	c.fetches = slices.DeleteFunc(c.fetches, func(at time.Time) bool { return time.Since(at) >= time.Minute })
-	c.fetches = append(c.fetches, time.Now())
-	c.tally.Fetches++
-	c.tally.MostInAMinute = max(c.tally.MostInAMinute, len(c.fetches))
 }
 
 // madeUp returns a token with a kid that nobody has.

@@ -8,7 +8,6 @@ package verifying
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net/http"
@@ -41,18 +40,12 @@ const (
 type Kind struct {
 	Name  string
 	Count int // of verifiers
-	// Open returns a verifier that ends with ctx.
-	Open func(ctx context.Context, issuer Issuer) (Verify, error)
+	// Open returns a verifier that ends with ctx and reaches the issuer by the client.
+	Open func(ctx context.Context, client *http.Client) Verify
 }
 
 // Verify returns why a token is refused.
 type Verify func(ctx context.Context, token string) error
-
-// An Issuer is what a verifier is told.
-type Issuer struct {
-	URL, JWKSURL, Audience string
-	HTTPClient             *http.Client
-}
 
 // A Tally is what has become of the verifiers of one kind.
 type Tally struct {
@@ -69,7 +62,6 @@ type Tally struct {
 
 // A fleet is two instances of an OpenID server and the clients that verify its tokens.
 type fleet struct {
-	issuer       Issuer
 	signers      [2]*fleetkey.Signer
 	handlers     [2]*http.ServeMux
 	pace         atomic.Int64 // between two tokens of a client, as a time.Duration
@@ -92,8 +84,8 @@ type issued struct {
 func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	f := &fleet{issuer: Issuer{URL: issuer, JWKSURL: issuer + fleetkey.JWKSPath, Audience: audience}, revoked: map[string]time.Time{}}
-	if err := f.start(ctx); err != nil {
+	f := &fleet{revoked: map[string]time.Time{}}
+	if err := f.start(ctx, issuer, audience); err != nil {
 		return nil, err
 	}
 	defer f.close()
@@ -103,12 +95,7 @@ func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, e
 		tallies[i] = Tally{Name: k.Name, Verifiers: k.Count}
 		for range k.Count {
 			c := &client{fleet: f, tally: &tallies[i]}
-			told := f.issuer
-			told.HTTPClient = &http.Client{Transport: c, Timeout: 30 * time.Second}
-			var err error
-			if c.verify, err = k.Open(ctx, told); err != nil {
-				return nil, fmt.Errorf("%s: %w", k.Name, err)
-			}
+			c.verify = k.Open(ctx, &http.Client{Transport: c, Timeout: 30 * time.Second})
 			clients = append(clients, c)
 		}
 	}
@@ -130,12 +117,12 @@ func Run(ctx context.Context, issuer, audience string, kinds []Kind) ([]Tally, e
 	return slices.Clone(tallies), err
 }
 
-func (f *fleet) start(ctx context.Context) error {
+func (f *fleet) start(ctx context.Context, issuer, audience string) error {
 	f.pace.Store(int64(busy))
 	store := fleetkeytest.NewStore()
 	for i := range f.signers {
 		s, err := fleetkey.NewSigner(ctx, store.Open(), fleetkey.Config{
-			Issuer: f.issuer.URL, Audience: []string{f.issuer.Audience}, Algorithm: Algorithm,
+			Issuer: issuer, Audience: []string{audience}, Algorithm: Algorithm,
 			Rotation: fleetkey.Rotation{Every: 48 * time.Hour}, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {

@@ -3,6 +3,7 @@ package verifying
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,17 +20,15 @@ const service = "https://api.example"
 // TestFleet shows the tokens of a fleet to a hundred Verifiers, or to twenty under the race
 // detector.
 func TestFleet(t *testing.T) {
-	kind := Kind{Name: "fleetkey", Count: 100, Open: func(ctx context.Context, issuer Issuer) (Verify, error) {
-		v, err := fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{Issuer: issuer.URL, Audience: []string{issuer.Audience},
-			HTTPClient: issuer.HTTPClient, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			return nil, err
-		}
+	kind := Kind{Name: "fleetkey", Count: 100, Open: func(ctx context.Context, client *http.Client) Verify {
+		v, err := fleetkey.NewVerifier(ctx, fleetkey.VerifierConfig{Issuer: testkit.Issuer, Audience: []string{service},
+			HTTPClient: client, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
 		context.AfterFunc(ctx, func() { assert.NoError(t, v.Close()) })
 		return func(ctx context.Context, token string) error {
 			_, err := v.Verify(ctx, token)
 			return err
-		}, nil
+		}
 	}}
 	if testkit.Race() {
 		kind.Count = 20
