@@ -60,7 +60,7 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// TestPage proves that the page and the charts are what the figures give, and short.
+// TestPage proves that the page and the charts are what the figures give.
 func TestPage(t *testing.T) {
 	r := load()
 	for name, content := range r.draw() {
@@ -68,8 +68,4 @@ func TestPage(t *testing.T) {
 		require.NoError(t, err)
 		assert.True(t, string(content) == string(committed), "%s is not what the figures give: go run . -render", name)
 	}
-	page, err := os.ReadFile("RESULTS.md")
-	require.NoError(t, err)
-	assert.LessOrEqual(t, strings.Count(string(page), "\n|"), 30, "lines of the table")
-	assert.Less(t, len(strings.Fields(string(page))), 500, "words")
 }

@@ -3,10 +3,7 @@ package verifying
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,43 +37,6 @@ func TestVerifierClose(t *testing.T) {
 		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
 		require.NoError(t, err)
 		require.NoError(t, v.Status().LoadErr, "closing is not the issuer's failure")
-	})
-}
-
-// TestRequireWithoutKeys: clients discard a token on 401, so while nobody knows whether it is
-// good the answer is 503, without a challenge. What is wrong in itself stays 401.
-func TestRequireWithoutKeys(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
-		p.Serve(testkit.JWKSURL, nil)
-		v := p.Verifier(t)
-		token := testkit.AccessToken(key)
-		get := func(token string) *http.Response {
-			r, w := httptest.NewRequest("GET", "/", nil), httptest.NewRecorder()
-			r.Header.Set("Authorization", "Bearer "+token)
-			v.Require()(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(w, r)
-			return w.Result()
-		}
-		for range 2 {
-			answer := get(token)
-			require.Equal(t, http.StatusServiceUnavailable, answer.StatusCode)
-			require.Equal(t, "10", answer.Header.Get("Retry-After"))
-			require.Empty(t, answer.Header.Values("WWW-Authenticate"))
-			require.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
-			text, err := io.ReadAll(answer.Body)
-			require.NoError(t, err)
-			require.NotContains(t, string(text), "issuer")
-			require.Empty(t, v.PublicKeys())
-			require.ErrorIs(t, v.Refresh(t.Context()), fleetkey.ErrUnavailable)
-		}
-		answer := get("x")
-		require.Equal(t, 401, answer.StatusCode)
-		require.Empty(t, answer.Header.Get("Retry-After"))
-		p.Serve(testkit.JWKSURL, testkit.Page(jwks))
-		time.Sleep(10 * time.Second) // as the answer has said
-		require.Equal(t, 200, get(token).StatusCode)
-		require.Equal(t, 401, get(testkit.AccessToken(testkit.NewForger("ES256"))).StatusCode, "the last fetch was good, so the kid is made up")
-		require.Len(t, v.PublicKeys(), 1)
-		require.Equal(t, "verifier with the keys of issuer "+jwstest.Issuer, fmt.Sprintf("%+v", v))
 	})
 }
 
