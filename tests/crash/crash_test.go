@@ -126,42 +126,28 @@ func makeOld(t *testing.T, names []string) {
 	}
 }
 
-// examine starts a signer on what a crash left at path, and saves with it. It
-// returns what is wrong, which begins with "torn", "lost", "new key" or "stuck". The
+// examine starts a signer on what a crash at a call left at path, and saves with it. The
 // keys of the bundle that was promised must still be there.
-func examine(t *testing.T, path, promised string) (problem string) {
+func examine(t *testing.T, path, promised string, at fmt.Stringer) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // for a lock that nobody frees
 	defer cancel()
 	content := readKeys(t, path)
 	s, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(path), testkit.Config())
-	if err != nil {
-		return "torn: " + err.Error()
-	}
+	require.NoError(t, err, "%s: torn", at)
 	defer s.Close()
 	before, err := testkit.Keys([]byte(promised))
 	require.NoError(t, err)
 	for _, k := range before {
-		if !slices.Contains(testkit.PublishedKeyIDs(t, s), k.ID) {
-			return "lost: a key that was published"
-		}
+		require.Contains(t, testkit.PublishedKeyIDs(t, s), k.ID, "%s: lost a key that was published", at)
 	}
-	if content != "" && content != readKeys(t, path) {
-		return "new key: the next start has changed the keys"
+	if content != "" {
+		require.Equal(t, content, readKeys(t, path), "%s: the next start has changed the keys", at)
 	}
 	makeOld(t, temps(t, path))
-	if err := s.Rotate(ctx); err != nil {
-		return "stuck: " + err.Error()
-	}
-	if n := len(s.PublicKeys()); n != 2 {
-		return fmt.Sprintf("stuck: %d keys after a rotation", n)
-	}
+	require.NoError(t, s.Rotate(ctx), "%s: stuck", at)
+	require.Len(t, s.PublicKeys(), 2, "%s: after a rotation", at)
 	// Rotate saves nothing if the next key is there already. Revoke always saves.
-	if err := s.Revoke(ctx, s.Status().Keys[0].KeyID); err != nil {
-		return "stuck: " + err.Error()
-	}
-	if left := temps(t, path); len(left) > 0 {
-		return fmt.Sprintf("stuck: %q is never removed", left)
-	}
-	return ""
+	require.NoError(t, s.Revoke(ctx, s.Status().Keys[0].KeyID), "%s: stuck", at)
+	require.Empty(t, temps(t, path), "%s: never removed", at)
 }
