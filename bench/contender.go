@@ -1,8 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/asn1"
+	"math/big"
 	"net/http"
+	"net/http/httptest"
+	"time"
 
 	"github.com/fleetkey/fleetkey"
 	story "github.com/fleetkey/fleetkey/tests/verifying"
@@ -77,3 +85,98 @@ func only[T any](verify func(context.Context, string) (T, error)) story.Verify {
 		return err
 	}
 }
+
+// A task is an operation of one contender: Verify, Issue, Require or JWKS. i counts from
+// 0, so that tokens can take turns. It ends the program if the answer is wrong.
+type task struct {
+	operation, contender string
+	run                  func(i int)
+}
+
+// tasks panics if a contender refuses a good token, or accepts a bad one.
+func (c contender) tasks(ctx context.Context, name string, f *fixture) []task {
+	verify := func(i int) { check(c.verify(ctx, f.good[i%tokensInUse])) }
+	for i := range f.good {
+		verify(i)
+	}
+	for what, token := range f.bad {
+		if c.verify(ctx, token) == nil {
+			panic(name + " accepts a token with a wrong " + what + " by " + f.algorithm)
+		}
+	}
+	all := []task{{"Verify", name, verify}}
+	if c.issue != nil {
+		check(c.verify(ctx, must(c.issue())))
+		all = append(all, task{"Issue", name, func(int) { must(c.issue()) }})
+	}
+	if c.guard != nil {
+		handler := c.guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		all = append(all, task{"Require", name, answering(handler, f)})
+	}
+	if c.jwks != nil {
+		all = append(all, task{"JWKS", name, answering(c.jwks, f)})
+	}
+	return all
+}
+
+const bare = "bare call"
+
+// bareTasks are what no library can do without: the hash and the signature of text that
+// lies ready, in the form that Go's crypto packages have it, and http.ServeContent.
+func bareTasks(f *fixture) []task {
+	texts, signatures := make([][]byte, tokensInUse), make([][]byte, tokensInUse)
+	for i, token := range f.good {
+		text, signature := signed(token)
+		if f.algorithm == "ES256" { // RFC 7518 section 3.4 has r and s without ASN.1
+			var rs struct{ R, S *big.Int }
+			rs.R, rs.S = new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
+			signature = must(asn1.Marshal(rs))
+		}
+		texts[i], signatures[i] = []byte(text), signature
+	}
+	public := x509.Certificate{PublicKey: f.private.Public()} // chooses the call by type, no more
+	algorithm, hash := x509.PureEd25519, crypto.Hash(0)
+	switch f.algorithm {
+	case "RS256":
+		algorithm, hash = x509.SHA256WithRSA, crypto.SHA256
+	case "ES256":
+		algorithm, hash = x509.ECDSAWithSHA256, crypto.SHA256
+	}
+	return []task{
+		{"Verify", bare, func(i int) {
+			check(public.CheckSignature(algorithm, texts[i%tokensInUse], signatures[i%tokensInUse]))
+		}},
+		{"Issue", bare, func(i int) { must(crypto.SignMessage(f.private, rand.Reader, texts[i%tokensInUse], hash)) }},
+		{"JWKS", bare, answering(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(f.jwks))
+		}), f)},
+	}
+}
+
+// answering answers requests that carry the good tokens in turn.
+func answering(handler http.Handler, f *fixture) func(i int) {
+	var requests []*http.Request
+	for _, token := range f.good {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		requests = append(requests, r)
+	}
+	w := &nowhere{header: http.Header{}}
+	return func(i int) {
+		w.status = http.StatusOK
+		if handler.ServeHTTP(w, requests[i%tokensInUse]); w.status != http.StatusOK {
+			panic(http.StatusText(w.status))
+		}
+	}
+}
+
+// nowhere keeps only the status of an answer.
+type nowhere struct {
+	header http.Header
+	status int
+}
+
+func (n *nowhere) Header() http.Header         { return n.header }
+func (n *nowhere) WriteHeader(status int)      { n.status = status }
+func (n *nowhere) Write(p []byte) (int, error) { return len(p), nil }

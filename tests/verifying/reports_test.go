@@ -1,6 +1,8 @@
 package verifying
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -247,4 +249,42 @@ func TestOddKeysSpoilNothing(t *testing.T) {
 		require.Len(t, v.Status().Keys, 3)
 		require.Len(t, v.PublicKeys(), 3)
 	})
+}
+
+// TestFirstFetchFails (istio#42202, jwx#2342, mobula#28): NewVerifier returns within 10
+// seconds, or when its context ends, which limits nothing else. It tries again after 1, 2
+// and 4 seconds, and accepts tokens as soon as the keys are there.
+func TestFirstFetchFails(t *testing.T) {
+	for name, test := range map[string]struct {
+		failure               http.HandlerFunc
+		fetch, context, start time.Duration // what they take, or may take
+	}{
+		"500":                       {testkit.Answer(500, ""), 0, time.Hour, 0},
+		"it hangs":                  {testkit.Slowly(time.Hour, nil), 10 * time.Second, time.Hour, 10 * time.Second},
+		"it hangs, with a deadline": {testkit.Slowly(time.Hour, nil), 10 * time.Second, time.Second, time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+				p.Serve(testkit.JWKSURL, test.failure)
+				ctx, cancel := context.WithTimeout(t.Context(), test.context)
+				defer cancel()
+				begin := time.Now()
+				v, err := fleetkey.NewVerifier(ctx, p.Config())
+				require.NoError(t, err)
+				defer v.Close()
+				require.Equal(t, test.start, time.Since(begin))
+				require.Equal(t, test.start > 0, errors.Is(v.Status().LoadErr, context.DeadlineExceeded))
+				refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(key))
+				time.Sleep(time.Minute)
+				requests := p.Requests(testkit.JWKSURL)
+				// An unknown kid has taken its turn, so the first wait may be shorter.
+				for i, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+					require.LessOrEqual(t, requests[i+1].At.Sub(requests[i].At), most+test.fetch)
+				}
+				p.Publish(key.JWK())
+				time.Sleep(time.Minute + 10*time.Second)
+				accepts(t, v, testkit.AccessToken(key))
+			})
+		})
+	}
 }
