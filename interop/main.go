@@ -67,3 +67,88 @@ func must[T any](value T, err error) T {
 	check(err)
 	return value
 }
+
+const intro = `# Results
+
+Made by ` + "`make interop`" + `; [README.md](README.md) says how, and
+[docs/clients.md](../docs/clients.md) what each client was told. Every client accepted good
+tokens and refused bad ones while a key was announced, signed, retired, and its
+successor was revoked. The columns, of which those after the algorithms are for RS256:
+
+- An algorithm: ` + "`yes`" + `, or ` + "`-`" + ` where the client does not know it and says so.
+- **typ**: it refuses an ID token that was made for the API's audience.
+- **announced**: tokens of a new key are accepted while the JWKS cannot be reached, since the
+  key was announced before.
+- After ` + "`Revoke`" + `, a client that runs accepts the **fresh key** and refuses the **revoked
+  key** within this time. The first figure is for a client that gets tokens of both, the
+  second for one that gets none of the fresh key.
+
+`
+
+// patience is how long clients are asked after a revocation.
+const patience = 16 * time.Minute
+
+// report writes RESULTS.md. It holds no date and nothing that differs between two
+// runs, so that a changed file is a changed result.
+func report(trials []*trial) string {
+	var b strings.Builder
+	b.WriteString(intro)
+	fmt.Fprintf(&b, "| client | %s | typ | announced | fresh key | revoked key |\n|%s\n",
+		strings.Join(algorithms, " | "), strings.Repeat("---|", len(algorithms)+5))
+	each := len(trials) / len(algorithms) // of an algorithm, the clients in the same order
+	for i, t := range trials[:each] {
+		fmt.Fprintf(&b, "| %s |", t.client.label())
+		for j := i; j < len(trials); j += each {
+			cell := "yes"
+			if len(trials[j].failed) > 0 {
+				cell = "**FAILED**"
+			} else if trials[j].lacking {
+				cell = "-"
+			}
+			fmt.Fprintf(&b, " %s |", cell)
+		}
+		fmt.Fprintf(&b, " %s | %s | %s | %s, %s |\n", yes(t.typed), yes(t.outage), within(t.fresh), within(t.beside), within(t.alone))
+	}
+	if failed := failures(trials); len(failed) > 0 {
+		b.WriteString("\n## What went wrong\n\n- " + strings.Join(failed, "\n- ") + "\n")
+	}
+	return b.String()
+}
+
+func (c *client) label() string {
+	return fmt.Sprintf("%s %s (%s)", c.name, c.version(), c.runner.language)
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// within rounds up, to what a cache is likely to be set to.
+func within(d time.Duration) string {
+	if d == never {
+		return "over 15 min"
+	}
+	if d < 5*time.Second {
+		return "at once"
+	}
+	for _, limit := range []time.Duration{1, 5, 10} {
+		if d < limit*time.Minute+30*time.Second {
+			return fmt.Sprintf("%d min", limit)
+		}
+	}
+	return "15 min"
+}
+
+// failures returns what makes the run fail: of each trial the first, since the others follow
+// from it.
+func failures(trials []*trial) (failed []string) {
+	for _, t := range trials {
+		if len(t.failed) > 0 {
+			failed = append(failed, fmt.Sprintf("%s, %s: %.1000s", t.client.label(), t.algorithm, t.failed[0]))
+		}
+	}
+	return failed
+}
