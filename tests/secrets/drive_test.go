@@ -248,6 +248,9 @@ func (d *driver) show(from string, v any) {
 	}
 	d.walk(v)
 	if value.Kind() == reflect.Struct {
+		pointer := reflect.New(typ)
+		pointer.Elem().Set(value)
+		d.print("a pointer to "+from, pointer.Interface())
 		for i := range typ.NumField() {
 			if f := typ.Field(i); f.IsExported() && (ours(f.Type) && f.Type.Kind() != reflect.Interface || f.Type.Kind() == reflect.Slice) {
 				d.show(from+"."+f.Name, value.Field(i).Interface())
