@@ -1,7 +1,7 @@
 // Package secrets proves that no private key gets out. Its test drives every public
-// operation of every store and of the signer through success and failure, for each
-// algorithm, and searches every log record, error, HTTP answer and formatted value for
-// every key and token that was made or read on the way. A public operation that the
+// operation of every store, of signers and of verifiers through success and failure, for
+// each kind of key, and searches every log record, error, HTTP answer and formatted value
+// for every key and token that was made or read on the way. A public operation that the
 // test does not drive is a failure. There is no long form.
 //
 // The [Detector] also serves other tests that have something to search.

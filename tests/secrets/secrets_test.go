@@ -96,8 +96,9 @@ func TestSecretsStaySecret(t *testing.T) {
 	called, types := map[string]outcome{}, map[string]bool{}
 	for _, alg := range algorithms {
 		for _, kind := range []string{"memory", "file", "AWS"} {
-			if kind != "memory" && alg != "ES256" {
-				continue // the errors of a store do not depend on the kind of key
+			once := alg == "ES256" // since the errors of a store do not depend on the kind of key
+			if kind != "memory" && !once {
+				continue
 			}
 			t.Run(alg+" in "+kind, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
@@ -105,6 +106,9 @@ func TestSecretsStaySecret(t *testing.T) {
 					good := newBundle(t, alg)
 					d.learn(good)
 					store, faults := places[kind](d, good)
+					if !once {
+						faults = nil
+					}
 					d.live(alg, store, faults)
 					if kind == "memory" {
 						d.badBundles(alg, good)
