@@ -28,8 +28,8 @@ import (
 // A fault makes a store misbehave until it is undone.
 type fault func() (undo func())
 
-// places open a store of each kind, and tell what can happen to it. Some faults show a good
-// bundle where none belongs.
+// places open a store of each kind, and list its faults. Some show a good bundle where none
+// belongs.
 var places = map[string]func(d *driver, good []byte) (fleetkey.KeyStore, map[string]fault){
 	"memory": func(_ *driver, _ []byte) (fleetkey.KeyStore, map[string]fault) {
 		store, faults := fleetkeytest.NewStore(), map[string]fault{}
@@ -47,7 +47,8 @@ var places = map[string]func(d *driver, good []byte) (fleetkey.KeyStore, map[str
 	},
 	"file": func(d *driver, good []byte) (fleetkey.KeyStore, map[string]fault) {
 		path := filepath.Join(d.t.TempDir(), "keys.pem")
-		store, _ := d.call("NewFileStore", fleetkey.NewFileStore, path, []func(*fleetkey.FileOptions){func(o *fleetkey.FileOptions) { d.show("the file options", *o) }})
+		options := func(o *fleetkey.FileOptions) { d.show("the file options", *o) }
+		store, _ := d.call("NewFileStore", fleetkey.NewFileStore, path, []func(*fleetkey.FileOptions){options})
 		replaced := func(by func()) fault {
 			return func() func() {
 				require.NoError(d.t, os.Rename(path, path+".away"))
@@ -67,10 +68,11 @@ var places = map[string]func(d *driver, good []byte) (fleetkey.KeyStore, map[str
 	},
 	"AWS": func(d *driver, good []byte) (fleetkey.KeyStore, map[string]fault) {
 		server, faults := awsfake.New(), map[string]fault{}
-		store, err := d.call("NewAWSStore", fleetkey.NewAWSStore, d.t.Context(), "fleet/signing", []func(*fleetkey.AWSOptions){func(o *fleetkey.AWSOptions) {
+		options := func(o *fleetkey.AWSOptions) {
 			o.Client = server.Client()
 			d.show("the AWS options", *o)
-		}})
+		}
+		store, err := d.call("NewAWSStore", fleetkey.NewAWSStore, d.t.Context(), "fleet/signing", []func(*fleetkey.AWSOptions){options})
 		require.NoError(d.t, err)
 		quoted, err := json.Marshal(string(good))
 		require.NoError(d.t, err)
