@@ -35,12 +35,6 @@ func TestRelease(t *testing.T) {
 		t.Skip("skipped: installing a release from a module proxy; make check does it")
 	}
 	s := newStranger(t)
-
-	for _, module := range s.modules() {
-		t.Run("no replace directive in "+module, func(t *testing.T) {
-			require.NotContains(t, s.run(s.clone, "git", "show", version+":"+filepath.ToSlash(filepath.Join(module, "go.mod"))), "replace")
-		})
-	}
 	t.Run("follow README.md", s.followReadme)
 	for _, page := range docs.Pages(t) {
 		if commands := s.documented(t, page); page != "README.md" && commands != nil {
