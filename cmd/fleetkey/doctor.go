@@ -170,7 +170,7 @@ func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle 
 // cannotWrite reports that servers cannot write, which is a problem if they rotate.
 func (x *examination) cannotWrite(check, why, fix string) {
 	if x.rotation {
-		x.found(wrong, check, why+", so no server can rotate the key", fix)
+		x.found(wrong, check, why+" (no server can rotate the key)", fix)
 	} else {
 		x.found(minor, check, why+"; harmless while rotation is off", fix)
 	}

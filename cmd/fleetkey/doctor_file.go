@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -92,70 +91,46 @@ func (x *examination) places(ctx context.Context, path string, exists bool) {
 			_, err = os.Stat(dir)
 		}
 	}
-	if x.directory(dir, fix, exists) {
+	if x.directory(ctx, dir, fix, exists) {
 		x.lock(ctx, path+".lock")
 	}
 }
 
-// directory saves the largest bundle and removes it, since saving keys requires permissions
-// on the directory, not on the file in it. It reports whether a lock can be used.
-func (x *examination) directory(dir, fix string, exists bool) bool {
-	var made fs.FileInfo
-	var noModes error
-	now := time.Now()
-	f, err := os.CreateTemp(dir, ".fleetkey-doctor-*")
+// directory saves the largest bundle next to the file, as a server would, and removes it:
+// saving keys requires permissions on the directory, not on the file in it. It reports
+// whether a lock can be used.
+func (x *examination) directory(ctx context.Context, dir, fix string, exists bool) bool {
+	path := filepath.Join(dir, ".fleetkey-doctor-"+rand.Text())
+	store, noise, begin := fleetkey.NewFileStore(path), make([]byte, fleetkey.MaxBundleSize), time.Now()
+	_, _ = rand.Read(noise) // incompressible for the file system
+	version, err := store.Save(ctx, noise, "")
 	if err == nil {
-		made, _ = f.Stat()
-		noModes = keepsModes(f)
-		var other string
-		other, err = replaceBy(f)
-		for _, name := range []string{f.Name(), other} {
-			if removeErr := os.Remove(name); name != "" && !errors.Is(removeErr, fs.ErrNotExist) && removeErr != nil {
-				x.found(wrong, "directory", removeErr.Error(), "")
-			}
+		_, err = store.Save(ctx, noise[1:], version)
+	}
+	saved, absent := os.Stat(path)
+	for _, name := range []string{path, path + ".lock"} {
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			x.found(wrong, "directory", err.Error(), "")
 		}
 	}
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		fix = "df -h " + quote(dir) + " && df -i " + quote(dir)
-	case errors.Is(err, syscall.EPERM): // not caused by permissions
-		fix = "lsattr -d " + quote(dir)
-	case !errors.Is(err, fs.ErrPermission):
+	if !errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EPERM) { // the error says what to do
 		fix = ""
 	}
 	switch {
 	case errors.Is(err, syscall.EROFS):
-		x.found(wrong, "directory", err.Error()+", so no server can save keys: mount a writable volume there, or set FileOptions.ReadOnly", "")
+		x.found(wrong, "directory", "no server can "+err.Error(), "")
 		return false
 	case err != nil && !exists:
-		x.found(wrong, "directory", err.Error()+", so no server can create the first key", fix)
+		x.found(wrong, "directory", "no server can create the first key: "+err.Error(), fix)
 	case err != nil:
 		x.cannotWrite("directory", err.Error(), fix)
-	case noModes != nil:
-		x.found(wrong, "directory", fmt.Sprintf("it does not keep file modes (%v), so servers write no keys there: choose another path, or mount it so that chmod 600 succeeds and files have that mode", noModes), "")
 	default:
 		x.found(fine, "directory", "is writable", "")
 	}
-	if made != nil {
-		x.clock("the file system of "+dir, now.Sub(made.ModTime()))
+	if absent == nil {
+		x.clock("the file system of "+dir, begin.Sub(saved.ModTime()))
 	}
 	return true
-}
-
-// replaceBy replaces another file by f as a server does with new keys: f is as large as a
-// bundle can be. It returns the other file.
-func replaceBy(f *os.File) (other string, err error) {
-	noise := make([]byte, fleetkey.MaxBundleSize)
-	_, _ = rand.Read(noise) // incompressible for the file system
-	_, err = f.Write(noise)
-	if err = cmp.Or(err, f.Sync(), f.Close()); err != nil {
-		return "", err
-	}
-	second, err := os.CreateTemp(filepath.Dir(f.Name()), ".fleetkey-doctor-*")
-	if err != nil {
-		return "", err
-	}
-	return second.Name(), cmp.Or(second.Close(), os.Rename(f.Name(), second.Name()))
 }
 
 // lock checks whether writers can get the lock, and releases it at once.

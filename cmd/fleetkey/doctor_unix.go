@@ -32,18 +32,6 @@ func (x *examination) access(path string, info fs.FileInfo) bool {
 	return x.mode("file", path, info, 0o077, 0o600)
 }
 
-// keepsModes returns why a server would not write keys to the file system of f.
-func keepsModes(f *os.File) error {
-	if err := f.Chmod(0o600); err != nil {
-		return err
-	}
-	info, err := f.Stat()
-	if err == nil && info.Mode().Perm()&0o677 != 0o600 {
-		err = fmt.Errorf("%04o after chmod 600", info.Mode().Perm())
-	}
-	return err
-}
-
 // mode reports permissions that are too broad, and returns whether they are fine.
 func (x *examination) mode(what, path string, info fs.FileInfo, tooMuch, want fs.FileMode) bool {
 	have := info.Mode().Perm()
