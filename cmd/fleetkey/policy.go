@@ -1,13 +1,10 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"strings"
 
-	"github.com/aws/aws-sdk-go-v2/aws/arn"
-	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
-
-	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/internal/secretid"
 )
 
 // policyCmd prints the permissions that the servers' role requires.
@@ -23,14 +20,15 @@ type policyCmd struct {
 // Run is called by kong. The policy alone goes to standard output, for
 // `aws iam put-role-policy --policy-document`.
 func (c *policyCmd) Run(a *app) error {
-	if err := c.complete(); err != nil {
+	resource, err := c.resource()
+	if err != nil {
 		return err
 	}
 	actions := []string{"secretsmanager:GetSecretValue", "secretsmanager:CreateSecret"}
 	if c.Rotation {
 		actions = append(actions, "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage")
 	}
-	p := iamPolicy{Version: "2012-10-17", Statement: []iamStatement{{"Allow", actions, c.resource()}}}
+	p := iamPolicy{Version: "2012-10-17", Statement: []iamStatement{{"Allow", actions, resource}}}
 	if c.KMSKey != "" {
 		p.Statement = append(p.Statement, iamStatement{"Allow", []string{"kms:Decrypt", "kms:GenerateDataKey"}, c.KMSKey})
 	}
@@ -52,48 +50,28 @@ type iamStatement struct {
 	Resource any // a string or several
 }
 
-// complete splits an ARN, and checks the name with the library.
-func (c *policyCmd) complete() error {
-	secret := c.Secret
-	if parsed, err := arn.Parse(secret); err == nil {
-		c.Region, c.Account = parsed.Region, parsed.AccountID
-		c.Secret = strings.TrimPrefix(parsed.Resource, "secret:")
-		if n := len(c.Secret) - 7; n > 0 && c.Secret[n] == '-' {
-			c.Secret = c.Secret[:n] // without AWS's suffix
-		}
-	}
-	if c.Region == "" || len(c.Account) != 12 || strings.Trim(c.Account, "0123456789") != "" {
-		return usageError("--region and --account (12 digits) are required, unless --secret is an ARN")
-	}
-	client := secretsmanager.New(secretsmanager.Options{Region: c.Region}) // makes no call to AWS
-	_, err := fleetkey.NewAWSStore(context.Background(), secret, func(o *fleetkey.AWSOptions) { o.Client = client })
-	if err != nil {
-		return usageError(err.Error())
-	}
-	return nil
-}
-
 // resource returns one or two patterns. Each matches the secret's ARN after it exists and,
 // with or without made-up characters, before.
-func (c *policyCmd) resource() any {
-	name := "arn:" + partition(c.Region) + ":secretsmanager:" + c.Region + ":" + c.Account + ":secret:" + c.Secret
+func (c *policyCmd) resource() (any, error) {
+	id, err := secretid.Parse(c.Secret)
+	if err != nil {
+		return nil, usageError("--secret: " + err.Error())
+	}
+	region := cmp.Or(id.Region, c.Region)
+	if id.Region == "" && (!secretid.IsRegion(region) || len(c.Account) != 12 || strings.Trim(c.Account, "0123456789") != "") {
+		return nil, usageError("--region and --account (12 digits) are required, unless --secret is an ARN")
+	}
+	arn := strings.Replace(id.Resource(region), "<account-id>", c.Account, 1) // a name leaves it open
+	arn = strings.TrimSuffix(strings.TrimSuffix(arn, "*"), id.Suffix)
+	c.Secret = id.Name // for explain
 	if c.Exact {
-		return []string{name, name + "-??????"}
+		return []string{arn, arn + "-??????"}, nil
 	}
 	// A hyphen of a folder would grant far too much.
-	if i := strings.LastIndexByte(name, '-'); i > strings.LastIndexAny(name, "/:")+1 {
-		return name[:i] + "-*"
+	if i := strings.LastIndexByte(arn, '-'); i > strings.LastIndexAny(arn, "/:")+1 {
+		return arn[:i] + "-*", nil
 	}
-	return name + "*"
-}
-
-func partition(region string) string {
-	for prefix, partition := range map[string]string{"cn-": "aws-cn", "us-gov-": "aws-us-gov", "eusc-": "aws-eusc"} {
-		if strings.HasPrefix(region, prefix) {
-			return partition
-		}
-	}
-	return "aws"
+	return arn + "*", nil
 }
 
 func (c *policyCmd) explain() string {
