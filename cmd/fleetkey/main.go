@@ -106,8 +106,7 @@ func (a *app) run(args []string) int {
 	case args[0] == "version":
 		args[0] = "--version"
 	}
-	var c cli
-	parser := newParser(&c, kong.Bind(a))
+	parser := newParser(a)
 	answerShell(parser) // exits if a shell asks for completions
 	command, err := parser.Parse(shieldKIDs(args))
 	switch {
@@ -116,10 +115,6 @@ func (a *app) run(args []string) int {
 	case err != nil:
 		return report(a.stderr, usageError(err.Error()))
 	}
-	a.timeout, a.json = c.Timeout, c.JSON
-	if c.Verbose {
-		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
-	}
 	switch err = command.Run(a); {
 	case err == nil:
 		err = a.lost
@@ -127,6 +122,15 @@ func (a *app) run(args []string) int {
 		err = a.ctx.Err()
 	}
 	return report(a.stderr, err)
+}
+
+// AfterApply is called by kong, before that of the command.
+func (c *cli) AfterApply(a *app) error {
+	a.timeout, a.json = c.Timeout, c.JSON
+	if c.Verbose {
+		a.log = slog.New(slog.NewTextHandler(a.stderr, nil))
+	}
+	return nil
 }
 
 // shieldKIDs moves kids that begin with a hyphen behind the flags; one in 64 does.

@@ -359,7 +359,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	for _, name := range []string{"signing.pfx", "tls.crt", "tls.key"} {
 		write(name, nil)
 	}
-	for _, command := range newParser(&cli{}).Model.Children {
+	for _, command := range newParser(&app{}).Model.Children {
 		if !strings.Contains(page, "fleetkey "+command.Name+" ") && !strings.Contains(page, "fleetkey "+command.Name+"\n") {
 			t.Errorf("docs/cli.md shows no run of fleetkey %s", command.Name)
 		}
@@ -369,7 +369,7 @@ func TestEveryCommandIsDocumented(t *testing.T) {
 	}
 	for example := range strings.Lines(examples) {
 		words := strings.Fields(regexp.MustCompile(" (<|>>) .*").ReplaceAllString(example, ""))
-		if _, err := newParser(&cli{}).Parse(words[1:]); err != nil {
+		if _, err := newParser(&app{}).Parse(words[1:]); err != nil {
 			t.Errorf("%s: %v", example, err)
 		}
 	}

@@ -3,15 +3,13 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
-	"github.com/alecthomas/kong"
+	"github.com/go-json-experiment/json"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -27,45 +25,32 @@ const noIssuer = "https://issuer.invalid"
 // policyFlags are the fields of the servers' fleetkey.Config that determine when a key
 // signs and how long it is trusted. Their defaults are the library's.
 type policyFlags struct {
-	Config      configFile `type:"path" predictor:"file" placeholder:"PATH" help:"JSON file with the servers' times, with the names of the flags below: {\"max-token-ttl\": \"2h\"}."`
-	Every       days       `name:"rotate-every" group:"policy" placeholder:"TIME" help:"Rotation.Every, such as 90d; default: rotation is off."`
-	Announce    days       `group:"policy" placeholder:"TIME" help:"Rotation.Announce; default: 24h."`
-	Retain      days       `group:"policy" placeholder:"TIME" help:"Rotation.Retain; default: 24h, or more if --max-token-ttl requires it."`
-	MaxTokenTTL days       `name:"max-token-ttl" group:"policy" placeholder:"TIME" help:"MaxTokenTTL; default: 1h."`
-	Refresh     days       `name:"refresh-every" group:"policy" placeholder:"TIME" help:"RefreshEvery; default: 5m."`
-	MaxAge      days       `name:"jwks-max-age" group:"policy" placeholder:"TIME" help:"JWKSMaxAge; default: 15m."`
-	Skew        days       `name:"clock-skew" group:"policy" placeholder:"TIME" help:"ClockSkew; default: 1m."`
+	Config      string `json:"-" type:"path" predictor:"file" placeholder:"PATH" help:"JSON file with the servers' times, with the names of the flags below: {\"max-token-ttl\": \"2h\"}."`
+	Every       days   `json:"rotate-every" name:"rotate-every" group:"policy" placeholder:"TIME" help:"Rotation.Every, such as 90d; default: rotation is off."`
+	Announce    days   `json:"announce" group:"policy" placeholder:"TIME" help:"Rotation.Announce; default: 24h."`
+	Retain      days   `json:"retain" group:"policy" placeholder:"TIME" help:"Rotation.Retain; default: 24h, or more if --max-token-ttl requires it."`
+	MaxTokenTTL days   `json:"max-token-ttl" name:"max-token-ttl" group:"policy" placeholder:"TIME" help:"MaxTokenTTL; default: 1h."`
+	Refresh     days   `json:"refresh-every" name:"refresh-every" group:"policy" placeholder:"TIME" help:"RefreshEvery; default: 5m."`
+	MaxAge      days   `json:"jwks-max-age" name:"jwks-max-age" group:"policy" placeholder:"TIME" help:"JWKSMaxAge; default: 15m."`
+	Skew        days   `json:"clock-skew" name:"clock-skew" group:"policy" placeholder:"TIME" help:"ClockSkew; default: 1m."`
 }
 
-// configFile is a file with flags of the group policy. The command line takes precedence.
-type configFile string
-
-// BeforeResolve is called by kong.
-func (configFile) BeforeResolve(a *app, ctx *kong.Context, trace *kong.Path) error {
-	path, times := string(ctx.FlagValue(trace.Flag).(configFile)), map[string]string{}
-	for _, flag := range ctx.Flags() { // kong has not set it yet
-		if flag.Name == "timeout" {
-			a.timeout = ctx.FlagValue(flag).(time.Duration)
-		}
+// AfterApply is called by kong. The command line takes precedence over the file.
+func (p *policyFlags) AfterApply(a *app) error {
+	if p.Config == "" {
+		return nil
 	}
-	text, err := a.readInput(path, maxConfig)
+	text, err := a.readInput(p.Config, maxConfig)
 	if err != nil {
 		return fmt.Errorf("--config: %w", err)
 	}
-	if err := json.Unmarshal(text, &times); err != nil {
-		return fmt.Errorf("--config: %q is not a JSON object of strings, such as {\"announce\": \"7d\"}: %w", path, err)
+	var file policyFlags
+	if err := json.Unmarshal(text, &file, json.RejectUnknownMembers(true)); err != nil {
+		return fmt.Errorf("--config: %q is not a JSON object of the servers' times, such as {\"announce\": \"7d\"}: %w", p.Config, err)
 	}
-	for name := range times {
-		if !slices.ContainsFunc(ctx.Selected().Flags, func(f *kong.Flag) bool { return f.Name == name && f.Group != nil && f.Group.Key == "policy" }) {
-			return fmt.Errorf("--config: %q in %q is not one of the servers' times, such as \"max-token-ttl\"", name, path)
-		}
-	}
-	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
-		if value, ok := times[flag.Name]; ok {
-			return value, nil
-		}
-		return nil, nil
-	}))
+	p.Every, p.Announce, p.Retain = cmp.Or(p.Every, file.Every), cmp.Or(p.Announce, file.Announce), cmp.Or(p.Retain, file.Retain)
+	p.MaxTokenTTL, p.Refresh = cmp.Or(p.MaxTokenTTL, file.MaxTokenTTL), cmp.Or(p.Refresh, file.Refresh)
+	p.MaxAge, p.Skew = cmp.Or(p.MaxAge, file.MaxAge), cmp.Or(p.Skew, file.Skew)
 	return nil
 }
 

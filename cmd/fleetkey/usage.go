@@ -12,13 +12,13 @@ import (
 
 // This file formats kong's help.
 
-// newParser returns the parser of a command line.
-func newParser(c *cli, options ...kong.Option) *kong.Kong {
-	return kong.Must(c, append(options, kong.Name("fleetkey"),
+// newParser returns the parser of a's command line.
+func newParser(a *app) *kong.Kong {
+	return kong.Must(&cli{}, kong.Bind(a), kong.Name("fleetkey"),
 		kong.Description("Manages the signing keys that a fleet of OpenID servers shares.\n\n"+
 			"Exit status: 0 success; 1 failure; 2 wrong usage; 3 a problem with keys, token or environment; 4 not confirmed."),
 		kong.Vars{"version": version(), "of": "The store is"}, kong.Groups{"policy": "Where the servers' fleetkey.Config differs from the defaults:"}, kong.Resolvers(kong.ResolverFunc(fromEnvironment)),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help), kong.ValueFormatter(withVariable), kong.PostBuild(finish))...)
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}), kong.Help(help), kong.ValueFormatter(withVariable), kong.PostBuild(finish))
 }
 
 // examples are command lines for the help of each command.
