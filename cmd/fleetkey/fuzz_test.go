@@ -48,7 +48,7 @@ func FuzzImport(f *testing.F) {
 		string(bundle), certificate, certificate + "\n" + ecKey, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + ecKey + certificate,
 		string(bundle) + revoked, strings.Replace(certificate, "-----\n", "-----\nKid: -----BEGIN x\n\n", 1), ecKey, string(bundle[:len(bundle)/2]),
 		strings.Replace(ecKey, "-----\n", "-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\n", 1), "-----BEGIN -----BEGIN -----END ", "Bag Attributes\n    friendlyName: x\n" + certificate, "",
-		string(keyBlock.Bytes), base64.StdEncoding.EncodeToString(bundle), inUTF16(ecKey, "\xff\xfe", 1), strings.ReplaceAll(string(bundle), "\n", `\n`), strings.ReplaceAll(string(bundle), "\n", " "),
+		string(keyBlock.Bytes), base64.StdEncoding.EncodeToString(bundle), inUTF16(ecKey), strings.ReplaceAll(string(bundle), "\n", `\n`), strings.ReplaceAll(string(bundle), "\n", " "),
 		inJWK(key, "k", "ES256", "sig", cert), `{"Keys":[` + inJWK(key, "", "", "enc") + `,{"kty":"OKP","crv":"Ed25519","x":"AA","d":"AA"},null]}`, `{"kty":"RSA","n":"AQAB","e":"AQAB","d":"AQ","p":"AQ","q":"AQ"}`,
 		string(must(pkcs12.Modern2026.WithIterations(1).Encode(key, cert, nil, password))), string(must(pkcs12.LegacyRC2.WithIterations(1).Encode(key, cert, nil, ""))),
 		string(must(pkcs12.Passwordless.Encode(key, cert, []*x509.Certificate{cert}, ""))), pasted("keytool.p12"), pasted("openssl-nomac.p12"), string(derOf(pasted("pkcs8-v1.key"))), pasted("negative.crt"), pasted("e.der.p7b"), pasted("rsa-pss.key"),

@@ -215,28 +215,32 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { _ = lock.Close() })
 }
 
+// run runs fleetkey in this process. It returns the exit status and what was printed.
+func run(t testing.TB, args ...string) (status int, stdout, stderr string) {
+	var out, said bytes.Buffer
+	a := &app{ctx: t.Context(), stdin: os.Stdin, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
+	status = a.run(args)
+	return status, out.String(), said.String()
+}
+
 // T9: what others choose is quoted, or escaped, before it gets to a terminal.
 func TestOutputIsQuoted_T9(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.pem")
 	signerAt(fleetkey.NewFileStore(path), time.Now())
 	const hostile = "x\nlevel=INFO\x1b[2J\u202e"
-	f := storeFlags{File: path}
-	for _, c := range []interface{ Run(*app) error }{
-		&revokeCmd{KID: hostile, storeFlags: f}, &statusCmd{storeFlags: storeFlags{File: path + hostile}},
-		&importCmd{Files: []string{path + hostile}, Keep: 1, storeFlags: f}, &revokeCmd{Certificate: path + hostile, storeFlags: f},
+	for _, args := range [][]string{
+		{"revoke", hostile, "--file", path}, {"status", "--file", path + hostile}, {hostile},
+		{"import", path + hostile, "--file", path}, {"revoke", "--certificate", path + hostile, "--file", path},
 	} {
-		var out bytes.Buffer
-		a := &app{ctx: t.Context(), stdin: os.Stdin, stdout: &out, stderr: &out, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
-		if report(&out, c.Run(a)) != exitFailed {
-			t.Errorf("%T: no failure: %s", c, out.String())
-		}
-		if text := strings.TrimSuffix(out.String(), "\n"); strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%T prints %q", c, text)
+		status, out, said := run(t, args...)
+		unprintable := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+		if status == 0 || out != "" || strings.Contains(said, "\nlevel") || strings.ContainsFunc(said, unprintable) {
+			t.Errorf("%q: exit status %d, prints %q", args, status, said)
 		}
 	}
 }
 
-// Anybody can sign with the keys of fleetkeytest.
+// Anyone can sign with the keys of fleetkeytest.
 func TestDoctorKnowsTheTestKeys(t *testing.T) {
 	files := must(filepath.Glob("../../fleetkeytest/testdata/*.pem"))
 	if len(files) != len(testKeys) {
@@ -245,13 +249,9 @@ func TestDoctorKnowsTheTestKeys(t *testing.T) {
 	for _, file := range files {
 		path := filepath.Join(t.TempDir(), "keys.pem")
 		write(path, must(os.ReadFile(file)))
-		check(os.Chmod(path, 0o600))
-		var out bytes.Buffer
-		a := &app{ctx: t.Context(), stdout: &out, stderr: &out, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
-		err := (&doctorCmd{storeFlags: storeFlags{File: path}}).Run(a)
-		if !errors.Is(err, errWrong) || strings.Count(out.String(), "WRONG") != 1 || !strings.Contains(out.String(), "is a published test key") ||
-			!strings.Contains(out.String(), "run: fleetkey revoke ") {
-			t.Errorf("%s: %v\n%s", file, err, &out)
+		status, out, _ := run(t, "doctor", "--file", path)
+		if status != exitWrong || strings.Count(out, "WRONG") != 1 || !strings.Contains(out, "is a published test key") || !strings.Contains(out, "run: fleetkey revoke ") {
+			t.Errorf("%s: exit status %d\n%s", file, status, out)
 		}
 	}
 }
@@ -279,19 +279,15 @@ func TestInterruptedQuestion(t *testing.T) {
 // TestJSON: with --json each command prints one JSON value, and a store in the same shape.
 func TestJSON(t *testing.T) {
 	t.Chdir(t.TempDir())
-	run := func(into any, status int, args ...string) string {
+	decode := func(into any, want int, args ...string) string {
 		t.Helper()
-		var out, said bytes.Buffer
-		a := &app{ctx: t.Context(), stdin: os.Stdin, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
-		if got := a.run(append(args, "--json")); got != status {
-			t.Fatalf("%q: exit status %d: %s", args, got, &said)
-		}
-		decoder := json.NewDecoder(bytes.NewReader(out.Bytes()))
+		status, out, said := run(t, append(args, "--json")...)
+		decoder := json.NewDecoder(strings.NewReader(out))
 		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(into); err != nil || decoder.More() {
-			t.Fatalf("%q: %v in %s", args, err, &out)
+		if err := decoder.Decode(into); err != nil || decoder.More() || status != want {
+			t.Fatalf("%q: exit status %d: %s: %v in %s", args, status, said, err, out)
 		}
-		return out.String()
+		return out
 	}
 	kid := ""
 	for _, step := range []struct {
@@ -321,7 +317,7 @@ func TestJSON(t *testing.T) {
 			Warnings []string
 			fleetkey.Status
 		}
-		text := run(&got, 0, strings.Fields(strings.Replace(step.args, "KID", kid, 1))...)
+		text := decode(&got, 0, strings.Fields(strings.Replace(step.args, "KID", kid, 1))...)
 		changed, roles := "", ""
 		if got.Changed != nil {
 			changed = strconv.FormatBool(*got.Changed)
@@ -337,19 +333,19 @@ func TestJSON(t *testing.T) {
 		}
 	}
 	var verdict verdictJSON
-	if run(&verdict, 3, "verify", "--file", "a.pem", "x.y.z"); verdict.Valid || len(verdict.Checks) != len(checks) || verdict.Error == "" {
+	if decode(&verdict, 3, "verify", "--file", "a.pem", "x.y.z"); verdict.Valid || len(verdict.Checks) != len(checks) || verdict.Error == "" {
 		t.Errorf("%+v", verdict)
 	}
 	token := must(signerAt(fleetkey.NewFileStore("a.pem"), time.Now()).Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"}))
-	if run(&verdict, 0, "verify", "--file", "a.pem", token); !verdict.Valid || verdict.Subject != "alice" {
+	if decode(&verdict, 0, "verify", "--file", "a.pem", token); !verdict.Valid || verdict.Subject != "alice" {
 		t.Errorf("%+v", verdict)
 	}
 	var findings []findingJSON
-	if run(&findings, 3, "doctor", "--file", "none/a.pem", "--read-only"); len(findings) < 2 || findings[1].Verdict != wrong {
+	if decode(&findings, 3, "doctor", "--file", "none/a.pem", "--read-only"); len(findings) < 2 || findings[1].Verdict != wrong {
 		t.Errorf("%+v", findings)
 	}
 	var policy iamPolicy
-	run(&policy, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
+	decode(&policy, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
 }
 
 // Each command is on the page, and its help has examples that the parser takes.
