@@ -58,7 +58,7 @@ func imported(t *testing.T, store, password string, contents ...string) (int, st
 		write(path, []byte(content))
 		args = append(args, path)
 	}
-	status, out, said := run(t, args...)
+	status, out, said := run(t.Context(), args...)
 	bundle, err := os.ReadFile(store)
 	if err != nil {
 		return status, out + said, nil

@@ -25,7 +25,6 @@ var update = flag.Bool("update", false, "write docs/ with what the commands prin
 
 const (
 	docsPages  = "../../docs/*.md"
-	docsPage   = "../../docs/cli.md"
 	docsFolder = "/var/lib/openid-server"    // stands for a directory of the test
 	docsIssuer = "https://login.example.com" // stands for an issuer of the test
 )
@@ -61,32 +60,29 @@ func TestDocs(t *testing.T) {
 	}
 }
 
+// shown matches a console block, and a command whose output is not shown.
+var shown = regexp.MustCompile("(?ms)<!-- run: ([^\n]*) -->|^```console\n(.*?)^```\n")
+
 // runPage returns the page with what its commands print now.
-func runPage(t *testing.T, text string) string {
+func runPage(t *testing.T, page string) string {
 	run := shell(t)
-	var out strings.Builder
-	for text != "" {
-		before, block, found := strings.Cut(text, "```console\n")
-		for _, hidden := range regexp.MustCompile(`<!-- run: (.*) -->`).FindAllStringSubmatch(before, -1) {
-			run(hidden[1])
+	return shown.ReplaceAllStringFunc(page, func(found string) string {
+		part := shown.FindStringSubmatch(found)
+		if part[1] != "" {
+			run(part[1])
+			return found
 		}
-		out.WriteString(before)
-		if !found {
-			break
-		}
-		block, text, _ = strings.Cut(block, "```\n")
-		out.WriteString("```console\n")
-		for _, part := range regexp.MustCompile(`(?m)^\$ `).Split(block, -1)[1:] {
-			command, want, _ := strings.Cut(part, "\n")
+		block := "```console\n"
+		for _, step := range regexp.MustCompile(`(?m)^\$ `).Split(part[2], -1)[1:] {
+			command, want, _ := strings.Cut(step, "\n")
 			got := run(command)
 			if mask(got) != mask(want) {
 				t.Errorf("$ %s\nprints\n%s\nand not, as the page says,\n%s", command, got, want)
 			}
-			out.WriteString("$ " + command + "\n" + got)
+			block += "$ " + command + "\n" + got
 		}
-		out.WriteString("```\n")
-	}
-	return out.String()
+		return block + "```\n"
+	})
 }
 
 func mask(text string) string {

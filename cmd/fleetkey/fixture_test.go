@@ -9,7 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"math/big"
@@ -165,17 +164,10 @@ func makeSystem(name string) {
 	})
 	token.Header["kid"] = fmt.Sprintf("%XRS256", sha1.Sum(cert.Raw))
 	token.Header["typ"] = "at+jwt"
-	block := func(typ string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: der}) }
-	chain := []*x509.Certificate{ca}
 	for ext, data := range map[string][]byte{
-		".token": []byte(must(token.SignedString(key))), ".cer": cert.Raw, ".crt": block("CERTIFICATE", cert.Raw), ".ca.crt": block("CERTIFICATE", ca.Raw),
-		".key": block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key)), ".key8": block("PRIVATE KEY", must(x509.MarshalPKCS8PrivateKey(key))),
-		".password":   []byte(password + "\r\n"),
-		".pfx":        must(pkcs12.Modern2023.Encode(key, cert, chain, password)),
-		".legacy.pfx": must(pkcs12.LegacyRC2.Encode(key, cert, chain, password)),
-		".open.pfx":   must(pkcs12.Modern2023.Encode(key, cert, nil, "")),
-		// Who writes a PFX chooses the order of the certificates.
-		".reversed.pfx": must(pkcs12.Modern2023.Encode(key, ca, []*x509.Certificate{cert}, password)),
+		".token": []byte(must(token.SignedString(key))), ".cer": cert.Raw, ".crt": []byte(inPEM("CERTIFICATE", cert.Raw)), ".ca.crt": []byte(inPEM("CERTIFICATE", ca.Raw)),
+		".key": []byte(inPEM("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(key))), ".key8": []byte(inPKCS8(key)),
+		".password": []byte(password + "\r\n"), ".pfx": must(pkcs12.Modern2023.Encode(key, cert, []*x509.Certificate{ca}, password)),
 	} {
 		write(name+ext, data)
 	}

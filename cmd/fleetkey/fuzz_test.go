@@ -96,29 +96,23 @@ func FuzzImport(f *testing.F) {
 // neither fool the terminal nor end the command.
 func FuzzVerifyToken(f *testing.F) {
 	path, _ := exampleStore(f)
-	b64 := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+	b64 := base64.RawURLEncoding.EncodeToString
 	for _, seed := range [][2]string{
 		{`{"alg":"ES256","kid":"x","typ":"at+jwt"}`, `{"iss":"https://id.example.com","aud":"x","iat":1777636800}`},
 		{`{"alg":"none","kid":"\u001b[2J","typ":"at+jwt"}`, `{"iss":"https://\u001b[31m","aud":["x",""],"iat":1e300}`},
 		{`{"kid":1}`, `{"iss":"http:///x","aud":[1],"iat":-1}`}, {"", ""}, {"{", `{"iss":"https://a/%zz","aud":null}`}, {`{}`, `{"iss":"https://a:b@c/d","aud":["a","a"]}`},
 	} {
-		f.Add(b64(seed[0])+"."+b64(seed[1])+".AAAA", seed[0], seed[1])
+		f.Add(seed[0], seed[1], ".AAAA")
 	}
-	f.Fuzz(func(t *testing.T, raw, header, payload string) {
-		for _, token := range []string{raw, b64(header) + "." + b64(payload) + ".AAAA"} {
-			var out bytes.Buffer
-			a := &app{ctx: t.Context(), stdout: &out, stderr: io.Discard, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
-			if strings.TrimSpace(token) == "-" { // read from standard input
-				continue
-			}
-			if err := (&verifyCmd{Token: token, storeFlags: storeFlags{File: path}}).Run(a); !errors.Is(err, errWrong) {
-				t.Fatalf("nobody has signed %q, but: %v", token, err)
-			}
-			for _, c := range strings.ReplaceAll(out.String(), path, "") {
-				if c != '\n' && !unicode.IsPrint(c) {
-					t.Fatalf("%q is printed for %q", out.String(), token)
-				}
-			}
+	f.Fuzz(func(t *testing.T, header, payload, rest string) {
+		token := b64([]byte(header)) + "." + b64([]byte(payload)) + rest
+		var out bytes.Buffer
+		a := &app{ctx: t.Context(), stdout: &out, stderr: io.Discard, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
+		if err := (&verifyCmd{Token: token, storeFlags: storeFlags{File: path}}).Run(a); !errors.Is(err, errWrong) {
+			t.Fatalf("nobody has signed %q, but: %v", token, err)
+		}
+		if unprintable := strings.ReplaceAll(out.String(), "\n", ""); strings.ContainsFunc(unprintable, func(c rune) bool { return !unicode.IsPrint(c) }) {
+			t.Fatalf("%q is printed for %q", &out, token)
 		}
 	})
 }

@@ -131,14 +131,9 @@ func TestOnFake(t *testing.T) {
 		server := fake(ts)
 		server.Heal()
 		if len(args) > 0 {
-			fault := awsfake.KMSDenied(args[1])
-			switch args[0] {
-			case "expired":
-				fault = awsfake.Expired()
-				fault.Action = args[1]
-			case "refused":
-				fault = awsfake.Fault{Action: args[1], Error: &awsfake.Error{Code: "AccessDenied", Message: "no"}}
-			}
+			refused := awsfake.Fault{Error: &awsfake.Error{Code: "AccessDenied", Message: "no"}}
+			fault := map[string]awsfake.Fault{"kms": awsfake.KMSDenied(""), "expired": awsfake.Expired(), "refused": refused}[args[0]]
+			fault.Action = args[1]
 			server.Inject(fault)
 		}
 	}
@@ -216,9 +211,9 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // run runs fleetkey in this process. It returns the exit status and what was printed.
-func run(t testing.TB, args ...string) (status int, stdout, stderr string) {
+func run(ctx context.Context, args ...string) (status int, stdout, stderr string) {
 	var out, said bytes.Buffer
-	a := &app{ctx: t.Context(), stdin: os.Stdin, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
+	a := &app{ctx: ctx, stdin: os.Stdin, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
 	status = a.run(args)
 	return status, out.String(), said.String()
 }
@@ -232,7 +227,7 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 		{"revoke", hostile, "--file", path}, {"status", "--file", path + hostile}, {hostile},
 		{"import", path + hostile, "--file", path}, {"revoke", "--certificate", path + hostile, "--file", path},
 	} {
-		status, out, said := run(t, args...)
+		status, out, said := run(t.Context(), args...)
 		unprintable := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
 		if status == 0 || out != "" || strings.Contains(said, "\nlevel") || strings.ContainsFunc(said, unprintable) {
 			t.Errorf("%q: exit status %d, prints %q", args, status, said)
@@ -249,7 +244,7 @@ func TestDoctorKnowsTheTestKeys(t *testing.T) {
 	for _, file := range files {
 		path := filepath.Join(t.TempDir(), "keys.pem")
 		write(path, must(os.ReadFile(file)))
-		status, out, _ := run(t, "doctor", "--file", path)
+		status, out, _ := run(t.Context(), "doctor", "--file", path)
 		if status != exitWrong || strings.Count(out, "WRONG") != 1 || !strings.Contains(out, "is a published test key") || !strings.Contains(out, "run: fleetkey revoke ") {
 			t.Errorf("%s: exit status %d\n%s", file, status, out)
 		}
@@ -269,10 +264,9 @@ func TestInterruptedQuestion(t *testing.T) {
 		t.Errorf("got %v, want context.Canceled", err)
 	}
 	// What doctor has found by then says nothing.
-	var out, said bytes.Buffer
-	a := &app{ctx: ctx, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
-	if status := a.run([]string{"doctor", "--file", filepath.Join(t.TempDir(), "keys.pem"), "--read-only"}); status != exitFailed || !strings.HasPrefix(said.String(), "fleetkey: interrupted: ") {
-		t.Errorf("exit status %d: %s", status, &said)
+	status, _, said := run(ctx, "doctor", "--file", filepath.Join(t.TempDir(), "keys.pem"), "--read-only")
+	if status != exitFailed || !strings.HasPrefix(said, "fleetkey: interrupted: ") {
+		t.Errorf("exit status %d: %s", status, said)
 	}
 }
 
@@ -281,7 +275,7 @@ func TestJSON(t *testing.T) {
 	t.Chdir(t.TempDir())
 	decode := func(into any, want int, args ...string) string {
 		t.Helper()
-		status, out, said := run(t, append(args, "--json")...)
+		status, out, said := run(t.Context(), append(args, "--json")...)
 		decoder := json.NewDecoder(strings.NewReader(out))
 		decoder.DisallowUnknownFields()
 		if err := decoder.Decode(into); err != nil || decoder.More() || status != want {
@@ -348,17 +342,13 @@ func TestJSON(t *testing.T) {
 	decode(&policy, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
 }
 
-// Each command is on the page, and its help has examples that the parser takes.
-func TestEveryCommandIsDocumented(t *testing.T) {
-	page := string(must(os.ReadFile(docsPage)))
+// Each command's help has examples, which the parser takes.
+func TestExamples(t *testing.T) {
 	t.Chdir(t.TempDir())
 	for _, name := range []string{"signing.pfx", "tls.crt", "tls.key"} {
 		write(name, nil)
 	}
 	for _, command := range newParser(&app{}).Model.Children {
-		if !strings.Contains(page, "fleetkey "+command.Name+" ") && !strings.Contains(page, "fleetkey "+command.Name+"\n") {
-			t.Errorf("docs/cli.md shows no run of fleetkey %s", command.Name)
-		}
 		if !strings.Contains(command.Detail, "fleetkey "+command.Name+" ") {
 			t.Errorf("the help of %s has no example", command.Name)
 		}
