@@ -42,7 +42,7 @@ var errPassword = errors.New("the password is wrong: give the right one with --p
 
 // Brought is the content of files, in any order.
 type brought struct {
-	password     func() (string, error) // nil: only read certificates
+	password     func() (string, error)
 	keys         []broughtKey
 	certificates []*x509.Certificate
 	state        bytes.Buffer // RETIRED KEY and REVOKED KEY blocks of another bundle
@@ -65,18 +65,12 @@ func (k *broughtKey) is(public crypto.PublicKey) bool {
 
 // read adds the content of a file.
 func (b *brought) read(a *app, path string, password func() (string, error)) error {
-	if b.password = nil; password != nil {
-		b.password = sync.OnceValues(password)
-	}
+	b.password = sync.OnceValues(password)
 	data, err := a.readInput(path, maxFile)
 	if err != nil {
 		return err
 	}
-	err = b.data(data)
-	if err != nil && password == nil {
-		err = fmt.Errorf("not a certificate: %w", err)
-	}
-	if err != nil {
+	if err := b.data(data); err != nil {
 		return fmt.Errorf("%q: %w", path, err)
 	}
 	return nil
@@ -154,7 +148,7 @@ func (b *brought) block(block *pem.Block) error {
 // ssh adds a private key in OpenSSH format, or one encrypted as by OpenSSL 0.9.
 func (b *brought) ssh(block []byte) error {
 	key, err := ssh.ParseRawPrivateKey(block)
-	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted && b.password != nil {
+	if _, encrypted := errors.AsType[*ssh.PassphraseMissingError](err); encrypted {
 		password, passwordErr := b.password()
 		if passwordErr != nil {
 			return passwordErr
@@ -199,8 +193,6 @@ func (b *brought) der(der []byte) error {
 	convert := map[string]string{"a PFX (PKCS#12)": "openssl pkcs12 -in FILE -nodes -out NEW.pem", "an encrypted private key": "openssl pkey -in FILE -out NEW.key"}[name]
 	if rest, err := asn1.Unmarshal(der, new(asn1.RawValue)); convert == "" || err != nil || len(rest) > 0 {
 		return notRead(der, "not a key or certificate in a format that fleetkey knows")
-	} else if b.password == nil {
-		return fmt.Errorf("this is %s; give only its certificate", name)
 	}
 	return b.encrypted(der, convert)
 }
@@ -281,7 +273,7 @@ func (b *brought) has(cert *x509.Certificate) bool {
 func readCertificates(a *app, paths ...string) ([]*x509.Certificate, error) {
 	var files brought
 	for _, path := range paths {
-		if err := files.read(a, path, nil); err != nil {
+		if err := files.read(a, path, func() (string, error) { return "", errors.New("encrypted; give only its certificate") }); err != nil {
 			return nil, err
 		}
 	}

@@ -86,11 +86,7 @@ func (c *doctorCmd) Run(a *app) error {
 	case errors.As(err, &usage):
 		return err
 	case err != nil:
-		fix := ""
-		if strings.Contains(err.Error(), "no AWS region") {
-			fix = "export AWS_REGION=eu-west-1  # the secret's"
-		}
-		x.found(wrong, "store", trimPrefix(err), fix)
+		x.found(wrong, "store", trimPrefix(err), "")
 		return errWrong
 	}
 	x.found(fine, "store", name(store), "")
