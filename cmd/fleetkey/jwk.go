@@ -12,20 +12,20 @@ import (
 // json adds a JWK, a JWK Set (RFC 7517), an array of JWKs, or IdentityServer4's
 // tempkey.rsa.
 func (b *brought) json(text []byte) error {
-	const neither = "damaged JSON, or not a JSON Web Key" // the cause could quote the key
-	var keys []map[string]any
-	if json.Unmarshal(text, &keys) != nil {
-		var set struct{ Keys []map[string]any }
-		var jwk map[string]any
-		if json.Unmarshal(text, &set) != nil || json.Unmarshal(text, &jwk) != nil {
-			return notRead(text, neither)
-		}
-		if keys = set.Keys; keys == nil {
-			keys = append(keys, jwk)
+	var document any
+	if json.Unmarshal(text, &document) != nil { // the cause could quote the key
+		return notRead(text, "damaged JSON")
+	}
+	keys, ok := document.([]any)
+	if !ok {
+		object, _ := document.(map[string]any)
+		if keys, ok = members(object)["keys"].([]any); !ok {
+			keys = []any{object}
 		}
 	}
-	for _, jwk := range keys {
-		if err := b.jwk(jwk, text); err != nil {
+	for _, key := range keys {
+		object, _ := key.(map[string]any)
+		if err := b.jwk(object, text); err != nil {
 			return err
 		}
 	}

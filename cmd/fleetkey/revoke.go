@@ -14,10 +14,7 @@ type revokeCmd struct {
 	KID         string `arg:"" optional:"" name:"kid" help:"ID of the key, as shown by fleetkey status, or the RFC 7638 thumbprint of any key."`
 	All         bool   `help:"Revoke every key whose private key is in the store, and create a new one. For a leaked bundle."`
 	Certificate string `type:"existingfile" predictor:"file" placeholder:"PATH" help:"Revoke the key of this certificate (PEM or DER), such as one of Config.Former."`
-	storeFlags
-	policyFlags
-	keyFlags
-	consent
+	changeFlags
 }
 
 // Run is called by kong. It reads the store before it asks.
@@ -50,7 +47,7 @@ func (c *revokeCmd) Run(a *app) error {
 	if err := c.confirm(a, what+": servers reject all its tokens, under any kid, after their next refresh"); err != nil {
 		return err
 	}
-	return a.change(l, c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
+	return c.change(a, l, func(ctx context.Context, s *fleetkey.Signer) error {
 		before := s.Status().SigningKeyID
 		if c.All {
 			err = s.RevokeAll(ctx)

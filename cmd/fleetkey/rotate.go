@@ -9,12 +9,7 @@ import (
 )
 
 // rotateCmd announces the next key.
-type rotateCmd struct {
-	storeFlags
-	policyFlags
-	keyFlags
-	consent
-}
+type rotateCmd struct{ changeFlags }
 
 // Run is called by kong.
 func (c *rotateCmd) Run(a *app) error {
@@ -37,7 +32,7 @@ func (c *rotateCmd) Run(a *app) error {
 	if err := c.confirm(a, "announce a new key in "+l.name+", which will take over from the current signing key"); err != nil {
 		return err
 	}
-	return a.change(l, c.storeFlags, c.config(a), c.keyFlags, func(ctx context.Context, s *fleetkey.Signer) error {
+	return c.change(a, l, func(ctx context.Context, s *fleetkey.Signer) error {
 		before := s.Status()
 		if err := s.Rotate(ctx); err != nil {
 			return err

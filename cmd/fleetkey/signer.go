@@ -90,23 +90,27 @@ func (d *days) UnmarshalText(text []byte) error {
 	return err
 }
 
-// keyFlags are the properties of a new key.
-type keyFlags struct {
+// changeFlags are for commands that change keys which others rely on.
+type changeFlags struct {
+	storeFlags
+	policyFlags
 	Algorithm  string `enum:",RS256,PS256,ES256,ES384,EdDSA" default:"" placeholder:"ALG" help:"RS256, PS256, ES256, ES384 or EdDSA; default: that of the current signing key; RS256 for a first key."`
 	CommonName string `placeholder:"NAME" help:"Subject of a new certificate; default: that of the current signing key."`
+	consent
 }
 
 // change opens a Signer that writes to the store from which l was read. It never creates a
 // store. A new key gets the common name of its predecessor unless the flags set one.
-func (a *app) change(l *loaded, f storeFlags, cfg fleetkey.Config, k keyFlags, do func(context.Context, *fleetkey.Signer) error) error {
+func (c changeFlags) change(a *app, l *loaded, do func(context.Context, *fleetkey.Signer) error) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()
-	store, err := f.open(ctx, newSecretFlags{})
+	store, err := c.open(ctx, newSecretFlags{})
 	if err != nil {
 		return err
 	}
-	cfg.MustExist, cfg.Algorithm, cfg.CommonName = true, k.Algorithm, cmp.Or(k.CommonName, "fleetkey")
-	if now, _ := l.set.Signing(time.Now()); now != nil && k.CommonName == "" {
+	cfg := c.config(a)
+	cfg.MustExist, cfg.Algorithm, cfg.CommonName = true, c.Algorithm, cmp.Or(c.CommonName, "fleetkey")
+	if now, _ := l.set.Signing(time.Now()); now != nil && c.CommonName == "" {
 		if subject := now.Cert.Subject.CommonName; len(subject) <= 64 && utf8.ValidString(subject) {
 			cfg.CommonName = cmp.Or(subject, cfg.CommonName)
 		}
