@@ -21,6 +21,7 @@ import (
 	"unicode/utf16"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/stretchr/testify/require"
 	"golang.org/x/crypto/ssh"
 	"software.sslmate.com/src/go-pkcs12"
 
@@ -161,16 +162,14 @@ func TestImportForms(t *testing.T) {
 	} {
 		t.Run(title, func(t *testing.T) {
 			status, out, set := imported(t, filepath.Join(t.TempDir(), "keys.pem"), tc.password, tc.content)
-			if status != 0 {
-				t.Fatal(out)
-			}
+			require.Zero(t, status, out)
 			signing, early := set.Signing(time.Now())
-			if signing == nil || early || signing.ID != tc.kid || signing.Alg.Name != tc.alg {
-				t.Fatalf("%+v signs, not %s\n%s", signing, tc.kid, out)
-			}
+			require.NotNil(t, signing, out)
+			require.False(t, early)
+			require.Equal(t, []string{tc.kid, tc.alg}, []string{signing.ID, signing.Alg.Name}, out)
 			for line := range strings.Lines(tc.content) {
-				if line = strings.TrimSpace(line); len(line) > 30 && !strings.HasPrefix(line, "-----") && strings.Contains(out, line) {
-					t.Errorf("the output shows key material")
+				if line = strings.TrimSpace(line); len(line) > 30 && !strings.HasPrefix(line, "-----") {
+					require.NotContains(t, out, line)
 				}
 			}
 		})
@@ -229,9 +228,10 @@ func TestImportNamesTheForm(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			store := filepath.Join(t.TempDir(), "keys.pem")
 			status, out, set := imported(t, store, tc.password, tc.content)
-			if status != exitFailed || !strings.Contains(out, tc.want) || !strings.Contains(out, `pasted": `) || set != nil {
-				t.Errorf("exit status %d: %s\nwant %s, the name of the file, and no store", status, out, tc.want)
-			}
+			require.Equal(t, exitFailed, status)
+			require.Contains(t, out, tc.want)
+			require.Contains(t, out, `pasted": `, "names the file")
+			require.Nil(t, set, "the store was created")
 		})
 	}
 }
@@ -246,9 +246,8 @@ func TestImportFormer(t *testing.T) {
 		"\x1b[2J": `is for "\x1b[2J", which`,
 	} {
 		status, out, _ := imported(t, filepath.Join(t.TempDir(), "keys.pem"), "", inJWK(k.Private, "old", alg, "sig"))
-		if status != 0 || !strings.Contains(out, want) {
-			t.Errorf("%s: exit status %d; the output lacks %s:\n%s", alg, status, want, out)
-		}
+		require.Zero(t, status, out)
+		require.Contains(t, out, want)
 	}
 }
 
@@ -257,22 +256,17 @@ func TestImportIterations(t *testing.T) {
 	k := selfSigned("slow", 1)
 	for name, encoder := range map[string]*pkcs12.Encoder{"3DES": pkcs12.LegacyDES, "PBES2": pkcs12.Modern2023, "PBMAC1": pkcs12.Modern2026} {
 		sound := string(must(encoder.WithIterations(70_000).Encode(k.Private, k.Cert, nil, password)))
-		if n := iterations([]byte(sound), 0); n != 210_000 { // of certificate, key and MAC
-			t.Errorf("%s: %d iterations are counted", name, n)
-		}
+		require.EqualValues(t, 210_000, iterations([]byte(sound), 0), "%s: of certificate, key and MAC", name)
 		for _, bomb := range []string{"\x02\x03\x7f\xff\xff", "\x02\x03\x0f\xff\xff"} { // 8 million, and 3 times a million
 			file := strings.ReplaceAll(sound, "\x02\x03\x01\x11\x70", bomb)
 			begin := time.Now()
 			_, out, _ := imported(t, filepath.Join(t.TempDir(), "keys.pem"), password, file)
-			if !strings.Contains(out, "more than 2000000 iterations") || time.Since(begin) > 10*time.Second {
-				t.Errorf("%s: after %v: %s", name, time.Since(begin), out)
-			}
+			require.Contains(t, out, "more than 2000000 iterations", name)
+			require.Less(t, time.Since(begin), 10*time.Second, name)
 		}
 	}
 	huge := marshal([]any{[]byte("salt"), new(big.Int).Lsh(big.NewInt(1), 100)})
-	if n := iterations(huge, 0); n <= maxIterations {
-		t.Errorf("%d iterations are counted for 2^100", n)
-	}
+	require.Greater(t, iterations(huge, 0), int64(maxIterations))
 }
 
 // TestFreshKeys: a key without a certificate signs at once, even if the one before it began
@@ -280,7 +274,6 @@ func TestImportIterations(t *testing.T) {
 func TestFreshKeys(t *testing.T) {
 	before, now := selfSigned("before", 1), time.Now()
 	made := must(freshKeys([]broughtKey{{Signer: before.Private}}, []*keyset.Key{before}, before.Cert.NotBefore.Add(24*time.Hour+900*time.Millisecond)))
-	if begin := made[0].Cert.NotBefore; !begin.After(before.Cert.NotBefore) || begin.After(now) {
-		t.Errorf("begins at %s, and the key before it at %s", begin, before.Cert.NotBefore)
-	}
+	require.Greater(t, made[0].Cert.NotBefore, before.Cert.NotBefore)
+	require.Less(t, made[0].Cert.NotBefore, now)
 }

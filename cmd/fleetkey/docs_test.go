@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
+
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
@@ -76,9 +78,7 @@ func runPage(t *testing.T, page string) string {
 		for _, step := range regexp.MustCompile(`(?m)^\$ `).Split(part[2], -1)[1:] {
 			command, want, _ := strings.Cut(step, "\n")
 			got := run(command)
-			if mask(got) != mask(want) {
-				t.Errorf("$ %s\nprints\n%s\nand not, as the page says,\n%s", command, got, want)
-			}
+			assert.Equal(t, mask(want), mask(got), command)
 			block += "$ " + command + "\n" + got
 		}
 		return block + "```\n"

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/gofrs/flock"
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
@@ -228,46 +230,38 @@ func TestOutputIsQuoted_T9(t *testing.T) {
 		{"import", path + hostile, "--file", path}, {"revoke", "--certificate", path + hostile, "--file", path},
 	} {
 		status, out, said := run(t.Context(), args...)
-		unprintable := func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
-		if status == 0 || out != "" || strings.Contains(said, "\nlevel") || strings.ContainsFunc(said, unprintable) {
-			t.Errorf("%q: exit status %d, prints %q", args, status, said)
-		}
+		require.NotZero(t, status, args)
+		require.Empty(t, out, args)
+		require.NotContains(t, said, "\nlevel", args)
+		require.True(t, isPrintable(said), "%q prints %q", args, said)
 	}
+}
+
+func isPrintable(lines string) bool {
+	return !strings.ContainsFunc(lines, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) })
 }
 
 // Anyone can sign with the keys of fleetkeytest.
 func TestDoctorKnowsTheTestKeys(t *testing.T) {
 	files := must(filepath.Glob("../../fleetkeytest/testdata/*.pem"))
-	if len(files) != len(testKeys) {
-		t.Errorf("%d keys are published, and %d known", len(files), len(testKeys))
-	}
+	require.Len(t, files, len(testKeys))
 	for _, file := range files {
 		path := filepath.Join(t.TempDir(), "keys.pem")
 		write(path, must(os.ReadFile(file)))
 		status, out, _ := run(t.Context(), "doctor", "--file", path)
-		if status != exitWrong || strings.Count(out, "WRONG") != 1 || !strings.Contains(out, "is a published test key") || !strings.Contains(out, "run: fleetkey revoke ") {
-			t.Errorf("%s: exit status %d\n%s", file, status, out)
-		}
+		require.Equal(t, exitWrong, status, file)
+		require.Equal(t, 1, strings.Count(out, "WRONG"), out)
+		require.Regexp(t, "is a published test key.*\n +run: fleetkey revoke ", out)
 	}
 }
 
-// A question at the terminal ends with Ctrl-C, although nobody has answered.
-func TestInterruptedQuestion(t *testing.T) {
+// What doctor has found when it is interrupted means nothing.
+func TestInterruptedDoctor(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
-	answer := make(chan string)
-	defer close(answer) // lets the reader go
-	_, err := await(ctx, func() (string, error) {
-		interrupt()
-		return <-answer, nil
-	})
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want context.Canceled", err)
-	}
-	// What doctor has found by then says nothing.
+	interrupt()
 	status, _, said := run(ctx, "doctor", "--file", filepath.Join(t.TempDir(), "keys.pem"), "--read-only")
-	if status != exitFailed || !strings.HasPrefix(said, "fleetkey: interrupted: ") {
-		t.Errorf("exit status %d: %s", status, said)
-	}
+	require.Equal(t, exitFailed, status)
+	require.Regexp(t, "^fleetkey: interrupted: ", said)
 }
 
 // TestJSON: with --json each command prints one JSON value, and a store in the same shape.
@@ -276,32 +270,35 @@ func TestJSON(t *testing.T) {
 	decode := func(into any, want int, args ...string) string {
 		t.Helper()
 		status, out, said := run(t.Context(), append(args, "--json")...)
+		require.Equal(t, want, status, "%q: %s", args, said)
 		decoder := json.NewDecoder(strings.NewReader(out))
 		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(into); err != nil || decoder.More() || status != want {
-			t.Fatalf("%q: exit status %d: %s: %v in %s", args, status, said, err, out)
-		}
+		require.NoError(t, decoder.Decode(into), "%q: %s", args, out)
+		require.False(t, decoder.More(), "%q: %s", args, out)
 		return out
 	}
 	kid := ""
+	yes, no := true, false
 	for _, step := range []struct {
-		args, changed, roles string
+		args    string
+		changed *bool
+		roles   string
 	}{
-		{"init --file a.pem --issuer https://id.example.com --algorithm ES256", "true", "signing"},
-		{"init --file a.pem --issuer https://id.example.com", "false", "signing"},
-		{"status --file a.pem", "", "signing"},
-		{"rotate --file a.pem --yes", "true", "announced signing"},
-		{"rotate --file a.pem --yes", "false", "announced signing"},
-		{"export --file a.pem", "", "announced signing"},
-		{"export --file a.pem --public-key --dir public", "", "announced signing"},
-		{"export --file a.pem -o crt.pem", "", "announced signing"},
-		{"export --file a.pem --private-keys -o all.pem", "", "announced signing"},
-		{"copy --file a.pem --to-file b.pem", "true", "announced signing"},
-		{"copy --file a.pem --to-file b.pem", "false", "announced signing"},
-		{"import all.pem --file c.pem", "true", "announced signing"},
-		{"import all.pem --file c.pem --yes", "false", "announced signing"},
-		{"revoke KID --file a.pem --yes", "true", "announced signing revoked"},
-		{"revoke KID --file a.pem --yes", "false", "announced signing revoked"},
+		{"init --file a.pem --issuer https://id.example.com --algorithm ES256", &yes, "signing"},
+		{"init --file a.pem --issuer https://id.example.com", &no, "signing"},
+		{"status --file a.pem", nil, "signing"},
+		{"rotate --file a.pem --yes", &yes, "announced signing"},
+		{"rotate --file a.pem --yes", &no, "announced signing"},
+		{"export --file a.pem", nil, "announced signing"},
+		{"export --file a.pem --public-key --dir public", nil, "announced signing"},
+		{"export --file a.pem -o crt.pem", nil, "announced signing"},
+		{"export --file a.pem --private-keys -o all.pem", nil, "announced signing"},
+		{"copy --file a.pem --to-file b.pem", &yes, "announced signing"},
+		{"copy --file a.pem --to-file b.pem", &no, "announced signing"},
+		{"import all.pem --file c.pem", &yes, "announced signing"},
+		{"import all.pem --file c.pem --yes", &no, "announced signing"},
+		{"revoke KID --file a.pem --yes", &yes, "announced signing revoked"},
+		{"revoke KID --file a.pem --yes", &no, "announced signing revoked"},
 	} {
 		var got struct {
 			Changed  *bool
@@ -312,34 +309,26 @@ func TestJSON(t *testing.T) {
 			fleetkey.Status
 		}
 		text := decode(&got, 0, strings.Fields(strings.Replace(step.args, "KID", kid, 1))...)
-		changed, roles := "", ""
-		if got.Changed != nil {
-			changed = strconv.FormatBool(*got.Changed)
-		}
+		var roles []string
 		for _, k := range got.Keys {
-			roles += " " + string(k.Role)
+			roles = append(roles, string(k.Role))
 		}
-		if exports := got.PEM != "" || len(got.Files) > 0; exports != strings.HasPrefix(step.args, "export") || got.Word != "ok" || changed != step.changed || strings.TrimSpace(roles) != step.roles || got.Version == "" || strings.Contains(text, "PRIVATE") {
-			t.Errorf("%s: %s", step.args, text)
-		}
-		if kid == "" {
-			kid = got.SigningKeyID
-		}
+		require.Equal(t, step.changed, got.Changed, step.args)
+		require.Equal(t, step.roles, strings.Join(roles, " "), step.args)
+		require.Equal(t, strings.HasPrefix(step.args, "export"), got.PEM != "" || len(got.Files) > 0, text)
+		require.True(t, got.Word == "ok" && got.Version != "" && !strings.Contains(text, "PRIVATE"), text)
+		kid = cmp.Or(kid, got.SigningKeyID)
 	}
 	var verdict verdictJSON
-	if decode(&verdict, 3, "verify", "--file", "a.pem", "x.y.z"); verdict.Valid || len(verdict.Checks) != len(checks) || verdict.Error == "" {
-		t.Errorf("%+v", verdict)
-	}
+	decode(&verdict, exitWrong, "verify", "--file", "a.pem", "x.y.z")
+	require.True(t, !verdict.Valid && len(verdict.Checks) == len(checks) && verdict.Error != "", "%+v", verdict)
 	token := must(signerAt(fleetkey.NewFileStore("a.pem"), time.Now()).Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"}))
-	if decode(&verdict, 0, "verify", "--file", "a.pem", token); !verdict.Valid || verdict.Subject != "alice" {
-		t.Errorf("%+v", verdict)
-	}
+	decode(&verdict, 0, "verify", "--file", "a.pem", token)
+	require.True(t, verdict.Valid && verdict.Subject == "alice", "%+v", verdict)
 	var findings []findingJSON
-	if decode(&findings, 3, "doctor", "--file", "none/a.pem", "--read-only"); len(findings) < 2 || findings[1].Verdict != wrong {
-		t.Errorf("%+v", findings)
-	}
-	var policy iamPolicy
-	decode(&policy, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
+	decode(&findings, exitWrong, "doctor", "--file", "none/a.pem", "--read-only")
+	require.Equal(t, wrong, findings[1].Verdict)
+	decode(&iamPolicy{}, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
 }
 
 // Each command's help has examples, which the parser takes.
@@ -349,14 +338,11 @@ func TestExamples(t *testing.T) {
 		write(name, nil)
 	}
 	for _, command := range newParser(&app{}).Model.Children {
-		if !strings.Contains(command.Detail, "fleetkey "+command.Name+" ") {
-			t.Errorf("the help of %s has no example", command.Name)
-		}
+		require.Contains(t, command.Detail, "fleetkey "+command.Name+" ")
 	}
 	for example := range strings.Lines(examples) {
 		words := strings.Fields(regexp.MustCompile(" (<|>>) .*").ReplaceAllString(example, ""))
-		if _, err := newParser(&app{}).Parse(words[1:]); err != nil {
-			t.Errorf("%s: %v", example, err)
-		}
+		_, err := newParser(&app{}).Parse(words[1:])
+		require.NoError(t, err, example)
 	}
 }
