@@ -132,18 +132,16 @@ func (x *examination) absent(check string) {
 }
 
 // keys examines the bundle as a server would.
-func (x *examination) keys(ctx context.Context, store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) {
+func (x *examination) keys(store fleetkey.KeyStore, bundle []byte, version fleetkey.Version) {
+	var status fleetkey.Status
 	l, err := newLoaded(store, bundle, version)
-	var signer *fleetkey.Signer
 	if err == nil {
-		signer, err = fleetkey.NewSigner(ctx, l, fleetkey.Config{Issuer: noIssuer, Logger: x.a.log})
+		status, err = l.status(x.a, policyFlags{}.config(x.a))
 	}
 	if err != nil {
 		x.found(wrong, "keys", trimPrefix(err), "")
 		return
 	}
-	defer func() { _ = signer.Close() }()
-	status := signer.Status()
 	for _, k := range status.Keys {
 		if k.Role != fleetkey.RoleRevoked && k.Role != fleetkey.RoleGone && slices.Contains(testKeys, k.KeyID) {
 			x.found(wrong, "keys", k.KeyID+" is a published test key (fleetkeytest): anyone can sign with it", "fleetkey revoke "+k.KeyID+" "+x.store)

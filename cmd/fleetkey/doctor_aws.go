@@ -62,7 +62,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	case err == nil:
 		x.found(fine, get, "allowed", "")
 		x.permissions(ctx, client, secret, string(bundle), string(version), policy)
-		x.keys(ctx, store, bundle, version)
+		x.keys(store, bundle, version)
 	case errors.Is(err, fleetkey.ErrNotExist) && hasNoValue(ctx, client, secret, err):
 		x.found(wrong, get, "the secret exists but has no value, so no server can start", putFirst(store, "--issuer https://YOUR-ISSUER"))
 	case errors.Is(err, fleetkey.ErrNotExist):

@@ -50,7 +50,7 @@ func (x *examination) file(ctx context.Context, store *fleetkey.FileStore) {
 	case err != nil:
 		x.found(wrong, "file", trimPrefix(err), "")
 	default:
-		x.keys(ctx, store, bundle, version)
+		x.keys(store, bundle, version)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"text/tabwriter"
-	"time"
 
 	"github.com/fleetkey/fleetkey"
 )
@@ -55,7 +54,6 @@ func pressing(s fleetkey.Status) []string {
 }
 
 func printStatus(a *app, s fleetkey.Status, notes []string) {
-	now := time.Now()
 	a.printf("%s, version %s\n\n", s.Store, s.Version)
 	table := tabwriter.NewWriter(a.stdout, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "KID\tALG\tROLE\tSIGNS FROM\tTRUSTED UNTIL\tCERTIFICATE ENDS")
@@ -63,7 +61,7 @@ func printStatus(a *app, s fleetkey.Status, notes []string) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", k.KeyID, cmp.Or(k.Algorithm, "-"), k.Role, stamp(k.NotBefore), stamp(k.TrustedUntil), stamp(k.NotAfter))
 	}
 	a.lost = table.Flush()
-	a.printf("\n%s\n", timeline(s, now, 72))
+	a.printf("\n%s\n", timeline(s))
 	if !s.NextActivation.IsZero() {
 		a.printf("%s  the announced key begins to sign\n", stamp(s.NextActivation))
 	}

@@ -17,65 +17,61 @@ import (
 //
 // # signs, . is announced, - is trusted but no longer signs. A revoked key has no row.
 
-// timeline returns the drawing, width columns wide. Times far from now are cut off, since a
-// certificate lasts ten years and a rotation takes a day.
-func timeline(s fleetkey.Status, now time.Time, width int) string {
-	start, end := span(s, now)
-	column := func(t time.Time) int {
-		return max(0, min(width, int(float64(width)*t.Sub(start).Seconds()/end.Sub(start).Seconds())))
-	}
+// timeline returns the drawing. Times far from now are cut off, since a certificate lasts
+// ten years and a rotation takes a day.
+func timeline(s fleetkey.Status) string {
+	const width = 72 // columns
+	start, end := span(s)
+	step := end.Sub(start) / width
 	var out strings.Builder
-	fmt.Fprintf(&out, "%13s%s|\n", "now ", strings.Repeat(" ", column(now)))
+	fmt.Fprintf(&out, "%13s%*s|\n", "now ", int(s.Time.Sub(start)/step), "")
 	for _, k := range s.Keys {
 		if k.Role == fleetkey.RoleRevoked {
 			continue
 		}
-		announced, begins, replaced := k.NotBefore, k.NotBefore, successor(s, k)
+		announced, replaced := k.NotBefore, successor(s, k)
 		switch {
-		case begins.IsZero(): // retired by name
+		case k.NotBefore.IsZero(): // retired by name
 			replaced = start
-		case begins.After(now):
-			announced = now
+		case k.NotBefore.After(s.Time):
+			announced = s.Time
 		}
-		if replaced.IsZero() || replaced.After(k.TrustedUntil) {
-			replaced = k.TrustedUntil
+		row := make([]byte, width)
+		for i := range row {
+			switch at := start.Add(time.Duration(i+1) * step); {
+			case at.Before(announced), !at.Before(k.TrustedUntil):
+				row[i] = ' '
+			case at.Before(k.NotBefore):
+				row[i] = '.'
+			case replaced.IsZero(), at.Before(replaced):
+				row[i] = '#'
+			default:
+				row[i] = '-'
+			}
 		}
-		row := strings.Repeat(" ", column(announced))
-		for _, part := range []struct {
-			mark string
-			to   time.Time
-		}{{".", begins}, {"#", replaced}, {"-", k.TrustedUntil}} {
-			row += strings.Repeat(part.mark, max(0, column(part.to)-len(row)))
-		}
-		if row != "" && k.NotBefore.Before(start) && k.TrustedUntil.After(start) {
-			row = "<" + row[1:]
+		if k.NotBefore.Before(start) && k.TrustedUntil.After(start) {
+			row[0] = '<'
 		}
 		if k.TrustedUntil.After(end) {
-			row = row[:width-1] + ">"
+			row[width-1] = '>'
 		}
-		fmt.Fprintf(&out, "%.10s~  %s\n", k.KeyID, row) // enough of a thumbprint to tell keys apart
+		fmt.Fprintf(&out, "%.10s~  %s\n", k.KeyID, strings.TrimRight(string(row), " ")) // enough of a thumbprint to tell keys apart
 	}
-	fmt.Fprintf(&out, "%13s%-*s%*s\n", "", width/2, stamp(start), width-width/2, stamp(end))
+	fmt.Fprintf(&out, "%13s%-*s%*s\n", "", width/2, stamp(start), width/2, stamp(end))
 	fmt.Fprintf(&out, "%13s. announced   # signs   - trusted only\n", "")
 	return out.String()
 }
 
 // span returns the period to draw: all changes near now, with some margin.
-func span(s fleetkey.Status, now time.Time) (start, end time.Time) {
+func span(s fleetkey.Status) (start, end time.Time) {
 	const near = 400 * 24 * time.Hour
-	times := []time.Time{now}
-	include := func(t time.Time) {
-		if !t.IsZero() && t.Sub(now).Abs() < near {
-			times = append(times, t)
-		}
-	}
-	include(s.RotationDue)
+	times := []time.Time{s.Time}
 	for _, k := range s.Keys {
-		include(k.NotBefore)
-		include(k.TrustedUntil)
+		times = append(times, k.NotBefore, k.TrustedUntil)
 	}
-	if !slices.ContainsFunc(times, now.Before) {
-		times = append(times, now.AddDate(0, 1, 0)) // show that no change is due
+	times = slices.DeleteFunc(append(times, s.RotationDue), func(t time.Time) bool { return t.Sub(s.Time).Abs() > near })
+	if !slices.ContainsFunc(times, s.Time.Before) {
+		times = append(times, s.Time.AddDate(0, 1, 0)) // show that no change is due
 	}
 	start, end = slices.MinFunc(times, time.Time.Compare), slices.MaxFunc(times, time.Time.Compare)
 	room := max(end.Sub(start)/8, time.Hour)

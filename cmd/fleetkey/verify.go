@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -56,18 +55,13 @@ var checks = []tokenCheck{
 // Run is called by kong.
 func (c *verifyCmd) Run(a *app) error {
 	hasStore := c.File+c.Secret+c.Settings != ""
-	verifierOnly := policyFlags{MaxTokenTTL: c.MaxTokenTTL, Skew: c.Skew}
-	given := c.policyFlags
-	if c.Config != "" { // it may contain more than is used here
-		given = verifierOnly
-	}
 	switch {
 	case !hasStore && c.Issuer == "":
 		return usageError("no keys: give --file, --secret or --settings for a store, or --issuer for an issuer's published keys")
 	case hasStore && (c.JWKSURL != "" || c.Legacy || c.InsecureHTTP):
 		return usageError("--jwks-url, --legacy and --insecure-http require --issuer without a store")
-	case !hasStore && (given != verifierOnly || len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
-		return usageError("--rotate-every, --announce, --retain, --refresh-every, --jwks-max-age, --former, --former-issuer and --region require a store")
+	case !hasStore && (len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
+		return usageError("--former, --former-issuer and --region require a store")
 	}
 	token, err := c.read(a)
 	if err != nil {
@@ -154,13 +148,9 @@ func (c *verifyCmd) byIssuer(a *app, token string) error {
 func published(s fleetkey.Status) string {
 	kids := make([]string, len(s.Keys))
 	for i, k := range s.Keys {
-		kids[i] = strconv.Quote(k.KeyID)
+		kids[i] = k.KeyID
 	}
-	noun := "keys"
-	if len(kids) == 1 {
-		noun = "key"
-	}
-	text := fmt.Sprintf("The issuer publishes %d usable %s: %s.", len(kids), noun, strings.Join(kids, ", "))
+	text := fmt.Sprintf("The usable keys that the issuer publishes are %q.", kids)
 	for _, reason := range slices.Sorted(maps.Keys(s.SkippedKeys)) {
 		text += fmt.Sprintf(" Skipped (%s): %d.", reason, s.SkippedKeys[reason])
 	}
