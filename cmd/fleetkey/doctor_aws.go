@@ -155,14 +155,7 @@ func (w *awsWatch) hear(at time.Time, answer *http.Response) {
 func (x *examination) permissions(ctx context.Context, client *secretsmanager.Client, secret, bundle, version, policy string) {
 	if !strings.HasPrefix(secret, "arn:") { // servers cannot create a secret by ARN
 		_, err := client.CreateSecret(ctx, &secretsmanager.CreateSecretInput{Name: &secret, ClientRequestToken: &version, SecretString: &bundle})
-		switch verdict, _ := judge(err); verdict {
-		case fine:
-			x.found(fine, action+"CreateSecret", "allowed", "")
-		case wrong:
-			x.found(minor, action+"CreateSecret", "denied; harmless while the secret exists", policy)
-		default:
-			x.found(skipped, action+"CreateSecret", "AWS's response does not say", "")
-		}
+		x.write(action+"CreateSecret", err, policy)
 	}
 	// Without a value there is nothing to put.
 	_, err := client.PutSecretValue(ctx, &secretsmanager.PutSecretValueInput{SecretId: &secret})
@@ -181,16 +174,15 @@ var refusals = []string{"ResourceExistsException", "InvalidParameterException", 
 
 // write reports the result for a write permission.
 func (x *examination) write(check string, err error, policy string) {
-	switch verdict, why := judge(err); verdict {
-	case fine:
-		x.found(fine, check, "allowed", "")
-	case wrong:
-		if why == deniedByKMS {
-			policy += " --kms-key YOUR-KEY-ARN"
-		}
-		x.cannotWrite(check, why, policy+" --rotation")
+	switch verdict, why := judge(err); {
+	case verdict != wrong:
+		x.found(verdict, check, why, "")
+	case check == action+"CreateSecret":
+		x.found(minor, check, why+"; harmless while the secret exists", policy)
+	case why == deniedByKMS:
+		x.cannotWrite(check, why, policy+" --kms-key YOUR-KEY-ARN --rotation")
 	default:
-		x.found(skipped, check, why, "")
+		x.cannotWrite(check, why, policy+" --rotation")
 	}
 }
 
@@ -203,7 +195,7 @@ func judge(err error) (verdict, string) {
 	answer, _ := errors.AsType[*smithyhttp.ResponseError](err)
 	switch {
 	case err == nil, api != nil && slices.Contains(refusals, api.ErrorCode()):
-		return fine, ""
+		return fine, "allowed"
 	case api != nil && (strings.Contains(api.ErrorMessage(), "Access to KMS") || strings.Contains(api.ErrorMessage(), "perform: kms:")):
 		return wrong, deniedByKMS
 	case api != nil && api.ErrorCode() == "AccessDeniedException", answer != nil && answer.HTTPStatusCode() == http.StatusForbidden:
