@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fleetkey/fleetkey"
@@ -46,19 +47,10 @@ func (c *rotateCmd) Run(a *app) error {
 		case !before.NextActivation.IsZero():
 			return a.outcome(after, false, "A key is already announced and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
 		}
+		next := slices.IndexFunc(after.Keys, func(k fleetkey.KeyInfo) bool { return k.NotBefore.Equal(after.NextActivation) })
 		return a.outcome(after, true, "Announced %s. It begins to sign at %s.\n%s signs until then.\n",
-			announced(after), stamp(after.NextActivation), after.SigningKeyID)
+			after.Keys[next].KeyID, stamp(after.NextActivation), after.SigningKeyID)
 	})
-}
-
-// announced returns the kid of the key that takes over next.
-func announced(s fleetkey.Status) string {
-	for _, k := range s.Keys {
-		if k.Role == fleetkey.RoleAnnounced && k.NotBefore.Equal(s.NextActivation) {
-			return k.KeyID
-		}
-	}
-	return ""
 }
 
 func stamp(t time.Time) string {

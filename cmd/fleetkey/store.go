@@ -83,12 +83,7 @@ func (f storeFlags) open(ctx context.Context, create newSecretFlags) (fleetkey.K
 }
 
 // name returns the name of a store, such as "file /var/lib/app/keys.pem".
-func name(store fleetkey.KeyStore) string {
-	if s, ok := store.(fmt.Stringer); ok {
-		return oneLine(s.String())
-	}
-	return fmt.Sprintf("%T", store)
-}
+func name(store fleetkey.KeyStore) string { return oneLine(fmt.Sprint(store)) }
 
 // A loaded store is the content of a store when it was read. It is read-only, so that a
 // Signer cannot change it.
