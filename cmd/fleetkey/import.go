@@ -90,23 +90,35 @@ func (c *importCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	a.noteAlgorithms(bare)
 	err = a.stored(&loaded{there.name, bundle, version, next}, true, "Imported into "+there.name+":\n"+report)
-	a.note(aboutFormer, former(imported, bare))
+	a.noteFormer(imported, bare)
 	return err
 }
 
-// noteAlgorithms prints where Config.Former cannot use a JWK as its system did.
-func (a *app) noteAlgorithms(bare []broughtKey) {
+// noteFormer prints what to put into Config.Former, so that tokens of the other system stay
+// valid, and which of its tokens no server can verify. A bare RSA key as Former.Key means
+// RS256; PS256 requires the certificate that import created.
+func (a *app) noteFormer(imported *keyset.Set, bare []broughtKey) {
+	var entries []string
 	for _, b := range bare {
-		switch alg, err := jws.AlgorithmOf(b.Public(), b.pss); {
-		case b.alg == "":
-		case err == nil && b.alg != alg.Name && (b.alg != "Ed25519" || alg.Name != "EdDSA"):
-			a.note("The JWK with kid %q is for %s, which fleetkey does not verify: tokens that its system signed with it are rejected. Here the key signs %s.", b.kid, jws.Quote(b.alg), alg.Name)
+		alg, err := jws.AlgorithmOf(b.Public(), b.pss)
+		source := "Key: publicKey"
+		switch {
+		case b.subject != nil: // its certificate has expired
+			entries = append(entries, `{Certificate: certificate, Issuer: "https://OLD-ISSUER", Until: lastToken}`)
+			continue
 		case b.pss:
 			a.note("The JWK with kid %q is for PS256. Give Config.Former the certificate that was created for it: fleetkey export prints it.", b.kid)
+			source = "Certificate: certificate"
+		case b.alg != "" && err == nil && b.alg != alg.Name && (b.alg != "Ed25519" || alg.Name != "EdDSA"):
+			a.note("The JWK with kid %q is for %s, which fleetkey does not verify: tokens that its system signed with it are rejected. Here the key signs %s.", b.kid, jws.Quote(b.alg), alg.Name)
 		}
+		entries = append(entries, fmt.Sprintf(`{%s, KeyID: %q, Issuer: "https://OLD-ISSUER"}`, source, cmp.Or(b.kid, "OLD-KID")))
 	}
+	if len(imported.Keys) > len(bare) || len(bare) == 0 {
+		entries = append(entries, `{Certificate: certificate, Issuer: "https://OLD-ISSUER"}`)
+	}
+	a.note(aboutFormer, strings.Join(slices.Compact(slices.Sorted(slices.Values(entries))), ", "))
 }
 
 // read reads the files together, so that a key and its certificate may be in different
@@ -175,28 +187,6 @@ func (a *app) certify(there, imported *keyset.Set, bare []broughtKey, now time.T
 		a.note("Created a certificate for %s.", k.ID)
 	}
 	return keyset.New(append(keys, made...), imported.Retired, imported.Revoked), bare, nil
-}
-
-// former returns the elements of Config.Former that keep tokens of other systems valid. A
-// bare RSA key as Former.Key means RS256; PS256 requires the certificate that import
-// created.
-func former(imported *keyset.Set, bare []broughtKey) string {
-	var entries []string
-	for _, b := range bare {
-		entry := `{Certificate: certificate, Issuer: "https://OLD-ISSUER", Until: lastToken}`
-		if b.subject == nil {
-			source := "Key: publicKey"
-			if b.pss {
-				source = "Certificate: certificate"
-			}
-			entry = fmt.Sprintf(`{%s, KeyID: %q, Issuer: "https://OLD-ISSUER"}`, source, cmp.Or(b.kid, "OLD-KID"))
-		}
-		entries = append(entries, entry)
-	}
-	if len(imported.Keys) > len(bare) || len(bare) == 0 {
-		entries = append(entries, `{Certificate: certificate, Issuer: "https://OLD-ISSUER"}`)
-	}
-	return strings.Join(slices.Compact(slices.Sorted(slices.Values(entries))), ", ")
 }
 
 // merge returns the set to save. It keeps everything the store says about a key, unless its

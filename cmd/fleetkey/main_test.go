@@ -331,13 +331,15 @@ func TestJSON(t *testing.T) {
 	decode(&iamPolicy{}, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
 }
 
-// Each command's help has examples, which the parser takes.
+// Each command is on the page, and its help has examples, which the parser takes.
 func TestExamples(t *testing.T) {
+	page := string(must(os.ReadFile("../../docs/cli.md")))
 	t.Chdir(t.TempDir())
 	for _, name := range []string{"signing.pfx", "tls.crt", "tls.key"} {
 		write(name, nil)
 	}
 	for _, command := range newParser(&app{}).Model.Children {
+		require.Contains(t, page, "$ fleetkey "+command.Name+" ")
 		require.Contains(t, command.Detail, "fleetkey "+command.Name+" ")
 	}
 	for example := range strings.Lines(examples) {
