@@ -103,10 +103,7 @@ func (x *examination) directory(ctx context.Context, dir, fix string, exists boo
 	path := filepath.Join(dir, ".fleetkey-doctor-"+rand.Text())
 	store, noise, begin := fleetkey.NewFileStore(path), make([]byte, fleetkey.MaxBundleSize), time.Now()
 	_, _ = rand.Read(noise) // incompressible for the file system
-	version, err := store.Save(ctx, noise, "")
-	if err == nil {
-		_, err = store.Save(ctx, noise[1:], version)
-	}
+	_, err := store.Save(ctx, noise, "")
 	saved, absent := os.Stat(path)
 	for _, name := range []string{path, path + ".lock"} {
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
