@@ -34,24 +34,28 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 		return err
 	}
 	x.found(fine, "region", region, "")
-	watch := awsWatch{CredentialsProvider: cfg.Credentials}
-	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) {
-		watch.HTTPClient, o.HTTPClient, o.Credentials = o.HTTPClient, &watch, &watch
-	})
+	var watch awsWatch
+	client := secretsmanager.NewFromConfig(cfg, func(o *secretsmanager.Options) { watch.HTTPClient, o.HTTPClient = o.HTTPClient, &watch })
 	store, err = fleetkey.NewAWSStore(ctx, secret, func(o *fleetkey.AWSOptions) { o.Client = client })
 	if err != nil {
 		return err
 	}
 	bundle, version, err := store.Load(ctx)
-	if watch.source != "" {
-		x.found(fine, "credentials", "from "+watch.source, "")
+	again, cancel := context.WithTimeout(ctx, 5*time.Second)
+	credentials, noCredentials := cfg.Credentials.Retrieve(again) // from the cache, if there are any
+	cancel()
+	if answer, ok := errors.AsType[*smithyhttp.ResponseError](noCredentials); ok && answer.Response != nil {
+		watch.hear(time.Now(), answer.Response.Response)
+	}
+	if noCredentials == nil {
+		x.found(fine, "credentials", "from "+credentials.Source, "")
 	}
 	if watch.heard {
 		x.clock("AWS", watch.ahead)
 	} else {
 		x.found(skipped, "clock", "AWS did not respond", "")
 	}
-	if watch.source == "" { // nothing else can succeed
+	if noCredentials != nil { // nothing else can succeed
 		x.found(wrong, "credentials", trimPrefix(err), "")
 		return errWrong
 	}
@@ -107,32 +111,12 @@ func saysNoValue(refusal error) bool {
 	return ok && errors.Is(refusal, fleetkey.ErrNotExist) && strings.Contains(api.ErrorMessage(), "secret value")
 }
 
-// An awsWatch forwards the SDK's requests. It records the source of credentials, and how
-// far this machine's clock is ahead of AWS's, from the Date header of all responses.
+// An awsWatch forwards the SDK's requests. It records how far this machine's clock is ahead
+// of AWS's, from the Date header of all responses.
 type awsWatch struct {
 	secretsmanager.HTTPClient
-	aws.CredentialsProvider
-	source string // empty: there are no credentials
-	ahead  time.Duration
-	heard  bool
-}
-
-// ProviderSources reports the source to the library.
-func (w *awsWatch) ProviderSources() []aws.CredentialSource {
-	if s, ok := w.CredentialsProvider.(aws.CredentialProviderSource); ok {
-		return s.ProviderSources()
-	}
-	return nil
-}
-
-func (w *awsWatch) Retrieve(ctx context.Context) (aws.Credentials, error) {
-	c, err := w.CredentialsProvider.Retrieve(ctx)
-	if err == nil {
-		w.source = c.Source
-	} else if answer, ok := errors.AsType[*smithyhttp.ResponseError](err); ok && answer.Response != nil {
-		w.hear(time.Now(), answer.Response.Response)
-	}
-	return c, err
+	ahead time.Duration
+	heard bool
 }
 
 func (w *awsWatch) Do(r *http.Request) (*http.Response, error) {
