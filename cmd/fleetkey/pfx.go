@@ -55,10 +55,9 @@ func iterations(der []byte, depth int) (sum int64) {
 			break
 		}
 		salt := part.Class == asn1.ClassUniversal && part.Tag == asn1.TagOctetString
-		if number := new(big.Int).SetBytes(part.Bytes); afterSalt && part.Tag == asn1.TagInteger && !number.IsInt64() {
-			return maxIterations + 1
-		} else if afterSalt && part.Tag == asn1.TagInteger {
-			sum += min(number.Int64(), maxIterations+1)
+		if afterSalt && part.Tag == asn1.TagInteger {
+			number, _ := new(big.Int).SetBytes(part.Bytes).Float64()
+			sum += int64(min(number, maxIterations+1))
 		} else if salt || part.IsCompound {
 			sum += iterations(part.Bytes, depth+1)
 		}
