@@ -17,7 +17,6 @@ type completionCmd struct {
 //go:embed completion
 var completion embed.FS
 
-// Run is called by kong.
 func (c *completionCmd) Run(a *app) error {
 	script, err := completion.ReadFile("completion/" + c.Shell)
 	a.printf("%s", script)

@@ -19,7 +19,6 @@ type copyCmd struct {
 	newSecretFlags
 }
 
-// Run is called by kong.
 func (c *copyCmd) Run(a *app) error {
 	from, err := c.load(a, false)
 	if err != nil {

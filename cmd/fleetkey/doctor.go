@@ -70,7 +70,6 @@ func (x *examination) found(v verdict, check, detail, fix string) {
 	}
 }
 
-// Run is called by kong.
 func (c *doctorCmd) Run(a *app) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()

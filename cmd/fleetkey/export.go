@@ -28,7 +28,6 @@ type exportCmd struct {
 	Dir         string `xor:"where" type:"path" predictor:"file" placeholder:"PATH" help:"New directory to create, with one file per key: KID.pem."`
 }
 
-// Run is called by kong.
 func (c *exportCmd) Run(a *app) error {
 	switch {
 	case c.PrivateKeys && c.Out == "":

@@ -40,7 +40,6 @@ const aboutFormer = "The store knows each key only by the kid above. The other s
 const onlyFormer = "a certificate without its private key cannot sign, so it is not imported. To accept the tokens of its system, " +
 	"add it to Config.Former of all servers: fleetkey.Former{Certificate: certificate} (see docs/migrating.md)"
 
-// Run is called by kong.
 func (c *importCmd) Run(a *app) error {
 	if keep := time.Duration(c.Keep); keep <= 0 || keep > maxKeep {
 		return usageError("--keep must be more than 0 and at most 730d")

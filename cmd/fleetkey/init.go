@@ -17,7 +17,6 @@ type initCmd struct {
 	CommonName string `placeholder:"NAME" help:"Subject of the certificate, instead of the issuer."`
 }
 
-// Run is called by kong.
 func (c *initCmd) Run(a *app) error {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()

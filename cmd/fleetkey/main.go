@@ -39,7 +39,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// A cli is the command line. Each command is in a file of its name.
+// A cli is the command line. Each command is in a file of its name, and kong calls its Run.
 type cli struct {
 	Verbose bool             `short:"v" help:"Log the library's actions to standard error."`
 	Timeout time.Duration    `default:"1m" help:"Time limit for a store, or for reading a pipe."`

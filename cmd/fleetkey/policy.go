@@ -17,7 +17,7 @@ type policyCmd struct {
 	KMSKey   string `name:"kms-key" placeholder:"ARN" help:"Also allow using the secret's customer managed key."`
 }
 
-// Run is called by kong. The policy alone goes to standard output, for
+// Run prints the policy alone to standard output, for
 // `aws iam put-role-policy --policy-document`.
 func (c *policyCmd) Run(a *app) error {
 	resource, err := c.resource()

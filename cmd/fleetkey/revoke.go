@@ -17,7 +17,7 @@ type revokeCmd struct {
 	changeFlags
 }
 
-// Run is called by kong. It reads the store before it asks.
+// Run reads the store before it asks.
 func (c *revokeCmd) Run(a *app) error {
 	if (c.KID == "") == (c.Certificate == "" && !c.All) || c.All && c.Certificate != "" {
 		return usageError("give exactly one of KID, --all and --certificate")

@@ -12,7 +12,6 @@ import (
 // rotateCmd announces the next key.
 type rotateCmd struct{ changeFlags }
 
-// Run is called by kong.
 func (c *rotateCmd) Run(a *app) error {
 	l, err := c.load(a, true)
 	if err != nil {

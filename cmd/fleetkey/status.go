@@ -16,7 +16,6 @@ type statusCmd struct {
 	policyFlags
 }
 
-// Run is called by kong.
 func (c *statusCmd) Run(a *app) error {
 	l, err := c.load(a, false)
 	if err != nil {

@@ -52,7 +52,6 @@ var checks = []tokenCheck{
 	{"audience", "ok", fleetkey.ErrWrongAudience},
 }
 
-// Run is called by kong.
 func (c *verifyCmd) Run(a *app) error {
 	hasStore := c.File+c.Secret+c.Settings != ""
 	switch {
