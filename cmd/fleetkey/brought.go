@@ -273,8 +273,12 @@ func (b *brought) has(cert *x509.Certificate) bool {
 func readCertificates(a *app, paths ...string) ([]*x509.Certificate, error) {
 	var files brought
 	for _, path := range paths {
+		before := len(files.certificates)
 		if err := files.read(a, path, func() (string, error) { return "", errors.New("encrypted; give only its certificate") }); err != nil {
 			return nil, err
+		}
+		if len(files.certificates) == before {
+			return nil, fmt.Errorf("%q: no certificate", path)
 		}
 	}
 	for _, cert := range files.certificates {
