@@ -133,7 +133,7 @@ mutation:
 # SSO) or use short HMAC keys themselves. The mode is not meant for the go command, so
 # -exec sets it; on one processor, since no second random generator can start in a
 # synctest bubble.
-NOT_FIPS = ^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestAWSCredentials(Sources|Good|Local)$$
+NOT_FIPS = ^TestHostileTokens$$|^TestKeyfunc$$|^TestTrust$$|^TestRevokeUnderEveryName$$|^TestAWSCredentialsSources$$
 fips:
 	$(GO) test -exec 'env GODEBUG=fips140=only' -cpu 1 -skip '$(NOT_FIPS)' . ./fleetkeytest
 

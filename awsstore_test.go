@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,25 +117,31 @@ func TestAWSStoreSaveRefuses(t *testing.T) {
 
 // TestAWSStoreRegion goes through the places a region comes from, last resort first.
 func TestAWSStoreRegion(t *testing.T) {
-	metadata := metadataServer(t, "ap-south-1")
+	fake := awsfake.Start(t)
 	profile := filepath.Join(t.TempDir(), "config")
 	require.NoError(t, os.WriteFile(profile, []byte("[default]\nregion = eu-north-1\n"), 0o600))
 	const arn = "arn:aws:secretsmanager:us-west-2:123456789012:secret:keys-a1B2c3"
-
-	for _, c := range []struct{ name, secret, option, config, env, want string }{
-		{"instance metadata", "keys", "", os.DevNull, "", "ap-south-1"},
-		{"shared configuration", "keys", "", profile, "", "eu-north-1"},
-		{"environment", "keys", "", profile, "eu-west-3", "eu-west-3"},
-		{"option", "keys", "ca-central-1", profile, "eu-west-3", "ca-central-1"},
-		{"ARN", arn, "", profile, "eu-west-3", "us-west-2"},
-		{"ARN and the same option", arn, "us-west-2", profile, "eu-west-3", "us-west-2"},
+	for _, c := range []struct{ name, secret, option, config, env, want, err string }{
+		{"instance metadata", "keys", "", os.DevNull, "", awsfake.Region, ""}, // W3: after it was in trouble
+		{"shared configuration", "keys", "", profile, "", "eu-north-1", ""},
+		{"environment", "keys", "", profile, "eu-west-3", "eu-west-3", ""},
+		{"option", "keys", "ca-central-1", profile, "eu-west-3", "ca-central-1", ""},
+		{"ARN", arn, "", profile, "eu-west-3", "us-west-2", ""},
+		{"ARN and the same option", arn, "us-west-2", profile, "eu-west-3", "us-west-2", ""},
+		{"ARN and another option", arn, "eu-west-3", profile, "", "", "the region of the ARN differs"},
+		{"broken configuration", "keys", "", t.TempDir(), "", "", "read the AWS configuration"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			clearAWSEnv(t)
-			t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata)
+			fake.UseSource(t, awsfake.IMDS)
+			fake.Inject(awsfake.Fault{Action: "MetadataRegion", Times: 2, Status: http.StatusInternalServerError})
+			defer fake.Heal()
 			t.Setenv("AWS_CONFIG_FILE", c.config)
 			t.Setenv("AWS_REGION", c.env)
 			s, err := fleetkey.NewAWSStore(t.Context(), c.secret, func(o *fleetkey.AWSOptions) { o.Region = c.option })
+			if c.err != "" {
+				require.ErrorContains(t, err, `AWS secret "`+c.secret+`": `+c.err)
+				return
+			}
 			require.NoError(t, err)
 			require.Equal(t, "AWS secret "+c.secret+" in "+c.want, s.String())
 		})
@@ -150,34 +155,34 @@ func TestAWSStoreRegion(t *testing.T) {
 	})
 }
 
+// TestAWSStoreNoRegion : where nothing says it, the search ends soon, or with its context.
 func TestAWSStoreNoRegion(t *testing.T) {
-	silent := silentServer(t)
-	for name, c := range map[string]struct{ variable, value, says string }{
-		"metadata switched off": {"AWS_EC2_METADATA_DISABLED", "true", "no AWS region: set AWS_REGION"},
-		"metadata silent":       {"AWS_EC2_METADATA_SERVICE_ENDPOINT", silent, "no AWS region: set AWS_REGION"},
-		"broken configuration":  {"AWS_PROFILE", "no-such-profile", "read the AWS configuration"},
+	fake := awsfake.Start(t)
+	for name, c := range map[string]struct {
+		fault awsfake.Fault
+		limit time.Duration // of the context
+		ended bool
+	}{
+		"no metadata":                   {awsfake.Fault{Drop: true}, 5 * time.Second, false},
+		"metadata silent":               {awsfake.Fault{Hang: true}, 5 * time.Second, false},
+		"metadata silent, and in haste": {awsfake.Fault{Hang: true}, 50 * time.Millisecond, true},
+		"metadata in trouble":           {awsfake.Fault{Status: 500}, 50 * time.Millisecond, true}, // which passes
 	} {
 		t.Run(name, func(t *testing.T) {
-			clearAWSEnv(t)
-			t.Setenv(c.variable, c.value)
+			fake.UseSource(t, awsfake.IMDS)
+			t.Setenv("AWS_REGION", "")
+			fake.Inject(c.fault)
+			defer fake.Heal()
+			ctx, cancel := context.WithTimeout(t.Context(), c.limit)
+			defer cancel()
 			start := time.Now()
-			_, err := fleetkey.NewAWSStore(t.Context(), "keys")
-			require.ErrorContains(t, err, `AWS secret "keys": `+c.says)
-			require.Less(t, time.Since(start), 5*time.Second)
+			_, err := fleetkey.NewAWSStore(ctx, "keys")
+			require.ErrorContains(t, err, `AWS secret "keys": no AWS region: set AWS_REGION`)
+			require.Equal(t, c.ended, ctx.Err() != nil)
+			require.Less(t, time.Since(start), c.limit+time.Second)
 		})
 	}
-	t.Run("the caller's context counts", func(t *testing.T) {
-		clearAWSEnv(t)
-		t.Setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", silent)
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-		defer cancel()
-		_, err := fleetkey.NewAWSStore(ctx, "keys")
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-	})
-	_, err := fleetkey.NewAWSStore(t.Context(), "arn:aws:secretsmanager:us-west-2:123456789012:secret:keys-a1B2c3",
-		func(o *fleetkey.AWSOptions) { o.Region = "eu-west-3" })
-	require.ErrorContains(t, err, "the region of the ARN differs")
-	_, err = fleetkey.NewAWSStore(t.Context(), "keys",
+	_, err := fleetkey.NewAWSStore(t.Context(), "keys",
 		func(o *fleetkey.AWSOptions) { o.Client = secretsmanager.New(secretsmanager.Options{}) })
 	require.ErrorContains(t, err, "no region")
 }
@@ -214,43 +219,6 @@ func TestAWSStoreWhiteSpace_W8(t *testing.T) {
 			require.NotContains(t, err.Error(), "\n")
 		})
 	}
-}
-
-// clearAWSEnv hides this machine's AWS settings from a test.
-func clearAWSEnv(t *testing.T) {
-	for _, pair := range os.Environ() {
-		if name, _, _ := strings.Cut(pair, "="); strings.HasPrefix(name, "AWS_") {
-			t.Setenv(name, "") // restores it afterwards
-			require.NoError(t, os.Unsetenv(name))
-		}
-	}
-	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
-	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
-}
-
-// silentServer returns the address of a server that never answers.
-func silentServer(t *testing.T) string {
-	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
-	t.Cleanup(s.Close)
-	return s.URL
-}
-
-// metadataServer answers as the EC2 instance metadata service (version 2, with a
-// session token) of a machine in a region.
-func metadataServer(t *testing.T, region string) string {
-	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case r.Method == http.MethodPut && r.URL.Path == "/latest/api/token":
-			w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
-			_, _ = w.Write([]byte("token"))
-		case r.Header.Get("X-Aws-Ec2-Metadata-Token") != "token":
-			w.WriteHeader(http.StatusUnauthorized)
-		default:
-			_, _ = w.Write([]byte(`{"region": "` + region + `"}`))
-		}
-	}))
-	t.Cleanup(h.Close)
-	return h.URL
 }
 
 // A client that was told to log bodies would log private keys.
@@ -305,30 +273,6 @@ func TestAWSStoreA3(t *testing.T) {
 			requireEnds("GetSecretValue", limit, func() error { _, _, err := s.Load(t.Context()); return err })
 			requireEnds("PutSecretValue", limit, save("b", v))
 			requireEnds("UpdateSecretVersionStage", limit, save("b", v))
-		})
-	}
-}
-
-// TestAWSStoreA5 : no credentials at all, with and without a metadata service to ask.
-func TestAWSStoreA5(t *testing.T) {
-	for name, c := range map[string]struct {
-		variable, value string
-		want            error
-	}{
-		"none":                            {"AWS_EC2_METADATA_DISABLED", "true", nil},
-		"none, and metadata never answer": {"AWS_EC2_METADATA_SERVICE_ENDPOINT", silentServer(t), errTimedOut},
-	} {
-		t.Run(name, func(t *testing.T) {
-			clearAWSEnv(t)
-			t.Setenv(c.variable, c.value)
-			s, err := fleetkey.NewAWSStore(t.Context(), awsName, func(o *fleetkey.AWSOptions) {
-				o.Region, o.Timeout = awsfake.Region, 100*time.Millisecond
-			})
-			require.NoError(t, err)
-			_, _, err = s.Load(t.Context())
-			requireError(t, err, c.want, "no AWS credentials: give the server a role")
-			_, err = s.Save(t.Context(), pemBundle("a"), "")
-			requireError(t, err, c.want, "no AWS credentials")
 		})
 	}
 }
