@@ -190,32 +190,27 @@ func TestAWSStoreNoRegion(t *testing.T) {
 // W8: what the configuration holds beyond a name is refused, and quoted.
 func TestAWSStoreWhiteSpace_W8(t *testing.T) {
 	fake := awsfake.Start(t)
-	for name, c := range map[string]struct {
+	for says, c := range map[string]struct {
 		variable, value, secret string
 		option                  func(*fleetkey.AWSOptions)
-		says                    string
 	}{
-		"AWS_REGION":     {"AWS_REGION", "eu-west-1\n", awsName, nil, `"eu-west-1\n" is not a region`},
-		"a space":        {"AWS_REGION", " eu-west-1", awsName, nil, `" eu-west-1" is not a region`},
-		"another line":   {"AWS_REGION", "x\nlevel=INFO", awsName, nil, `"x\nlevel=INFO" is not a region`},
-		"a host":         {"AWS_REGION", "eu-west-1.evil.example/", awsName, nil, "is not a region"},
-		"AWS_PROFILE":    {"AWS_PROFILE", "x\nlevel=INFO", awsName, nil, `x\nlevel=INFO`},
-		"option Region":  {"AWS_REGION", "", awsName, func(o *fleetkey.AWSOptions) { o.Region = "eu-west-1\t" }, `"eu-west-1\t" is not a region`},
-		"client":         {"AWS_REGION", "", awsName, using(fake, func(o *secretsmanager.Options) { o.Region = "eu-west-1\r" }), `"eu-west-1\r" is not a region`},
-		"ReplicaRegions": {"AWS_REGION", "", awsName, func(o *fleetkey.AWSOptions) { o.ReplicaRegions = []string{"eu-north-1\n"} }, `"eu-north-1\n" is not a region`},
-		"name":           {"AWS_REGION", "", awsName + "\n", nil, `"` + awsName + `\n": a name must have`},
+		`"eu-west-1\n" is not a region`:         {"AWS_REGION", "eu-west-1\n", awsName, nil},
+		`"eu-west-1.evil.example/" is not`:      {"AWS_REGION", "eu-west-1.evil.example/", awsName, nil},
+		`x\nlevel=INFO`:                         {"AWS_PROFILE", "x\nlevel=INFO", awsName, nil},
+		`"eu-west-1\t" is not a region`:         {"AWS_REGION", "", awsName, func(o *fleetkey.AWSOptions) { o.Region = "eu-west-1\t" }},
+		`"eu-west-1\r" is not a region`:         {"AWS_REGION", "", awsName, using(fake, func(o *secretsmanager.Options) { o.Region = "eu-west-1\r" })},
+		`"eu-north-1\n" is not a region`:        {"AWS_REGION", "eu-west-1", awsName, func(o *fleetkey.AWSOptions) { o.ReplicaRegions = []string{"eu-north-1\n"} }},
+		`"` + awsName + `\n": a name must have`: {"AWS_REGION", "eu-west-1", awsName + "\n", nil},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(says, func(t *testing.T) {
 			fake.Setenv(t)
-			if c.value != "" {
-				t.Setenv(c.variable, c.value)
-			}
-			option := c.option
-			if option == nil {
-				option = func(*fleetkey.AWSOptions) {}
-			}
-			_, err := fleetkey.NewAWSStore(t.Context(), c.secret, option)
-			require.ErrorContains(t, err, c.says)
+			t.Setenv(c.variable, c.value)
+			_, err := fleetkey.NewAWSStore(t.Context(), c.secret, func(o *fleetkey.AWSOptions) {
+				if c.option != nil {
+					c.option(o)
+				}
+			})
+			require.ErrorContains(t, err, says)
 			require.NotContains(t, err.Error(), "\n")
 		})
 	}

@@ -20,8 +20,11 @@ import (
 // The compare-and-swap of Save on an existing secret (rows A10 to A15 of
 // docs/faults.md), in the virtual time of a synctest bubble.
 
+// A world is a test, or what happens before one.
+type world func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version)
+
 // inBubble runs a test on a secret that holds bundle "a" as version v.
-func inBubble(t *testing.T, name string, test func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version)) {
+func inBubble(t *testing.T, name string, test world) {
 	t.Run(name, func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			fake := awsfake.New()
@@ -31,53 +34,70 @@ func inBubble(t *testing.T, name string, test func(t *testing.T, fake *awsfake.S
 	})
 }
 
-// requireOneWinner lets n instances save over v at once, and returns what won.
-func requireOneWinner(t *testing.T, fake *awsfake.Server, v fleetkey.Version, n int, seed string) fleetkey.Version {
-	t.Helper()
-	var wg sync.WaitGroup
-	won := make(chan fleetkey.Version, n)
-	bundles := make(chan []byte, n)
-	for i := range n {
-		wg.Go(func() {
-			b := pemBundle(fmt.Sprint(seed, "instance", i))
-			w, err := openAWS(t, fake, awsName).Save(t.Context(), b, v)
-			if err == nil {
-				won <- w
-				bundles <- b
-			} else {
-				assert.ErrorIs(t, err, fleetkey.ErrConflict)
+// TestAWSStoreRaces lets 32 instances save over one version at once: one wins, and the fleet
+// stores few versions, of which AWS allows about a hundred.
+func TestAWSStoreRaces(t *testing.T) {
+	lag := func(d time.Duration) world {
+		return func(_ *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, _ fleetkey.Version) {
+			time.Sleep(d)
+			fake.Lag(d)
+		}
+	}
+	for name, c := range map[string]struct {
+		rounds, most int // versions a round
+		before       world
+	}{
+		"A12 all is well": {10, 1, lag(0)},
+		"W5 an emulator overwrites a version on a used token": {10, 1, func(_ *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, _ fleetkey.Version) {
+			fake.Lax()
+		}},
+		"A11 an operator has moved AWSCURRENT back": {1, 1, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+			_, err := fake.Client().UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{
+				SecretId: aws.String(awsName), VersionStage: aws.String("AWSCURRENT"),
+				RemoveFromVersionId: aws.String(string(mustSave(t, s, pemBundle("b"), v))), MoveToVersionId: aws.String(string(v)),
+			})
+			require.NoError(t, err)
+		}},
+		"A13 a writer has died between its calls": {1, 1, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+			ctx, die := context.WithCancel(t.Context())
+			fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Do: die, Hang: true})
+			_, err := s.Save(ctx, pemBundle("dead"), v)
+			requireError(t, err, context.Canceled)
+			requireHolds(t, s, pemBundle("a"), v) // readers are unaffected
+			require.Equal(t, 2, fake.Versions(awsName))
+		}},
+		"A14 reads lag by less than the patience of the losers": {1, 1, lag(2 * time.Second)},
+		"A14 reads lag by more, and a spare token is used":      {1, 2, lag(5 * time.Second)},
+	} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+			c.before(t, fake, s, v)
+			fake.Inject(awsfake.Fault{Delay: 30 * time.Millisecond}) // so that their calls overlap
+			for range c.rounds {
+				var wg sync.WaitGroup
+				won, versions := make(chan func(), 32), fake.Versions(awsName)
+				for i := range 32 {
+					wg.Go(func() {
+						b := pemBundle(fmt.Sprint(v, i))
+						w, err := openAWS(t, fake, awsName).Save(t.Context(), b, v)
+						if err == nil {
+							won <- func() { requireHolds(t, s, b, w); v = w }
+						} else {
+							assert.ErrorIs(t, err, fleetkey.ErrConflict)
+						}
+					})
+				}
+				wg.Wait()
+				require.Len(t, won, 1)
+				fake.Lag(0)
+				(<-won)()
+				require.LessOrEqual(t, fake.Versions(awsName)-versions, c.most)
 			}
 		})
 	}
-	wg.Wait()
-	require.Len(t, won, 1)
-	fake.Lag(0)
-	w := <-won
-	requireHolds(t, openAWS(t, fake, awsName), <-bundles, w)
-	return w
 }
 
-func moveCurrent(t testing.TB, fake *awsfake.Server, from, to fleetkey.Version) {
-	t.Helper()
-	_, err := fake.Client().UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{
-		SecretId: aws.String(awsName), VersionStage: aws.String("AWSCURRENT"),
-		RemoveFromVersionId: aws.String(string(from)), MoveToVersionId: aws.String(string(to)),
-	})
-	require.NoError(t, err)
-}
-
-// delayed makes the calls of all instances overlap.
-var delayed = awsfake.Fault{Delay: 30 * time.Millisecond}
-
-// TestAWSStoreA12 : 32 instances rotate at once, for several rounds.
+// TestAWSStoreA12 : others write meanwhile.
 func TestAWSStoreA12(t *testing.T) {
-	inBubble(t, "one winner", func(t *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, v fleetkey.Version) {
-		fake.Inject(delayed)
-		for round := range 10 {
-			v = requireOneWinner(t, fake, v, 32, fmt.Sprint("round", round))
-			require.Equal(t, round+2, fake.Versions(awsName), "one version a round")
-		}
-	})
 	inBubble(t, "the loser is told, and may then save over the winner", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		w := mustSave(t, s, pemBundle("b"), v)
 		_, err := s.Save(t.Context(), pemBundle("c"), v)
@@ -109,25 +129,14 @@ func TestAWSStoreA12(t *testing.T) {
 			require.Equal(t, "operator", string(b))
 		})
 	}
-}
-
-// TestAWSStorePromotion_W5 : an emulator that overwrites a version on a used token. The bytes
-// that are current decide which of 32 savers has won.
-func TestAWSStorePromotion_W5(t *testing.T) {
-	inBubble(t, "32 save at once", func(t *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, v fleetkey.Version) {
-		fake.Lax()
-		fake.Inject(delayed)
-		for round := range 10 {
-			v = requireOneWinner(t, fake, v, 32, fmt.Sprint("round", round))
-		}
-	})
-	inBubble(t, "another writer's bytes", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+	inBubble(t, "W5 another writer overwrites the version", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		fake.Lax()
 		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Do: func() {
-			_, err := fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
-				SecretId: aws.String(awsName), SecretString: aws.String("other"), VersionStages: []string{"FLEETKEY_PENDING"},
-				ClientRequestToken: aws.String(pendingVersion(t, fake)),
-			})
+			pending := aws.String("FLEETKEY_PENDING")
+			parked, err := fake.Client().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String(awsName), VersionStage: pending})
+			require.NoError(t, err)
+			_, err = fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: aws.String(awsName),
+				SecretString: aws.String("other"), VersionStages: []string{*pending}, ClientRequestToken: parked.VersionId})
 			require.NoError(t, err)
 		}})
 		_, err := s.Save(t.Context(), pemBundle("b"), v)
@@ -135,28 +144,8 @@ func TestAWSStorePromotion_W5(t *testing.T) {
 	})
 }
 
-// pendingVersion returns the version that a Save has parked.
-func pendingVersion(t *testing.T, fake *awsfake.Server) string {
-	out, err := fake.Client().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{
-		SecretId: aws.String(awsName), VersionStage: aws.String("FLEETKEY_PENDING"),
-	})
-	require.NoError(t, err)
-	return *out.VersionId
-}
-
-// TestAWSStoreA11 : an operator moves AWSCURRENT back to the version before. The version
-// derived from it exists already, but saving works.
-func TestAWSStoreA11(t *testing.T) {
-	inBubble(t, "32 save after a rollback", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		moveCurrent(t, fake, mustSave(t, s, pemBundle("b"), v), v)
-		fake.Inject(delayed)
-		requireOneWinner(t, fake, v, 32, "")
-		require.LessOrEqual(t, fake.Versions(awsName), 2+1, "one spare token for all")
-	})
-}
-
 // TestAWSStoreA13 : the work is done but the reply is lost, once or at every attempt of
-// the SDK; or the writer dies between its two calls.
+// the SDK; or the writer has died.
 func TestAWSStoreA13(t *testing.T) {
 	for _, action := range []string{"CreateSecret", "PutSecretValue", "UpdateSecretVersionStage"} {
 		for _, times := range []int{1, 3} {
@@ -179,18 +168,6 @@ func TestAWSStoreA13(t *testing.T) {
 			})
 		}
 	}
-	inBubble(t, "a writer died between its calls", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		ctx, die := context.WithCancel(t.Context())
-		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Do: die, Hang: true})
-		_, err := openAWS(t, fake, awsName).Save(ctx, pemBundle("dead"), v)
-		requireError(t, err, context.Canceled)
-		requireHolds(t, s, pemBundle("a"), v) // readers are unaffected
-		require.Equal(t, 2, fake.Versions(awsName))
-
-		fake.Inject(delayed)
-		requireOneWinner(t, fake, v, 32, "")
-		require.LessOrEqual(t, fake.Versions(awsName), 2+1, "one spare token for all")
-	})
 	inBubble(t, "waiting for a dead writer ends with the context", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Error: &awsfake.Error{Code: "AccessDeniedException"}})
 		_, err := s.Save(t.Context(), pemBundle("dead"), v)
@@ -219,18 +196,6 @@ func TestAWSStoreA13(t *testing.T) {
 
 // TestAWSStoreA14 : reads lag behind writes.
 func TestAWSStoreA14(t *testing.T) {
-	for lag, versions := range map[time.Duration]int{
-		2 * time.Second: 2,     // less than the patience of the losers
-		5 * time.Second: 2 + 1, // more: they use a spare token
-	} {
-		inBubble(t, fmt.Sprintf("32 rotate, %s behind", lag), func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-			fake.Inject(delayed)
-			time.Sleep(lag)
-			fake.Lag(lag)
-			requireOneWinner(t, fake, v, 32, "")
-			require.LessOrEqual(t, fake.Versions(awsName), versions)
-		})
-	}
 	inBubble(t, "a rotator that sees only the past changes nothing", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		time.Sleep(time.Minute)
 		w := mustSave(t, s, pemBundle("b"), v)
