@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,31 +15,6 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
-
-func TestStartRaceMakesOneKey(t *testing.T) {
-	const n = 100
-	store := fleetkeytest.NewStore()
-	signers, tokens := make([]*fleetkey.Signer, n), make([]string, n)
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			s, err := fleetkey.NewSigner(t.Context(), store.Open(), testkit.Config())
-			if assert.NoError(t, err) {
-				signers[i] = s
-				tokens[i], err = s.Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
-				assert.NoError(t, err)
-			}
-		})
-	}
-	wg.Wait()
-	for i, s := range signers {
-		require.NotNil(t, s)
-		defer s.Close()
-		testkit.Accepts(t, tokens[i], signers...)
-		require.Equal(t, signers[0].SigningKey().KeyID, s.SigningKey().KeyID)
-		require.Len(t, s.PublicKeys(), 1)
-	}
-}
 
 func TestStart(t *testing.T) {
 	boom := errors.New("boom")
@@ -168,57 +142,4 @@ func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3,
 			})
 		})
 	}
-}
-
-// TestUnknownKey: Verify looks for the key of a token that it does not know. A flood of
-// such tokens costs the store little, and those of known keys nothing.
-func TestUnknownKey(t *testing.T) { // L2
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, testkit.Config())
-		store.Set(testkit.ForeignBundle(t, testkit.Config()))
-		honest := testkit.Issue(t, testkit.Start(t, store.Open(), testkit.Config()))
-		testkit.Accepts(t, honest, s)
-
-		junk := testkit.Issue(t, testkit.Start(t, fleetkeytest.NewStore(), testkit.Config()))
-		before, begin := store.Loads(), time.Now()
-		for time.Since(begin) < time.Minute {
-			testkit.Refuses(t, fleetkey.ErrUnknownKey, junk, s)
-			now := time.Now()
-			testkit.Accepts(t, honest, s)
-			require.Equal(t, now, time.Now(), "known keys are not touched")
-			time.Sleep(50 * time.Millisecond)
-		}
-		require.LessOrEqual(t, store.Loads()-before, 7)
-		require.GreaterOrEqual(t, store.Loads()-before, 5, "and the store is asked all the same")
-
-		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
-		time.Sleep(10 * time.Second)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		begin = time.Now()
-		_, err := s.Verify(ctx, junk)
-		require.ErrorIs(t, err, fleetkey.ErrUnavailable, "the token may be good")
-		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.Equal(t, time.Second, time.Since(begin), "ctx bounds the wait")
-	})
-}
-
-func TestClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, testkit.Config())
-		token := testkit.Issue(t, s)
-		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Delay: time.Hour} })
-		waiting := make(chan error)
-		go func() { waiting <- s.Refresh(context.Background()) }()
-		synctest.Wait()
-		require.NoError(t, s.Close())
-		require.NoError(t, s.Close(), "twice")
-		require.ErrorIs(t, <-waiting, fleetkey.ErrClosed)
-		require.ErrorIs(t, s.Rotate(t.Context()), fleetkey.ErrClosed)
-		testkit.Accepts(t, token, s)
-		testkit.Accepts(t, testkit.Issue(t, s), s)
-		require.NoError(t, s.Status().LoadErr, "closing is not the store's failure")
-	}) // the bubble fails if a goroutine is left
 }

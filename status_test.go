@@ -16,32 +16,18 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A rotation stays due while no token can be issued, and a Status tells its time
-// by the clock of the Config.
+// A rotation stays due while no token can be issued, and a Status tells its time by the
+// clock of the Signer.
 func TestStatusOfAStaleSigner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const ahead = 30 * 24 * time.Hour
-		now := func() time.Time { return time.Now().Add(ahead) }
-		store := fleetkeytest.NewStore()
-		s, err := fleetkey.NewSigner(testkit.By(now), store, fleetkey.Config{
-			Issuer: "https://issuer.example", Algorithm: "ES256",
-			Rotation: fleetkey.Rotation{Every: 48 * time.Hour, Announce: 24 * time.Hour},
-		})
-		require.NoError(t, err)
-		defer s.Close()
-		before := s.Status()
-		require.NoError(t, before.Err)
-		require.Equal(t, now(), before.Time)
-		require.Equal(t, before.SigningSince.Add(24*time.Hour), before.RotationDue)
-
-		store.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault {
-			return fleetkeytest.Fault{Err: fleetkey.ErrUnavailable}
-		})
+		now, store := testkit.Off(30*testkit.Day), fleetkeytest.NewStore()
+		s := testkit.StartBy(t, now, store, testkit.Rotating())
+		due := s.Status().RotationDue
+		require.NotZero(t, due)
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
 		time.Sleep(50 * time.Hour)
-		after := s.Status()
-		require.ErrorIs(t, after.Err, fleetkey.ErrStale)
-		require.Equal(t, now(), after.Time)
-		require.Equal(t, before.RotationDue, after.RotationDue)
+		require.ErrorIs(t, s.Status().Err, fleetkey.ErrStale)
+		require.Equal(t, []time.Time{now(), due}, []time.Time{s.Status().Time, s.Status().RotationDue})
 	})
 }
 

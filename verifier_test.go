@@ -3,13 +3,11 @@ package fleetkey_test
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,104 +38,6 @@ func TestRememberedTokens(t *testing.T) {
 		require.ErrorIs(t, err, tc.want, "%v", tc.after)
 		require.Equal(t, tc.want == nil, got != nil)
 	}
-}
-
-// TestForeignKeys: the certificate of another system, whose tokens are to stay
-// valid, verifies tokens of before RFC 9068; our own stay as strict as they are.
-func TestForeignKeys(t *testing.T) {
-	own, old := newParty(t, "ES256"), newParty(t, "EdDSA")
-	p := openParty(t, own.store, testConfig(func(c *fleetkey.Config) {
-		c.Former = []fleetkey.Former{{Certificate: old.SigningKey().Certificate, Issuer: "https://old.example"}}
-	}))
-	assert.Equal(t, own.KID, p.SigningKey().KeyID)
-
-	former := payload("iss", `"https://old.example"`, "iat", "", "sub", "")
-	testkit.Accepts(t, old.Forge(old.Header("typ", ""), former), p.Signer)
-	testkit.Refuses(t, fleetkey.ErrWrongType, own.Forge(own.Header("typ", ""), payload()), p.Signer)
-	testkit.Refuses(t, fleetkey.ErrWrongIssuer, own.Forge(own.Header(), payload("iss", `"https://old.example"`)), p.Signer)
-	testkit.Refuses(t, fleetkey.ErrWrongAlgorithm, own.Forge(old.Header("alg", `"ES256"`), payload()), p.Signer)
-	testkit.Refuses(t, fleetkey.ErrBadSignature, own.Forge(old.Header("alg", `"EdDSA"`), payload()), p.Signer)
-}
-
-// TestErrorsOfVerify: one error is that of fleetkey, of the class above it, and of
-// golang-jwt, and names where it comes from.
-func TestErrorsOfVerify(t *testing.T) {
-	p := newParty(t, "ES256")
-	_, err := p.Verify(t.Context(), p.Forge(p.Header(), payload("exp", "1")))
-	require.ErrorIs(t, err, fleetkey.ErrExpired)
-	require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
-	require.ErrorIs(t, err, jwt.ErrTokenExpired)
-	require.EqualError(t, err, "fleetkey: token is expired since "+time.Unix(1, 0).Format(time.RFC3339))
-}
-
-// TestVerifyTrustsByTheSchedule moves the clock over a rotation and asks each
-// time which key signs and whose tokens are accepted.
-func TestVerifyTrustsByTheSchedule(t *testing.T) {
-	a, b := newParty(t, "ES256"), newParty(t, "ES256")
-	store := fleetkeytest.NewStore()
-	store.Set(append(testkit.Bundle(t, a.Private, noon.AddDate(-1, 0, 0), noon.AddDate(9, 0, 0)),
-		testkit.Bundle(t, b.Private, noon.Add(time.Hour), noon.AddDate(10, 0, 0))...))
-	now := noon
-	p := openPartyBy(t, func() time.Time { return now }, store, testConfig(func(c *fleetkey.Config) { c.Rotation.Retain = 3 * time.Hour }))
-	for _, tc := range []struct {
-		after   time.Duration
-		signs   *party
-		trusted []*party
-	}{
-		{0, a, []*party{a, b}},
-		{time.Hour - time.Second, a, []*party{a, b}},
-		{time.Hour, b, []*party{a, b}},
-		{4*time.Hour - time.Second, b, []*party{a, b}},
-		{4 * time.Hour, b, []*party{b}},
-	} {
-		now = noon.Add(tc.after)
-		assert.Equal(t, tc.signs.KID, p.SigningKey().KeyID, "%v", tc.after)
-		assert.Equal(t, tc.signs.KID, p.Status().SigningKeyID, "%v", tc.after)
-		assert.Len(t, p.PublicKeys(), len(tc.trusted), "%v", tc.after)
-		claims := payload("iat", unix(tc.after), "exp", unix(tc.after+time.Minute))
-		for _, k := range []*party{a, b} {
-			token, err := p.Verify(t.Context(), k.Forge(k.Header(), claims))
-			parsed, keyfuncErr := jwstest.Strict("ES256", now).Parse(k.Forge(k.Header(), claims), p.Keyfunc)
-			if k == a && len(tc.trusted) == 1 {
-				require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
-				require.Nil(t, token)
-				require.ErrorIs(t, keyfuncErr, fleetkey.ErrUnknownKey)
-				continue
-			}
-			require.NoError(t, err, "%v", tc.after)
-			require.NoError(t, keyfuncErr, "%v", tc.after)
-			require.True(t, parsed.Valid)
-		}
-	}
-}
-
-func TestEveryAlgorithm(t *testing.T) {
-	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
-		p := newParty(t, alg)
-		issued := testkit.Issue(t, p.Signer)
-		testkit.Accepts(t, issued, p.Signer)
-		testkit.Accepts(t, p.good(), p.Signer)
-		k := p.SigningKey()
-		assert.Equal(t, alg, k.Algorithm)
-		assert.Equal(t, p.Private.Public(), k.Signer.Public())
-		assert.Equal(t, []fleetkey.PublicKey{{KeyID: p.KID, Algorithm: alg, Key: p.Private.Public(), Certificate: k.Certificate}}, p.PublicKeys())
-
-		parsed, err := jwstest.Strict(alg, noon).Parse(issued, p.Keyfunc)
-		require.NoError(t, err, alg)
-		assert.Equal(t, map[string]any{"alg": alg, "kid": p.KID, "typ": "at+jwt"}, parsed.Header)
-	}
-}
-
-func TestKeyfunc(t *testing.T) {
-	p := newParty(t, "ES256")
-	_, err := jwt.Parse(newParty(t, "ES256").good(), p.Keyfunc)
-	require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
-	require.ErrorIs(t, err, jwt.ErrTokenUnverifiable)
-	confused := jwstest.SignWith(jwt.SigningMethodHS256, []byte("x"), p.Header("alg", `"HS256"`), payload())
-	_, err = jwt.Parse(confused, p.Keyfunc)
-	require.ErrorIs(t, err, fleetkey.ErrWrongAlgorithm)
-	_, err = jwt.Parse(p.Forge(p.Header("kid", "1"), payload()), p.Keyfunc)
-	require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 }
 
 func verify(t *testing.T, s *fleetkey.Signer, token string) *fleetkey.Token {
@@ -265,87 +165,59 @@ func heapInUse() int {
 // TestVerifierLogs: an outage of the issuer is in the log when it begins, once an hour, and
 // when it ends, and nothing claims good keys where there have never been any.
 func TestVerifierLogs(t *testing.T) {
-	for name, first := range map[string]bool{"from the start": true, "later": false} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				issuer := fleetkeytest.NewIssuer(t)
-				reach := issuer.HTTPClient.Transport
-				var down atomic.Bool
-				down.Store(first)
-				issuer.HTTPClient.Transport = roundTripper(func(r *http.Request) (*http.Response, error) {
-					if down.Load() {
-						return nil, errors.New("no route to host")
-					}
-					return reach.RoundTrip(r)
-				})
-				var log testkit.LogBuffer
-				v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
-					Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{api}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-				require.NoError(t, err)
-				defer v.Close()
-				begins, fails := "fetched the issuer's keys", "cannot refresh the signing keys; continuing with the last good ones"
-				if first {
-					fails = "cannot fetch the issuer's keys yet; retrying"
-					begins = fails
-				}
-				time.Sleep(time.Minute)
-				synctest.Wait()
-				require.Equal(t, 1, strings.Count(log.String(), "\n"))
-				require.Contains(t, log.String(), begins)
-
-				down.Store(true)
-				read := len(log.String())
-				time.Sleep(5*time.Hour + 30*time.Minute)
-				synctest.Wait()
-				outage := log.String()[read:]
-				require.Contains(t, []int{5, 6}, strings.Count(outage, "\n"))
-				require.Equal(t, strings.Count(outage, "\n"), strings.Count(outage, fails))
-
-				down.Store(false)
-				read = len(log.String())
-				time.Sleep(10 * time.Minute)
-				synctest.Wait()
-				require.Contains(t, log.String()[read:], "refreshed the signing keys after earlier failures")
-			})
-		})
-	}
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
+		var log testkit.LogBuffer
+		logged := func(d time.Duration, answer http.HandlerFunc) string {
+			read := len(log.String())
+			p.Serve(testkit.JWKSURL, answer)
+			time.Sleep(d)
+			synctest.Wait()
+			return log.String()[read:]
+		}
+		p.Serve(testkit.JWKSURL, nil)
+		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+		require.Equal(t, 1, strings.Count(log.String(), "cannot fetch the issuer's keys yet; retrying"))
+		for _, fails := range []string{"cannot fetch the issuer's keys yet; retrying", "continuing with the last good ones"} {
+			outage := logged(5*time.Hour+30*time.Minute, nil)
+			require.InDelta(t, 5.5, strings.Count(outage, "\n"), 1, "lines")
+			require.Equal(t, strings.Count(outage, "\n"), strings.Count(outage, fails))
+			require.Contains(t, logged(10*time.Minute, testkit.Page(jwks)), "refreshed the signing keys after earlier failures")
+		}
+		require.Contains(t, log.String(), "fetched the issuer's keys")
+		require.NoError(t, v.Status().Err)
+	})
 }
 
 // TestMaxStaleAfterSleep: a machine that wakes has had no timer, and its keys are old only
 // until the first token.
 func TestMaxStaleAfterSleep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		issuer, now := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.TokenTTL = 3 * time.Hour }), time.Now()
-		v, err := fleetkey.NewVerifier(testkit.By(func() time.Time { return now }), fleetkey.VerifierConfig{Issuer: issuer.URL, HTTPClient: issuer.HTTPClient,
-			Audience: []string{api}, MaxStale: time.Hour, RefreshEvery: 30 * time.Minute, Logger: slog.New(slog.DiscardHandler)})
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		now := time.Now()
+		v, err := fleetkey.NewVerifier(testkit.By(func() time.Time { return now }), p.Config(func(c *fleetkey.VerifierConfig) {
+			c.MaxStale, c.RefreshEvery = time.Hour, 30*time.Minute
+		}))
 		require.NoError(t, err)
 		defer v.Close()
-		token := issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{api}})
+		token := testkit.AccessToken(key, "exp", jwstest.Unix(time.Since(jwstest.Noon)+3*time.Hour))
+		verify := func() error { _, err := v.Verify(t.Context(), token); return err }
 		now = now.Add(50 * time.Minute)
-		_, err = v.Verify(t.Context(), token)
-		require.NoError(t, err)
+		require.NoError(t, verify())
 		now = now.Add(11 * time.Minute)
-		_, err = v.Verify(t.Context(), token)
-		require.ErrorIs(t, err, fleetkey.ErrUnavailable, "the last fetch was just now, by the other clock")
+		require.ErrorIs(t, verify(), fleetkey.ErrUnavailable, "the last fetch was just now, by the other clock")
 		time.Sleep(10 * time.Second)
-		_, err = v.Verify(t.Context(), token)
-		require.NoError(t, err)
+		require.NoError(t, verify())
 	})
 }
 
 // TestMaxStaleBeforeTheFirstKeys: keys that were never there have no age, and a token that
 // is none is refused as such.
 func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		issuer := fleetkeytest.NewIssuer(t)
-		down := &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route to host") })}
-		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: issuer.URL, HTTPClient: down,
-			Audience: []string{api}, MaxStale: time.Hour, Logger: slog.New(slog.DiscardHandler)})
-		require.NoError(t, err)
-		defer v.Close()
-		_, err = v.Verify(t.Context(), issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{api}}))
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
+		p.Serve(testkit.JWKSURL, testkit.Answer(500, ""))
+		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.MaxStale = time.Hour })
+		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
 		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
-		require.ErrorContains(t, err, "no route to host")
+		require.ErrorContains(t, err, "HTTP status 500")
 		_, err = v.Keyfunc(&jwt.Token{Header: map[string]any{"kid": "x"}, Method: jwt.SigningMethodES256})
 		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
 		require.Len(t, v.Status().Warnings(), 0, "Err says it")

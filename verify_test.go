@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -116,23 +117,26 @@ func TestMaxStale(t *testing.T) {
 	})
 }
 
-// TestKeyfuncOfAnIssuer: by kid and alg, and without a fetch.
-func TestKeyfuncOfAnIssuer(t *testing.T) {
+// TestKeyfunc: by kid and alg, and without a fetch.
+func TestKeyfunc(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
-		twin := testkit.NewForger("RS256")
+		twin, unknown := testkit.NewForger("RS256"), testkit.NewForger("ES256")
 		twin.KID = key.KID
 		p.Publish(key.JWK(), twin.JWK())
 		v := p.Verifier(t)
-		for _, f := range []*jwstest.Forger{key, twin} {
-			_, err := jwt.Parse(testkit.AccessToken(f), v.Keyfunc)
-			require.NoError(t, err, f.Alg)
-		}
 		time.Sleep(10 * time.Second)
-		_, err := jwt.Parse(testkit.AccessToken(testkit.NewForger("ES256")), v.Keyfunc)
-		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
-		twin.Alg = "PS256"
-		_, err = jwt.Parse(testkit.AccessToken(twin), v.Keyfunc)
-		require.ErrorIs(t, err, fleetkey.ErrWrongAlgorithm)
+		ps256 := *twin
+		ps256.Alg = "PS256"
+		confused := jwstest.SignWith(jwt.SigningMethodHS256, []byte("x"), key.Header("alg", `"HS256"`), jwstest.Payload())
+		for token, want := range map[string]error{
+			testkit.AccessToken(key): nil, testkit.AccessToken(twin): nil, testkit.AccessToken(unknown): fleetkey.ErrUnknownKey,
+			key.Forge(key.Header("kid", "1"), jwstest.Payload()): fleetkey.ErrUnknownKey,
+			testkit.AccessToken(&ps256):                          fleetkey.ErrWrongAlgorithm, confused: fleetkey.ErrWrongAlgorithm,
+		} {
+			_, err := jwt.Parse(token, v.Keyfunc)
+			require.ErrorIs(t, err, want)
+			require.Equal(t, want != nil, errors.Is(err, jwt.ErrTokenUnverifiable))
+		}
 		require.Len(t, p.Requests(testkit.JWKSURL), 1)
 	})
 }
