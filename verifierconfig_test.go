@@ -20,22 +20,16 @@ func TestVerifierConfig(t *testing.T) {
 			`VerifierConfig.Issuer "": it is not an https URL`:                            func(c *fleetkey.VerifierConfig) { c.Issuer = "" },
 			`VerifierConfig.Issuer "" is empty`:                                           func(c *fleetkey.VerifierConfig) { c.Issuer, c.JWKSURL = "", testkit.JWKSURL },
 			`VerifierConfig.Issuer "\xff" is empty, not UTF-8`:                            func(c *fleetkey.VerifierConfig) { c.Issuer, c.JWKSURL = "\xff", testkit.JWKSURL },
-			`VerifierConfig.Issuer "issuer.example": it is not an https URL`:              func(c *fleetkey.VerifierConfig) { c.Issuer = "issuer.example" },
 			`VerifierConfig.Issuer "ftp://issuer.example": it is not an https URL`:        func(c *fleetkey.VerifierConfig) { c.Issuer = "ftp://issuer.example" },
-			`VerifierConfig.Issuer "https:///x": it is not an https URL`:                  func(c *fleetkey.VerifierConfig) { c.Issuer = "https:///x" },
 			`VerifierConfig.Issuer "https://issuer.example?x" is empty, not UTF-8, or`:    func(c *fleetkey.VerifierConfig) { c.Issuer += "?x" },
-			`VerifierConfig.Issuer "https://issuer.example#x" is empty, not UTF-8, or`:    func(c *fleetkey.VerifierConfig) { c.Issuer += "#x" },
 			`VerifierConfig.Issuer "https://issuer.example": it contains a user name`:     func(c *fleetkey.VerifierConfig) { c.Issuer = "https://me@issuer.example" },
 			`VerifierConfig.Issuer "http://issuer.example": without TLS`:                  func(c *fleetkey.VerifierConfig) { c.Issuer = "http://issuer.example" },
 			`VerifierConfig.Issuer "http://127.0.0.1.example": without TLS`:               func(c *fleetkey.VerifierConfig) { c.Issuer = "http://127.0.0.1.example" },
-			`VerifierConfig.Issuer "http://10.0.0.1": without TLS`:                        func(c *fleetkey.VerifierConfig) { c.Issuer = "http://10.0.0.1" },
 			`VerifierConfig.JWKSURL "http://issuer.example/keys": without TLS`:            func(c *fleetkey.VerifierConfig) { c.JWKSURL = "http://issuer.example/keys" },
-			`VerifierConfig.JWKSURL "file:///etc/keys": it is not an https URL`:           func(c *fleetkey.VerifierConfig) { c.JWKSURL = "file:///etc/keys" },
 			`VerifierConfig.JWKSURL "https://\n": it is not an https URL`:                 func(c *fleetkey.VerifierConfig) { c.JWKSURL = "https://\n" },
 			`login.microsoftonline.com/{tenantid}/v2.0" stands for many issuers; use one`: func(c *fleetkey.VerifierConfig) { c.Issuer = "https://login.microsoftonline.com/{tenantid}/v2.0" },
 			`VerifierConfig.Audience is empty: set it to the name of this service`:        func(c *fleetkey.VerifierConfig) { c.Audience = nil },
 			`VerifierConfig.Audience contains "", which is empty`:                         func(c *fleetkey.VerifierConfig) { c.Audience = []string{"a", ""} },
-			`VerifierConfig.Audience contains "\xff"`:                                     func(c *fleetkey.VerifierConfig) { c.Audience = []string{"\xff"} },
 			`VerifierConfig.ClockSkew is negative: -1ns`:                                  func(c *fleetkey.VerifierConfig) { c.ClockSkew = -1 },
 			`VerifierConfig.MaxTokenTTL is negative: -1ns`:                                func(c *fleetkey.VerifierConfig) { c.MaxTokenTTL = -1 },
 			`VerifierConfig.RefreshEvery is negative: -1ns`:                               func(c *fleetkey.VerifierConfig) { c.RefreshEvery = -1 },
@@ -54,29 +48,10 @@ func TestVerifierConfig(t *testing.T) {
 	})
 }
 
-// TestVerifierOverHTTP: http is for this machine, or where the program says so.
-func TestVerifierOverHTTP(t *testing.T) {
-	for issuer, insecure := range map[string]bool{
-		"http://localhost:8080": false, "http://127.0.0.2": false, "http://[::1]:1": false, "http://issuer.internal": true,
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			key := testkit.NewForger("ES256")
-			p := testkit.NewProvider(key.JWK())
-			p.Serve(issuer+fleetkey.DiscoveryPath, testkit.Page(`{"issuer":"`+issuer+`","jwks_uri":"`+issuer+`/keys"}`))
-			p.Serve(issuer+"/keys", testkit.Page(testkit.JWKS(key.JWK())))
-			v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Issuer, c.InsecureHTTP = issuer, insecure })
-			_, err := v.Verify(t.Context(), testkit.AccessToken(key, "iss", `"`+issuer+`"`))
-			require.NoError(t, err, issuer)
-		})
-	}
-}
-
 // TestVerifierConfigIsCopied: what the program changes later has no effect, and its client
 // stays as it was.
 func TestVerifierConfigIsCopied(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		key := testkit.NewForger("ES256")
-		p := testkit.NewProvider(key.JWK())
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		cfg := p.Config()
 		v, err := fleetkey.NewVerifier(t.Context(), cfg)
 		require.NoError(t, err)
@@ -91,9 +66,7 @@ func TestVerifierConfigIsCopied(t *testing.T) {
 
 // TestVerifierDefaults: rule by rule what an empty field means.
 func TestVerifierDefaults(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		key := testkit.NewForger("ES256")
-		p := testkit.NewProvider(key.JWK())
+	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		strict, legacy := p.Verifier(t), p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy = true })
 		limited := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy, c.MaxTokenTTL = true, 24*time.Hour })
 		in := func(d time.Duration) string { return jwstest.Unix(time.Since(jwstest.Noon) + d) }

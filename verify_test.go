@@ -48,7 +48,14 @@ func TestUnknownKeyOfAnIssuer(t *testing.T) {
 
 		time.Sleep(21 * time.Second) // the first retry takes a turn after 10, and the next follows 20 later
 		p.Serve(testkit.JWKSURL, testkit.Slowly(5*time.Second, testkit.Page(jwks)))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
 		begin := time.Now()
+		_, err = v.Verify(ctx, token)
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable, "the token may be good")
+		require.Equal(t, time.Second, time.Since(begin))
+		begin = time.Now()
 		is(true, "nobody waits for longer")
 		require.Equal(t, 3*time.Second, time.Since(begin))
 		time.Sleep(3 * time.Second)
