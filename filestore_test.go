@@ -59,16 +59,6 @@ func requireRefused(t *testing.T, err error, path string) {
 	}
 }
 
-func TestFileStore_AbsentLeavesNothing(t *testing.T) {
-	path := newPath(t)
-	s := fleetkey.NewFileStore(path)
-	_, _, err := s.Load(t.Context())
-	require.ErrorContains(t, err, "load keys from file "+path)
-	_, err = s.Save(t.Context(), []byte("x"), "not the version")
-	require.ErrorIs(t, err, fleetkey.ErrConflict)
-	require.NoDirExists(t, filepath.Dir(path), "a refused Save must not leave a directory")
-}
-
 func TestFileStore_RelativePathSurvivesChdir(t *testing.T) {
 	t.Chdir(t.TempDir())
 	s, v := stored(t, "keys.pem", "one")
@@ -96,22 +86,17 @@ func TestFileStore_F19_ReadOnly(t *testing.T) {
 	s := fleetkey.NewFileStore(path, readOnly)
 	require.True(t, s.ReadOnly())
 	require.False(t, fleetkey.NewFileStore(path).ReadOnly())
-	_, _, err := s.Load(t.Context())
-	require.ErrorIs(t, err, fleetkey.ErrNotExist)
-	for _, prev := range []fleetkey.Version{"", "x"} {
-		_, err = s.Save(t.Context(), []byte("x"), prev)
+	refuses := func(prev fleetkey.Version) {
+		_, err := s.Save(t.Context(), []byte("x"), prev)
 		require.ErrorIs(t, err, fleetkey.ErrReadOnly)
 		requireRefused(t, err, path)
-		require.NoDirExists(t, filepath.Dir(path))
 	}
+	refuses("")
+	refuses("x")
+	require.NoDirExists(t, filepath.Dir(path))
 	_, v := stored(t, path, "one")
-	bundle, got, err := s.Load(t.Context())
-	require.NoError(t, err)
-	require.Equal(t, v, got)
-	require.Equal(t, "one", string(bundle))
 	require.NoError(t, os.Remove(path+".lock"))
-	_, err = s.Save(t.Context(), []byte("two"), v)
-	require.ErrorIs(t, err, fleetkey.ErrReadOnly)
+	refuses(v)
 	requireContent(t, path, "one")
 	require.NoFileExists(t, path+".lock")
 }
@@ -119,38 +104,31 @@ func TestFileStore_F19_ReadOnly(t *testing.T) {
 // On Windows a scanner may hold a file that has just changed.
 func TestFileStore_F20_RefusedForNow(t *testing.T) {
 	refused, broken := errors.New("sharing violation"), errors.New("broken")
-	for _, tc := range []struct {
-		name         string
-		first, then  error
-		until, after time.Duration // until when first, and the end of it
-		want         error
+	for name, tc := range map[string]struct {
+		first, then, want error
+		until, after      time.Duration // until when first, and the end of it
+		limit             time.Duration // of the context
 	}{
-		{"accepted", nil, nil, 0, 0, nil},
-		{"broken", broken, nil, time.Hour, 0, broken},
-		{"refused for a while", refused, nil, 1900 * time.Millisecond, 1900 * time.Millisecond, nil},
-		{"refused, then broken", refused, broken, time.Second, time.Second, broken},
-		{"refused for long", refused, nil, time.Hour, 2 * time.Second, refused},
+		"accepted":             {nil, nil, nil, 0, 0, time.Hour},
+		"broken":               {broken, nil, broken, time.Hour, 0, time.Hour},
+		"refused for a while":  {refused, nil, nil, 1900 * time.Millisecond, 1900 * time.Millisecond, time.Hour},
+		"refused, then broken": {refused, broken, broken, time.Second, time.Second, time.Hour},
+		"refused for long":     {refused, nil, refused, time.Hour, 2 * time.Second, time.Hour},
+		"the context ends":     {refused, nil, refused, time.Hour, 100 * time.Millisecond, 100 * time.Millisecond},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start := time.Now()
-				call := func() error {
+				ctx, cancel := context.WithTimeout(t.Context(), tc.limit)
+				defer cancel()
+				got := fleetkey.Insist(ctx, func(err error) bool { return err == refused }, func() error {
 					if time.Since(start) < tc.until {
 						return tc.first
 					}
 					return tc.then
-				}
-				forNow := func(err error) bool { return err == refused }
-				require.Equal(t, tc.want, fleetkey.Insist(t.Context(), forNow, call))
+				})
+				require.Equal(t, tc.want, got)
 				require.InDelta(t, tc.after, time.Since(start), float64(50*time.Millisecond))
-
-				if tc.first == refused {
-					start = time.Now()
-					ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-					defer cancel()
-					require.Equal(t, refused, fleetkey.Insist(ctx, forNow, call))
-					require.Equal(t, 100*time.Millisecond, time.Since(start), "it ends with its context")
-				}
 			})
 		})
 	}
@@ -182,9 +160,12 @@ func TestFileStore_F11_Damage(t *testing.T) {
 // The store's half of F15: no Save undoes what an operator does to the file.
 func TestFileStore_F15_DeletedOrReplaced(t *testing.T) {
 	path := newPath(t)
+	_, err := fleetkey.NewFileStore(path).Save(t.Context(), []byte("x"), "not the version")
+	require.ErrorIs(t, err, fleetkey.ErrConflict)
+	require.NoDirExists(t, filepath.Dir(path), "a refused Save must not leave a directory")
 	s, v := stored(t, path, "one")
 	require.NoError(t, os.WriteFile(path, []byte("by hand"), 0o600))
-	_, err := s.Save(t.Context(), []byte("two"), v)
+	_, err = s.Save(t.Context(), []byte("two"), v)
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
 	requireContent(t, path, "by hand")
 

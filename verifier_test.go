@@ -83,6 +83,8 @@ func TestRememberedTokenEndsWithItsKey(t *testing.T) {
 	require.EqualValues(t, 1, p.Status().Counters.CacheHits)
 	now = end
 	testkit.Refuses(t, fleetkey.ErrUnknownKey, token, p.Signer)
+	_, err := jwt.Parse(token, p.Keyfunc)
+	require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 }
 
 // TestNotRemembered: what Verify rejects, or what is too large, it looks at each time.
