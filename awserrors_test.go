@@ -295,10 +295,7 @@ func TestAWSStoreA6EachAction(t *testing.T) {
 		says     string
 	}{
 		{"GetSecretValue", page(200, `{"VersionId": "x"}`), nil, "does not come from Secrets Manager"}, // A4
-		{"GetSecretValue", denied, nil, "allow secretsmanager:GetSecretValue on arn:"},
-		{"CreateSecret", denied, nil, "allow secretsmanager:CreateSecret on arn:"},
 		{"CreateSecret", denied, []string{"eu-central-1"}, "CreateSecret and secretsmanager:ReplicateSecretToRegions on arn:"},
-		{"PutSecretValue", denied, nil, "allow secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage on arn:"},
 		{"UpdateSecretVersionStage", denied, nil, "allow secretsmanager:PutSecretValue and secretsmanager:UpdateSecretVersionStage on arn:"},
 		{"GetSecretValue", kms, nil, "allow kms:Decrypt on the secret's KMS key"},
 		{"CreateSecret", kms, nil, "allow kms:Decrypt and kms:GenerateDataKey on the secret's KMS key"},

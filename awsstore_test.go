@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -70,16 +69,8 @@ func requireHolds(t testing.TB, s fleetkey.KeyStore, bundle []byte, version flee
 func TestAWSStoreRequests(t *testing.T) {
 	var bodies []string
 	fake := awsfake.New()
-	recorded := using(fake, func(o *secretsmanager.Options) {
-		o.HTTPClient = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			b, err := io.ReadAll(r.Body)
-			require.NoError(t, err)
-			bodies = append(bodies, string(b))
-			r.Body = io.NopCloser(bytes.NewReader(b))
-			return fake.HTTPClient().Transport.RoundTrip(r)
-		})}
-	})
-	s := openAWS(t, fake, awsName, recorded)
+	fake.Watch(func(_ string, in, _ []byte) { bodies = append(bodies, string(in)) })
+	s := openAWS(t, fake, awsName)
 	require.Empty(t, bodies, "NewAWSStore must not call AWS")
 	v := mustSave(t, s, pemBundle("a"), "")
 	require.Len(t, bodies, 1, "the first save is one CreateSecret, without a read back")
@@ -90,10 +81,9 @@ func TestAWSStoreRequests(t *testing.T) {
 	require.Len(t, bodies, 2)
 	require.Contains(t, bodies[1], `"VersionStage":"AWSCURRENT"`)
 
-	s = openAWS(t, fake, awsName+"-with-choices", recorded, func(o *fleetkey.AWSOptions) {
+	mustSave(t, openAWS(t, fake, awsName+"-with-choices", func(o *fleetkey.AWSOptions) {
 		o.KMSKeyID, o.ReplicaRegions = "alias/keys", []string{"eu-central-1"}
-	})
-	mustSave(t, s, pemBundle("a"), "")
+	}), pemBundle("a"), "")
 	require.Contains(t, bodies[2], `"KmsKeyId":"alias/keys"`)
 	require.Contains(t, bodies[2], `"AddReplicaRegions":[{"Region":"eu-central-1"}]`)
 }

@@ -19,22 +19,22 @@ import (
 func TestStart(t *testing.T) {
 	boom := errors.New("boom")
 	for name, tc := range map[string]struct {
-		hook  func(*fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault
+		hook  func(fleetkeytest.Call) fleetkeytest.Fault
 		set   []byte
 		want  error  // nil: starts
 		text  string // of the error
 		saves int
 	}{
-		"any other failure never creates":         {hook: hooked(testkit.Fail(boom, fleetkeytest.OpLoad)), want: boom, text: "load"},
+		"any other failure never creates":         {hook: testkit.Fail(boom, fleetkeytest.OpLoad), want: boom, text: "load"},
 		"garbage is never overwritten":            {set: []byte("{}"), text: "is not a key bundle"},
-		"a refused save":                          {hook: hooked(testkit.Fail(boom, fleetkeytest.OpSave)), want: boom, text: "save", saves: 1},
-		"a refused read and a refused save":       {hook: hooked(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad, fleetkeytest.OpSave)), want: fleetkey.ErrAccessDenied, saves: 1},
-		"reads stay refused after a create":       {hook: hooked(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad)), want: fleetkey.ErrAccessDenied, saves: 1},
-		"a refused read that hid an empty store":  {hook: hideAbsence, saves: 1},
-		"a create whose reply is lost":            {hook: hooked(testkit.LoseReply), saves: 1},
-		"a secret that exists but stays empty":    {hook: hooked(testkit.Fail(fleetkey.ErrConflict, fleetkeytest.OpSave)), text: "the secret exists but has no value", want: fleetkey.ErrNotExist, saves: 1},
-		"a store that is unavailable for a while": {hook: hooked(atFirst(5, fleetkeytest.Fault{Err: fleetkey.ErrUnavailable})), saves: 1},
-		"a store that hangs for a while":          {hook: hooked(atFirst(2, fleetkeytest.Fault{Delay: 24 * time.Hour})), saves: 1},
+		"a refused save":                          {hook: testkit.Fail(boom, fleetkeytest.OpSave), want: boom, text: "save", saves: 1},
+		"a refused read and a refused save":       {hook: testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad, fleetkeytest.OpSave), want: fleetkey.ErrAccessDenied, saves: 1},
+		"reads stay refused after a create":       {hook: testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpLoad), want: fleetkey.ErrAccessDenied, saves: 1},
+		"a refused read that hid an empty store":  {hook: hideAbsence(), saves: 1},
+		"a create whose reply is lost":            {hook: testkit.LoseReply, saves: 1},
+		"a secret that exists but stays empty":    {hook: testkit.Fail(fleetkey.ErrConflict, fleetkeytest.OpSave), text: "the secret exists but has no value", want: fleetkey.ErrNotExist, saves: 1},
+		"a store that is unavailable for a while": {hook: atFirst(5, fleetkeytest.Fault{Err: fleetkey.ErrUnavailable}), saves: 1},
+		"a store that hangs for a while":          {hook: atFirst(2, fleetkeytest.Fault{Delay: 24 * time.Hour}), saves: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -42,9 +42,7 @@ func TestStart(t *testing.T) {
 				if tc.set != nil {
 					store.Set(tc.set)
 				}
-				if tc.hook != nil {
-					store.SetHook(tc.hook(store))
-				}
+				store.SetHook(tc.hook)
 				s, err := fleetkey.NewSigner(t.Context(), store, testkit.Config())
 				assert.Equal(t, tc.saves, store.Saves())
 				if tc.want == nil && tc.text == "" {
@@ -68,10 +66,6 @@ func TestStart(t *testing.T) {
 	}
 }
 
-func hooked(hook func(fleetkeytest.Call) fleetkeytest.Fault) func(*fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault {
-	return func(*fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault { return hook }
-}
-
 // atFirst lets so many loads fail.
 func atFirst(calls int, f fleetkeytest.Fault) func(fleetkeytest.Call) fleetkeytest.Fault {
 	return func(c fleetkeytest.Call) fleetkeytest.Fault {
@@ -82,11 +76,12 @@ func atFirst(calls int, f fleetkeytest.Fault) func(fleetkeytest.Call) fleetkeyte
 	}
 }
 
-// hideAbsence answers as IAM does where the policy covers the secret's stored
-// name but not the name as asked for.
-func hideAbsence(store *fleetkeytest.Store) func(fleetkeytest.Call) fleetkeytest.Fault {
+// hideAbsence answers as IAM does where the policy covers the secret's stored name but not
+// the name as asked for.
+func hideAbsence() func(fleetkeytest.Call) fleetkeytest.Fault {
+	created := false
 	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
-		if _, v := store.Content(); c.Op == fleetkeytest.OpLoad && v == "" {
+		if created = created || c.Op == fleetkeytest.OpSave; !created {
 			f.Err = fleetkey.ErrAccessDenied
 		}
 		return f
