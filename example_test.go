@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"strings"
 	"time"
 
@@ -36,11 +35,7 @@ func ExampleNewSigner() {
 	defer signer.Close()
 
 	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
-	if err != nil {
-		log.Print(err)
-		return
-	}
-	fmt.Println(token)
+	fmt.Println(token, err)
 }
 
 // Once the fleet has its keys, MustExist keeps a server from making others, as it would if
@@ -76,11 +71,8 @@ func ExampleNewSigner_adopt() {
 
 // The tokens of another system stay valid while you move from it.
 func ExampleNewSigner_former() {
-	ctx, store := context.Background(), fleetkeytest.NewStore()
-	der, err := os.ReadFile("old.cer")
-	if err != nil {
-		log.Fatal(err)
-	}
+	ctx, store := context.Background(), fleetkey.NewFileStore("/var/lib/openid-server/keys.pem")
+	var der []byte // the old system's certificate
 	certificate, err := x509.ParseCertificate(der)
 	if err != nil {
 		log.Fatal(err)
@@ -132,16 +124,12 @@ func ExampleNewAWSStore() {
 
 // newExampleSigner saves the other examples from the same lines.
 func newExampleSigner() *fleetkey.Signer {
-	signer, err := fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
+	return must(fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
 		Issuer:    "https://id.example.com",
 		Audience:  []string{"https://api.example.com"},
 		Algorithm: "ES256",
 		Logger:    slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		panic(err)
-	}
-	return signer
+	}))
 }
 
 // The answer of a token endpoint (RFC 6749 section 5.1). Its expires_in is the lifetime that
@@ -164,30 +152,22 @@ func ExampleSigner_Issue() {
 	}
 	answer := map[string]any{"access_token": access, "token_type": "Bearer", "expires_in": int(lifetime.Seconds())}
 
-	token, err := signer.Verify(ctx, access)
-	if err != nil {
-		panic(err)
-	}
+	token := must(signer.Verify(ctx, access))
 	var own struct {
 		Tenant string `json:"tenant"`
 	}
-	if err := token.Decode(&own); err != nil {
-		panic(err)
-	}
-	fmt.Println(token.Subject(), token.ClientID(), token.Audience(), token.HasScope("orders.read"), own.Tenant, answer["expires_in"])
-	// Output: alice web [https://api.example.com] true acme 600
+	err = token.Decode(&own)
+	fmt.Println(token.Subject(), token.ClientID(), token.Audience(), token.HasScope("orders.read"), own.Tenant, err, answer["expires_in"])
+	// Output: alice web [https://api.example.com] true acme <nil> 600
 }
 
 func ExampleSigner_Verify() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{
+	raw := must(signer.Issue(context.Background(), fleetkey.Claims{
 		Subject: "alice", ClientID: "web", IssuedAt: time.Now().Add(-time.Hour), ExpiresAt: time.Now().Add(-time.Minute * 30),
-	})
-	if err != nil {
-		panic(err)
-	}
+	}))
 	token, err := signer.Verify(context.Background(), raw)
 	fmt.Println(token == nil, errors.Is(err, fleetkey.ErrExpired), errors.Is(err, jwt.ErrTokenExpired)) // of golang-jwt
 	// Output: true true true
@@ -221,10 +201,7 @@ func ExampleSigner_Require() {
 		fmt.Fprintln(w, "hello,", token.Subject())
 	}))
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "orders.read"})
-	if err != nil {
-		panic(err)
-	}
+	raw := must(signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "orders.read"}))
 	for _, authorization := range []string{"Bearer " + raw, "Bearer nonsense"} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Authorization", authorization)
@@ -269,10 +246,7 @@ func ExampleSigner_Keyfunc() {
 	signer := newExampleSigner()
 	defer signer.Close()
 
-	raw, err := signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
-	if err != nil {
-		panic(err)
-	}
+	raw := must(signer.Issue(context.Background(), fleetkey.Claims{Subject: "alice", ClientID: "web"}))
 	token, err := jwt.Parse(raw, signer.Keyfunc,
 		jwt.WithValidMethods([]string{"RS256", "ES256"}),
 		jwt.WithIssuer("https://id.example.com"),

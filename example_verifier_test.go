@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -55,17 +54,17 @@ func ExampleNewVerifier_legacy() {
 // That is safe although the iss is not verified at that point: it selects among Verifiers
 // that the program has made, and each accepts tokens of one issuer only.
 func ExampleNewVerifier_severalIssuers() {
-	verifiers := map[string]*fleetkey.Verifier{}
-	staff, partners := newExampleIssuer("https://staff.example.com"), newExampleIssuer("https://partners.example.com")
-	for _, idp := range []*exampleIssuer{staff, partners} {
+	verifiers, tokens := map[string]*fleetkey.Verifier{}, []string{}
+	for _, issuer := range []string{"https://staff.example.com", "https://partners.example.com", "https://attacker.example"} {
+		idp := newExampleIssuer(issuer)
 		defer idp.Close()
-		v, err := fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
-			Issuer: idp.issuer, Audience: []string{"https://orders.example.com"}, HTTPClient: idp.client})
-		if err != nil {
-			panic(err)
+		tokens = append(tokens, must(idp.Issue(context.Background(), fleetkey.Claims{
+			Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})))
+		if issuer != "https://attacker.example" {
+			verifiers[issuer] = must(fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
+				Issuer: issuer, Audience: []string{"https://orders.example.com"}, HTTPClient: idp.client}))
+			defer verifiers[issuer].Close()
 		}
-		defer v.Close()
-		verifiers[idp.issuer] = v
 	}
 
 	verify := func(ctx context.Context, token string) (*fleetkey.Token, error) {
@@ -83,14 +82,7 @@ func ExampleNewVerifier_severalIssuers() {
 		return v.Verify(ctx, token)
 	}
 
-	stranger := newExampleIssuer("https://attacker.example")
-	defer stranger.Close()
-	for _, idp := range []*exampleIssuer{staff, partners, stranger} {
-		raw, err := idp.Issue(context.Background(), fleetkey.Claims{
-			Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})
-		if err != nil {
-			panic(err)
-		}
+	for _, raw := range tokens {
 		token, err := verify(context.Background(), raw)
 		if err != nil {
 			fmt.Println(err)
@@ -137,21 +129,16 @@ func ExampleNewContext() {
 // fleetkeytest.NewIssuer gives one.
 type exampleIssuer struct {
 	*fleetkey.Signer
-	issuer string
 	client *http.Client
 }
 
-func newExampleIssuer(issuer string) *exampleIssuer {
-	signer, err := fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
-		Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		panic(err)
-	}
+func newExampleIssuer(issuer string) exampleIssuer {
+	signer := must(fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
+		Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}))
 	mux := http.NewServeMux()
-	address := strings.TrimPrefix(issuer, "https://")
-	mux.Handle(address+fleetkey.DiscoveryPath, signer.Discovery(nil))
-	mux.Handle(address+fleetkey.JWKSPath, signer.JWKS())
-	return &exampleIssuer{signer, issuer, &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	mux.Handle(fleetkey.DiscoveryPath, signer.Discovery(nil))
+	mux.Handle(fleetkey.JWKSPath, signer.JWKS())
+	return exampleIssuer{signer, &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
 		return w.Result(), nil
