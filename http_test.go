@@ -45,11 +45,10 @@ func TestJWKSAnswers(t *testing.T) {
 	get := ask(h, "GET")
 	text := body(t, get)
 	assert.Equal(t, 200, get.StatusCode)
-	assert.Equal(t, "application/json", get.Header.Get("Content-Type"))
-	assert.Equal(t, "public, max-age=90", get.Header.Get("Cache-Control"))
-	assert.Equal(t, "*", get.Header.Get("Access-Control-Allow-Origin"))
-	assert.Equal(t, "nosniff", get.Header.Get("X-Content-Type-Options"))
-	assert.Empty(t, get.Header.Get("Last-Modified"))
+	for name, want := range map[string]string{"Content-Type": "application/json", "Cache-Control": "public, max-age=90",
+		"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff", "Last-Modified": ""} {
+		assert.Equal(t, want, get.Header.Get(name))
+	}
 	assert.NotContains(t, string(text), `"d"`, "a private key")
 	etag := get.Header.Get("ETag")
 	assert.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
@@ -70,11 +69,15 @@ func TestJWKSAnswers(t *testing.T) {
 	}
 	twoLines := ask(h, "GET", "If-None-Match", `"x"`, "If-None-Match", etag)
 	assert.Equal(t, 304, twoLines.StatusCode, "lines of one field are one list (RFC 9110 section 5.3)")
-	for _, method := range []string{"POST", "PUT", "DELETE", "OPTIONS", "PATCH"} {
-		refused := ask(h, method)
-		assert.Equal(t, 405, refused.StatusCode, method)
-		assert.Equal(t, "GET, HEAD", refused.Header.Get("Allow"))
-	}
+	refused := ask(h, "POST")
+	assert.Equal(t, 405, refused.StatusCode)
+	assert.Equal(t, "GET, HEAD", refused.Header.Get("Allow"))
+
+	// T1: a header could ask for a small document thousands of times.
+	ranged := ask(h, "GET", "Range", "bytes=0-0"+strings.Repeat(",0-0", 1000))
+	assert.Equal(t, 200, ranged.StatusCode)
+	assert.Equal(t, text, body(t, ranged))
+	assert.Empty(t, ranged.Header.Get("Accept-Ranges"))
 
 	// The tag is that of the content: equal at every instance, another for
 	// another set.
@@ -269,18 +272,6 @@ func FuzzAuthorization(f *testing.F) {
 	})
 }
 
-// TestJWKSIgnoresRange: a header could ask for a small document thousands of times.
-func TestJWKSIgnoresRange(t *testing.T) { // T1
-	p := newParty(t, "ES256")
-	ranges := "bytes=0-0" + strings.Repeat(",0-0", 1000)
-	for name, h := range map[string]http.Handler{"JWKS": p.JWKS(), "discovery": p.Discovery(nil)} {
-		whole, ranged := ask(h, "GET"), ask(h, "GET", "Range", ranges)
-		require.Equal(t, 200, ranged.StatusCode, name)
-		require.Equal(t, body(t, whole), body(t, ranged), name)
-		require.Empty(t, ranged.Header.Get("Accept-Ranges"), name)
-	}
-}
-
 // TestRequireLogsWhy: the client learns the class of the error, and the log its reason, but
 // not the token.
 func TestRequireLogsWhy(t *testing.T) { // T10
@@ -297,13 +288,8 @@ func TestRequireLogsWhy(t *testing.T) { // T10
 		"sender-constrained":    "Bearer " + bound,
 	} {
 		before := len(log.String())
-		var headers []string
-		if header != "" {
-			headers = []string{"Authorization", header}
-		}
-		answer := ask(p.Require("write")(http.NotFoundHandler()), "GET", headers...)
-		require.GreaterOrEqual(t, answer.StatusCode, 400)
-		require.Less(t, answer.StatusCode, 404, reason)
+		answer := ask(p.Require("write")(http.NotFoundHandler()), "GET", "Authorization", header)
+		require.Contains(t, []int{400, 401, 403}, answer.StatusCode, reason)
 		text := log.String()[before:]
 		require.Contains(t, text, "level=DEBUG msg=\"rejected a request\"")
 		require.Contains(t, text, reason)

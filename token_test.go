@@ -21,18 +21,12 @@ func TestTokenAccessors(t *testing.T) {
 	token, err := p.Verify(t.Context(), p.Forge(p.Header(), payload("aud", `["x","`+api+`"]`, "client_id", `"web"`, "scope", `"read write"`,
 		"jti", `"7"`, "exp", unix(time.Minute)+".5")))
 	require.NoError(t, err)
-	assert.Equal(t, "alice", token.Subject())
-	assert.Equal(t, testkit.Issuer, token.Issuer())
-	assert.Equal(t, "web", token.ClientID())
-	assert.Equal(t, "read write", token.Scope())
-	assert.Equal(t, "7", token.ID())
-	assert.Equal(t, p.KID, token.KeyID())
-	assert.True(t, noon.Equal(token.IssuedAt()))
-	assert.True(t, noon.Add(time.Minute+time.Second/2).Equal(token.ExpiresAt()))
+	assert.Equal(t, []string{"alice", testkit.Issuer, "web", "read write", "7", p.KID},
+		[]string{token.Subject(), token.Issuer(), token.ClientID(), token.Scope(), token.ID(), token.KeyID()})
+	assert.Equal(t, []time.Time{noon, noon.Add(time.Minute + time.Second/2)}, []time.Time{token.IssuedAt().UTC(), token.ExpiresAt().UTC()})
 	assert.Equal(t, []string{"x", api}, token.Audience())
 
-	bare, err := p.Verify(t.Context(), p.good())
-	require.NoError(t, err)
+	bare := must(p.Verify(t.Context(), p.good()))
 	assert.Equal(t, []string{"", "", ""}, []string{bare.ClientID(), bare.Scope(), bare.ID()})
 	assert.Equal(t, []string{api}, bare.Audience())
 }
@@ -44,15 +38,12 @@ func TestHasScope(t *testing.T) {
 		"read":         {"read"},
 		"read write":   {"read", "write"},
 		" read  write": {"read", "write"},
-		"readwrite":    nil,
 		"reader":       nil,
 		"READ":         nil,
 		"read\twrite":  nil, // RFC 6749 section 3.3 knows spaces only
 		"read\u00a0":   nil,
-		"read,write":   nil,
 	} {
-		token, err := p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web", Scope: scope})))
-		require.NoError(t, err)
+		token := must(p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{ClientID: "web", Scope: scope}))))
 		for _, asked := range []string{"read", "write", "", " ", "read write", "rea"} {
 			assert.Equal(t, slices.Contains(want, asked), token.HasScope(asked), "%q has %q", scope, asked)
 		}
