@@ -29,8 +29,6 @@ func TestIssueFillsIn(t *testing.T) {
 		claims fleetkey.Claims
 		want   map[string]any // beside jti
 	}{
-		"a subject alone": {fleetkey.Claims{Subject: "alice", ClientID: "web"},
-			map[string]any{"iss": testkit.Issuer, "sub": "alice", "client_id": "web", "aud": []any{api, otherAPI}, "iat": at(0), "exp": at(5 * time.Minute)}},
 		"a client's own token": {fleetkey.Claims{ClientID: "batch", Audience: []string{api}},
 			map[string]any{"iss": testkit.Issuer, "sub": "batch", "client_id": "batch", "aud": api, "iat": at(0), "exp": at(5 * time.Minute)}},
 		"everything": {
@@ -59,9 +57,6 @@ func TestIssueFillsIn(t *testing.T) {
 
 	one, two := inside(t, testkit.Issue(t, p.Signer), 1), inside(t, testkit.Issue(t, p.Signer), 1)
 	assert.NotEqual(t, one["jti"], two["jti"])
-	named, err := p.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web", ID: "mine"})
-	require.NoError(t, err)
-	assert.Equal(t, "mine", inside(t, named, 1)["jti"])
 }
 
 func TestIssueRefuses(t *testing.T) {

@@ -20,23 +20,32 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRememberedTokens: a token that was accepted is refused once its time has
-// come, or while the clock has not come to it.
+// TestRememberedTokens: a token that was accepted is refused once its time or that of its key
+// has come, or while the clock has not come to it.
 func TestRememberedTokens(t *testing.T) {
-	now := noon
-	p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), testConfig())
-	token := p.Forge(p.Header(), payload("nbf", unix(0), "exp", unix(time.Minute)))
+	now, old := noon, newParty(t, "ES256")
+	p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), testConfig(func(c *fleetkey.Config) {
+		c.Former = []fleetkey.Former{{Certificate: old.SigningKey().Certificate, Until: noon.Add(5 * time.Minute)}}
+	}))
+	short := old.Forge(old.Header(), payload("nbf", unix(0), "exp", unix(time.Minute)))
+	long := old.Forge(old.Header(), payload("exp", unix(time.Hour)))
 	for _, tc := range []struct {
+		token string
 		after time.Duration
 		want  error
 	}{
-		{0, nil}, {0, nil}, {time.Minute + skew - 1, nil}, {time.Minute + skew, fleetkey.ErrExpired}, {0, nil}, {-2 * skew, nil}, {-2*skew - 1, fleetkey.ErrNotYetValid}, {0, nil},
+		{short, 0, nil}, {short, 0, nil}, {short, time.Minute + skew - 1, nil}, {short, time.Minute + skew, fleetkey.ErrExpired},
+		{short, -2 * skew, nil}, {short, -2*skew - 1, fleetkey.ErrNotYetValid}, {short, 0, nil},
+		{long, 0, nil}, {long, 5*time.Minute - 1, nil}, {long, 5 * time.Minute, fleetkey.ErrUnknownKey},
 	} {
 		now = noon.Add(tc.after)
-		got, err := p.Verify(t.Context(), token)
+		got, err := p.Verify(t.Context(), tc.token)
 		require.ErrorIs(t, err, tc.want, "%v", tc.after)
 		require.Equal(t, tc.want == nil, got != nil)
 	}
+	require.EqualValues(t, 5, p.Status().Counters.CacheHits)
+	_, err := jwt.Parse(long, p.Keyfunc)
+	require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 }
 
 func verify(t *testing.T, s *fleetkey.Signer, token string) *fleetkey.Token {
@@ -74,24 +83,6 @@ func TestVerifyRemembers(t *testing.T) {
 	off := testkit.Start(t, store.Open(), cfg)
 	token = testkit.Issue(t, off)
 	require.NotSame(t, verify(t, off, token), verify(t, off, token))
-}
-
-// TestRememberedTokenEndsWithItsKey has a key end before a token that it has signed.
-func TestRememberedTokenEndsWithItsKey(t *testing.T) {
-	now, end := noon, noon.Add(time.Minute)
-	old := newParty(t, "ES256")
-	p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), testConfig(func(c *fleetkey.Config) {
-		c.Former = []fleetkey.Former{{Certificate: old.SigningKey().Certificate, Until: end}}
-	}))
-	token := old.Forge(old.Header(), payload("exp", unix(time.Hour)))
-	for range 2 {
-		verify(t, p.Signer, token)
-	}
-	require.EqualValues(t, 1, p.Status().Counters.CacheHits)
-	now = end
-	testkit.Refuses(t, fleetkey.ErrUnknownKey, token, p.Signer)
-	_, err := jwt.Parse(token, p.Keyfunc)
-	require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 }
 
 // TestRememberedTokensTakeLittle verifies tokens that take far more memory than their
