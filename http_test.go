@@ -218,18 +218,6 @@ func TestRequireTakesNoOtherPlace(t *testing.T) {
 	assert.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"), "nothing was found that could be invalid")
 }
 
-// TestFromContext: the inner of two layers decides.
-func TestFromContext(t *testing.T) {
-	token, ok := fleetkey.FromContext(t.Context())
-	assert.False(t, ok)
-	assert.Nil(t, token)
-	p, seen := newParty(t, "ES256"), 0
-	h := p.Require()(p.Require("read")(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { seen++ })))
-	assert.Equal(t, 403, ask(h, "GET", "Authorization", "Bearer "+p.good()).StatusCode)
-	assert.Equal(t, 200, ask(h, "GET", "Authorization", "Bearer "+p.Forge(p.Header(), payload("scope", `"read"`))).StatusCode)
-	assert.Equal(t, 1, seen)
-}
-
 // FuzzAuthorization: only one header, of the scheme Bearer with a token that
 // Verify accepts, opens the door (RFC 6750 section 2.1). What is refused gets a
 // challenge that holds nothing of the request.

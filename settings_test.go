@@ -20,7 +20,8 @@ import (
 )
 
 const (
-	envSecretName = "OpenIDServerSigningSettings__AwsSecretManager__SecretName"
+	envSection    = "OpenIDServerSigningSettings__AwsSecretManager__"
+	envSecretName = envSection + "SecretName"
 	envPath       = "OpenIDServerSigningSettings__File__Path"
 )
 
@@ -44,22 +45,7 @@ func TestOpenStoreAWS(t *testing.T) {
 		want string
 		kms  string
 	}{
-		"as documented": {
-			text: `// settings of the token service
-{
-	"Logging": {"LogLevel": {"Default": "Warning",},},
-	/* the key is shared by the fleet */
-	"OpenIDServerSigningSettings": {
-		"AwsSecretManager": {
-			"SecretName": "app/signing-key", // the name, or the ARN
-			"Region": "eu-north-1",
-			"KmsKeyId": "alias/signing",
-		},
-	},
-	"AllowedHosts": "*",
-}
-`, want: "AWS secret app/signing-key in eu-north-1", kms: "alias/signing"},
-		"byte order mark":     {text: "\ufeff" + awsSection(`"SecretName": "app/key"`), want: "AWS secret app/key in eu-west-1"},
+		"byte order mark":     {text: "\ufeff" + awsSection(`"SecretName": "app/key", "KmsKeyId": "alias/signing"`), want: "AWS secret app/key in eu-west-1", kms: "alias/signing"},
 		"other case":          {text: `{"openidserversigningsettings": {"AWSSECRETMANAGER": {"secretname": "app/key"}}}`, want: "AWS secret app/key in eu-west-1"},
 		"colons and nested":   {text: `{"OpenIDServerSigningSettings:AwsSecretManager": {"SecretName": "app/key"}, "OpenIDServerSigningSettings": {"AwsSecretManager:Region": "us-east-1"}}`, want: "AWS secret app/key in us-east-1"},
 		"section in pieces":   {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": {"SecretName": "app/key"}}, "openIDServerSigningSettings": {"AwsSecretManager": {"Region": "us-east-1"}}}`, want: "AWS secret app/key in us-east-1"},
@@ -67,11 +53,7 @@ func TestOpenStoreAWS(t *testing.T) {
 		"environment alone":   {env: map[string]string{envSecretName: "env/key"}, want: "AWS secret env/key in eu-west-1"},
 		"environment, all of it": {
 			text: awsSection(`"SecretName": "app/key", "Region": "eu-west-1", "KmsKeyId": "alias/signing"`),
-			env: map[string]string{
-				envSecretName: "env/key",
-				"OpenIDServerSigningSettings__AwsSecretManager__Region":   "us-west-2",
-				"OpenIDServerSigningSettings__AwsSecretManager__KmsKeyId": "alias/env",
-			},
+			env:  map[string]string{envSecretName: "env/key", envSection + "Region": "us-west-2", envSection + "KmsKeyId": "alias/env"},
 			want: "AWS secret env/key in us-west-2", kms: "alias/env",
 		},
 		"environment fills a blank":    {text: awsSection(`"SecretName": ""`), env: map[string]string{envSecretName: "env/key"}, want: "AWS secret env/key in eu-west-1"},
@@ -177,7 +159,7 @@ func TestOpenStoreRefuses(t *testing.T) {
 		"section with a value":  {text: `{"OpenIDServerSigningSettings": {"AwsSecretManager": "` + secret + `"}}`, want: []string{"is a section"}},
 		"misspelt section":      {text: "{\"OpenIDServerSigningSettings\": {\n\"AwsSecretsManager\": {\"SecretName\": \"" + secret + "\"}}}", want: []string{":2:", "unknown setting", "AwsSecretsManager", "AwsSecretManager:SecretName"}},
 		"letter that folds":     {text: `{"OpenIDServerSigningSettings": {"Awſ` + `SecretManager": {"SecretName": "a"}}}`, want: []string{"unknown setting"}},
-		"misspelt environment":  {text: `{}`, env: map[string]string{"OpenIDServerSigningSettings__AwsSecretManager__Name": secret}, want: []string{"environment variable OpenIDServerSigningSettings__AwsSecretManager__Name", "unknown setting"}},
+		"misspelt environment":  {text: `{}`, env: map[string]string{envSection + "Name": secret}, want: []string{"environment variable " + envSection + "Name", "unknown setting"}},
 		"empty environment":     {text: awsSection(`"SecretName": "a"`), env: map[string]string{envSecretName: ""}, want: []string{"environment variable " + envSecretName, "is empty"}},
 		"is set twice":          {text: awsSection("\n\"SecretName\": \"a\",\n\"secretname\": \"" + secret + "\""), want: []string{":3:", "is set twice", ":2"}},
 		"given twice by colons": {text: "{\"OpenIDServerSigningSettings:AwsSecretManager:SecretName\": \"a\",\n\"OpenIDServerSigningSettings\": {\"AwsSecretManager\": {\"SecretName\": \"a\"}}}", want: []string{":2:", "is set twice"}},
