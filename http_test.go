@@ -150,8 +150,13 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
-func TestRequire(t *testing.T) {
-	p := newParty(t, "ES256")
+// TestRequire: the client learns the class of the error, and the log its reason, but not the
+// token.
+func TestRequire(t *testing.T) { // T10
+	var log testkit.LogBuffer
+	p := newParty(t, "ES256", func(c *fleetkey.Config) {
+		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
 	h := p.Require("read", "write")(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if token, ok := fleetkey.FromContext(r.Context()); assert.True(t, ok) {
 			_, _ = fmt.Fprint(w, token.Subject())
@@ -168,29 +173,33 @@ func TestRequire(t *testing.T) {
 		authorization []string
 		status        int
 		challenge     string
+		reason        string // in the log
 	}{
-		"good":                      {[]string{"Bearer " + good}, 200, ""},
-		"scheme in lower case":      {[]string{"bearer " + good}, 200, ""},
-		"nothing":                   {nil, 401, missing},
-		"basic":                     {[]string{"Basic dXNlcjpwYXNz"}, 401, missing},
-		"the token alone":           {[]string{good}, 401, missing},
-		"no token":                  {[]string{"Bearer"}, 400, request},
-		"twice":                     {[]string{"Bearer " + good, "Bearer " + good}, 400, request},
-		"basic and bearer":          {[]string{"Basic dXNlcjpwYXNz", "Bearer " + good}, 400, request},
-		"two in one header":         {[]string{"Bearer " + good + ", Bearer " + good}, 401, invalid("the token is invalid")},
-		"expired":                   {[]string{"Bearer " + p.Forge(p.Header(), payload("exp", "1"))}, 401, invalid("the token is expired")},
-		"an unknown key":            {[]string{"Bearer " + newParty(t, "ES256").good()}, 401, invalid("the token is invalid")},
-		"a kid that breaks headers": {[]string{"Bearer " + p.Forge(p.Header("kid", `"\r\nSet-Cookie: x=\"y\""`), payload())}, 401, invalid("the token is invalid")},
-		"an ID token":               {[]string{"Bearer " + p.Forge(p.Header("typ", `"JWT"`), payload())}, 401, invalid("the token is invalid")},
-		"no scope":                  {[]string{"Bearer " + p.good()}, 403, scopes},
-		"one scope of two":          {[]string{"Bearer " + scoped("read")}, 403, scopes},
+		"good":                      {[]string{"Bearer " + good}, 200, "", ``},
+		"scheme in lower case":      {[]string{"bearer " + good}, 200, "", ``},
+		"nothing":                   {nil, 401, missing, `no bearer token`},
+		"basic":                     {[]string{"Basic dXNlcjpwYXNz"}, 401, missing, `no bearer token`},
+		"the token alone":           {[]string{good}, 401, missing, `no bearer token`},
+		"no token":                  {[]string{"Bearer"}, 400, request, `no token after Bearer`},
+		"twice":                     {[]string{"Bearer " + good, "Bearer " + good}, 400, request, `more than one Authorization header`},
+		"basic and bearer":          {[]string{"Basic dXNlcjpwYXNz", "Bearer " + good}, 400, request, `more than one Authorization header`},
+		"two in one header":         {[]string{"Bearer " + good + ", Bearer " + good}, 401, invalid("the token is invalid"), `token is malformed`},
+		"expired":                   {[]string{"Bearer " + p.Forge(p.Header(), payload("exp", "1"))}, 401, invalid("the token is expired"), `token is expired`},
+		"an unknown key":            {[]string{"Bearer " + newParty(t, "ES256").good()}, 401, invalid("the token is invalid"), `unknown`},
+		"a kid that breaks headers": {[]string{"Bearer " + p.Forge(p.Header("kid", `"\r\nSet-Cookie: x=\"y\""`), payload())}, 401, invalid("the token is invalid"), `unknown`},
+		"an ID token":               {[]string{"Bearer " + p.Forge(p.Header("typ", `"JWT"`), payload())}, 401, invalid("the token is invalid"), `typ is not at+jwt`},
+		"sender-constrained":        {[]string{"Bearer " + p.Forge(p.Header(), payload("cnf", `{"jkt":"x"}`))}, 401, invalid("the token is invalid"), `sender-constrained`},
+		"no scope":                  {[]string{"Bearer " + p.good()}, 403, scopes, `lacks scope \"read\"`},
+		"one scope of two":          {[]string{"Bearer " + scoped("read")}, 403, scopes, `lacks scope \"write\"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var header []string
 			for _, value := range tc.authorization {
 				header = append(header, "Authorization", value)
 			}
+			before := len(log.String())
 			answer := ask(h, "GET", header...)
+			logged := log.String()[before:]
 			text := string(body(t, answer))
 			assert.Equal(t, tc.status, answer.StatusCode)
 			assert.Equal(t, tc.challenge, answer.Header.Get("WWW-Authenticate"))
@@ -199,11 +208,22 @@ func TestRequire(t *testing.T) {
 				assert.Equal(t, "alice", text)
 				return
 			}
+			assert.Contains(t, logged, `level=DEBUG msg="rejected a request"`)
+			assert.Contains(t, logged, tc.reason)
+			for _, value := range tc.authorization {
+				if i := strings.LastIndex(value, "."); i > 0 {
+					assert.NotContains(t, logged, value[i:], "the signature")
+				}
+			}
 			assert.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
 			assert.Equal(t, http.StatusText(tc.status)+"\n", text, "the answer tells no more than the class")
 			assert.Empty(t, answer.Header.Get("Set-Cookie"))
 		})
 	}
+	before := len(log.String())
+	long := httptest.NewRequest("GET", "/"+strings.Repeat("x", 100_000), nil)
+	h.ServeHTTP(httptest.NewRecorder(), long)
+	require.Less(t, len(log.String())-before, 500, "what anybody sends takes a bounded place in the log (P8)")
 }
 
 // TestRequireTakesNoOtherPlace: RFC 6750 sections 2.2 and 2.3 are left out, as
@@ -255,38 +275,4 @@ func FuzzAuthorization(f *testing.F) {
 		require.Regexp(t, `^Bearer( error="[a-z_]+"(, error_description="the token is [a-z]+")?)?$`, w.Header().Get("WWW-Authenticate"))
 		require.Equal(t, http.StatusText(w.Code)+"\n", w.Body.String())
 	})
-}
-
-// TestRequireLogsWhy: the client learns the class of the error, and the log its reason, but
-// not the token.
-func TestRequireLogsWhy(t *testing.T) { // T10
-	var log testkit.LogBuffer
-	p := newParty(t, "ES256", func(c *fleetkey.Config) {
-		c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	})
-	bound := p.Forge(p.Header(), payload("cnf", `{"jkt":"x"}`))
-	for reason, header := range map[string]string{
-		"no bearer token":       "",
-		"no token after Bearer": "Bearer",
-		"token is malformed":    "Bearer x",
-		`lacks scope \"write\"`: "Bearer " + p.good(),
-		"sender-constrained":    "Bearer " + bound,
-	} {
-		before := len(log.String())
-		answer := ask(p.Require("write")(http.NotFoundHandler()), "GET", "Authorization", header)
-		require.Contains(t, []int{400, 401, 403}, answer.StatusCode, reason)
-		text := log.String()[before:]
-		require.Contains(t, text, "level=DEBUG msg=\"rejected a request\"")
-		require.Contains(t, text, reason)
-		if token := strings.TrimPrefix(header, "Bearer "); len(token) > 10 {
-			require.NotContains(t, text, token)
-		}
-	}
-	before := len(log.String())
-	long := httptest.NewRequest("GET", "/"+strings.Repeat("x", 100_000), nil)
-	p.Require()(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), long)
-	require.Less(t, len(log.String())-before, 500, "what anybody sends takes a bounded place in the log (P8)")
-	token, err := p.Verify(t.Context(), bound)
-	require.NoError(t, err, "Verify leaves the proof to its caller")
-	require.True(t, token.SenderConstrained())
 }

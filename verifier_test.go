@@ -167,21 +167,3 @@ func TestMaxStaleAfterSleep(t *testing.T) {
 		require.NoError(t, verify())
 	})
 }
-
-// TestMaxStaleBeforeTheFirstKeys: keys that were never there have no age, and a token that
-// is none is refused as such.
-func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
-	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
-		p.Serve(testkit.JWKSURL, testkit.Answer(500, ""))
-		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.MaxStale = time.Hour })
-		_, err := v.Verify(t.Context(), testkit.AccessToken(key))
-		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
-		require.ErrorContains(t, err, "HTTP status 500")
-		_, err = v.Keyfunc(&jwt.Token{Header: map[string]any{"kid": "x"}, Method: jwt.SigningMethodES256})
-		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
-		require.Len(t, v.Status().Warnings(), 0, "Err says it")
-		_, err = v.Verify(t.Context(), "junk")
-		require.ErrorIs(t, err, fleetkey.ErrMalformed)
-		require.NotErrorIs(t, err, fleetkey.ErrUnavailable)
-	})
-}
