@@ -61,58 +61,54 @@ func apiError(code, message string) awsfake.Fault {
 
 func page(status int, body string) awsfake.Fault { return awsfake.Fault{Status: status, Body: body} }
 
-// awsFaults has what a call of the store meets, and what the store makes of it, by row of
-// docs/faults.md. calls counts the attempts of the SDK, beyond which nothing is repeated.
-var awsFaults = []struct {
-	name  string
-	fault awsfake.Fault
-	calls int
-	want  error
-	says  string
-}{
-	{"A1 throttled", awsfake.Throttle(0), 3, fleetkey.ErrUnavailable, "throttles"},
-	{"A1 HTTP 429", page(429, "slow down"), 3, fleetkey.ErrUnavailable, "throttles"},
-
-	{"A2 500 as JSON", awsfake.Fault{Error: &awsfake.Error{Code: "x", Status: 500}}, 3, fleetkey.ErrUnavailable, "HTTP status 500): try again later"},
-	{"A2 503 as HTML", page(503, "<html>"), 3, fleetkey.ErrUnavailable, "HTTP status 503"},
-	{"A2 timeout, status 400", apiError("RequestTimeoutException", "no"), 3, fleetkey.ErrUnavailable, "RequestTimeoutException"},
-	{"A2 aborted, status 400", apiError("RequestAbortedException", "no"), 1, fleetkey.ErrUnavailable, "RequestAbortedException"},
-	{"A2 failure, status 400", apiError("InternalFailure", "no"), 1, fleetkey.ErrUnavailable, "InternalFailure"},
-	{"A2 200 as HTML", page(200, "<html>"), 1, nil, "does not come from Secrets Manager"},
-	{"A2 404 as HTML is not absence", page(404, "<html>"), 1, nil, "does not come from Secrets Manager"},
-
-	{"A3 connection dropped", awsfake.Fault{Lost: true}, 3, fleetkey.ErrUnavailable, "cannot be reached"},
-	{"A3 cut off in mid-body", awsfake.Fault{Cut: true}, 1, fleetkey.ErrUnavailable, "the response was cut off"},
-	{"A3 no answer", awsfake.Fault{Hang: true}, 1, errTimedOut, "no response within"},
-	{"A3 a byte a second", awsfake.Fault{Trickle: true}, 1, errTimedOut, "no response within"},
-
-	{"A4 foreign JSON", page(200, `{"ok": true}`), 1, nil, "does not come from Secrets Manager"},
-	{"A4 no version", page(200, `{"SecretString": "x"}`), 1, nil, "does not come from Secrets Manager"},
-
-	{"A5 expired", awsfake.Expired(), 1, nil, "expired: renew them (and check the clock); they are from the client's own provider"},
-	{"A5 unknown key", apiError("UnrecognizedClientException", "invalid"), 1, nil, "rejects the credentials"},
-	{"A5 wrong clock or key", apiError("InvalidSignatureException", "Signature expired"), 1, nil, "the clock"},
-
-	{"A6 KMS key unusable", apiError("DecryptionFailure", "no"), 1, nil, "KMS key: is it enabled"},
-	{"A6 KMS key denied", awsfake.KMSDenied(""), 1, fs.ErrPermission, " on the secret's KMS key, in the role's policy"},
-	{"A6 KMS key denied by policy", apiError("AccessDeniedException", "perform: kms:Decrypt on y"), 1, fs.ErrPermission, " on the secret's KMS key"},
-	{"A6 denied", apiError("AccessDeniedException", "no"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
-	{"A6 a name with KMS in it", apiError("AccessDeniedException", "perform: secretsmanager:x on prod/KMS"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
-	{"A6 denied by an emulator", page(403, "<AccessDenied/>"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
-	{"W7 denied by a proxy, in HTML", page(403, "<html>Forbidden"), 1, nil, "does not come from Secrets Manager"},
-	{"W7 denied by a proxy, in JSON", page(403, `{"message":"Forbidden"}`), 1, nil, "does not come from Secrets Manager"},
-	{"W7 proxy wants a password", page(407, "<html>"), 1, nil, "the proxy refuses"},
-	{"a message of several lines", apiError("InvalidParameterException", "no\nlevel=INFO\x1b[2J"), 1, nil, `no\nlevel=INFO\x1b[2J`},
-	{"A6 other code", apiError("InvalidParameterException", "no"), 1, nil, "InvalidParameterException: no"},
-
-	{"A9 in AWS's words", apiError("InvalidRequestException", "it was marked for deletion."), 1, fleetkey.ErrDeletionPending, "restore it with: aws"},
-	{"A9 in moto's words", apiError("InvalidRequestException", "currently marked deleted."), 1, fleetkey.ErrDeletionPending, "restore it with: aws"},
-	{"A15 quota", apiError("LimitExceededException", "too many"), 3, nil, "an AWS quota is reached"},
-}
-
 // TestAWSStoreFaults runs Load and both kinds of Save into each fault, one call at a time.
 func TestAWSStoreFaults(t *testing.T) {
-	for _, c := range awsFaults {
+	for _, c := range []struct {
+		name  string // with the row of docs/faults.md
+		fault awsfake.Fault
+		calls int // attempts of the SDK, beyond which nothing is repeated
+		want  error
+		says  string
+	}{
+		{"A1 throttled", awsfake.Throttle(0), 3, fleetkey.ErrUnavailable, "throttles"},
+		{"A1 HTTP 429", page(429, "slow down"), 3, fleetkey.ErrUnavailable, "throttles"},
+
+		{"A2 500 as JSON", awsfake.Fault{Error: &awsfake.Error{Code: "x", Status: 500}}, 3, fleetkey.ErrUnavailable, "HTTP status 500): try again later"},
+		{"A2 503 as HTML", page(503, "<html>"), 3, fleetkey.ErrUnavailable, "HTTP status 503"},
+		{"A2 timeout, status 400", apiError("RequestTimeoutException", "no"), 3, fleetkey.ErrUnavailable, "RequestTimeoutException"},
+		{"A2 aborted, status 400", apiError("RequestAbortedException", "no"), 1, fleetkey.ErrUnavailable, "RequestAbortedException"},
+		{"A2 failure, status 400", apiError("InternalFailure", "no"), 1, fleetkey.ErrUnavailable, "InternalFailure"},
+		{"A2 200 as HTML", page(200, "<html>"), 1, nil, "does not come from Secrets Manager"},
+		{"A2 404 as HTML is not absence", page(404, "<html>"), 1, nil, "does not come from Secrets Manager"},
+
+		{"A3 connection dropped", awsfake.Fault{Lost: true}, 3, fleetkey.ErrUnavailable, "cannot be reached"},
+		{"A3 cut off in mid-body", awsfake.Fault{Cut: true}, 1, fleetkey.ErrUnavailable, "the response was cut off"},
+		{"A3 no answer", awsfake.Fault{Hang: true}, 1, errTimedOut, "no response within"},
+		{"A3 a byte a second", awsfake.Fault{Trickle: true}, 1, errTimedOut, "no response within"},
+
+		{"A4 foreign JSON", page(200, `{"ok": true}`), 1, nil, "does not come from Secrets Manager"},
+		{"A4 no version", page(200, `{"SecretString": "x"}`), 1, nil, "does not come from Secrets Manager"},
+
+		{"A5 expired", awsfake.Expired(), 1, nil, "expired: renew them (and check the clock); they are from the client's own provider"},
+		{"A5 unknown key", apiError("UnrecognizedClientException", "invalid"), 1, nil, "rejects the credentials"},
+		{"A5 wrong clock or key", apiError("InvalidSignatureException", "Signature expired"), 1, nil, "the clock"},
+
+		{"A6 KMS key unusable", apiError("DecryptionFailure", "no"), 1, nil, "KMS key: is it enabled"},
+		{"A6 KMS key denied", awsfake.KMSDenied(""), 1, fs.ErrPermission, " on the secret's KMS key, in the role's policy"},
+		{"A6 KMS key denied by policy", apiError("AccessDeniedException", "perform: kms:Decrypt on y"), 1, fs.ErrPermission, " on the secret's KMS key"},
+		{"A6 denied", apiError("AccessDeniedException", "no"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
+		{"A6 a name with KMS in it", apiError("AccessDeniedException", "perform: secretsmanager:x on prod/KMS"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
+		{"A6 denied by an emulator", page(403, "<AccessDenied/>"), 1, fleetkey.ErrAccessDenied, "allow secretsmanager:"},
+		{"W7 denied by a proxy, in HTML", page(403, "<html>Forbidden"), 1, nil, "does not come from Secrets Manager"},
+		{"W7 denied by a proxy, in JSON", page(403, `{"message":"Forbidden"}`), 1, nil, "does not come from Secrets Manager"},
+		{"W7 proxy wants a password", page(407, "<html>"), 1, nil, "the proxy refuses"},
+		{"a message of several lines", apiError("InvalidParameterException", "no\nlevel=INFO\x1b[2J"), 1, nil, `no\nlevel=INFO\x1b[2J`},
+		{"A6 other code", apiError("InvalidParameterException", "no"), 1, nil, "InvalidParameterException: no"},
+
+		{"A9 in AWS's words", apiError("InvalidRequestException", "it was marked for deletion."), 1, fleetkey.ErrDeletionPending, "restore it with: aws"},
+		{"A9 in moto's words", apiError("InvalidRequestException", "currently marked deleted."), 1, fleetkey.ErrDeletionPending, "restore it with: aws"},
+		{"A15 quota", apiError("LimitExceededException", "too many"), 3, nil, "an AWS quota is reached"},
+	} {
 		inBubble(t, c.name, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 			meet := func(action string) {
 				fake.Heal()

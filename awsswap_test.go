@@ -3,6 +3,7 @@ package fleetkey_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -114,34 +115,28 @@ func TestAWSStoreA12(t *testing.T) {
 		requireError(t, err, fleetkey.ErrConflict)
 		require.Equal(t, 2, fake.Calls("PutSecretValue"))
 	})
-	for _, action := range []string{"PutSecretValue", "UpdateSecretVersionStage"} {
-		inBubble(t, "A10 an operator writes before "+action, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-			fake.Inject(awsfake.Fault{Action: action, Times: 1, Do: func() {
-				_, err := fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
-					SecretId: aws.String(awsName), SecretString: aws.String("operator"),
-				})
+	const lax = "W5 another writer overwrites the version before UpdateSecretVersionStage"
+	for _, name := range []string{"A10 an operator writes before PutSecretValue", "A10 an operator writes before UpdateSecretVersionStage", lax} {
+		inBubble(t, name, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+			fake.Inject(awsfake.Fault{Action: name[strings.LastIndex(name, " ")+1:], Times: 1, Do: func() {
+				put := &secretsmanager.PutSecretValueInput{SecretId: aws.String(awsName), SecretString: aws.String("other")}
+				if name == lax {
+					fake.Lax()
+					parked, err := fake.Client().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{
+						SecretId: aws.String(awsName), VersionStage: aws.String("FLEETKEY_PENDING")})
+					require.NoError(t, err)
+					put.VersionStages, put.ClientRequestToken = []string{"FLEETKEY_PENDING"}, parked.VersionId
+				}
+				_, err := fake.Client().PutSecretValue(t.Context(), put)
 				require.NoError(t, err)
 			}})
 			_, err := s.Save(t.Context(), pemBundle("b"), v)
 			requireError(t, err, fleetkey.ErrConflict)
 			b, _, err := s.Load(t.Context())
 			require.NoError(t, err)
-			require.Equal(t, "operator", string(b))
+			require.Equal(t, "other", string(b))
 		})
 	}
-	inBubble(t, "W5 another writer overwrites the version", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		fake.Lax()
-		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Do: func() {
-			pending := aws.String("FLEETKEY_PENDING")
-			parked, err := fake.Client().GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: aws.String(awsName), VersionStage: pending})
-			require.NoError(t, err)
-			_, err = fake.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: aws.String(awsName),
-				SecretString: aws.String("other"), VersionStages: []string{*pending}, ClientRequestToken: parked.VersionId})
-			require.NoError(t, err)
-		}})
-		_, err := s.Save(t.Context(), pemBundle("b"), v)
-		requireError(t, err, fleetkey.ErrConflict)
-	})
 }
 
 // TestAWSStoreA13 : the work is done but the reply is lost, once or at every attempt of

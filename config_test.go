@@ -111,6 +111,8 @@ func TestConfigRefusals(t *testing.T) {
 		"Rotation.Announce": {Rotation: Rotation{Announce: -1}}, "Rotation.Retain": {Rotation: Rotation{Retain: -1}}} {
 		refusals["negative "+field] = refusal{func(c *Config) { *c, c.Issuer = negative, "https://op.example" }, "Config." + field + " is negative: -1ns"}
 	}
+	_, err := NewSigner(t.Context(), nil, Config{Issuer: "https://op.example"})
+	require.EqualError(t, err, "fleetkey: the store is nil: use NewFileStore, NewAWSStore or OpenStore")
 	for name, tc := range refusals {
 		t.Run(name, func(t *testing.T) {
 			c := Config{Issuer: "https://op.example"}

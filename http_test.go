@@ -105,11 +105,7 @@ func TestDiscovery(t *testing.T) {
 		given, want map[string]any // in the document, besides what is in each
 	}{
 		"nothing given: no endpoint that does not exist": {nil, map[string]any{"subject_types_supported": subjects}},
-		"without an authorization endpoint": {
-			map[string]any{"token_endpoint": issuer + "token"},
-			map[string]any{"token_endpoint": issuer + "token", "subject_types_supported": subjects},
-		},
-		"with one": {
+		"with an authorization endpoint": {
 			map[string]any{"authorization_endpoint": issuer + "authorize"},
 			map[string]any{"authorization_endpoint": issuer + "authorize", "subject_types_supported": subjects, "response_types_supported": []any{"code"}},
 		},
