@@ -156,47 +156,6 @@ func TestSign(t *testing.T) { // T3
 	}
 }
 
-// TestNoKeyToSign: a token that might be refused before it expires is not
-// issued, and what can still be verified still is.
-func TestNoKeyToSign(t *testing.T) {
-	k := newParty(t, "ES256")
-	end := noon.Add(24 * time.Hour)
-	last := end.Add(-longest - 2*skew)
-	pair := testkit.Bundle(t, k.Private, noon, end)
-	for name, tc := range map[string]struct {
-		bundle []byte
-		now    time.Time
-		want   error
-		text   string
-	}{
-		"the last moment": {pair, last, nil, ""},
-		"too late":        {pair, last.Add(time.Second), fleetkey.ErrKeyExpired, k.KID},
-		"ended":           {pair, end, fleetkey.ErrKeyExpired, "ended at 2026-05-02T12:00:00Z"},
-		"begins soon":     {pair, noon.Add(-time.Second), nil, ""}, // signs early: a clock may be wrong
-		"not begun":       {pair, noon.AddDate(-2, 0, 0), fleetkey.ErrNoSigningKey, "begins to sign at 2026-05-01T12:00:00Z; is the clock right?"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			store := fleetkeytest.NewStore()
-			store.Set(tc.bundle)
-			s, err := fleetkey.NewSigner(testkit.At(tc.now), store, testConfig())
-			require.NoError(t, err)
-			defer s.Close()
-			token, err := s.Issue(t.Context(), fleetkey.Claims{Subject: "a", ClientID: "web"})
-			_, signErr := s.Sign(t.Context(), "JWT", map[string]any{})
-			require.ErrorIs(t, s.Status().Err, tc.want)
-			require.ErrorIs(t, err, tc.want)
-			require.ErrorIs(t, signErr, tc.want)
-			if tc.want == nil {
-				require.Equal(t, k.KID, s.SigningKey().KeyID)
-				return
-			}
-			require.Empty(t, token)
-			require.ErrorContains(t, err, tc.text)
-			require.Zero(t, s.SigningKey())
-		})
-	}
-}
-
 // FuzzIssue: what Issue signs, Verify and golang-jwt accept. It says what was asked for,
 // and no claim more.
 func FuzzIssue(f *testing.F) {

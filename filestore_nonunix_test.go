@@ -3,7 +3,6 @@
 package fleetkey_test
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"sync"
@@ -49,19 +48,6 @@ func TestFileStore_F20_HeldByAnother(t *testing.T) {
 			})
 		}
 	}
-}
-
-// What is never let go of is an error that names the file, and the bundle stays.
-func TestFileStore_F20_HeldForGood(t *testing.T) {
-	path := newPath(t)
-	s, v := stored(t, path, "one")
-	release := hold(t, path, 0)
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	_, err := s.Save(ctx, []byte("two"), v)
-	requireRefused(t, err, path)
-	release()
-	requireContent(t, path, "one")
 }
 
 // Readers do not keep a writer from replacing the file.

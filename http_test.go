@@ -88,9 +88,8 @@ func TestJWKSAnswers(t *testing.T) {
 }
 
 func TestJWKSIsNeverEmpty(t *testing.T) {
-	k := newParty(t, "ES256")
 	store := fleetkeytest.NewStore()
-	store.Set(testkit.Bundle(t, k.Private, noon.Add(-2*time.Hour), noon.Add(-time.Hour)))
+	store.Set(testkit.Bundle(t, newParty(t, "ES256").Private, noon.Add(-2*time.Hour), noon.Add(-time.Hour)))
 	answer := ask(openParty(t, store, testConfig()).JWKS(), "GET")
 	assert.Equal(t, 503, answer.StatusCode)
 	assert.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
