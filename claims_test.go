@@ -195,5 +195,6 @@ func FuzzIssue(f *testing.F) {
 		}
 		require.Equal(t, want, inside(t, token, 1))
 		require.Equal(t, []any{want["sub"], client, scope, want["jti"]}, []any{verified.Subject(), verified.ClientID(), verified.Scope(), verified.ID()})
+		require.True(t, noon.Equal(verified.IssuedAt()) && noon.Add(time.Hour).Equal(verified.ExpiresAt()))
 	})
 }

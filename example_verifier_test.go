@@ -56,13 +56,13 @@ func ExampleNewVerifier_legacy() {
 func ExampleNewVerifier_severalIssuers() {
 	verifiers, tokens := map[string]*fleetkey.Verifier{}, []string{}
 	for _, issuer := range []string{"https://staff.example.com", "https://partners.example.com", "https://attacker.example"} {
-		idp := newExampleIssuer(issuer)
+		idp, client := newExampleIssuer(issuer)
 		defer idp.Close()
 		tokens = append(tokens, must(idp.Issue(context.Background(), fleetkey.Claims{
 			Subject: "alice", ClientID: "shop", Audience: []string{"https://orders.example.com"}})))
 		if issuer != "https://attacker.example" {
 			verifiers[issuer] = must(fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
-				Issuer: issuer, Audience: []string{"https://orders.example.com"}, HTTPClient: idp.client}))
+				Issuer: issuer, Audience: []string{"https://orders.example.com"}, HTTPClient: client}))
 			defer verifiers[issuer].Close()
 		}
 	}
@@ -125,22 +125,17 @@ func ExampleNewContext() {
 	http.Handle("GET /hello", fromCookie(http.HandlerFunc(hello)))
 }
 
-// An exampleIssuer stands for an identity provider, reached without a network. In a test,
-// fleetkeytest.NewIssuer gives one.
-type exampleIssuer struct {
-	*fleetkey.Signer
-	client *http.Client
-}
-
-func newExampleIssuer(issuer string) exampleIssuer {
+// newExampleIssuer stands for an identity provider, reached by a client without a network. In
+// a test, fleetkeytest.NewIssuer gives one.
+func newExampleIssuer(issuer string) (*fleetkey.Signer, *http.Client) {
 	signer := must(fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
 		Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}))
 	mux := http.NewServeMux()
 	mux.Handle(fleetkey.DiscoveryPath, signer.Discovery(nil))
 	mux.Handle(fleetkey.JWKSPath, signer.JWKS())
-	return exampleIssuer{signer, &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+	return signer, &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
 		return w.Result(), nil
-	})}}
+	})}
 }

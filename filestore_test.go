@@ -68,16 +68,6 @@ func TestFileStore_RelativePathSurvivesChdir(t *testing.T) {
 	require.Equal(t, v, got)
 }
 
-func TestFileStore_BundleSizes(t *testing.T) {
-	path := newPath(t)
-	s, v := stored(t, path, "one")
-	for _, bundle := range []string{"", strings.Repeat("k", fleetkey.MaxBundleSize+1)} {
-		_, err := s.Save(t.Context(), []byte(bundle), v)
-		requireRefused(t, err, path)
-		requireContent(t, path, "one")
-	}
-}
-
 func readOnly(o *fleetkey.FileOptions) { o.ReadOnly = true }
 
 // A ReadOnly store leaves nothing behind, whatever is asked of it.
@@ -157,13 +147,19 @@ func TestFileStore_F11_Damage(t *testing.T) {
 	}
 }
 
-// The store's half of F15: no Save undoes what an operator does to the file.
+// The store's half of F15: no Save undoes what an operator does to the file. A Save that is
+// refused changes nothing.
 func TestFileStore_F15_DeletedOrReplaced(t *testing.T) {
 	path := newPath(t)
 	_, err := fleetkey.NewFileStore(path).Save(t.Context(), []byte("x"), "not the version")
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
 	require.NoDirExists(t, filepath.Dir(path), "a refused Save must not leave a directory")
 	s, v := stored(t, path, "one")
+	for _, bundle := range []string{"", strings.Repeat("k", fleetkey.MaxBundleSize+1)} {
+		_, err = s.Save(t.Context(), []byte(bundle), v)
+		requireRefused(t, err, path)
+		requireContent(t, path, "one")
+	}
 	require.NoError(t, os.WriteFile(path, []byte("by hand"), 0o600))
 	_, err = s.Save(t.Context(), []byte("two"), v)
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
