@@ -97,7 +97,7 @@ func TestAWSStoreRaces(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA12 : others write meanwhile.
+// TestAWSStoreA12 : others write at the same time.
 func TestAWSStoreA12(t *testing.T) {
 	inBubble(t, "the loser is told, and may then save over the winner", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		w := mustSave(t, s, pemBundle("b"), v)
