@@ -86,6 +86,7 @@ func TestConfigRefusals(t *testing.T) {
 		"audience, no UTF-8":      {func(c *Config) { c.Audience = []string{"\xff"} }, `Config.Audience contains "\xff"`},
 		"algorithm":               {func(c *Config) { c.Algorithm = "HS256" }, `Config.Algorithm: unknown algorithm "HS256": use RS256`},
 		"common name":             {func(c *Config) { c.CommonName = strings.Repeat("x", 65) }, "Config.CommonName has 65 bytes; at most 64"},
+		"common name, no UTF-8":   {func(c *Config) { c.CommonName = "\xff" }, `CommonName "\xff" is not UTF-8`},
 		"TokenTTL over the limit": {func(c *Config) { c.TokenTTL, c.MaxTokenTTL = 2*time.Hour, time.Hour }, "Config.TokenTTL 2h0m0s is longer than MaxTokenTTL 1h0m0s"},
 		"TokenTTL under a second": {func(c *Config) { c.TokenTTL = time.Second - 1 }, "Config.TokenTTL 999.999999ms is less than one second"},
 		"MaxTokenTTL too short":   {func(c *Config) { c.MaxTokenTTL = time.Second - 1 }, "Config.TokenTTL 999.999999ms is less than one second"},

@@ -90,7 +90,11 @@ func TestJWKSAnswers(t *testing.T) {
 func TestJWKSIsNeverEmpty(t *testing.T) {
 	store := fleetkeytest.NewStore()
 	store.Set(testkit.Bundle(t, newParty(t, "ES256").Private, noon.Add(-2*time.Hour), noon.Add(-time.Hour)))
-	answer := ask(openParty(t, store, testConfig()).JWKS(), "GET")
+	p := openParty(t, store, testConfig())
+	_, err := p.Sign(t.Context(), "JWT", map[string]any{})
+	assert.ErrorIs(t, err, fleetkey.ErrKeyExpired)
+	assert.Zero(t, p.SigningKey())
+	answer := ask(p.JWKS(), "GET")
 	assert.Equal(t, 503, answer.StatusCode)
 	assert.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
 	assert.NotContains(t, string(body(t, answer)), "keys")

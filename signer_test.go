@@ -47,8 +47,9 @@ func TestStart(t *testing.T) {
 				assert.Equal(t, tc.saves, store.Saves())
 				if tc.want == nil && tc.text == "" {
 					require.NoError(t, err)
-					defer s.Close()
 					testkit.Accepts(t, testkit.Issue(t, s), s, testkit.Start(t, store.Open(), testkit.Config()))
+					require.NoError(t, s.Close())
+					require.ErrorIs(t, s.Rotate(t.Context()), fleetkey.ErrClosed)
 					return
 				}
 				require.Nil(t, s)
