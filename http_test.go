@@ -275,3 +275,21 @@ func FuzzAuthorization(f *testing.F) {
 		require.Equal(t, http.StatusText(w.Code)+"\n", w.Body.String())
 	})
 }
+
+// TestRequireWhileTheStoreIsDown: nobody knows then whether an unknown key is a new one of the
+// fleet, and on 401 the client would throw a good token away. Other answers stay as they are.
+func TestRequireWhileTheStoreIsDown(t *testing.T) {
+	store := fleetkeytest.NewStore()
+	s, other := testkit.Start(t, store, testkit.Config()), testkit.Start(t, fleetkeytest.NewStore(), testkit.Config())
+	store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpLoad))
+	h := s.Require()(http.NotFoundHandler())
+	for range 2 { // the second one causes no load
+		answer := ask(h, "GET", "Authorization", "Bearer "+testkit.Issue(t, other))
+		require.Equal(t, http.StatusServiceUnavailable, answer.StatusCode)
+		require.Equal(t, []string{"10", "", "no-store"}, []string{answer.Header.Get("Retry-After"), answer.Header.Get("WWW-Authenticate"), answer.Header.Get("Cache-Control")})
+	}
+	require.Equal(t, http.StatusNotFound, ask(h, "GET", "Authorization", "Bearer "+testkit.Issue(t, s)).StatusCode)
+	require.Equal(t, http.StatusUnauthorized, ask(h, "GET", "Authorization", "Bearer junk").StatusCode)
+	require.EqualValues(t, 2, s.Status().Counters.Verified["unavailable"])
+	require.EqualValues(t, 1, s.Status().Counters.SuppressedLoads)
+}

@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -165,5 +166,27 @@ func TestMaxStaleAfterSleep(t *testing.T) {
 		require.ErrorIs(t, verify(), fleetkey.ErrUnavailable, "the last fetch was just now, by the other clock")
 		time.Sleep(10 * time.Second)
 		require.NoError(t, verify())
+	})
+}
+
+// TestMaxStaleBeforeTheFirstKeys: keys that were never there have no age, and a token that
+// is none is refused as such.
+func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		issuer := fleetkeytest.NewIssuer(t)
+		down := &http.Client{Transport: roundTripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route to host") })}
+		v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{Issuer: issuer.URL, HTTPClient: down,
+			Audience: []string{api}, MaxStale: time.Hour, Logger: slog.New(slog.DiscardHandler)})
+		require.NoError(t, err)
+		defer v.Close()
+		_, err = v.Verify(t.Context(), issuer.Token(fleetkey.Claims{ClientID: "web", Audience: []string{api}}))
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
+		require.ErrorContains(t, err, "no route to host")
+		_, err = v.Keyfunc(&jwt.Token{Header: map[string]any{"kid": "x"}, Method: jwt.SigningMethodES256})
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
+		require.Len(t, v.Status().Warnings(), 0, "Err says it")
+		_, err = v.Verify(t.Context(), "junk")
+		require.ErrorIs(t, err, fleetkey.ErrMalformed)
+		require.NotErrorIs(t, err, fleetkey.ErrUnavailable)
 	})
 }
