@@ -1,9 +1,6 @@
-// Command zitadel-op is an OpenID Provider made with zitadel/oidc, as a fleet of
-// two that share one signing key by fleetkey.
-//
-// This file is what a program of your own needs. The others are the usual parts
-// of a zitadel/oidc server, as small as they can be.
-package main
+// Package zitadelop is what an OpenID Provider made with zitadel/oidc needs for the signing
+// key of a fleet. The test runs two instances of such a provider.
+package zitadelop
 
 import (
 	"context"
@@ -17,7 +14,7 @@ import (
 )
 
 // keys implements the three methods of op.Storage that are about keys. Each asks
-// the Signer anew, which answers from memory, so that a rotation reaches
+// the Signer again, which answers from memory, so that a rotation reaches
 // zitadel/oidc without a restart.
 type keys struct{ signer *fleetkey.Signer }
 
@@ -25,7 +22,7 @@ type keys struct{ signer *fleetkey.Signer }
 func (k keys) SigningKey(context.Context) (op.SigningKey, error) {
 	key := k.signer.SigningKey()
 	if key.Signer == nil {
-		return nil, errors.New("no key can sign now; the signer's Status tells why")
+		return nil, errors.New("no key can sign now; the signer's Status says why")
 	}
 	return signingKey{key}, nil
 }
