@@ -1,9 +1,6 @@
-// Command fosite is an OAuth 2.0 server made with ory/fosite, as a fleet of two
-// that share one signing key by fleetkey.
-//
-// This file is what a program of your own needs. The others are the usual parts
-// of a fosite server, as small as they can be.
-package main
+// Package fositefleet is what an OAuth 2.0 server made with ory/fosite needs for the signing
+// key of a fleet. The test runs two instances of such a server.
+package fositefleet
 
 import (
 	"context"
@@ -15,7 +12,7 @@ import (
 )
 
 // A tokenSigner is fosite's jwt.Signer for tokens of one type. It asks the
-// fleetkey Signer anew for each token, so that a rotation reaches fosite without
+// fleetkey Signer again for each token, so that a rotation reaches fosite without
 // a restart. (jwt.DefaultSigner is made for one key: it writes no kid, and
 // verifies with the key that signs now.)
 type tokenSigner struct {
