@@ -18,7 +18,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -31,16 +30,16 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Getenv); err != nil {
+	if err := run(ctx); err != nil {
 		slog.Error("the server ends", "err", err)
 		os.Exit(1)
 	}
 }
 
-// run serves until ctx ends. The signer comes first: while there is no key, the
-// port is closed, and the load balancer sends nobody here.
-func run(ctx context.Context, getenv func(string) string) error {
-	env, err := readEnvironment(getenv)
+// run serves until ctx ends, and then lets requests under way finish. The signer comes
+// first: while there is no key, the port is closed, and the load balancer sends nobody here.
+func run(ctx context.Context) error {
+	env, err := readEnvironment()
 	if err != nil {
 		return err
 	}
@@ -53,20 +52,10 @@ func run(ctx context.Context, getenv func(string) string) error {
 		return err
 	}
 	defer func() { _ = signer.Close() }()
-	// nginx, which Elastic Beanstalk runs on the same instance, is the only
-	// one that has to get in.
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", env.port))
-	if err != nil {
-		return err
-	}
-	slog.Info("serving", "addr", l.Addr().String(), "issuer", env.config.Issuer)
-	return serve(ctx, l, newHandler(signer, env))
-}
-
-// serve serves until ctx ends, and then lets requests under way finish.
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{
-		Handler:           h,
+		// nginx, which Elastic Beanstalk runs on the same instance, is the only one that has to get in.
+		Addr:              "127.0.0.1:" + env.port,
+		Handler:           newHandler(signer, env),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
@@ -78,7 +67,7 @@ func serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		defer cancel()
 		stopped <- server.Shutdown(grace)
 	})
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped
@@ -98,25 +87,24 @@ type environment struct {
 // console shows properties to many people); ROTATE_EVERY, such as 2160h, which
 // switches rotation on; and ADOPT_FILE, the file of the key that this instance
 // had for itself before.
-func readEnvironment(getenv func(string) string) (environment, error) {
-	const tokenTTL = 10 * time.Minute
+func readEnvironment() (environment, error) {
 	env := environment{
-		port:     cmp.Or(getenv("PORT"), "5000"),
-		clientID: cmp.Or(getenv("CLIENT_ID"), "demo"),
-		config:   fleetkey.Config{Issuer: getenv("ISSUER"), TokenTTL: tokenTTL},
+		port:     cmp.Or(os.Getenv("PORT"), "5000"),
+		clientID: cmp.Or(os.Getenv("CLIENT_ID"), "demo"),
+		config:   fleetkey.Config{Issuer: os.Getenv("ISSUER"), TokenTTL: 10 * time.Minute},
 	}
-	hash, err := hex.DecodeString(getenv("CLIENT_SECRET_SHA256"))
+	hash, err := hex.DecodeString(os.Getenv("CLIENT_SECRET_SHA256"))
 	if err != nil || len(hash) != sha256.Size {
 		return env, errors.New("property CLIENT_SECRET_SHA256 is not the hexadecimal SHA-256 of a secret: " +
 			"make one by: openssl rand -hex 32 | tr -d '\\n' | tee secret.txt | sha256sum")
 	}
 	copy(env.secretHash[:], hash)
-	if every := getenv("ROTATE_EVERY"); every != "" {
+	if every := os.Getenv("ROTATE_EVERY"); every != "" {
 		if env.config.Rotation.Every, err = time.ParseDuration(every); err != nil {
 			return env, fmt.Errorf("property ROTATE_EVERY: %w", err)
 		}
 	}
-	if file := getenv("ADOPT_FILE"); file != "" {
+	if file := os.Getenv("ADOPT_FILE"); file != "" {
 		env.config.Adopt = fleetkey.NewFileStore(file)
 	}
 	return env, nil
