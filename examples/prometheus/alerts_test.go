@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -145,11 +146,35 @@ func (s *scenario) send(t *testing.T, minute int, signer *fleetkey.Signer, serve
 		good = 0
 	}
 	for range good {
-		require.Equal(t, http.StatusOK, get(t, server, "/hello", token).Code)
+		require.Equal(t, http.StatusOK, get(server, "/hello", token).Code)
 	}
 	for range bad {
-		require.Equal(t, http.StatusUnauthorized, get(t, server, "/hello", "junk").Code)
+		require.Equal(t, http.StatusUnauthorized, get(server, "/hello", "junk").Code)
 	}
+}
+
+// get sends the server a request with a token.
+func get(server http.Handler, path, token string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(http.MethodGet, path, nil)
+	// as Prometheus 3 does, which would take names with dots, too
+	r.Header.Set("Accept", "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.4")
+	r.Header.Set("Authorization", "Bearer "+token)
+	w := httptest.NewRecorder()
+	server.ServeHTTP(w, r)
+	return w
+}
+
+var sample = regexp.MustCompile(`(?m)^(\w+)(?:\{(.*)\})? (\S+)$`)
+
+// scrape returns the server's series, as Prometheus would store them, with their values.
+func scrape(t *testing.T, server http.Handler) map[string]string {
+	w := get(server, "/metrics", "")
+	require.Equal(t, http.StatusOK, w.Code, w.Body)
+	series := map[string]string{}
+	for _, m := range sample.FindAllStringSubmatch(w.Body.String(), -1) {
+		series[m[1]+`{job="openid",instance="a:9464",`+m[2]+"}"] = m[3]
+	}
+	return series
 }
 
 type object = map[string]any
@@ -182,13 +207,16 @@ func (s *scenario) unitTest(t *testing.T, panels []string) object {
 
 // panels returns the queries of the dashboard, with its variables set.
 func panels(t *testing.T) (exprs []string) {
+	text, err := os.ReadFile("dashboard.json")
+	require.NoError(t, err)
 	var dashboard struct {
 		Panels []struct {
 			Targets []struct{ Expr string }
 		}
 	}
-	require.NoError(t, json.Unmarshal([]byte(read(t, "dashboard.json")), &dashboard))
-	variables := strings.NewReplacer("$job", "openid", "$instance", ".*", "$__rate_interval", "4m")
+	require.NoError(t, json.Unmarshal(text, &dashboard))
+	variables := strings.NewReplacer("$job", "openid", "$instance", ".*", "$__rate_interval", "4m",
+		" == 0) or vector(0)", ")") // without its default, which is never empty
 	for _, p := range dashboard.Panels {
 		for _, target := range p.Targets {
 			exprs = append(exprs, variables.Replace(target.Expr))
@@ -206,13 +234,7 @@ func TestAlerts(t *testing.T) {
 	}
 	rules, err := filepath.Abs("alerts.yaml")
 	require.NoError(t, err)
-	fired := map[string]bool{}
 	for _, s := range scenarios {
-		for _, p := range s.phases {
-			for _, alert := range p.firing {
-				fired[alert] = true
-			}
-		}
 		t.Run(s.name, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "test.yaml")
 			data, err := json.Marshal(object{"rule_files": []string{rules}, "evaluation_interval": "1m",
@@ -222,8 +244,5 @@ func TestAlerts(t *testing.T) {
 			out, err := exec.CommandContext(t.Context(), promtool, "test", "rules", file).CombinedOutput()
 			require.NoError(t, err, "%s", out)
 		})
-	}
-	for _, rule := range regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(read(t, "alerts.yaml"), -1) {
-		require.True(t, fired[rule[1]], "no scenario makes %s fire", rule[1])
 	}
 }

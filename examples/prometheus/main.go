@@ -5,17 +5,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log"
-	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,50 +23,33 @@ import (
 )
 
 func main() {
-	addr := flag.String("addr", "127.0.0.1:9464", "`host:port` to serve at")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, *addr, os.Stdout); err != nil {
+	dir, err := os.UserConfigDir()
+	if err != nil {
 		log.Fatal(err)
 	}
-}
-
-// run serves until ctx ends. The key is kept in a directory that ends with it.
-func run(ctx context.Context, addr string, out io.Writer) (err error) {
-	dir, err := os.MkdirTemp("", "fleetkey-prometheus-")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(filepath.Join(dir, "keys.pem")), fleetkey.Config{
+	keys := flag.String("keys", filepath.Join(dir, "fleetkey-prometheus", "keys.pem"), "key `file`")
+	addr := flag.String("addr", "127.0.0.1:9464", "`host:port` to serve at")
+	flag.Parse()
+	ctx := context.Background()
+	signer, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(*keys), fleetkey.Config{
 		Issuer:   "https://prometheus.example",
 		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour},
 	})
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	defer func() { err = errors.Join(err, signer.Close()) }()
 	routes, err := routes(signer)
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
 	token, err := signer.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, l.Addr())
-	fmt.Fprintf(out, "curl http://%s/metrics\n", l.Addr())
-	server := &http.Server{Handler: routes, ReadHeaderTimeout: 5 * time.Second}
-	context.AfterFunc(ctx, func() { _ = server.Close() })
-	if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	fmt.Printf("curl -H 'Authorization: Bearer %s' http://%s/hello\n", token, *addr)
+	fmt.Printf("curl http://%s/metrics\n", *addr)
+	server := &http.Server{Addr: *addr, Handler: routes, ReadHeaderTimeout: 5 * time.Second}
+	log.Fatal(server.ListenAndServe())
 }
 
 // routes is what the server serves. In your server /metrics belongs on an
