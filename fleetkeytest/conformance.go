@@ -34,15 +34,13 @@ func TestKeyStore(t *testing.T, open func(t *testing.T) func() fleetkey.KeyStore
 	}{
 		{"Absent", testAbsent},
 		{"Create", testCreate},
-		{"CreateTwice", testCreateTwice},
 		{"Replace", testReplace},
 		{"StalePrev", testStalePrev},
 		{"PrevOnAbsent", testPrevOnAbsent},
 		{"Content", testContent},
 		{"TooLarge", testTooLarge},
 		{"CallerOwnsSlices", testCallerOwnsSlices},
-		{"CreateRace", testCreateRace},
-		{"ReplaceRace", testReplaceRace},
+		{"Race", testRace},
 		{"LoadsDuringSaves", testLoadsDuringSaves},
 		{"EndedContext", testEndedContext},
 		{"ContextEndsDuringSaves", testContextEndsDuringSaves},
@@ -62,15 +60,10 @@ func testAbsent(s *suite) {
 }
 
 func testCreate(s *suite) {
-	store, b := s.open(), bundle("create", 3000)
+	store, b := s.open(), bundle("first", 2000)
 	v := s.mustSave(store, b, "")
 	s.requireHolds(store, b, v)
 	s.requireHolds(s.open(), b, v)
-}
-
-func testCreateTwice(s *suite) {
-	store, b := s.open(), bundle("first", 2000)
-	v := s.mustSave(store, b, "")
 	s.requireConflict(store, bundle("second", 2000), "")
 	s.requireConflict(s.open(), bundle("third", 2000), "")
 	s.requireConflict(s.open(), b, "") // equal content is a conflict too
@@ -163,17 +156,11 @@ func testCallerOwnsSlices(s *suite) {
 	s.requireHolds(s.open(), b, v)
 }
 
-func testCreateRace(s *suite) {
-	winner, v := s.race("")
-	for range instances {
-		s.requireHolds(s.open(), winner, v)
-	}
-}
-
-func testReplaceRace(s *suite) {
-	v := s.mustSave(s.open(), bundle("before", 2000), "")
-	for range 5 {
-		var winner []byte
+// testRace has the instances create the bundle at once, and then replace it.
+func testRace(s *suite) {
+	var winner []byte
+	var v fleetkey.Version
+	for range 6 {
 		winner, v = s.race(v)
 		s.requireHolds(s.open(), winner, v)
 	}
@@ -182,17 +169,17 @@ func testReplaceRace(s *suite) {
 // testLoadsDuringSaves loads continuously while one writer replaces long and short bundles:
 // every Load must return one of them, whole, with its version.
 func testLoadsDuringSaves(s *suite) {
-	const saves, readers = 20, 4
-	v := s.mustSave(s.open(), bundle("0", 1000), "")
-	wrote := map[string]fleetkey.Version{string(bundle("0", 1000)): v}
+	store, b := s.open(), bundle("0", 1000)
+	v := s.mustSave(store, b, "")
+	wrote := map[string]fleetkey.Version{string(b): v}
 
 	type read struct {
 		content string
 		version fleetkey.Version
 		err     error
 	}
-	reads, done, all := [readers][]read{}, atomic.Bool{}, sync.WaitGroup{}
-	for i := range readers {
+	reads, done, all := [4][]read{}, atomic.Bool{}, sync.WaitGroup{}
+	for i := range reads {
 		store := s.open()
 		all.Go(func() {
 			for last := false; !last; {
@@ -203,28 +190,21 @@ func testLoadsDuringSaves(s *suite) {
 			}
 		})
 	}
-	store := s.open()
 	var err error
-	for i := 1; i <= saves && err == nil; i++ {
-		b := bundle(fmt.Sprint(i), 1000+(i%2)*60000)
-		if v, err = store.Save(s.ctx, b, v); err == nil {
-			wrote[string(b)] = v
-		}
+	for i := 1; i <= 20 && err == nil; i++ {
+		b = bundle(fmt.Sprint(i), 1000+(i%2)*60000)
+		v, err = store.Save(s.ctx, b, v)
+		wrote[string(b)] = v
 	}
 	done.Store(true)
 	all.Wait()
-	for _, r := range slices.Concat(reads[:]...) {
-		switch saved, ok := wrote[r.content]; {
-		case r.err != nil:
-			s.Errorf("Load during Saves: %v", r.err)
-		case !ok:
-			s.Errorf("Load during Saves: %d bytes that nobody has saved", len(r.content))
-		case saved != r.version:
-			s.Errorf("Load during Saves: version %q for the content saved as %q", r.version, saved)
-		}
-	}
 	if err != nil {
 		s.Fatalf("Save during Loads: %v", err)
+	}
+	for _, r := range slices.Concat(reads[:]...) {
+		if v, ok := wrote[r.content]; r.err != nil || !ok || v != r.version {
+			s.Errorf("Load during Saves: %d bytes (saved: %t), version %q, want %q, error %v", len(r.content), ok, r.version, v, r.err)
+		}
 	}
 }
 
@@ -235,26 +215,23 @@ func testEndedContext(s *suite) {
 	cancel()
 	expired, cancel := context.WithDeadline(s.ctx, time.Now().Add(-time.Second))
 	defer cancel()
-	check := func(op string, ctx context.Context, call func() error, given []byte) {
-		s.Helper()
-		start := time.Now()
-		err := call()
-		switch {
-		case !errors.Is(err, ctx.Err()):
-			s.Errorf("%s with an ended context: error %v, want one that matches %q", op, err, ctx.Err())
-		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fleetkey.ErrConflict):
-			s.Errorf("%s with an ended context: error %v, which claims to know the content", op, err)
-		case time.Since(start) > soon:
-			s.Errorf("%s with an ended context took %v", op, time.Since(start))
-		}
-		s.requireNoLeak(err, given)
-	}
 	both := func(prev fleetkey.Version, name string) {
 		s.Helper()
 		for _, ctx := range []context.Context{cancelled, expired} {
-			store, b := s.open(), bundle(name, 2000)
-			check("Load", ctx, func() error { _, _, err := store.Load(ctx); return err }, nil)
-			check("Save", ctx, func() error { _, err := store.Save(ctx, b, prev); return err }, b)
+			store, b, start := s.open(), bundle(name, 2000), time.Now()
+			_, _, loadErr := store.Load(ctx)
+			_, saveErr := store.Save(ctx, b, prev)
+			if took := time.Since(start); took > soon {
+				s.Errorf("Load and Save with an ended context took %v", took)
+			}
+			s.requireNoLeak(saveErr, b)
+			for op, err := range map[string]error{"Load": loadErr, "Save": saveErr} {
+				if !errors.Is(err, ctx.Err()) {
+					s.Errorf("%s with an ended context: error %v, want one that matches %q", op, err, ctx.Err())
+				} else if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fleetkey.ErrConflict) {
+					s.Errorf("%s with an ended context: error %v, which claims to know the content", op, err)
+				}
+			}
 		}
 	}
 	both("", "never")
@@ -273,29 +250,27 @@ func testContextEndsDuringSaves(s *suite) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	results := s.saveAll(ctx, v)
-	first := <-results
+	all := []saved{<-results}
 	cancel()
 	ended := time.Now()
-
-	possible := map[string]bool{string(before): true}
-	var won []saved
-	for i, r := 0, first; ; r = <-results {
-		switch {
-		case r.err == nil:
-			won = append(won, r)
-		case errors.Is(r.err, fleetkey.ErrConflict):
-		case errors.Is(r.err, context.Canceled):
-			possible[string(r.content)] = true
-		default:
-			s.Errorf("Save whose context ends: %v", r.err)
-		}
-		s.requireNoLeak(r.err, r.content)
-		if i++; i == instances {
-			break
-		}
+	for len(all) < instances {
+		all = append(all, <-results)
 	}
 	if took := time.Since(ended); took > soon {
 		s.Errorf("the last Save returned %v after its context had ended", took)
+	}
+	possible := map[string]bool{string(before): true}
+	var won []saved
+	for _, r := range all {
+		switch {
+		case r.err == nil:
+			won = append(won, r)
+		case errors.Is(r.err, context.Canceled):
+			possible[string(r.content)] = true
+		case !errors.Is(r.err, fleetkey.ErrConflict):
+			s.Errorf("Save whose context ends: %v", r.err)
+		}
+		s.requireNoLeak(r.err, r.content)
 	}
 	switch len(won) {
 	case 0:

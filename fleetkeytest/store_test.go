@@ -3,8 +3,6 @@ package fleetkeytest_test
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,95 +15,66 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
-		s := fleetkeytest.NewStore()
-		return func() fleetkey.KeyStore { return s.Open() }
-	})
-}
-
-// TestStoreNamesPrev: a sound store may name the version that it was given in an error.
-func TestStoreNamesPrev(t *testing.T) {
-	const long = "-0123456789abcdef0123456789abcdef0123456789abcdef"
-	fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
-		s := &store{Store: fleetkeytest.NewStore(), fault: fault{load: func(ctx context.Context, s *store) ([]byte, fleetkey.Version, error) {
-			b, v, err := s.Store.Load(ctx)
-			if err == nil {
-				v += long
-			}
-			return b, v, err
-		}, save: func(ctx context.Context, s *store, b []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-			v, err := s.Store.Save(ctx, b, fleetkey.Version(strings.TrimSuffix(string(prev), long)))
-			if err != nil {
-				return "", fmt.Errorf("expected version %q: %w", prev, err)
-			}
-			return v + long, nil
-		}}}
-		return func() fleetkey.KeyStore { return s }
-	})
-}
-
-func TestStoreFaults(t *testing.T) {
-	lost := errors.New("connection reset")
-	for name, tt := range map[string]struct {
-		fault   fleetkeytest.Fault
-		loadErr error
-		loaded  string
-		saveErr error
-		after   string // content once a Save of "new" has returned
-		waited  time.Duration
-	}{
-		"none":         {loaded: "second", after: "new"},
-		"error":        {fault: fleetkeytest.Fault{Err: lost}, loadErr: lost, saveErr: lost, after: "second"},
-		"lost reply":   {fault: fleetkeytest.Fault{Err: lost, Stored: true}, loadErr: lost, saveErr: lost, after: "new"},
-		"stale":        {fault: fleetkeytest.Fault{Stale: 1}, loaded: "first", after: "new"},
-		"stale absent": {fault: fleetkeytest.Fault{Stale: 99}, loadErr: fleetkey.ErrNotExist, after: "new"},
-		"delay":        {fault: fleetkeytest.Fault{Delay: time.Second}, loaded: "second", after: "new", waited: time.Second},
-		"delay past the context": {
-			fault: fleetkeytest.Fault{Delay: time.Hour}, waited: time.Minute,
-			loadErr: context.DeadlineExceeded, saveErr: context.DeadlineExceeded, after: "second",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+	for _, sound := range []string{"", namesPrev} {
+		t.Run(sound, func(t *testing.T) {
+			fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
 				s := fleetkeytest.NewStore()
-				s.Set([]byte("first"))
-				v := s.Set([]byte("second"))
-				s.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return tt.fault })
-
-				call := func(f func(context.Context) error) error {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-					defer cancel()
-					start := time.Now()
-					err := f(ctx)
-					assert.Equal(t, tt.waited, time.Since(start))
-					return err
-				}
-				var got []byte
-				require.ErrorIs(t, call(func(ctx context.Context) (err error) {
-					got, _, err = s.Load(ctx)
-					return err
-				}), tt.loadErr)
-				assert.Equal(t, tt.loaded, string(got))
-				require.ErrorIs(t, call(func(ctx context.Context) error {
-					_, err := s.Save(ctx, []byte("new"), v)
-					return err
-				}), tt.saveErr)
-				got, _ = s.Content()
-				assert.Equal(t, tt.after, string(got))
+				return func() fleetkey.KeyStore { return &store{Store: s.Open(), fault: sound} }
 			})
 		})
 	}
 }
 
-// A lost reply does not turn a lost race into a win.
-func TestStoreLostReplyOfAConflict(t *testing.T) {
-	s, lost := fleetkeytest.NewStore(), errors.New("connection reset")
-	s.Set([]byte("theirs"))
-	s.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return fleetkeytest.Fault{Err: lost, Stored: true} })
-	_, err := s.Save(t.Context(), []byte("ours"), "")
-	require.ErrorIs(t, err, lost)
-	got, _ := s.Content()
-	assert.Equal(t, "theirs", string(got))
+func TestStoreFaults(t *testing.T) {
+	lost := errors.New("connection reset")
+	for name, tt := range map[string]struct {
+		fault    fleetkeytest.Fault
+		conflict bool // the Save has an old prev
+		err      error
+		loaded   string
+		after    string // content once a Save of "new" has returned
+		waited   time.Duration
+	}{
+		"none":                  {loaded: "second", after: "new"},
+		"error":                 {fault: fleetkeytest.Fault{Err: lost}, err: lost, after: "second"},
+		"lost reply":            {fault: fleetkeytest.Fault{Err: lost, Stored: true}, err: lost, after: "new"},
+		"lost reply to a loser": {fault: fleetkeytest.Fault{Err: lost, Stored: true}, conflict: true, err: lost, after: "second"},
+		"stale":                 {fault: fleetkeytest.Fault{Stale: 1}, loaded: "first", after: "new"},
+		"stale absent":          {fault: fleetkeytest.Fault{Stale: 99}, after: "new"},
+		"delay":                 {fault: fleetkeytest.Fault{Delay: time.Second}, loaded: "second", after: "new", waited: time.Second},
+		"delay past the context": {
+			fault: fleetkeytest.Fault{Delay: time.Hour}, waited: time.Minute, err: context.DeadlineExceeded, after: "second",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := fleetkeytest.NewStore()
+				prev := s.Set([]byte("first"))
+				if now := s.Set([]byte("second")); !tt.conflict {
+					prev = now
+				}
+				s.SetHook(func(fleetkeytest.Call) fleetkeytest.Fault { return tt.fault })
+
+				start := time.Now()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				got, _, err := s.Load(ctx)
+				cancel()
+				if tt.fault.Stale == 99 {
+					require.ErrorIs(t, err, fleetkey.ErrNotExist)
+				} else {
+					require.ErrorIs(t, err, tt.err)
+				}
+				assert.Equal(t, tt.loaded, string(got))
+				ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+				_, err = s.Save(ctx, []byte("new"), prev)
+				cancel()
+				require.ErrorIs(t, err, tt.err)
+				assert.Equal(t, 2*tt.waited, time.Since(start))
+				got, _ = s.Content()
+				assert.Equal(t, tt.after, string(got))
+			})
+		})
+	}
 }
 
 func TestStoreCountsAndHooksPerInstance(t *testing.T) {
@@ -129,20 +98,16 @@ func TestStoreCountsAndHooksPerInstance(t *testing.T) {
 
 func TestStoreOperator(t *testing.T) {
 	s := fleetkeytest.NewStore()
-	load := func() (string, fleetkey.Version) {
-		b, v, err := s.Load(t.Context())
-		require.NoError(t, err)
-		return string(b), v
-	}
 	first := s.Set([]byte("one"))
 	second := s.Set([]byte("two"))
 	assert.NotEqual(t, first, second)
 
 	s.RollBack(first)
-	data, v := load()
-	assert.Equal(t, "one", data)
+	data, v, err := s.Load(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, "one", string(data))
 	assert.Equal(t, first, v)
-	_, err := s.Save(t.Context(), []byte("three"), second)
+	_, err = s.Save(t.Context(), []byte("three"), second)
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
 
 	s.Delete()
@@ -152,8 +117,6 @@ func TestStoreOperator(t *testing.T) {
 	assert.Zero(t, v)
 	_, err = s.Save(t.Context(), []byte("three"), first)
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
-	_, err = s.Save(t.Context(), []byte("three"), "")
-	require.NoError(t, err)
 
 	assert.Panics(t, func() { s.RollBack("v99") })
 	assert.Panics(t, func() { s.RollBack("") })
