@@ -20,7 +20,8 @@ type Issuer struct {
 	HTTPClient *http.Client     // for [fleetkey.VerifierConfig]; without Loopback it reaches only the Issuer
 	Signer     *fleetkey.Signer // signs its tokens; Rotate and Revoke change what it serves
 
-	t testing.TB
+	t    testing.TB
+	base *url.URL // URL without the slash at its end
 }
 
 // IssuerOptions configures [NewIssuer].
@@ -53,27 +54,22 @@ func NewIssuer(t testing.TB, options ...func(*IssuerOptions)) *Issuer {
 	}
 	i.URL = cmp.Or(o.Config.Issuer, defaultIssuer)
 	i.Signer = NewSigner(t, o.Config)
+	var err error
+	if i.base, err = url.Parse(strings.TrimSuffix(i.URL, "/")); err != nil {
+		t.Fatalf("fleetkeytest: %v", err)
+	}
 	return i
 }
 
 func (i *Issuer) serve(w http.ResponseWriter, r *http.Request) {
-	base := strings.TrimSuffix(i.address().Path, "/")
 	switch r.URL.Path {
-	case base + fleetkey.DiscoveryPath:
+	case i.base.Path + fleetkey.DiscoveryPath:
 		i.Signer.Discovery(nil).ServeHTTP(w, r)
-	case base + fleetkey.JWKSPath:
+	case i.base.Path + fleetkey.JWKSPath:
 		i.Signer.JWKS().ServeHTTP(w, r)
 	default:
 		http.NotFound(w, r)
 	}
-}
-
-func (i *Issuer) address() *url.URL {
-	u, err := url.Parse(i.URL)
-	if err != nil { // NewSigner has accepted it
-		panic(err)
-	}
-	return u
 }
 
 // Token returns a token signed by the issuer. It fails the test on an error.
@@ -93,7 +89,7 @@ func (p inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
-	if u := p.issuer.address(); r.URL.Scheme != u.Scheme || r.URL.Host != u.Host {
+	if u := p.issuer.base; r.URL.Scheme != u.Scheme || r.URL.Host != u.Host {
 		return nil, fmt.Errorf("fleetkeytest: this client reaches only the issuer %q", p.issuer.URL)
 	}
 	recorder := httptest.NewRecorder()

@@ -1,8 +1,6 @@
 package fleetkeytest_test
 
 import (
-	"encoding/json"
-	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,16 +12,14 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-const api = "https://api.example.com"
-
 // claims are those of a good token for the API.
-var claims = fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{api}, Scope: "read"}
+var claims = fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{"https://api.example.com"}, Scope: "read"}
 
 // newVerifier returns what a service under test would make.
 func newVerifier(t *testing.T, issuer *fleetkeytest.Issuer) *fleetkey.Verifier {
 	t.Helper()
 	v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
-		Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{api}})
+		Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: claims.Audience})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, v.Close()) })
 	return v
@@ -32,31 +28,24 @@ func newVerifier(t *testing.T, issuer *fleetkeytest.Issuer) *fleetkey.Verifier {
 // TestNewIssuer: a Verifier takes an issuer's tokens, in a bubble and on loopback, whatever
 // the issuer's Config and its path.
 func TestNewIssuer(t *testing.T) {
-	for _, address := range []string{
-		"", "https://id.example.com", "https://id.example.com/", "https://id.example.com/realms/a", "https://id.example.com/realms/a/",
-		"https://id.example.com/a%20b/{c}", "https://id.example.com:8443/a",
-	} {
-		t.Run(address, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = address })
-				token, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
-				require.NoError(t, err)
-				require.Equal(t, []string{issuer.URL, "alice"}, []string{token.Issuer(), token.Subject()})
-			})
+	accepts := func(t *testing.T, issuer *fleetkeytest.Issuer) {
+		token, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
+		require.NoError(t, err)
+		require.Equal(t, []string{issuer.URL, "alice"}, []string{token.Issuer(), token.Subject()})
+	}
+	for _, address := range []string{"", "https://id.example.com/", "https://id.example.com/realms/a", "https://id.example.com:8443/a%20b/{c}/"} {
+		synctest.Test(t, func(t *testing.T) {
+			accepts(t, fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = address }))
 		})
 	}
-	t.Run("loopback", func(t *testing.T) {
-		issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) {
-			o.Loopback, o.Config.Algorithm, o.Config.Issuer = true, "EdDSA", "https://ignored.example.com"
-		})
-		require.Regexp(t, `^http://127\.0\.0\.1:\d+$`, issuer.URL)
-		require.Equal(t, "EdDSA", issuer.Signer.SigningKey().Algorithm)
-		_, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
-		require.NoError(t, err)
-		issuer.HTTPClient = nil // as a program has it that knows only the address
-		_, err = newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
-		require.NoError(t, err)
+	issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) {
+		o.Loopback, o.Config.Algorithm, o.Config.Issuer = true, "EdDSA", "https://ignored.example.com"
 	})
+	require.Regexp(t, `^http://127\.0\.0\.1:\d+$`, issuer.URL)
+	require.Equal(t, "EdDSA", issuer.Signer.SigningKey().Algorithm)
+	accepts(t, issuer)
+	issuer.HTTPClient = nil // as a program has it that knows only the address
+	accepts(t, issuer)
 }
 
 // TestIssuerIsAlone: the client of an issuer gets nothing from others, so that a test
@@ -67,20 +56,13 @@ func TestIssuerIsAlone(t *testing.T) {
 		_, err := issuer.HTTPClient.Get(url + fleetkey.JWKSPath)
 		require.ErrorContains(t, err, "https://id.example.com/a", url)
 	}
-	for path, want := range map[string]int{"/a" + fleetkey.JWKSPath: 200, "/a" + fleetkey.DiscoveryPath: 200, fleetkey.JWKSPath: 404, "/b" + fleetkey.JWKSPath: 404, "/a": 404} {
+	for path, want := range map[string]int{"/a" + fleetkey.JWKSPath: 200, "/a" + fleetkey.DiscoveryPath: 200, fleetkey.JWKSPath: 404, "/a": 404} {
 		answer, err := issuer.HTTPClient.Get("https://id.example.com" + path)
 		require.NoError(t, err)
-		require.Equal(t, want, answer.StatusCode, path)
-		if want == 200 {
-			require.NoError(t, json.NewDecoder(answer.Body).Decode(new(map[string]any)), path)
-		}
 		require.NoError(t, answer.Body.Close())
+		require.Equal(t, want, answer.StatusCode, path)
+		require.Equal(t, path, answer.Request.URL.Path)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), "GET", issuer.URL, nil)
-	require.NoError(t, err)
-	answer, err := issuer.HTTPClient.Do(req)
-	require.NoError(t, err)
-	require.Same(t, req, answer.Request)
 }
 
 // TestIssuerChangesKeys: a Verifier sees a rotation at once, and a revocation within
@@ -93,29 +75,24 @@ func TestIssuerChangesKeys(t *testing.T) {
 			_, err := v.Verify(t.Context(), token)
 			return err
 		}
-		first := issuer.Token(claims)
-		require.NoError(t, verify(first))
-
 		require.NoError(t, issuer.Signer.Rotate(t.Context()))
-		announced := issuer.Signer.Status().NextActivation
-		time.Sleep(time.Until(announced))
-		second := issuer.Token(claims)
-		require.NoError(t, verify(second))
+		time.Sleep(time.Until(issuer.Signer.Status().NextActivation))
+		token := issuer.Token(claims)
+		require.NoError(t, verify(token))
 		require.Len(t, v.PublicKeys(), 2)
 
-		stolen := issuer.Signer.SigningKey().KeyID
-		require.NoError(t, issuer.Signer.Revoke(t.Context(), stolen))
-		require.NoError(t, verify(second), "until the next fetch")
+		require.NoError(t, issuer.Signer.Revoke(t.Context(), issuer.Signer.SigningKey().KeyID))
+		require.NoError(t, verify(token), "until the next fetch")
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		require.ErrorIs(t, verify(second), fleetkey.ErrUnknownKey)
+		require.ErrorIs(t, verify(token), fleetkey.ErrUnknownKey)
 		require.NoError(t, verify(issuer.Token(claims)))
 	})
 }
 
 // TestIssuersOfOneAlgorithmShareTheirKey, but not their tokens.
 func TestIssuersOfOneAlgorithmShareTheirKey(t *testing.T) {
-	a := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://a.example.com" })
+	a := fleetkeytest.NewIssuer(t)
 	b := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://b.example.com" })
 	require.Equal(t, a.Signer.SigningKey().KeyID, b.Signer.SigningKey().KeyID)
 	_, err := newVerifier(t, a).Verify(t.Context(), b.Token(claims))
