@@ -17,22 +17,18 @@ import (
 // A service verifies the tokens of an issuer. Its test needs two lines: one makes the
 // issuer, and one a token.
 func ExampleNewIssuer() {
-	// newService stands for the constructor of the service under test.
-	newService := func(t *testing.T, cfg fleetkey.VerifierConfig) http.Handler {
-		cfg.Audience = []string{"https://api.example.com"}
-		verifier, err := fleetkey.NewVerifier(t.Context(), cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = verifier.Close() })
-		return verifier.Require("orders.read")(http.NotFoundHandler())
-	}
-
 	_ = func(t *testing.T) { // as TestService in orders_test.go
 		issuer := fleetkeytest.NewIssuer(t)
 		token := issuer.Token(fleetkey.Claims{ClientID: "web", Scope: "orders.read", Audience: []string{"https://api.example.com"}})
 
-		service := newService(t, fleetkey.VerifierConfig{Issuer: issuer.URL, HTTPClient: issuer.HTTPClient})
+		verifier, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{ // in the service
+			Issuer: issuer.URL, HTTPClient: issuer.HTTPClient, Audience: []string{"https://api.example.com"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer verifier.Close()
+		service := verifier.Require("orders.read")(http.NotFoundHandler())
+
 		r := httptest.NewRequest("GET", "/orders/1", nil)
 		r.Header.Set("Authorization", "Bearer "+token)
 		w := httptest.NewRecorder()

@@ -10,8 +10,7 @@ import (
 
 const defaultIssuer = "https://issuer.example"
 
-// testKeys holds a bundle for each algorithm, made by testdata/generate.go. The
-// keys are published and protect nothing.
+// testKeys holds a bundle for each algorithm. The keys are published and protect nothing.
 //
 //go:embed testdata/*.pem
 var testKeys embed.FS
