@@ -58,9 +58,7 @@ func (s *Server) behind() time.Duration {
 func (s *Server) Cost() (usd float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for action := range operations {
-		usd += usdPerCall * float64(s.calls[action])
-	}
+	usd = usdPerCall * float64(s.calls[""])
 	for name := range s.secrets {
 		if sec := s.present(name); sec != nil && !sec.deleted {
 			usd += usdPerSecretMonth * time.Since(sec.made).Hours() / hoursOfMonth

@@ -14,88 +14,51 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-var secretName = aws.String("fleet")
-
-// attempt calls an action once and returns the code of its error.
-func attempt(t *testing.T, fake *awsfake.Server, action string) string {
-	client := fake.Client(func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} })
-	var err error
-	switch action {
-	case "CreateSecret":
-		_, err = client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: secretName, SecretString: aws.String("a")})
-	case "GetSecretValue":
-		_, err = client.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: secretName})
-	case "PutSecretValue":
-		_, err = client.PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: secretName, SecretString: aws.String("b")})
-	case "UpdateSecretVersionStage":
-		_, err = client.UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{SecretId: secretName, VersionStage: aws.String("x")})
-	}
-	if api, ok := errors.AsType[smithy.APIError](err); ok {
-		return api.ErrorCode()
-	}
-	require.NoError(t, err)
-	return ""
-}
-
-func TestQuotas(t *testing.T) {
-	for action, c := range map[string]struct {
-		share  float64
-		others string // action that takes one call of the same quota
-		left   int
-	}{
-		"CreateSecret":             {1, "GetSecretValue", 50},
-		"PutSecretValue":           {1, "UpdateSecretVersionStage", 49},
-		"UpdateSecretVersionStage": {0.1, "PutSecretValue", 4},
-		"GetSecretValue":           {0.02, "CreateSecret", 200},
-	} {
-		synctest.Test(t, func(t *testing.T) {
-			fake := awsfake.New()
-			fake.Limit(c.share, 0)
-			allowed := func(want int) {
-				attempt(t, fake, c.others)
-				for n := range want {
-					require.NotEqual(t, "ThrottlingException", attempt(t, fake, action), "%s: call %d", action, n)
+// TestAccount checks what the figures of tests/scale rest on: quotas, stale reads and prices.
+func TestAccount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, id := awsfake.New(), aws.String("fleet")
+		fake.Limit(0.1, 3*time.Second)
+		client := fake.Client(func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} })
+		// answers counts the calls by the code of their error.
+		answers := func(calls int, call func() error) map[string]int {
+			codes := map[string]int{}
+			for range calls {
+				code := ""
+				if api, ok := errors.AsType[smithy.APIError](call()); ok {
+					code = api.ErrorCode()
 				}
-				require.Equal(t, "ThrottlingException", attempt(t, fake, action), action)
+				codes[code]++
 			}
-			allowed(c.left)
-			time.Sleep(time.Second)
-			allowed(c.left)
-			require.Equal(t, 2, fake.Calls("throttled"))
-		})
-	}
-}
-
-func TestStaleReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake := awsfake.New()
-		fake.Limit(1, 3*time.Second)
-		require.Empty(t, attempt(t, fake, "CreateSecret"))
+			return codes
+		}
+		create := func() error {
+			_, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: id, SecretString: aws.String("a")})
+			return err
+		}
+		put := func() error {
+			_, err := client.PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{SecretId: id, SecretString: aws.String("b")})
+			return err
+		}
+		move := func() error {
+			_, err := client.UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{SecretId: id, VersionStage: aws.String("x")})
+			return err
+		}
+		get := func() error {
+			_, err := client.GetSecretValue(t.Context(), &secretsmanager.GetSecretValueInput{SecretId: id})
+			return err
+		}
+		require.Equal(t, map[string]int{"": 1, "ResourceExistsException": 4, "ThrottlingException": 1}, answers(6, create))
+		require.Equal(t, map[string]int{"": 5, "ThrottlingException": 1}, answers(6, put))
+		require.Equal(t, map[string]int{"ThrottlingException": 1}, answers(1, move), "the same quota")
 		time.Sleep(1500 * time.Millisecond)
-		absent := 0
-		for range 100 {
-			if attempt(t, fake, "GetSecretValue") == "ResourceNotFoundException" {
-				absent++
-			}
-		}
-		require.InDelta(t, 50, absent, 30, "half of the reads see the time before")
+		require.InDelta(t, 500, answers(1000, get)["ResourceNotFoundException"], 200, "half of the reads see the time before")
+		require.Equal(t, map[string]int{"ThrottlingException": 1}, answers(1, get))
 		time.Sleep(1500 * time.Millisecond)
-		for range 100 {
-			require.Empty(t, attempt(t, fake, "GetSecretValue"))
-		}
-	})
-}
-
-func TestCost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		fake := awsfake.New()
-		attempt(t, fake, "CreateSecret")
-		fake.Inject(awsfake.Throttle(0))
-		for range 9_999 {
-			attempt(t, fake, "GetSecretValue")
-		}
-		require.InDelta(t, 0.05, fake.Cost(), 1e-9, "AWS asks for refused calls as well")
-		time.Sleep(730 * time.Hour)
-		require.InDelta(t, 0.05+0.40, fake.Cost(), 1e-9)
+		require.Equal(t, map[string]int{"": 1000}, answers(1000, get))
+		require.Equal(t, 4, fake.Calls("throttled"))
+		require.InDelta(t, 2014*0.05/10_000, fake.Cost(), 0.00001, "AWS asks for refused calls as well")
+		time.Sleep(730*time.Hour - 3*time.Second)
+		require.InDelta(t, 2014*0.05/10_000+0.40, fake.Cost(), 0.00001)
 	})
 }

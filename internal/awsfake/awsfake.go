@@ -158,13 +158,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.before(w, r) {
 		return
 	}
-	var reply any
-	if refusal := checkRequest(r); refusal != nil {
-		reply = refusal
-	} else {
-		reply = s.do(action, body)
+	if !strings.Contains(r.Header.Get("Authorization"), "/"+Region+"/secretsmanager/aws4_request") {
+		f.after(w, r, errorf("InvalidSignatureException", "Credential should be scoped to a valid region."))
+		return
 	}
-	f.after(w, r, reply)
+	f.after(w, r, s.do(action, body))
 }
 
 // count notes the call and returns the fault it meets, or one that does nothing.
@@ -199,18 +197,6 @@ func (s *Server) count(action string) *Fault {
 	return &met
 }
 
-// checkRequest looks at what every call must carry.
-func checkRequest(r *http.Request) *Error {
-	auth := r.Header.Get("Authorization")
-	switch {
-	case auth == "":
-		return errorf("MissingAuthenticationTokenException", "Missing Authentication Token")
-	case !strings.Contains(auth, "/"+Region+"/secretsmanager/aws4_request"):
-		return errorf("InvalidSignatureException", "Credential should be scoped to a valid region.")
-	}
-	return nil
-}
-
 // An Error is an answer that is not a success. Its JSON goes over the wire.
 type Error struct {
 	Code    string `json:"__type"`
@@ -224,10 +210,6 @@ func errorf(code, format string, args ...any) *Error {
 
 // do decodes, authorizes and performs an action.
 func (s *Server) do(action string, body []byte) any {
-	op, known := operations[action]
-	if !known {
-		return errorf("UnknownOperationException", "%s", action)
-	}
 	var in request
 	if err := json.Unmarshal(body, &in); err != nil {
 		return errorf("SerializationException", "%v", err)
@@ -242,7 +224,7 @@ func (s *Server) do(action string, body []byte) any {
 	if denied := s.authorize(action, &in); denied != nil {
 		return denied
 	}
-	reply, refusal := s.perform(action, op, &in)
+	reply, refusal := s.perform(action, &in)
 	if refusal != nil {
 		return refusal
 	}

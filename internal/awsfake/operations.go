@@ -14,7 +14,6 @@ type request struct {
 	SecretString                         *string
 	SecretBinary                         []byte
 	VersionStages                        []string
-	AddReplicaRegions                    []struct{ Region string }
 	ForceDeleteWithoutRecovery           bool
 }
 
@@ -28,23 +27,9 @@ type reply struct {
 	VersionIdsToStages map[string][]string `json:",omitempty"`
 }
 
-// An operation works on the secret that the request names, which CreateSecret may find
-// absent.
-type operation func(s *Server, sec *secret, in *request) (*reply, *Error)
-
-var operations = map[string]operation{
-	"CreateSecret":             (*Server).createSecret,
-	"GetSecretValue":           (*Server).getSecretValue,
-	"PutSecretValue":           (*Server).putSecretValue,
-	"UpdateSecretVersionStage": (*Server).updateSecretVersionStage,
-	"DescribeSecret":           (*Server).describeSecret,
-	"DeleteSecret":             (*Server).deleteSecret,
-	"RestoreSecret":            (*Server).restoreSecret,
-}
-
 // perform finds the secret and does what is asked, unless it is absent or about to be
 // deleted.
-func (s *Server) perform(action string, op operation, in *request) (*reply, *Error) {
+func (s *Server) perform(action string, in *request) (*reply, *Error) {
 	sec := s.find(cmp.Or(in.SecretId, in.Name))
 	if action == "GetSecretValue" || action == "DescribeSecret" {
 		sec = s.read(in.SecretId)
@@ -56,7 +41,35 @@ func (s *Server) perform(action string, op operation, in *request) (*reply, *Err
 		return nil, errorf("InvalidRequestException",
 			"You can't perform this operation on the secret because it was marked for deletion.")
 	}
-	return op(s, sec, in)
+	switch action {
+	case "CreateSecret":
+		return s.createSecret(sec, in)
+	case "GetSecretValue":
+		return sec.value(in.VersionStage)
+	case "PutSecretValue":
+		return s.putSecretValue(sec, in)
+	case "UpdateSecretVersionStage":
+		return s.updateSecretVersionStage(sec, in)
+	case "DescribeSecret":
+		out := sec.reply("")
+		out.VersionIdsToStages = map[string][]string{}
+		for label, id := range sec.labels {
+			out.VersionIdsToStages[id] = append(out.VersionIdsToStages[id], label)
+		}
+		return out, nil
+	case "DeleteSecret", "RestoreSecret":
+		// The recovery window does not end. Where AWS takes some seconds to delete for good,
+		// this takes none.
+		if in.ForceDeleteWithoutRecovery {
+			s.secrets[sec.name] = append(s.secrets[sec.name], nil)
+			return sec.reply(""), nil
+		}
+		sec = sec.copy()
+		sec.deleted = action == "DeleteSecret"
+		s.write(sec)
+		return sec.reply(""), nil
+	}
+	return nil, errorf("UnknownOperationException", "%s", action)
 }
 
 func (s *Server) createSecret(sec *secret, in *request) (*reply, *Error) {
@@ -94,10 +107,10 @@ func (sec *secret) reply(version string) *reply {
 	return &reply{ARN: sec.arn, Name: sec.name, VersionId: version}
 }
 
-func (s *Server) getSecretValue(sec *secret, in *request) (*reply, *Error) {
-	v := sec.version(sec.labels[cmp.Or(in.VersionStage, current)])
+func (sec *secret) value(stage string) (*reply, *Error) {
+	v := sec.version(sec.labels[cmp.Or(stage, current)])
 	if v == nil {
-		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret value for staging label: %s", in.VersionStage)
+		return nil, errorf("ResourceNotFoundException", "Secrets Manager can't find the specified secret value for staging label: %s", stage)
 	}
 	out := sec.reply(v.id)
 	out.SecretString, out.SecretBinary = v.text, v.binary
@@ -133,14 +146,10 @@ func (s *Server) overwrite(sec *secret, in *request) (*reply, *Error) {
 }
 
 func (s *Server) updateSecretVersionStage(sec *secret, in *request) (*reply, *Error) {
-	holder := sec.labels[in.VersionStage]
-	switch {
-	case holder != "" && in.RemoveFromVersionId == "":
-		return nil, errorf("InvalidParameterException", "The parameter RemoveFromVersionId can't be empty. "+
-			"Staging label %s is currently attached to version %s, so you must explicitly reference that version.", in.VersionStage, holder)
+	switch holder := sec.labels[in.VersionStage]; {
 	case in.RemoveFromVersionId != holder:
-		return nil, errorf("InvalidParameterException", "When you move staging label %s, if you specify RemoveFromVersionId, "+
-			"it must be set to the version that currently has the staging label %[1]s.", in.VersionStage)
+		return nil, errorf("InvalidParameterException", "Staging label %s is currently attached to version %q, "+
+			"so RemoveFromVersionId must be that version.", in.VersionStage, holder)
 	case sec.version(in.MoveToVersionId) == nil:
 		if s.lax {
 			sec = sec.copy()
@@ -151,36 +160,6 @@ func (s *Server) updateSecretVersionStage(sec *secret, in *request) (*reply, *Er
 	}
 	sec = sec.copy()
 	sec.label(in.VersionStage, in.MoveToVersionId)
-	s.write(sec)
-	return sec.reply(""), nil
-}
-
-func (s *Server) describeSecret(sec *secret, _ *request) (*reply, *Error) {
-	out := sec.reply("")
-	out.VersionIdsToStages = map[string][]string{}
-	for label, id := range sec.labels {
-		out.VersionIdsToStages[id] = append(out.VersionIdsToStages[id], label)
-	}
-	return out, nil
-}
-
-// deleteSecret has no end of the recovery window. Where AWS takes some seconds to
-// delete for good, it takes none.
-func (s *Server) deleteSecret(sec *secret, in *request) (*reply, *Error) {
-	if in.ForceDeleteWithoutRecovery {
-		s.secrets[sec.name] = append(s.secrets[sec.name], nil)
-		return sec.reply(""), nil
-	}
-	return s.schedule(sec, true)
-}
-
-func (s *Server) restoreSecret(sec *secret, _ *request) (*reply, *Error) {
-	return s.schedule(sec, false)
-}
-
-func (s *Server) schedule(sec *secret, deleted bool) (*reply, *Error) {
-	sec = sec.copy()
-	sec.deleted = deleted
 	s.write(sec)
 	return sec.reply(""), nil
 }

@@ -32,33 +32,18 @@ func (s *Server) authorize(action string, in *request) *Error {
 	if s.policy == nil {
 		return nil
 	}
-	actions := []string{action}
-	if action == "CreateSecret" && len(in.AddReplicaRegions) > 0 {
-		actions = append(actions, "ReplicateSecretToRegions")
-	}
 	id := cmp.Or(in.SecretId, in.Name)
-	arn := s.resource(id)
-	for _, a := range actions {
-		if !matchAny(s.policy.Actions, "secretsmanager:"+a) || !matchAny(s.policy.Resources, arn) {
-			return errorf("AccessDeniedException", "User: arn:aws:sts::%s:assumed-role/web/i-0abc is not authorized to perform: "+
-				"secretsmanager:%s on resource: %s because no identity-based policy allows the secretsmanager:%[2]s action", Account, a, id)
-		}
-	}
-	return nil
-}
-
-// resource returns the ARN that stands for a secret id in the policy check.
-func (s *Server) resource(id string) string {
+	arn := arnPrefix + id
 	if sec := s.find(id); sec != nil {
-		return sec.arn
+		arn = sec.arn
+	} else if !s.policy.BareNames {
+		arn += "-" + newSuffix()
 	}
-	if strings.HasPrefix(id, "arn:") {
-		return id
+	if matchAny(s.policy.Actions, "secretsmanager:"+action) && matchAny(s.policy.Resources, arn) {
+		return nil
 	}
-	if s.policy.BareNames {
-		return arnPrefix + id
-	}
-	return arnPrefix + id + "-" + newSuffix()
+	return errorf("AccessDeniedException", "User: arn:aws:sts::%s:assumed-role/web/i-0abc is not authorized to perform: "+
+		"secretsmanager:%s on resource: %s because no identity-based policy allows the secretsmanager:%[2]s action", Account, action, id)
 }
 
 func matchAny(patterns []string, s string) bool {

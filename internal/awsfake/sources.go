@@ -25,7 +25,7 @@ const (
 	AssumeRole  Source = "profile, AssumeRole" // AssumeRole, signed with the profile's keys
 	Container   Source = "container endpoint"  // ContainerCredentials
 	ThenRole    Source = "container, then AssumeRole"
-	SSO         Source = "SSO"  // GetRoleCredentials, and CreateToken for an expired session
+	SSO         Source = "SSO"  // GetRoleCredentials
 	IMDS        Source = "IMDS" // MetadataToken, MetadataRole, MetadataCredentials
 )
 
@@ -102,8 +102,6 @@ func (s *Server) source(r *http.Request) (action, reply string, refuse func(*Err
 	case path == "/federation/credentials":
 		return "GetRoleCredentials", fmt.Sprintf(`{"roleCredentials":{"accessKeyId":"ASIAFAKE","secretAccessKey":%q,"sessionToken":"token","expiration":%d}}`,
 			secretKey, time.Now().Add(time.Hour).UnixMilli()), refuse
-	case path == "/token":
-		return "CreateToken", `{"accessToken":"sso-token","expiresIn":3600,"refreshToken":"refresh"}`, refuse
 	case path == "/latest/api/token":
 		return "MetadataToken", "token", refuse
 	case path == "/latest/dynamic/instance-identity/document":

@@ -1,12 +1,12 @@
 package awsfake
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"syscall"
+	"testing/iotest"
 )
 
 // HTTPClient returns a client whose every request, to whatever host, goes to
@@ -41,13 +41,9 @@ func (t transport) RoundTrip(r *http.Request) (resp *http.Response, err error) {
 			resp, err = nil, errDropped
 		default:
 			resp = w.Result()
-			resp.Body = io.NopCloser(io.MultiReader(bytes.NewReader(w.Body.Bytes()), broken{}))
+			resp.Body = io.NopCloser(io.MultiReader(w.Body, iotest.ErrReader(io.ErrUnexpectedEOF)))
 		}
 	}()
 	t.server.ServeHTTP(w, r)
 	return w.Result(), nil
 }
-
-type broken struct{}
-
-func (broken) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
