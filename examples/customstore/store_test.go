@@ -34,26 +34,6 @@ func TestStore(t *testing.T) {
 	})
 }
 
-func TestFleet(t *testing.T) {
-	db := open(t, filepath.Join(t.TempDir(), "keys.db"))
-	var fleet []*fleetkey.Signer
-	for range 2 {
-		s, err := fleetkey.NewSigner(t.Context(), customstore.New(db, "openid-server"), fleetkey.Config{Issuer: "https://id.example.com"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = s.Close() })
-		fleet = append(fleet, s)
-	}
-	token, err := fleet[0].Issue(t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := fleet[1].Verify(t.Context(), token); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func Example() {
 	ctx := context.Background()
 	db, err := sql.Open("sqlite", ":memory:")
