@@ -149,9 +149,9 @@ func testCallerOwnsSlices(s *suite) {
 	store, b := s.open(), bundle("mine", 2000)
 	given := bytes.Clone(b)
 	v := s.mustSave(store, given, "")
-	scribble(given)
+	clear(given)
 	got := s.requireHolds(store, b, v)
-	scribble(got)
+	clear(got)
 	s.requireHolds(store, b, v)
 	s.requireHolds(s.open(), b, v)
 }

@@ -33,18 +33,15 @@ type Store struct {
 
 	mu    sync.Mutex // guards what follows
 	hook  func(Call) Fault
-	loads int
-	saves int
+	calls map[Op]int
 }
 
 // NewStore returns an empty store without a hook.
-func NewStore() *Store {
-	return &Store{cell: &cell{history: []state{{}}}}
-}
+func NewStore() *Store { return (&Store{cell: &cell{history: []state{{}}}}).Open() }
 
 // Open returns another Store on the same content, as for another instance of a fleet. It
 // has no hook, and its counts start at zero.
-func (s *Store) Open() *Store { return &Store{cell: s.cell} }
+func (s *Store) Open() *Store { return &Store{cell: s.cell, calls: map[Op]int{}} }
 
 // String returns the name of the store for errors and logs.
 func (s *Store) String() string { return "the in-memory store" }
@@ -96,12 +93,9 @@ func (s *Store) SetHook(hook func(Call) Fault) {
 
 // Load implements [fleetkey.KeyStore].
 func (s *Store) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
-	f, err := s.begin(ctx, OpLoad)
-	if err == nil {
-		err = f.Err
-	}
-	if err != nil {
-		return nil, "", storeError(OpLoad, err)
+	f := s.begin(ctx, OpLoad)
+	if f.Err != nil {
+		return nil, "", storeError(OpLoad, f.Err)
 	}
 	now := s.cell.ago(f.Stale)
 	if now.version == "" {
@@ -113,15 +107,12 @@ func (s *Store) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 // Save implements [fleetkey.KeyStore]. Like AWS Secrets Manager, it rejects more than
 // [fleetkey.MaxBundleSize] bytes.
 func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-	f, err := s.begin(ctx, OpSave)
-	if err == nil && !f.Stored {
-		err = f.Err
+	f := s.begin(ctx, OpSave)
+	if f.Err != nil && !f.Stored {
+		return "", storeError(OpSave, f.Err)
 	}
-	if err == nil && len(bundle) > fleetkey.MaxBundleSize {
-		err = fmt.Errorf("a bundle of %d bytes is over the limit of %d", len(bundle), fleetkey.MaxBundleSize)
-	}
-	if err != nil {
-		return "", storeError(OpSave, err)
+	if len(bundle) > fleetkey.MaxBundleSize {
+		return "", storeError(OpSave, fmt.Errorf("a bundle of %d bytes is over the limit of %d", len(bundle), fleetkey.MaxBundleSize))
 	}
 	v, err := s.cell.swap(string(bundle), prev)
 	if f.Err != nil {
@@ -133,30 +124,26 @@ func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) 
 	return v, nil
 }
 
-// begin counts a call, calls the hook, and waits as it says.
-func (s *Store) begin(ctx context.Context, op Op) (Fault, error) {
+// begin counts a call, calls the hook, waits as it says, and returns what is to happen then.
+func (s *Store) begin(ctx context.Context, op Op) (f Fault) {
 	s.mu.Lock()
-	n := &s.loads
-	if op == OpSave {
-		n = &s.saves
-	}
-	*n++
-	call, hook := Call{Op: op, N: *n}, s.hook
+	s.calls[op]++
+	call, hook := Call{Op: op, N: s.calls[op]}, s.hook
 	s.mu.Unlock()
 
-	var f Fault
 	if hook != nil {
 		f = hook(call) // without the lock: a hook may call back
 	}
 	if f.Delay > 0 {
-		timer := time.NewTimer(f.Delay)
-		defer timer.Stop()
 		select {
-		case <-timer.C:
+		case <-time.After(f.Delay):
 		case <-ctx.Done():
 		}
 	}
-	return f, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return Fault{Err: err}
+	}
+	return f
 }
 
 func storeError(op Op, err error) error {
@@ -164,17 +151,15 @@ func storeError(op Op, err error) error {
 }
 
 // Loads returns the number of calls of Load on this Store, including failed ones.
-func (s *Store) Loads() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.loads
-}
+func (s *Store) Loads() int { return s.count(OpLoad) }
 
 // Saves returns the number of calls of Save on this Store, including failed ones.
-func (s *Store) Saves() int {
+func (s *Store) Saves() int { return s.count(OpSave) }
+
+func (s *Store) count(op Op) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.saves
+	return s.calls[op]
 }
 
 // Set replaces the content as an operator would, and returns the new version. It calls no

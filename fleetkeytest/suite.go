@@ -161,15 +161,6 @@ func bundle(name string, size int) []byte {
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(body)
 	block := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: body})
 	head := fmt.Sprintf("# %s: test data, not a key\n", name)
-	fill := size - len(head) - len(block) - 1
-	if fill < 0 {
-		panic(fmt.Sprintf("bundle %q does not fit into %d bytes", name, size))
-	}
-	return slices.Concat([]byte(head), bytes.Repeat([]byte("#"), fill), []byte("\n"), block)
-}
-
-func scribble(b []byte) {
-	for i := range b {
-		b[i] = '!'
-	}
+	fill := bytes.Repeat([]byte("#"), size-len(head)-len(block)-1)
+	return slices.Concat([]byte(head), fill, []byte("\n"), block)
 }
