@@ -40,10 +40,11 @@ var (
 // module with a test on moto.
 func URL(t testing.TB) string {
 	t.Helper()
-	return url(t, "moto", "make test installs it where Python 3 with venv is", shared, os.Getenv("FLEETKEY_REQUIRE") == "1")
+	return url(t, shared, "FLEETKEY_REQUIRE", "moto is missing: make test installs it where Python 3 with venv is")
 }
 
-func url(t testing.TB, name, enable string, start func() (*server, error), required bool) string {
+// url skips the test if the emulator is missing, or fails it if a variable is 1.
+func url(t testing.TB, start func() (*server, error), required, missing string) string {
 	t.Helper()
 	s, err := start()
 	switch {
@@ -51,10 +52,10 @@ func url(t testing.TB, name, enable string, start func() (*server, error), requi
 		return s.url
 	case !errors.Is(err, os.ErrNotExist):
 		t.Fatal(err)
-	case required:
-		t.Fatalf("%s is missing: %s", name, enable)
+	case os.Getenv(required) == "1":
+		t.Fatal(missing)
 	}
-	t.Skipf("skipped: %s is missing: %s", name, enable)
+	t.Skip("skipped: " + missing)
 	return ""
 }
 
@@ -68,7 +69,7 @@ func Client(t testing.TB) *secretsmanager.Client {
 // time, because LocalStack looks first and writes later, without a lock.
 func LocalStack(t testing.TB) *secretsmanager.Client {
 	t.Helper()
-	return client(url(t, "LocalStack", "make long installs it", localStack, os.Getenv("FLEETKEY_LONG") == "1"), &serial{})
+	return client(url(t, localStack, "FLEETKEY_LONG", "LocalStack is missing: make long installs it"), &serial{})
 }
 
 func client(url string, doer secretsmanager.HTTPClient) *secretsmanager.Client {
@@ -95,9 +96,6 @@ func start(venv, script string) (*server, error) {
 	_, here, _, _ := runtime.Caller(0)
 	here = filepath.Dir(here)
 	python := filepath.Join(here, "..", "..", venv, "bin", "python")
-	if runtime.GOOS == "windows" {
-		python = filepath.Join(here, "..", "..", venv, "Scripts", "python.exe")
-	}
 	if _, err := os.Stat(python); err != nil {
 		return nil, err
 	}
