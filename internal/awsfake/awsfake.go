@@ -121,32 +121,26 @@ func (s *Server) Calls(action string) int {
 
 // Watch shows every call that succeeds to f, in the order in which they did, as JSON. f
 // must not call the server.
-func (s *Server) Watch(f func(action string, in, reply []byte)) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.watch = f
-}
+func (s *Server) Watch(f func(action string, in, reply []byte)) { s.locked(func() { s.watch = f }) }
 
 // Lag makes every read see the secrets as they were d ago; zero ends that.
-func (s *Server) Lag(d time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.lag = d
-}
+func (s *Server) Lag(d time.Duration) { s.locked(func() { s.lag = d }) }
 
 // Lax makes the server depart from AWS as emulators do: PutSecretValue with the token of an
 // existing version overwrites its value and its labels, and UpdateSecretVersionStage takes
 // the label off before it looks for the version to put it on.
-func (s *Server) Lax() {
+func (s *Server) Lax() { s.locked(func() { s.lax = true }) }
+
+func (s *Server) locked(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.lax = true
+	change()
 }
 
 // ServeHTTP answers one call.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if action, reply, refuse := s.source(r); action != "" {
-		s.serveSource(w, r, action, reply, refuse)
+	if action, reply := s.source(r); action != "" {
+		s.serveSource(w, r, action, reply)
 		return
 	}
 	action, _ := strings.CutPrefix(r.Header.Get("X-Amz-Target"), "secretsmanager.")
@@ -158,11 +152,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.before(w, r) {
 		return
 	}
-	if !strings.Contains(r.Header.Get("Authorization"), "/"+Region+"/secretsmanager/aws4_request") {
-		f.after(w, r, errorf("InvalidSignatureException", "Credential should be scoped to a valid region."))
-		return
-	}
-	f.after(w, r, s.do(action, body))
+	f.after(w, r, s.do(action, r.Header.Get("Authorization"), body))
 }
 
 // count notes the call and returns the fault it meets, or one that does nothing.
@@ -209,7 +199,10 @@ func errorf(code, format string, args ...any) *Error {
 }
 
 // do decodes, authorizes and performs an action.
-func (s *Server) do(action string, body []byte) any {
+func (s *Server) do(action, signature string, body []byte) any {
+	if !strings.Contains(signature, "/"+Region+"/secretsmanager/aws4_request") {
+		return errorf("InvalidSignatureException", "Credential should be scoped to a valid region.")
+	}
 	var in request
 	if err := json.Unmarshal(body, &in); err != nil {
 		return errorf("SerializationException", "%v", err)

@@ -29,18 +29,10 @@ type Fault struct {
 }
 
 // Inject adds a fault. If several match a call, the oldest applies.
-func (s *Server) Inject(f Fault) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults = append(s.faults, &f)
-}
+func (s *Server) Inject(f Fault) { s.locked(func() { s.faults = append(s.faults, &f) }) }
 
 // Heal removes all faults. The policy and the lag of reads stay.
-func (s *Server) Heal() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.faults, s.draw = nil, nil
-}
+func (s *Server) Heal() { s.locked(func() { s.faults, s.draw = nil, nil }) }
 
 // Throttle refuses the next n calls of any action, as a full account does.
 func Throttle(n int) Fault {
@@ -94,14 +86,13 @@ func (f *Fault) after(w http.ResponseWriter, r *http.Request, reply any) {
 	switch {
 	case f.Lost, f.Late:
 		panic(http.ErrAbortHandler)
-	case f.Cut:
+	case f.Cut, f.Half:
 		body := encode(reply)
 		_, _ = w.Write(body[:len(body)/2])
-		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
-	case f.Half:
-		body := encode(reply)
-		_, _ = w.Write(body[:len(body)/2])
+		if f.Cut {
+			_ = http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		}
 	case f.Trickle:
 		for _, b := range encode(reply) {
 			_, _ = w.Write([]byte{b})

@@ -21,11 +21,7 @@ type Policy struct {
 }
 
 // Enforce puts the caller under a policy; nil allows everything.
-func (s *Server) Enforce(p *Policy) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.policy = p
-}
+func (s *Server) Enforce(p *Policy) { s.locked(func() { s.policy = p }) }
 
 // authorize comes before the look-up, as in AWS.
 func (s *Server) authorize(action string, in *request) *Error {

@@ -1,8 +1,8 @@
 package awsfake
 
 import (
+	"cmp"
 	"crypto/sha1" //nolint:gosec // the SDK names its cache files so
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -84,44 +84,46 @@ func (s *Server) keys(more string) string {
 	return fmt.Sprintf(`{"AccessKeyId":"ASIAFAKE","SecretAccessKey":%q,%s}`, secretKey, more)
 }
 
-// source returns the action of a call to a source of credentials, its answer, and how the
-// source says no; the action is empty for a call to Secrets Manager.
-func (s *Server) source(r *http.Request) (action, reply string, refuse func(*Error) string) {
-	ends := time.Now().Add(time.Hour).UTC().Format(time.RFC3339)
-	refuse = func(e *Error) string { return jsonOf(map[string]string{"code": e.Code, "message": e.Message}) }
-	switch path := r.URL.Path; {
-	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded"):
+// source returns the action of a call to a source of credentials, and its answer; the action
+// is empty for a call to Secrets Manager.
+func (s *Server) source(r *http.Request) (action, reply string) {
+	end := time.Now().Add(time.Hour)
+	ends := end.UTC().Format(time.RFC3339)
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-www-form-urlencoded") { // STS
 		action = r.FormValue("Action")
 		return action, fmt.Sprintf("<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>ASIAFAKE</AccessKeyId><SecretAccessKey>%s</SecretAccessKey>"+
-				"<SessionToken>token</SessionToken><Expiration>%s</Expiration></Credentials></%[1]sResult></%[1]sResponse>", action, secretKey, ends),
-			func(e *Error) string {
-				return fmt.Sprintf("<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>", e.Code, e.Message)
-			}
-	case path == "/container":
-		return "ContainerCredentials", s.keys(fmt.Sprintf(`"Token":"token","Expiration":%q`, ends)), refuse
-	case path == "/federation/credentials":
-		return "GetRoleCredentials", fmt.Sprintf(`{"roleCredentials":{"accessKeyId":"ASIAFAKE","secretAccessKey":%q,"sessionToken":"token","expiration":%d}}`,
-			secretKey, time.Now().Add(time.Hour).UnixMilli()), refuse
-	case path == "/latest/api/token":
-		return "MetadataToken", "token", refuse
-	case path == "/latest/dynamic/instance-identity/document":
-		return "MetadataRegion", `{"region":"` + Region + `"}`, refuse
-	case path == "/latest/meta-data/iam/security-credentials/":
-		return "MetadataRole", "fleet", refuse
-	case path == "/latest/meta-data/iam/security-credentials/fleet":
-		return "MetadataCredentials", s.keys(fmt.Sprintf(`"Code":"Success","Token":"token","Expiration":%q`, ends)),
-			func(e *Error) string { return jsonOf(e) }
+			"<SessionToken>token</SessionToken><Expiration>%s</Expiration></Credentials></%[1]sResult></%[1]sResponse>", action, secretKey, ends)
 	}
-	return "", "", nil
+	switch r.URL.Path {
+	case "/container":
+		return "ContainerCredentials", s.keys(fmt.Sprintf(`"Token":"token","Expiration":%q`, ends))
+	case "/federation/credentials":
+		return "GetRoleCredentials", fmt.Sprintf(`{"roleCredentials":{"accessKeyId":"ASIAFAKE","secretAccessKey":%q,"sessionToken":"token","expiration":%d}}`,
+			secretKey, end.UnixMilli())
+	case "/latest/api/token":
+		return "MetadataToken", "token"
+	case "/latest/dynamic/instance-identity/document":
+		return "MetadataRegion", `{"region":"` + Region + `"}`
+	case "/latest/meta-data/iam/security-credentials/":
+		return "MetadataRole", "fleet"
+	case "/latest/meta-data/iam/security-credentials/fleet":
+		return "MetadataCredentials", s.keys(fmt.Sprintf(`"Code":"Success","Token":"token","Expiration":%q`, ends))
+	}
+	return "", ""
 }
 
 // serveSource answers a call to a source of credentials.
-func (s *Server) serveSource(w http.ResponseWriter, r *http.Request, action, reply string, refuse func(*Error) string) {
+func (s *Server) serveSource(w http.ResponseWriter, r *http.Request, action, reply string) {
 	f := s.count(action)
-	if f.Error != nil && f.Body == "" {
-		f.Body, f.Status, f.Error = refuse(f.Error), f.Error.Status, nil
-		if f.Status == 0 && action != "MetadataCredentials" { // which refuses with a success
-			f.Status = http.StatusBadRequest
+	if e := f.Error; e != nil && f.Body == "" {
+		f.Error, f.Status = nil, cmp.Or(e.Status, http.StatusBadRequest)
+		switch {
+		case action == "MetadataCredentials": // which refuses with a success
+			f.Body, f.Status = string(encode(e)), e.Status
+		case r.Form != nil: // STS
+			f.Body = fmt.Sprintf("<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>", e.Code, e.Message)
+		default:
+			f.Body = string(encode(map[string]string{"code": e.Code, "message": e.Message}))
 		}
 		w.Header().Set("Content-Type", "application/json")
 	}
@@ -132,12 +134,4 @@ func (s *Server) serveSource(w http.ResponseWriter, r *http.Request, action, rep
 		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "21600")
 	}
 	f.after(w, r, []byte(reply))
-}
-
-func jsonOf(v any) string {
-	b, err := json.Marshal(v)
-	if err != nil {
-		panic(err) // only strings come here
-	}
-	return string(b)
 }
