@@ -25,12 +25,12 @@ const brokenEnv = "FLEETKEYTEST_BROKEN_STORE"
 
 // faults are ways to break the promises of fleetkey.KeyStore, with the subtest that must fail.
 var faults = map[string]string{
-	"absence reported as refusal":        "Absent",
+	"absence reported as refusal":        "Create",
 	"zero version from Save":             "Create",
 	"last writer wins":                   "Create",
 	"saving the same again succeeds":     "Create",
 	"length as version":                  "Replace",
-	"any prev but the zero one":          "StalePrev",
+	"any prev but the zero one":          "Replace",
 	"prev ignored when absent":           "PrevOnAbsent",
 	"white space trimmed":                "Content",
 	"half of a refused bundle stored":    "TooLarge",
