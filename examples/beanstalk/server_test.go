@@ -73,7 +73,8 @@ func TestTokenEndpoint(t *testing.T) {
 
 // TestPolicies puts a server under the policies of this directory, as they
 // stand. Whether IAM judges a secret that does not exist yet by its bare name or
-// by a made-up ARN is not documented, so both have to do.
+// by a made-up ARN is not documented, so both have to do. The CloudFormation template
+// grants what the files do.
 func TestPolicies(t *testing.T) {
 	for file, rotate := range map[string]error{"policy.json": fleetkey.ErrAccessDenied, "policy-rotation.json": nil} {
 		for _, bare := range []bool{false, true} {
@@ -87,10 +88,6 @@ func TestPolicies(t *testing.T) {
 			assert.ErrorIs(t, signer.Rotate(t.Context()), rotate, file)
 		}
 	}
-}
-
-// TestTemplatePolicy : the CloudFormation template grants what the files do.
-func TestTemplatePolicy(t *testing.T) {
 	template, err := os.ReadFile("iam.yaml")
 	require.NoError(t, err)
 	actions := regexp.MustCompile(`secretsmanager:[A-Z]\w+`).FindAllString(string(template), -1)
