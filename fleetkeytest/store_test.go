@@ -15,7 +15,7 @@ import (
 )
 
 func TestStore(t *testing.T) {
-	for _, sound := range []string{"", namesPrev} {
+	for _, sound := range []string{"no fault", namesPrev} {
 		t.Run(sound, func(t *testing.T) {
 			fleetkeytest.TestKeyStore(t, func(*testing.T) func() fleetkey.KeyStore {
 				s := fleetkeytest.NewStore()
