@@ -45,7 +45,8 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 // start puts fosite together, for the client credentials grant and for introspection.
 // Access tokens are JWTs as in RFC 9068, which fleetkey's own Verify accepts.
 func start(t *testing.T, store fleetkey.KeyStore) *server {
-	signer, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
+	signer, err := fleetkey.NewSigner(t.Context(), store,
+		fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, signer.Close()) })
 	config := &fosite.Config{

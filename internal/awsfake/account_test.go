@@ -41,7 +41,8 @@ func TestAccount(t *testing.T) {
 			return err
 		}
 		move := func() error {
-			_, err := client.UpdateSecretVersionStage(t.Context(), &secretsmanager.UpdateSecretVersionStageInput{SecretId: id, VersionStage: aws.String("x")})
+			_, err := client.UpdateSecretVersionStage(t.Context(),
+				&secretsmanager.UpdateSecretVersionStageInput{SecretId: id, VersionStage: aws.String("x")})
 			return err
 		}
 		get := func() error {
