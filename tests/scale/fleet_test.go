@@ -33,6 +33,7 @@ type fleet struct {
 	cfg       fleetkey.Config
 	instances []*instance
 	ended     chan struct{}
+	pause     time.Duration // between tokens
 
 	mu       sync.Mutex
 	begun    time.Time // of what is measured
@@ -60,7 +61,7 @@ type token struct {
 }
 
 func newFleet(t *testing.T, n int) *fleet {
-	f := &fleet{t: t, aws: awsfake.New(), cfg: testkit.Config(), ended: make(chan struct{}), refused: map[string]int{}}
+	f := &fleet{t: t, aws: awsfake.New(), cfg: testkit.Config(), ended: make(chan struct{}), pause: 10 * time.Second, refused: map[string]int{}}
 	f.cfg.CachedTokens, f.cfg.TokenTTL, f.cfg.ClockSkew, f.cfg.JWKSMaxAge = 16, 10*time.Minute, time.Second, time.Minute
 	f.cfg.Rotation = fleetkey.Rotation{Every: 3 * time.Hour, Announce: 15 * time.Minute, Retain: 2 * time.Hour}
 	f.aws.Limit(1, staleReads)
@@ -179,13 +180,13 @@ func (f *fleet) row(scenario string, took time.Duration) row {
 
 func round(x, parts float64) float64 { return math.Round(x*parts) / parts }
 
-// traffic exchanges tokens between instances that serve, every ten seconds.
+// traffic exchanges tokens between instances that serve.
 func (f *fleet) traffic() {
 	for {
 		select {
 		case <-f.ended:
 			return
-		case <-time.After(10 * time.Second):
+		case <-time.After(f.pause):
 			f.exchange(5)
 		}
 	}

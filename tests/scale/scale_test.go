@@ -1,11 +1,12 @@
 // Package scale measures what a fleet costs, and proves that nothing grows faster than the
-// fleet. Real Signers, each with an AWSStore and an SDK client of its own, share a secret of
-// an AWS with its quotas, throttling and stale reads, in virtual time. Each attempt of the
-// SDK counts as a call.
+// fleet, or with time. Real Signers, each with an AWSStore and an SDK client of its own, share a
+// secret of an AWS with its quotas, throttling and stale reads, in virtual time. Each attempt of
+// the SDK counts as a call. Another test limits the memory that a hostile token takes. How long
+// things take is measured by bench/.
 //
 // The short form has up to 100 instances and takes seconds; with the race detector the fleets
 // are smaller. The long form has up to 10,000, takes 7 minutes and 1.2 GB, and
-// writes bench/scale.json:
+// writes bench/scale.json. Its soak lasts 120 days instead of three:
 //
 //	FLEETKEY_LONG=1 go test -v -timeout 2h ./tests/scale
 package scale
