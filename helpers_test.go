@@ -51,8 +51,7 @@ func newParty(t testing.TB, alg string, change ...func(*fleetkey.Config)) *party
 	return openParty(t, fleetkeytest.NewStore(), testConfig(change...))
 }
 
-// openParty starts a signer on a store that is empty, or whose first block is a
-// private key.
+// openParty starts a signer on a store.
 func openParty(t testing.TB, store *fleetkeytest.Store, cfg fleetkey.Config) *party {
 	t.Helper()
 	return openPartyBy(t, func() time.Time { return noon }, store, cfg)
@@ -63,11 +62,8 @@ func openPartyBy(t testing.TB, now func() time.Time, store *fleetkeytest.Store, 
 	s, err := fleetkey.NewSigner(testkit.By(now), store, cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, s.Close()) })
-	bundle, _ := store.Content()
-	keys, err := testkit.Keys(bundle)
-	require.NoError(t, err)
 	k := s.SigningKey()
-	return &party{s, jwstest.Forger{Private: keys[0].Private, Alg: k.Algorithm, KID: k.KeyID}, store}
+	return &party{s, jwstest.Forger{Private: k.Signer, Alg: k.Algorithm, KID: k.KeyID}, store}
 }
 
 // good is a token that p.Verify has accepted once, and so remembers.

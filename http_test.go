@@ -89,7 +89,7 @@ func TestJWKSAnswers(t *testing.T) {
 
 func TestJWKSIsNeverEmpty(t *testing.T) {
 	store := fleetkeytest.NewStore()
-	store.Set(testkit.Bundle(t, newParty(t, "ES256").Private, noon.Add(-2*time.Hour), noon.Add(-time.Hour)))
+	store.Set(testkit.Bundle(newParty(t, "ES256").Private, noon.Add(-2*time.Hour), noon.Add(-time.Hour)))
 	p := openParty(t, store, testConfig())
 	_, err := p.Sign(t.Context(), "JWT", map[string]any{})
 	assert.ErrorIs(t, err, fleetkey.ErrKeyExpired)

@@ -36,7 +36,7 @@ var (
 // signedBy is what a thief makes of a key in a store: a token that is valid now.
 func signedBy(store *fleetkeytest.Store, kid string) string {
 	bundle, _ := store.Content()
-	return testkit.Forge(read(string(bundle)).find(kid).private, kid, "at+jwt", time.Now())
+	return testkit.Forge(testkit.Read(bundle).Find(kid).Private, kid, "at+jwt", time.Now())
 }
 
 func refuses(t *testing.T, s *fleetkey.Signer, want error) {
@@ -89,7 +89,7 @@ func TestFleetThatMayNotWrite(t *testing.T) { // A6, A15
 	synctest.Test(t, func(t *testing.T) {
 		var log testkit.LogBuffer
 		store, end := fleetkeytest.NewStore(), time.Now().Add(200*day)
-		store.Set([]byte(newPair("ES256", time.Now().Add(-time.Hour), end).text))
+		store.Set([]byte(newPair("ES256", time.Now().Add(-time.Hour), end).Text))
 		cfg := testkit.Lazily(testkit.Rotating())
 		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 		s := testkit.Start(t, store, cfg)
@@ -233,10 +233,10 @@ func TestSetThatCannotSign(t *testing.T) { // K5
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		mine := newPair("ES256", time.Now().Add(-time.Hour), time.Now().Add(365*day))
-		store.Set([]byte(mine.text))
+		store.Set([]byte(mine.Text))
 		s := testkit.Start(t, store, testkit.Config())
 		ended := func(private pair) string {
-			return string(testkit.Bundle(t, private.private, time.Now().Add(-2*day), time.Now().Add(-time.Hour)))
+			return string(testkit.Bundle(private.Private, time.Now().Add(-2*day), time.Now().Add(-time.Hour)))
 		}
 		expired := ended(newPair("ES256", time.Now(), time.Now().Add(day)))
 		for _, bundle := range []string{expired, ended(mine)} { // or the signing key, under a certificate that has ended
@@ -246,10 +246,10 @@ func TestSetThatCannotSign(t *testing.T) { // K5
 			testkit.Accepts(t, testkit.Issue(t, s), s)
 			require.WithinDuration(t, time.Now(), s.Status().LastLoad, time.Second, "it is fresh")
 		}
-		store.Set([]byte(expired + revokedBlock(mine.kid)))
+		store.Set([]byte(expired + revokedBlock(mine.ID)))
 		require.NoError(t, s.Refresh(t.Context()), "it names the signing key")
 		refuses(t, s, fleetkey.ErrKeyExpired)
-		store.Set([]byte(mine.text))
+		store.Set([]byte(mine.Text))
 		require.NoError(t, s.Refresh(t.Context()))
 		refuses(t, s, fleetkey.ErrNoSigningKey) // it was revoked, and the rollback does not bring it back
 	})

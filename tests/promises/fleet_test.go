@@ -56,8 +56,8 @@ func newFleet(h history) *fleet {
 		f.machines[i] = &machine{fleet: f, old: fleetkeytest.NewStore()}
 		old, stolen := newPair("ES256", time.Now().Add(-30*day), time.Now().Add(3600*day)), newPair("ES256", time.Now().Add(-31*day), time.Now().Add(3600*day))
 		f.machines[i].own = old
-		f.machines[i].old.Set([]byte(old.text + revokedBlock(stolen.kid)))
-		f.learn(&bundle{pairs: []pair{old, stolen}})
+		f.machines[i].old.Set([]byte(old.Text + revokedBlock(stolen.ID)))
+		f.learn(&bundle{Pairs: []pair{old, stolen}})
 	}
 	a, b, c := testkit.NewKey("ES256"), testkit.NewKey("EdDSA"), testkit.NewKey("ES256")
 	for _, begin := range []time.Time{time.Now().Add(-400 * day), time.Now().Add(-day)} {
@@ -68,10 +68,10 @@ func newFleet(h history) *fleet {
 		former{b, fleetkey.Former{Key: b.Public(), KeyID: "legacy"}, []string{"legacy"}, testkit.Issuer},
 		former{c, fleetkey.Former{Key: c.Public(), KeyID: "other", Issuer: oldIssuer}, []string{"other"}, oldIssuer},
 		former{c, fleetkey.Former{Key: c.Public(), KeyID: "legacy"}, []string{"legacy"}, testkit.Issuer}, // two keys, one name
-		former{f.machines[0].own.private, fleetkey.Former{Key: f.machines[0].own.private.Public(), KeyID: "brought"}, []string{"brought"}, testkit.Issuer})
+		former{f.machines[0].own.Private, fleetkey.Former{Key: f.machines[0].own.Private.Public(), KeyID: "brought"}, []string{"brought"}, testkit.Issuer})
 	if h.First > 0 {
 		first := newPair([]string{"ES256", "ES384", "EdDSA"}[h.First-1], time.Now().Add(-30*day), time.Now().Add(3600*day))
-		f.put(first.text)
+		f.put(first.Text)
 	}
 	return f
 }
@@ -95,7 +95,7 @@ func (f *fleet) breaks(promise, format string, args ...any) {
 
 // put changes the store by hand.
 func (f *fleet) put(text string) {
-	b := read(text)
+	b := testkit.Read([]byte(text))
 	f.saw(f.cell.Set([]byte(text)), b)
 	f.learn(b)
 }
@@ -113,10 +113,10 @@ func (f *fleet) saw(v fleetkey.Version, b *bundle) {
 func (f *fleet) learn(b *bundle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, p := range b.pairs {
-		if _, known := f.keys[p.kid]; !known {
-			f.keys[p.kid] = p
-			f.kids = append(f.kids, p.kid)
+	for _, p := range b.Pairs {
+		if _, known := f.keys[p.ID]; !known {
+			f.keys[p.ID] = p
+			f.kids = append(f.kids, p.ID)
 		}
 	}
 }
@@ -135,9 +135,9 @@ func (f *fleet) stolen() (all []pair) {
 func (f *fleet) content() *bundle {
 	data, _ := f.cell.Content()
 	if data == nil {
-		return &bundle{bad: "absent"}
+		return &bundle{Bad: "absent"}
 	}
-	return read(string(data))
+	return testkit.Read(data)
 }
 
 func (f *fleet) running() (all []*instance) {
@@ -155,7 +155,7 @@ func (f *fleet) bundle(v fleetkey.Version, data []byte) *bundle {
 	b := f.contents[v]
 	f.mu.Unlock()
 	if b == nil {
-		b = read(string(data))
+		b = testkit.Read(data)
 		f.saw(v, b)
 	}
 	return b

@@ -55,8 +55,8 @@ func TestK7_FormerCertificates(t *testing.T) {
 // itself; and a former key that is also the fleet's keeps its rules to its own names.
 func TestFormerRules(t *testing.T) {
 	old, mine := testkit.NewKey("ES256"), newPair("ES256", time.Now().Add(-time.Hour), time.Now().AddDate(1, 0, 0))
-	store, cert := fleetkeytest.NewStore(), testkit.Certificate(mine.private, time.Now(), time.Now().AddDate(1, 0, 0))
-	store.Set([]byte(mine.text))
+	store, cert := fleetkeytest.NewStore(), testkit.Certificate(mine.Private, time.Now(), time.Now().AddDate(1, 0, 0))
+	store.Set([]byte(mine.Text))
 	s := testkit.Start(t, store, withFormer(fleetkey.Former{Key: old.Public(), KeyID: "2019", Issuer: oldIssuer}, fleetkey.Former{Certificate: cert}))
 	ours, theirs := testkit.Forge(old, "2019", "JWT", time.Now()), testkit.Forge(old, "2019", "JWT", time.Now(), "iss", oldIssuer)
 	testkit.Accepts(t, theirs, s)
@@ -68,8 +68,8 @@ func TestFormerRules(t *testing.T) {
 	for _, k := range s.PublicKeys() {
 		require.NotEqual(t, "2019", k.KeyID)
 	}
-	testkit.Accepts(t, testkit.Forge(mine.private, testkit.X5T(cert), "JWT", time.Now()), s)
-	testkit.Refuses(t, fleetkey.ErrWrongType, testkit.Forge(mine.private, mine.kid, "JWT", time.Now()), s)
+	testkit.Accepts(t, testkit.Forge(mine.Private, testkit.X5T(cert), "JWT", time.Now()), s)
+	testkit.Refuses(t, fleetkey.ErrWrongType, testkit.Forge(mine.Private, mine.ID, "JWT", time.Now()), s)
 	id, err := s.Sign(t.Context(), "JWT", map[string]any{"sub": "alice", "aud": testkit.Issuer})
 	require.NoError(t, err)
 	testkit.Refuses(t, fleetkey.ErrWrongType, id, s)

@@ -57,30 +57,30 @@ func (in *instance) checkIssue(n int) {
 	stale := in.mayBeStale(now)
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	key, early := in.set.signing(now)
+	key, early := signing(in.set, now)
 	if err == nil {
 		tok := &token{raw: raw, kid: testkit.KeyID(raw), iat: now, exp: now.Add(ttl), ttl: ttl}
 		f.tokens = append(f.tokens, tok)
 		if in.revoked[tok.kid] {
 			f.breaks("P2", "the revoked key %s signs", tok.kid)
 		}
-		if !in.doubt && (key == nil || key.kid != tok.kid) {
+		if !in.doubt && (key == nil || key.ID != tok.kid) {
 			f.breaks("P3", "the key %s signs, and not %v", tok.kid, key)
 		}
 	}
 	if in.doubt || key == nil {
 		return
 	}
-	ends := key.end.Sub(now) < in.cfg.MaxTokenTTL+2*in.cfg.ClockSkew+time.Second
+	ends := key.NotAfter.Sub(now) < in.cfg.MaxTokenTTL+2*in.cfg.ClockSkew+time.Second
 	if err != nil && !ends && !(errors.Is(err, fleetkey.ErrStale) && stale) {
-		f.breaks("P3, P4, P6", "the key %s could sign, but: %v", key.kid, err)
+		f.breaks("P3, P4, P6", "the key %s could sign, but: %v", key.ID, err)
 	}
 	warned := len(status.Warnings()) > 0 || err != nil
 	if early && !warned {
-		f.breaks("P4", "no warning that %s signs early", key.kid)
+		f.breaks("P4", "no warning that %s signs early", key.ID)
 	}
 	r := in.cfg.Rotation
-	overdue := r.Every > 0 && now.Sub(key.begin) > r.Every-r.Announce+3*in.cfg.RefreshEvery && !slices.ContainsFunc(in.set.pairs, func(p pair) bool { return p.begin.After(now) })
+	overdue := r.Every > 0 && now.Sub(key.NotBefore) > r.Every-r.Announce+3*in.cfg.RefreshEvery && !slices.ContainsFunc(in.set.Pairs, func(p pair) bool { return p.NotBefore.After(now) })
 	if overdue && !warned {
 		f.breaks("P4", "no warning that a rotation is overdue")
 	}
@@ -122,7 +122,7 @@ func (in *instance) checkPublished() {
 		if k.Kid == "other" {
 			f.breaks("P1", "a key of another issuer is published")
 		}
-		if k.Kid == in.machine.own.kid && !in.hasSeen(k.Kid) {
+		if k.Kid == in.machine.own.ID && !in.hasSeen(k.Kid) {
 			f.breaks("P5a", "an adopted key is published")
 		}
 	}
@@ -165,14 +165,14 @@ func (in *instance) hasSeen(kid string) bool {
 func (in *instance) checkRevoked(n int) {
 	f := in.machine.fleet
 	for i, p := range f.stolen() {
-		kid := p.kid
+		kid := p.ID
 		if !in.knowsRevoked(kid) {
 			continue
 		}
-		if _, err := in.signer.Keyfunc(&jwt.Token{Header: map[string]any{"kid": kid}, Method: testkit.Method(p.private)}); err == nil {
+		if _, err := in.signer.Keyfunc(&jwt.Token{Header: map[string]any{"kid": kid}, Method: testkit.Method(p.Private)}); err == nil {
 			f.breaks("P2", "the revoked key %s is trusted", kid)
 		}
-		if (n+i)%8 == 0 && in.verify(testkit.Forge(p.private, kid, "at+jwt", in.machine.Now())) == nil {
+		if (n+i)%8 == 0 && in.verify(testkit.Forge(p.Private, kid, "at+jwt", in.machine.Now())) == nil {
 			f.breaks("P2", "a forged token of the revoked key %s is accepted", kid)
 		}
 	}
@@ -202,16 +202,16 @@ func (in *instance) checkFormers(n int) {
 // before it joined are good, and those that somebody signs later are not.
 func (in *instance) checkAdopted() {
 	m, now := in.machine, in.machine.Now()
-	if in.cfg.Adopt == nil || in.hasSeen(m.own.kid) {
+	if in.cfg.Adopt == nil || in.hasSeen(m.own.ID) {
 		return
 	}
-	revoked := in.knowsRevoked(m.own.kid)
+	revoked := in.knowsRevoked(m.own.ID)
 	if iat := m.since.Add(-time.Minute); now.Sub(iat) < 9*time.Minute && !now.Before(iat) && !revoked {
-		if err := in.verify(testkit.Forge(m.own.private, m.own.kid, "at+jwt", iat)); err != nil && !in.hasSeen(m.own.kid) {
+		if err := in.verify(testkit.Forge(m.own.Private, m.own.ID, "at+jwt", iat)); err != nil && !in.hasSeen(m.own.ID) {
 			m.fleet.breaks("P5a", "an instance refuses a token that it issued before it joined the fleet: %v", err)
 		}
 	}
-	if now.Sub(m.since) > 2*time.Second && in.verify(testkit.Forge(m.own.private, m.own.kid, "at+jwt", now)) == nil && !in.hasSeen(m.own.kid) {
+	if now.Sub(m.since) > 2*time.Second && in.verify(testkit.Forge(m.own.Private, m.own.ID, "at+jwt", now)) == nil && !in.hasSeen(m.own.ID) {
 		m.fleet.breaks("P5a", "an adopted key signs on")
 	}
 }

@@ -121,7 +121,7 @@ func (p *port) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 
 // Save implements fleetkey.KeyStore.
 func (p *port) Save(ctx context.Context, data []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-	f, b := p.in.machine.fleet, read(string(data))
+	f, b := p.in.machine.fleet, testkit.Read(data)
 	p.in.judgeSave(b, prev)
 	f.learn(b)
 	v, err := p.Store.Save(ctx, data, prev)

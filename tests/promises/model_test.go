@@ -24,8 +24,7 @@ type instance struct {
 	mu      sync.Mutex // guards what follows
 	revoked map[string]bool
 	set     *bundle              // that it works with
-	last    *bundle              // that it has read last
-	version fleetkey.Version     // of last
+	version fleetkey.Version     // that it has read last
 	until   map[string]time.Time // by kid, until when its tokens must be accepted
 	seen    map[string]bool      // kids that any bundle has mentioned
 	moved   map[fleetkey.Version]time.Duration
@@ -52,16 +51,13 @@ type token struct {
 func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if b.bad != "" {
+	if b.Bad != "" {
 		return
 	}
-	for kid := range b.revoked {
+	for kid := range b.Revoked {
 		in.revoked[kid] = true
 	}
-	for _, p := range b.pairs {
-		in.seen[p.kid] = true
-	}
-	for kid := range b.retired {
+	for _, kid := range b.Kids() {
 		in.seen[kid] = true
 	}
 	mono := in.machine.Monotonic()
@@ -81,7 +77,7 @@ func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 	if in.version != "" {
 		in.moved[in.version] = mono
 	}
-	in.version, in.last, in.doubt = v, b, false
+	in.version, in.doubt = v, false
 	in.take(b)
 }
 
@@ -91,22 +87,22 @@ func (in *instance) take(b *bundle) {
 	now, retain := in.machine.Now(), in.cfg.Rotation.Retain
 	var signs *pair
 	if in.set != nil {
-		in.set = in.set.without(in.revoked, nil, now, retain)
-		signs, _ = in.set.signing(now)
+		in.set = without(in.set, in.revoked, nil, now, retain)
+		signs, _ = signing(in.set, now)
 	}
-	next := b.without(in.revoked, signs, now, retain)
-	if can, _ := next.signing(now); can == nil && signs != nil && !b.stops(signs.kid) {
+	next := without(b, in.revoked, signs, now, retain)
+	if can, _ := signing(next, now); can == nil && signs != nil && !stops(b, signs.ID) {
 		return
 	}
 	b = next
-	until := b.ends(retain)
+	until := ends(b, retain)
 	for kid, end := range in.until { // what has vanished lives on while its tokens do
 		lives := now.Add(in.cfg.MaxTokenTTL)
 		key, known := in.machine.fleet.key(kid)
-		if p := in.set.find(kid); p != nil {
+		if p := in.set.Find(kid); p != nil {
 			key = *p // a save that met a conflict may have had another certificate of it
 		}
-		if !known || b.mentions(kid) || !end.After(now) || key.begin.After(now) {
+		if !known || mentions(b, kid) || !end.After(now) || key.NotBefore.After(now) {
 			continue
 		}
 		if end.Before(lives) {
@@ -121,7 +117,7 @@ func (in *instance) take(b *bundle) {
 func (in *instance) prune() {
 	now := in.machine.Now()
 	for kid, end := range in.until {
-		if !end.After(now) && !in.set.mentions(kid) {
+		if !end.After(now) && !mentions(in.set, kid) {
 			delete(in.until, kid)
 		}
 	}
@@ -132,16 +128,10 @@ func (in *instance) jumped() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for kid := range in.until {
-		if in.set != nil && !in.set.mentions(kid) {
+		if in.set != nil && !mentions(in.set, kid) {
 			delete(in.until, kid)
 		}
 	}
-}
-
-func (in *instance) setDoubt() {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.doubt = true
 }
 
 func (f *fleet) key(kid string) (pair, bool) {
@@ -149,6 +139,12 @@ func (f *fleet) key(kid string) (pair, bool) {
 	defer f.mu.Unlock()
 	p, known := f.keys[kid]
 	return p, known
+}
+
+func (in *instance) setDoubt() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.doubt = true
 }
 
 // trusts reports whether the instance must accept tokens of a kid.
@@ -184,8 +180,8 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	in.mu.Lock()
 	revoked := maps.Clone(in.revoked)
 	in.mu.Unlock()
-	if next.bad != "" {
-		f.breaks("readable", "saved a bundle that cannot be read: %s", next.bad)
+	if next.Bad != "" {
+		f.breaks("readable", "saved a bundle that cannot be read: %s", next.Bad)
 	}
 	switch running := in.started.Load(); {
 	case prev == "" && running:
@@ -194,54 +190,54 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	case prev == "" && cfg.MustExist:
 		f.breaks("never created", "an instance creates a bundle although MustExist is set")
 	case prev == "":
-		if k, _ := next.signing(now); k == nil || cfg.Adopt == nil && k.begin.After(now.Add(-time.Hour)) {
+		if k, _ := signing(next, now); k == nil || cfg.Adopt == nil && k.NotBefore.After(now.Add(-time.Hour)) {
 			f.breaks("P4", "the first key is not backdated")
 		}
 		return
 	case !running:
 		f.breaks("P5a", "an instance that starts writes over a bundle")
-	case before == nil || before.bad != "":
+	case before == nil || before.Bad != "":
 		f.breaks("readable", "an instance writes over what it cannot read")
 		return
 	}
-	for kid := range before.revoked {
-		if !next.revoked[kid] {
+	for kid := range before.Revoked {
+		if !next.Revoked[kid] {
 			f.breaks("P2", "the revocation of %s was dropped", kid)
 		}
 	}
 	for kid := range revoked {
-		if !next.revoked[kid] {
+		if !next.Revoked[kid] {
 			f.breaks("P2", "a write leaves out the revocation of %s, which the store has lost", kid)
 		}
 	}
 	algs, fresh := map[string]bool{}, 0
-	for _, p := range before.pairs {
-		algs[p.alg] = true
+	for _, p := range before.Pairs {
+		algs[p.Alg] = true
 	}
-	for _, p := range next.pairs {
-		if before.find(p.kid) != nil {
+	for _, p := range next.Pairs {
+		if before.Find(p.ID) != nil {
 			continue
 		}
 		fresh++
-		if cfg.Algorithm == "" && len(algs) > 0 && !algs[p.alg] || cfg.Algorithm != "" && p.alg != cfg.Algorithm {
-			f.breaks("P7", "a key of %v gets a successor for %s", algs, p.alg)
+		if cfg.Algorithm == "" && len(algs) > 0 && !algs[p.Alg] || cfg.Algorithm != "" && p.Alg != cfg.Algorithm {
+			f.breaks("P7", "a key of %v gets a successor for %s", algs, p.Alg)
 		}
 	}
 	if fresh > 1 {
 		f.breaks("P5", "one write makes %d keys", fresh)
 	}
-	signed, early := before.signing(now)
-	if k, _ := next.signing(now); k != nil && signed != nil && !early && k.begin.Before(signed.begin) && before.find(k.kid) != nil {
-		f.breaks("P4", "a write lets the retired key %s sign again", k.kid)
+	signed, early := signing(before, now)
+	if k, _ := signing(next, now); k != nil && signed != nil && !early && k.NotBefore.Before(signed.NotBefore) && before.Find(k.ID) != nil {
+		f.breaks("P4", "a write lets the retired key %s sign again", k.ID)
 	}
 	// What is trusted stays trusted for as long as tokens can live.
-	ends, lives := next.ends(cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
-	for kid, end := range before.ends(cfg.Rotation.Retain) {
+	after, lives := ends(next, cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
+	for kid, end := range ends(before, cfg.Rotation.Retain) {
 		if end.After(lives) {
 			end = lives
 		}
-		if key, _ := f.key(kid); end.After(now) && !key.begin.After(now) && !next.revoked[kid] && !revoked[kid] && ends[kid].Before(end) {
-			f.breaks("P4", "a write shortens the trust in %s from %v to %v, now %v", kid, end, ends[kid], now)
+		if key, _ := f.key(kid); end.After(now) && !key.NotBefore.After(now) && !next.Revoked[kid] && !revoked[kid] && after[kid].Before(end) {
+			f.breaks("P4", "a write shortens the trust in %s from %v to %v, now %v", kid, end, after[kid], now)
 		}
 	}
 }

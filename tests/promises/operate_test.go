@@ -77,7 +77,7 @@ func (f *fleet) do(s step) {
 func (f *fleet) start(m *machine, arg int) {
 	before, cfg, valid := f.content(), f.policy, true
 	cfg.Algorithm = "ES256"
-	if arg/256%2 == 1 && len(before.pairs) > 0 {
+	if arg/256%2 == 1 && len(before.Pairs) > 0 {
 		cfg.Algorithm = ""
 	}
 	switch arg % 8 {
@@ -105,13 +105,13 @@ func (f *fleet) start(m *machine, arg int) {
 		m.in.formers = configured[chosen]
 	}
 	conflict := chosen == 5
-	absent := before.bad == "absent"
+	absent := before.Bad == "absent"
 	switch {
 	case conflict && err == nil:
 		f.breaks("P1", "a configuration that gives two keys one name is accepted")
 	case !valid && err == nil:
 		f.breaks("P6", "a policy under which no instance could sign is accepted")
-	case err != nil && valid && !conflict && m.heals() && (before.bad == "" || absent && !cfg.MustExist):
+	case err != nil && valid && !conflict && m.heals() && (before.Bad == "" || absent && !cfg.MustExist):
 		f.breaks("start", "%v", err)
 	}
 }
@@ -123,7 +123,7 @@ func (f *fleet) operate(in *instance, s step) {
 	in.operated.Add(1)
 	defer in.operated.Add(-1)
 	before, ids := f.content(), []string(nil)
-	works := in.machine.heals() && before.bad == ""
+	works := in.machine.heals() && before.Bad == ""
 	var err error
 	switch s.Op {
 	case rotate:
@@ -131,8 +131,8 @@ func (f *fleet) operate(in *instance, s step) {
 	case together:
 		f.together(ctx)
 	case revokeAll:
-		for _, p := range before.pairs {
-			ids = append(ids, p.kid)
+		for _, p := range before.Pairs {
+			ids = append(ids, p.ID)
 		}
 		err = in.signer.RevokeAll(ctx)
 	case revoke:
@@ -140,24 +140,24 @@ func (f *fleet) operate(in *instance, s step) {
 		works, ids = works && id != "", []string{id}
 		err = in.signer.Revoke(ctx, name)
 	}
+	if err != nil {
+		in.setDoubt()
+	}
 	after := f.content()
 	switch {
-	case err != nil:
-		in.setDoubt()
-		if works {
-			f.breaks("P5", "%s gave up: %v", s.Op, err)
-		}
-		return
 	case !works:
+		return
+	case err != nil:
+		f.breaks("P5", "%s gave up: %v", s.Op, err)
 		return
 	}
 	for _, id := range ids {
-		if !after.revoked[id] {
+		if !after.Revoked[id] {
 			f.breaks("P2", "%s returned nil, but the store does not hold the revocation of %s", s.Op, id)
 		}
 	}
-	could, _ := before.signing(in.machine.Now())
-	if can, _ := after.signing(in.machine.Now()); can == nil && (could != nil || s.Op == rotate) {
+	could, _ := signing(before, in.machine.Now())
+	if can, _ := signing(after, in.machine.Now()); can == nil && (could != nil || s.Op == rotate) {
 		f.breaks("P4", "nothing in the store can sign after %s", s.Op)
 	}
 }
@@ -165,7 +165,7 @@ func (f *fleet) operate(in *instance, s step) {
 // together rotates on all instances at once. Everyone has to succeed.
 func (f *fleet) together(ctx context.Context) {
 	var all sync.WaitGroup
-	works := f.content().bad == ""
+	works := f.content().Bad == ""
 	for _, in := range f.running() {
 		works := works && in.machine.heals()
 		all.Go(func() {
@@ -191,9 +191,9 @@ func (in *instance) pickName(arg int) (name, id string) {
 		names = append(names, other.names...)
 	}
 	name = names[arg/4%len(names)]
-	switch k, _ := f.content().signing(time.Now()); {
+	switch k, _ := signing(f.content(), time.Now()); {
 	case arg%4 < 2 && k != nil:
-		return k.kid, k.kid
+		return k.ID, k.ID
 	case arg%4 == 2 && len(in.formers) > 0:
 		known := f.formers[in.formers[arg/4%len(in.formers)]].names
 		name = known[arg/16%len(known)]
@@ -212,7 +212,7 @@ func (in *instance) pickName(arg int) (name, id string) {
 // byHand changes the store behind everyone's back.
 func (f *fleet) byHand(s step) {
 	now, arg := f.content(), s.Arg
-	text := now.text
+	text := now.Text
 	switch s.Op {
 	case rollBack:
 		if len(f.versions) == 0 {
@@ -223,29 +223,29 @@ func (f *fleet) byHand(s step) {
 			f.cell.RollBack(v)
 			return
 		}
-		text = f.contents[v].text
+		text = f.contents[v].Text
 	case swap:
 		p := [][2]time.Duration{{-day, 3600 * day}, {-day, 3600 * day}, {-60 * day, -day}, {700 * day, 3600 * day}}[arg%4]
-		text = newPair([]string{"ES256", "ES384"}[arg%2], time.Now().Add(p[0]), time.Now().Add(p[1])).text
+		text = newPair([]string{"ES256", "ES384"}[arg%2], time.Now().Add(p[0]), time.Now().Add(p[1])).Text
 	case cut:
-		at := arg / 4 % (len(now.blocks) + 1)
+		at := arg / 4 % (len(now.Blocks) + 1)
 		switch arg % 4 {
 		case 0:
-			text = text[:len(text)*at/(len(now.blocks)+1)]
+			text = text[:len(text)*at/(len(now.Blocks)+1)]
 		case 1:
-			text = strings.Join(now.blocks[at:], "")
+			text = strings.Join(now.Blocks[at:], "")
 		case 2:
-			text = strings.Join(now.blocks[:at], "")
+			text = strings.Join(now.Blocks[:at], "")
 		case 3: // only what is public
-			text = strings.Join(slices.DeleteFunc(now.blocks, func(b string) bool { return strings.Contains(b, "E KEY") || strings.Contains(b, "CERT") }), "")
+			text = strings.Join(slices.DeleteFunc(now.Blocks, func(b string) bool { return strings.Contains(b, "E KEY") || strings.Contains(b, "CERT") }), "")
 		}
 	case restore:
 		p := f.keys[f.kids[arg%len(f.kids)]]
-		if now.find(p.kid) == nil && !strings.Contains(text, p.text) {
-			text = p.text + text
+		if now.Find(p.ID) == nil && !strings.Contains(text, p.Text) {
+			text = p.Text + text
 		}
 	case edit:
-		signing, _ := now.signing(time.Now())
+		signing, _ := signing(now, time.Now())
 		until := time.Now().Add(durations[arg/4%len(durations)])
 		switch {
 		case arg%4 == 0:
@@ -256,7 +256,7 @@ func (f *fleet) byHand(s step) {
 		case arg%4 == 2:
 			text += retiredBlock(*signing, until)
 		case arg%4 == 3:
-			text = strings.Replace(text, signing.text, retiredBlock(*signing, until), 1)
+			text = strings.Replace(text, signing.Text, retiredBlock(*signing, until), 1)
 		}
 	}
 	f.put(text)

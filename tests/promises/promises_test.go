@@ -157,12 +157,12 @@ func (f *fleet) settle() {
 	time.Sleep(6*time.Hour + f.policy.Rotation.Announce + 4*f.policy.RefreshEvery)
 	f.check(1)
 	content, all, complete := f.content(), f.running(), true
-	if content.bad != "" || f.verdict != "" {
+	if content.Bad != "" || f.verdict != "" {
 		return
 	}
 	for _, in := range all {
 		for kid := range in.revoked {
-			if content.revoked[kid] {
+			if content.Revoked[kid] {
 				continue
 			}
 			complete = false
@@ -176,7 +176,7 @@ func (f *fleet) settle() {
 			f.breaks("P5", "the last rotation failed, although all is well: %v", err)
 		}
 	}
-	if k, _ := content.signing(time.Now()); k == nil || !complete {
+	if k, _ := signing(content, time.Now()); k == nil || !complete {
 		return
 	}
 	for _, in := range all {

@@ -4,14 +4,12 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"math/big"
 	"net/http/httptest"
 	"strings"
@@ -23,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
-	"github.com/fleetkey/fleetkey/fleetkeytest"
+	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
 // Must returns v, or panics if there is an error.
@@ -32,39 +30,6 @@ func Must[T any](v T, err error) T {
 		panic(err)
 	}
 	return v
-}
-
-// A Key is a key of a bundle. A retired one has no NotBefore and no private half.
-type Key struct {
-	ID                  string
-	NotBefore, NotAfter time.Time
-	Private             crypto.Signer
-}
-
-// Signs reports whether the private half is there.
-func (k Key) Signs() bool { return k.Private != nil }
-
-// Keys reads the keys of a bundle, retired ones included, without the code under test.
-func Keys(bundle []byte) (keys []Key, err error) {
-	var private any
-	for block, rest := pem.Decode(bundle); block != nil && err == nil; block, rest = pem.Decode(rest) {
-		switch block.Type {
-		case "PRIVATE KEY":
-			private, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-		case "RETIRED KEY":
-			k := Key{ID: block.Headers["Kid"]}
-			k.NotAfter, err = time.Parse(time.RFC3339, block.Headers["Until"])
-			keys = append(keys, k)
-		case "CERTIFICATE":
-			var cert *x509.Certificate
-			if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
-				signer, _ := private.(crypto.Signer)
-				keys = append(keys, Key{Thumbprint(cert.PublicKey), cert.NotBefore, cert.NotAfter, signer})
-			}
-			private = nil
-		}
-	}
-	return keys, err
 }
 
 // Thumbprint returns the kid of a public key. It panics if the key is of no kind that has
@@ -118,43 +83,14 @@ func Forge(private crypto.Signer, kid, typ string, issued time.Time, changes ...
 	return Must(token.SignedString(private))
 }
 
-// NewKey generates a key for an algorithm: EdDSA, ES384 or, for anything else, ES256.
-func NewKey(alg string) crypto.Signer {
-	switch alg {
-	case "EdDSA":
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		return Must(private, err)
-	case "ES384":
-		return Must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader))
-	}
-	return Must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
-}
+// NewKey generates a key for an algorithm.
+func NewKey(alg string) crypto.Signer { return Must(jwstest.NewKey(alg, 2048)) }
 
 // Certificate returns a certificate that a key signs for itself.
 func Certificate(private crypto.Signer, begin, end time.Time) *x509.Certificate {
 	template := &x509.Certificate{SerialNumber: big.NewInt(begin.Unix()), Subject: pkix.Name{CommonName: "test"},
 		NotBefore: begin, NotAfter: end}
 	return Must(x509.ParseCertificate(Must(x509.CreateCertificate(rand.Reader, template, template, private.Public(), private))))
-}
-
-// Bundle returns a key pair as an operator would write it, with a self-signed certificate.
-func Bundle(t testing.TB, private crypto.Signer, begin, end time.Time) []byte {
-	t.Helper()
-	key, err := x509.MarshalPKCS8PrivateKey(private)
-	require.NoError(t, err)
-	return append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
-		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: Certificate(private, begin, end).Raw})...)
-}
-
-// ForeignBundle returns the bundle of another fleet.
-func ForeignBundle(t testing.TB, cfg fleetkey.Config) []byte {
-	t.Helper()
-	other := fleetkeytest.NewStore()
-	s, err := fleetkey.NewSigner(t.Context(), other, cfg)
-	require.NoError(t, err)
-	require.NoError(t, s.Close())
-	bundle, _ := other.Content()
-	return bundle
 }
 
 // PublishedKeyIDs returns the kids in the JWKS of a signer.
@@ -169,4 +105,26 @@ func PublishedKeyIDs(t testing.TB, s *fleetkey.Signer) (kids []string) {
 		kids = append(kids, k.Kid)
 	}
 	return kids
+}
+
+// A Key is a key of a bundle. A retired one has no NotBefore and no private half.
+type Key struct {
+	ID                  string
+	NotBefore, NotAfter time.Time
+	Private             crypto.Signer
+}
+
+// Signs reports whether the private half is there.
+func (k Key) Signs() bool { return k.Private != nil }
+
+// Keys reads the keys of a bundle.
+func Keys(bundle []byte) (keys []Key, err error) {
+	c := Read(bundle)
+	for kid, until := range c.Retired {
+		keys = append(keys, Key{ID: kid, NotAfter: until})
+	}
+	for _, p := range c.Pairs {
+		keys = append(keys, Key{p.ID, p.NotBefore, p.NotAfter, p.Private})
+	}
+	return keys, nil
 }
