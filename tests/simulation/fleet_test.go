@@ -32,7 +32,6 @@ type fleet struct {
 	externals []*external
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
 	getJWKS   *http.Request
-	aws       *aws           // instead of the cell
 	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
 	outage    atomic.Int64   // end of the present or last outage of the whole store
 	running   sync.WaitGroup // events to come, and goroutines of the fleet
@@ -43,7 +42,7 @@ type fleet struct {
 type instance struct {
 	f      *fleet
 	id     int
-	store  fleetkey.KeyStore
+	store  *fleetkeytest.Store
 	cut    atomic.Int64 // until then this instance alone does not reach the store
 	signer atomic.Pointer[fleetkey.Signer]
 	clock  testkit.Clock
@@ -68,18 +67,9 @@ func (sc *scenario) run(t *testing.T) *model {
 		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
 	f.model = newModel(f)
 	f.acting.Lock()
-	if sc.onAWS {
-		f.aws = newAWS(f)
-	}
 	for i := range sc.instances {
-		in := &instance{f: f, id: i, rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
-		if sc.onAWS {
-			in.store = f.aws.open(f.t)
-		} else {
-			store := f.cell.Open()
-			store.SetHook(in.fault)
-			in.store = store
-		}
+		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
+		in.store.SetHook(in.fault)
 		f.instances = append(f.instances, in)
 		f.up(in) // all at once
 	}
@@ -87,9 +77,6 @@ func (sc *scenario) run(t *testing.T) *model {
 	f.plan()
 	f.acting.Unlock()
 	f.running.Wait()
-	if sc.onAWS {
-		f.requireConverged()
-	}
 	for _, in := range f.instances {
 		f.down(in)
 	}
@@ -125,11 +112,7 @@ func (f *fleet) up(in *instance) {
 			if ctx.Err() != nil && in.signer.CompareAndSwap(s, nil) {
 				_ = s.Close()
 			}
-		case ctx.Err() != nil:
-		case f.sc.onAWS: // a supervisor tries again
-			f.model.told("start", err)
-			f.after(time.Minute, func() { f.restart(in, 0) })
-		default:
+		case ctx.Err() == nil:
 			f.model.fault("an instance did not start: %v", err)
 		}
 	})
@@ -147,7 +130,7 @@ func (f *fleet) down(in *instance) {
 }
 
 // byHand marks the context of an operator's change. What it reads, an instance takes over
-// only if the change succeeds.
+// when the change ends, and it makes no instance less stale.
 type byHand struct{}
 
 // A view is an instance's way to the store, observed by the model.
@@ -156,49 +139,45 @@ type view struct{ in *instance }
 func (v view) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	begin := time.Now()
 	data, version, err := v.in.store.Load(ctx)
-	if err == nil && ctx.Value(byHand{}) == nil {
-		v.in.noteLoad(begin, version, data)
-	}
-	if err == nil {
-		return data, version, nil
-	}
 	v.in.mu.Lock()
-	v.in.failed = time.Now()
-	v.in.mu.Unlock()
-	if v.in.f.aws != nil {
-		v.in.cut.Store(time.Now().UnixNano())
+	defer v.in.mu.Unlock()
+	switch {
+	case err != nil:
+		v.in.failed = time.Now()
+		return nil, "", err
+	case ctx.Value(byHand{}) == nil:
+		v.in.loaded = begin
+		v.in.learn(version, data)
 	}
-	return data, version, err
+	return data, version, nil
 }
-
-func (v view) String() string { return fmt.Sprint(v.in.store) }
 
 func (v view) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
 	version, err := v.in.store.Save(ctx, bundle, prev)
-	v.in.f.look() // also after an error: the reply may have been lost
+	v.in.f.model.observe() // also after an error: the reply may have been lost
 	if err == nil {
-		v.in.noteLoad(time.Now(), version, bundle)
+		v.in.mu.Lock()
+		defer v.in.mu.Unlock()
+		v.in.learn(version, bundle)
 	}
 	return version, err
 }
 
-func (in *instance) noteLoad(begin time.Time, version fleetkey.Version, bundle []byte) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.loaded = begin
+// learn notes what an instance has read or saved. mu must be held.
+func (in *instance) learn(version fleetkey.Version, bundle []byte) {
 	if in.version == version && len(in.knows) > 0 {
 		return
 	}
 	in.version = version
 	in.f.model.note(func(m *model) {
 		content := m.content(version, bundle)
-		for _, k := range content.keys {
-			if in.knows[k.ID].IsZero() {
-				in.knows[k.ID] = time.Now()
+		for _, kid := range content.Kids() {
+			if in.knows[kid].IsZero() {
+				in.knows[kid] = time.Now()
 			}
 		}
 		in.revoked = maps.Clone(in.revoked) // others hold it
-		for _, kid := range content.revoked {
+		for kid := range content.Revoked {
 			if in.revoked[kid].IsZero() {
 				in.revoked[kid] = time.Now()
 			}
@@ -246,13 +225,6 @@ func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 		return fleetkeytest.Fault{Stale: 1}
 	}
 	return fleetkeytest.Fault{}
-}
-
-// look shows the model what the store holds. AWS does so by itself.
-func (f *fleet) look() {
-	if f.aws == nil {
-		f.model.observe(f.cell.Content)
-	}
 }
 
 // staleFor is how long after a change a read may still show what was before.

@@ -3,7 +3,6 @@ package simulation
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,7 @@ type model struct {
 
 	mu                sync.Mutex // guards what follows
 	version, previous fleetkey.Version
-	contents          map[fleetkey.Version]content
+	contents          map[fleetkey.Version]*testkit.Content
 	keys              map[string]*keyState
 	begun             time.Time // the newest NotBefore of a key that has begun
 	urgent            time.Time // when the last key came that signed at once
@@ -39,7 +38,6 @@ type model struct {
 	wrong                                       map[string]int // what should not have happened
 	beyond                                      map[string]int // rejected, but beyond what a fleet can know
 	faults                                      []string       // what must not happen in broken worlds either
-	done                                        map[string]int // acts by hand that succeeded
 }
 
 // A keyState is what the model knows of a key.
@@ -70,8 +68,8 @@ type knowledge struct {
 }
 
 func newModel(f *fleet) *model {
-	return &model{f: f, contents: map[fleetkey.Version]content{}, keys: map[string]*keyState{},
-		beyond: map[string]int{}, wrong: map[string]int{}, done: map[string]int{}}
+	return &model{f: f, contents: map[fleetkey.Version]*testkit.Content{"": testkit.Read(nil)}, keys: map[string]*keyState{},
+		beyond: map[string]int{}, wrong: map[string]int{}}
 }
 
 func (m *model) lastChange() time.Time { return time.Unix(0, m.changed.Load()) }
@@ -92,10 +90,12 @@ func (m *model) note(do func(*model)) {
 	do(m)
 }
 
-// current returns what the store holds.
-func (m *model) current() (v fleetkey.Version, keys []testkit.Key) {
-	m.note(func(m *model) { v, keys = m.version, m.contents[m.version].keys })
-	return v, keys
+// content reads a bundle. mu must be held.
+func (m *model) content(version fleetkey.Version, bundle []byte) *testkit.Content {
+	if m.contents[version] == nil {
+		m.contents[version] = testkit.Read(bundle)
+	}
+	return m.contents[version]
 }
 
 func (m *model) key(kid string) (k *keyState) {
@@ -104,38 +104,35 @@ func (m *model) key(kid string) (k *keyState) {
 }
 
 // observe looks at the store after a write.
-func (m *model) observe(read func() ([]byte, fleetkey.Version)) {
+func (m *model) observe() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	bundle, version := read() // with the lock held, so that nobody observes an older one later
+	bundle, version := m.f.cell.Content() // with the lock held, so that nobody observes an older one later
 	if version == m.version || version == "" {
 		return
 	}
 	now := time.Now()
 	m.changed.Store(now.UnixNano())
-	next := m.content(version, bundle)
-	before, after := m.contents[m.version].keys, next.keys
+	before, next := m.contents[m.version], m.content(version, bundle)
 	m.previous, m.version = m.version, version
-	m.mostKeys = max(m.mostKeys, len(after))
-	replaces := len(before) == 0 || m.editing
-	if len(before) == 0 {
+	m.mostKeys = max(m.mostKeys, len(next.Kids()))
+	replaces := before.Bad != "" || m.editing
+	if before.Bad != "" {
 		m.firsts++
 	}
-	present := map[string]bool{}
-	for _, k := range after {
-		present[k.ID] = true
-	}
-	for _, k := range before {
-		if r := m.keys[k.ID]; !present[k.ID] && slices.Contains(next.revoked, k.ID) {
+	for _, kid := range before.Kids() {
+		switch r := m.keys[kid]; {
+		case next.Holds(kid):
+		case next.Revoked[kid]:
 			r.revoked, replaces = now, true
-		} else if !present[k.ID] && m.editing {
+		case m.editing:
 			if m.undone = now; r.lost.IsZero() {
 				r.lost = now
 			}
 		}
 	}
-	for id, r := range m.keys {
-		switch said := slices.Contains(next.revoked, id); {
+	for kid, r := range m.keys {
+		switch said := next.Revoked[kid]; {
 		case m.editing && !said && !r.revoked.IsZero():
 			r.returned = now
 		case said && (r.revoked.IsZero() || r.returned.After(r.revoked)): // also one that the store had lost
@@ -143,12 +140,12 @@ func (m *model) observe(read func() ([]byte, fleetkey.Version)) {
 		}
 	}
 	m.begun = time.Time{}
-	for _, k := range after {
-		if m.keys[k.ID] != nil && k.Signs() && !k.NotBefore.After(now.Add(m.f.sc.clocks)) && k.NotBefore.After(m.begun) {
+	for _, k := range next.Pairs {
+		if m.keys[k.ID] != nil && !k.NotBefore.After(now.Add(m.f.sc.clocks)) && k.NotBefore.After(m.begun) {
 			m.begun = k.NotBefore
 		}
 	}
-	for _, k := range after {
+	for _, k := range next.Pairs {
 		if m.keys[k.ID] == nil {
 			m.newKey(k, replaces, now)
 		}
@@ -156,7 +153,7 @@ func (m *model) observe(read func() ([]byte, fleetkey.Version)) {
 }
 
 // newKey judges whether a new key was due. mu must be held.
-func (m *model) newKey(k testkit.Key, urgent bool, now time.Time) {
+func (m *model) newKey(k testkit.Pair, urgent bool, now time.Time) {
 	r := &keyState{id: k.ID, notBefore: k.NotBefore, published: now, urgent: urgent}
 	m.keys[k.ID] = r
 	if urgent {

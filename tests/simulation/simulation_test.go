@@ -6,16 +6,13 @@
 //
 // NewSigner refuses a policy that breaks a bound. So the second test leaves the policy
 // alone and breaks the world instead: each of its fleets meets something that Config
-// rules out, and the model must see tokens get lost. The third one, TestChaos, puts a small
-// fleet on awsfake with the real SDK, while everything happens that a network or an overloaded
-// service does (rows A1 to A6, A13 and A16 of docs/faults.md).
+// rules out, and the model must see tokens get lost.
 //
 // The short form runs 20 instances for half a year and takes seconds; with the race
 // detector the fleets are smaller. The long form runs 500 instances for five years and
-// takes 25 minutes on two cores. On AWS it is one seed for two days, or 40 for 20 days:
+// takes 25 minutes on two cores:
 //
 //	FLEETKEY_LONG=1 go test -run TestSimulation -v -timeout 2h ./tests/simulation
-//	FLEETKEY_LONG=1 go test -run TestChaos/seed_7 -v -timeout 1h ./tests/simulation
 //
 // A seed decides what happens. It does not decide the jitter of the Signers or the order
 // of events at the same instant, so two runs differ a little.

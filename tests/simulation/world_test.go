@@ -31,7 +31,6 @@ type scenario struct {
 	rollBack     float64 // chance that an announcement or a revocation is rolled back
 	swapEvery    time.Duration
 	sleepEvery   time.Duration // of one instance; some sleep every night besides
-	onAWS        bool          // and not in memory
 
 	// What only a broken world sets.
 	cached time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
@@ -91,7 +90,7 @@ func (f *fleet) plan() {
 	f.every(sc.rotateEvery, func() {
 		f.operate(func(ctx context.Context, s *fleetkey.Signer) {
 			f.model.note(func(m *model) { m.byHand++ })
-			f.model.told("rotate", s.Rotate(ctx)) // may fail, as the store does
+			_ = s.Rotate(ctx) // may fail, as the store does
 		})
 	})
 	f.every(sc.revokeEvery, func() { f.operate(f.revoke) })
@@ -205,25 +204,20 @@ func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 	if n := time.Now().UnixNano() / 1000 % 10; n < 3 {
 		kid = status.Keys[int(n)%len(status.Keys)].KeyID
 	}
-	version, keys := f.model.current()
-	err := s.Revoke(ctx, kid)
-	f.look()
-	if f.model.told("revoke", err); err != nil {
+	bundle, version := f.cell.Content()
+	stolen := testkit.Read(bundle).Find(kid)
+	if err := s.Revoke(ctx, kid); err != nil || stolen == nil {
 		return
 	}
-	for _, k := range keys {
-		if k.ID == kid && k.Signs() {
-			f.after(0, func() {
-				f.abuse(k)
-				if f.chance(f.sc.rollBack) { // by somebody who does not know better
-					f.after(f.upTo(12*time.Hour), func() { f.model.edit(func() { f.cell.RollBack(version) }) })
-				}
-			})
+	f.after(0, func() {
+		f.abuse(stolen)
+		if f.chance(f.sc.rollBack) { // by somebody who does not know better
+			f.after(f.upTo(12*time.Hour), func() { f.model.edit(func() { f.cell.RollBack(version) }) })
 		}
-	}
+	})
 }
 
-func (f *fleet) abuse(k testkit.Key) {
+func (f *fleet) abuse(k *testkit.Pair) {
 	for range f.sc.burst {
 		f.after(f.upTo(2*day), func() {
 			now := time.Now()
@@ -233,4 +227,54 @@ func (f *fleet) abuse(k testkit.Key) {
 			f.externals[f.rng.IntN(len(f.externals))].verify(tok)
 		})
 	}
+}
+
+// edit does something to the store behind the back of the fleet.
+func (m *model) edit(do func()) {
+	m.note(func(m *model) { m.editing = true })
+	do()
+	m.observe()
+	m.note(func(m *model) { m.editing = false })
+}
+
+// rollBack puts the store's last version back, if the announcement of a key was the last
+// change.
+func (m *model) rollBack(k *keyState) {
+	m.mu.Lock()
+	previous := m.previous
+	possible := previous != "" && m.contents[m.version].Holds(k.id) && !m.contents[previous].Holds(k.id)
+	m.mu.Unlock()
+	if possible {
+		m.edit(func() { m.f.cell.RollBack(previous) })
+	}
+}
+
+// swap puts the bundle of another fleet in the place of ours.
+func (f *fleet) swap() {
+	bundle := testkit.ForeignBundle(f.t, f.sc.policy)
+	f.model.edit(func() { f.cell.Set(bundle) })
+}
+
+// awake returns the Signer of an instance that is up and not suspended, or nil.
+func (in *instance) awake() *fleetkey.Signer {
+	if in == nil || in.clock.Suspended() {
+		return nil
+	}
+	return in.signer.Load()
+}
+
+// sleep suspends an instance. Its first act afterwards is to sign and to verify.
+func (f *fleet) sleep(in *instance, d time.Duration) {
+	if in.awake() == nil {
+		return
+	}
+	f.cutOff(in, d)
+	in.clock.Suspend(d)
+	f.after(d, func() { f.issue(in, true) })
+}
+
+// sleepAtNight suspends an instance every day.
+func (f *fleet) sleepAtNight(in *instance) {
+	f.sleep(in, 6*time.Hour+f.upTo(4*time.Hour))
+	f.after(day, func() { f.sleepAtNight(in) })
 }

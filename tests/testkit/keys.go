@@ -106,25 +106,3 @@ func PublishedKeyIDs(t testing.TB, s *fleetkey.Signer) (kids []string) {
 	}
 	return kids
 }
-
-// A Key is a key of a bundle. A retired one has no NotBefore and no private half.
-type Key struct {
-	ID                  string
-	NotBefore, NotAfter time.Time
-	Private             crypto.Signer
-}
-
-// Signs reports whether the private half is there.
-func (k Key) Signs() bool { return k.Private != nil }
-
-// Keys reads the keys of a bundle.
-func Keys(bundle []byte) (keys []Key, err error) {
-	c := Read(bundle)
-	for kid, until := range c.Retired {
-		keys = append(keys, Key{ID: kid, NotAfter: until})
-	}
-	for _, p := range c.Pairs {
-		keys = append(keys, Key{p.ID, p.NotBefore, p.NotAfter, p.Private})
-	}
-	return keys, nil
-}
