@@ -70,10 +70,10 @@ func (m *machine) hook(c fleetkeytest.Call) (fault fleetkeytest.Fault) {
 }
 
 // start runs an instance with a configuration. It reports a failure to start.
-func (m *machine) start(cfg fleetkey.Config) error {
+func (m *machine) start(cfg fleetkey.Config, mounted bool) error {
 	f := m.fleet
 	cfg.Issuer, cfg.Logger = testkit.Issuer, slog.New(slog.DiscardHandler)
-	in := &instance{machine: m, cfg: cfg, revoked: map[string]bool{}, seen: map[string]bool{},
+	in := &instance{machine: m, cfg: cfg, mounted: mounted, revoked: map[string]bool{}, seen: map[string]bool{},
 		until: map[string]time.Time{}, moved: map[fleetkey.Version]time.Duration{}}
 	way := f.cell.Open()
 	way.SetHook(m.hook)
@@ -104,6 +104,9 @@ type port struct {
 	*fleetkeytest.Store
 	in *instance
 }
+
+// ReadOnly reports whether others fill the store.
+func (p *port) ReadOnly() bool { return p.in.mounted }
 
 // Load implements fleetkey.KeyStore.
 func (p *port) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {

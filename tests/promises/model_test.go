@@ -20,6 +20,7 @@ type instance struct {
 	way      *fleetkeytest.Store
 	joined   time.Time
 	formers  []int // of fleet.formers, in its configuration
+	mounted  bool  // its store is read-only
 
 	mu      sync.Mutex // guards what follows
 	revoked map[string]bool
@@ -184,11 +185,15 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 		f.breaks("readable", "saved a bundle that cannot be read: %s", next.Bad)
 	}
 	switch running := in.started.Load(); {
+	case in.mounted:
+		f.breaks("P6", "a write to a read-only store")
+		return
 	case prev == "" && running:
 		f.breaks("never created again", "a running instance creates a bundle")
 		return
 	case prev == "" && cfg.MustExist:
 		f.breaks("never created", "an instance creates a bundle although MustExist is set")
+		return
 	case prev == "":
 		if k, _ := signing(next, now); k == nil || cfg.Adopt == nil && k.NotBefore.After(now.Add(-time.Hour)) {
 			f.breaks("P4", "the first key is not backdated")

@@ -2,11 +2,13 @@ package promises
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
@@ -75,7 +77,7 @@ func (f *fleet) do(s step) {
 
 // start starts an instance with a configuration that a number stands for.
 func (f *fleet) start(m *machine, arg int) {
-	before, cfg, valid := f.content(), f.policy, true
+	before, cfg, valid, mounted := f.content(), f.policy, true, false
 	cfg.Algorithm = "ES256"
 	if arg/256%2 == 1 && len(before.Pairs) > 0 {
 		cfg.Algorithm = ""
@@ -99,8 +101,10 @@ func (f *fleet) start(m *machine, arg int) {
 		cfg.Adopt = m.old
 	case 2:
 		cfg.MustExist = true
+	case 3:
+		mounted = true
 	}
-	err := m.start(cfg)
+	err := m.start(cfg, mounted)
 	if err == nil {
 		m.in.formers = configured[chosen]
 	}
@@ -111,7 +115,7 @@ func (f *fleet) start(m *machine, arg int) {
 		f.breaks("P1", "a configuration that gives two keys one name is accepted")
 	case !valid && err == nil:
 		f.breaks("P6", "a policy under which no instance could sign is accepted")
-	case err != nil && valid && !conflict && m.heals() && (before.Bad == "" || absent && !cfg.MustExist):
+	case err != nil && valid && !conflict && m.heals() && (before.Bad == "" || absent && !cfg.MustExist && !mounted):
 		f.breaks("start", "%v", err)
 	}
 }
@@ -123,7 +127,7 @@ func (f *fleet) operate(in *instance, s step) {
 	in.operated.Add(1)
 	defer in.operated.Add(-1)
 	before, ids := f.content(), []string(nil)
-	works := in.machine.heals() && before.Bad == ""
+	works := in.machine.heals() && before.Bad == "" && !in.mounted
 	var err error
 	switch s.Op {
 	case rotate:
@@ -145,6 +149,9 @@ func (f *fleet) operate(in *instance, s step) {
 	}
 	after := f.content()
 	switch {
+	case in.mounted && s.Op != together && !errors.Is(err, fleetkey.ErrReadOnly) && !errors.Is(err, fleetkey.ErrUnknownKey):
+		f.breaks("P6", "%s on a read-only store: %v", s.Op, err)
+		return
 	case !works:
 		return
 	case err != nil:
@@ -167,7 +174,7 @@ func (f *fleet) together(ctx context.Context) {
 	var all sync.WaitGroup
 	works := f.content().Bad == ""
 	for _, in := range f.running() {
-		works := works && in.machine.heals()
+		works := works && in.machine.heals() && !in.mounted
 		all.Go(func() {
 			in.operated.Add(1)
 			defer in.operated.Add(-1)

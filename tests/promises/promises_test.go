@@ -166,7 +166,7 @@ func (f *fleet) settle() {
 				continue
 			}
 			complete = false
-			if in.cfg.Rotation.Every > 0 {
+			if in.cfg.Rotation.Every > 0 && !in.mounted {
 				f.breaks("P2", "the revocation of %s was not written back", kid)
 			} else if len(in.signer.Status().Warnings()) == 0 {
 				f.breaks("P2", "no warning that the store has lost the revocation of %s", kid)
