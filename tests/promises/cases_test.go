@@ -1,7 +1,6 @@
 package promises
 
 import (
-	"context"
 	"crypto"
 	"errors"
 	"log/slog"
@@ -32,12 +31,6 @@ var (
 	oneKey  = []fleetkey.Role{fleetkey.RoleSigning}
 	twoKeys = []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}
 )
-
-// signedBy is what a thief makes of a key in a store: a token that is valid now.
-func signedBy(store *fleetkeytest.Store, kid string) string {
-	bundle, _ := store.Content()
-	return testkit.Forge(testkit.Read(bundle).Find(kid).Private, kid, "at+jwt", time.Now())
-}
 
 func refuses(t *testing.T, s *fleetkey.Signer, want error) {
 	t.Helper()
@@ -246,57 +239,6 @@ func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
 			testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
 			require.Equal(t, current, s.Status().Version)
 		}
-	})
-}
-
-// P2: where the store is rolled back to before a revocation and cannot be written, an instance
-// that knows of the revocation continues with the fresh key: the others may no longer trust the
-// one before the revoked.
-func TestRollBackBeforeRevocation(t *testing.T) { // K6
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		s := testkit.Start(t, store, testkit.Rotating())
-		require.NoError(t, s.Rotate(t.Context()))
-		time.Sleep(day + time.Hour)
-		revoked := s.SigningKey().KeyID
-		_, before := store.Content()
-		require.NoError(t, s.Revoke(t.Context(), revoked))
-		fresh := s.SigningKey().KeyID
-		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpSave))
-		store.RollBack(before)
-		time.Sleep(4 * time.Hour)
-		require.ErrorContains(t, s.Status().LoadErr, "older than a revoked key")
-		require.Equal(t, fresh, s.SigningKey().KeyID)
-		store.SetHook(nil)
-		time.Sleep(day)
-		require.NoError(t, s.Refresh(t.Context()))
-		require.Empty(t, s.Status().LostRevocations)
-		require.NotContains(t, testkit.PublishedKeyIDs(t, s), revoked)
-
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		err := s.Revoke(ctx, "x\nlevel=INFO\x1b[2J")
-		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
-		require.NotContains(t, err.Error(), "\n", "T9")
-	})
-}
-
-// P2, P3: an instance whose change read of a revocation and then failed signs with nothing
-// that the others no longer trust.
-func TestChangeThatReadOfRevocation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		store := fleetkeytest.NewStore()
-		way := store.Open()
-		a, b := testkit.Start(t, store, testkit.Rotating()), testkit.Start(t, way, testkit.Lazily(testkit.Rotating()))
-		first := a.SigningKey().KeyID
-		require.NoError(t, a.Rotate(t.Context()))
-		time.Sleep(3*day + time.Hour)
-		require.NotContains(t, testkit.PublishedKeyIDs(t, a), first)
-		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID)
-		require.NoError(t, a.Revoke(t.Context(), a.SigningKey().KeyID))
-		way.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
-		require.ErrorIs(t, b.Rotate(t.Context()), fleetkey.ErrAccessDenied)
-		testkit.Accepts(t, testkit.Issue(t, b), a, b)
 	})
 }
 

@@ -42,7 +42,7 @@ func liveByFIPS(t *testing.T, alg string) {
 	s := testkit.Start(t, fleetkey.NewFileStore(path), cfg)
 	other := testkit.Start(t, fleetkey.NewFileStore(path), cfg)
 	var name string
-	fips140.WithoutEnforcement(func() { name = testkit.X5T(stranger.Certificate) })
+	fips140.WithoutEnforcement(func() { name = namesOf(stranger.Certificate)[1] })
 
 	require.NoError(t, s.Rotate(t.Context()))
 	token := testkit.Issue(t, s)

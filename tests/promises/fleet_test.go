@@ -7,7 +7,10 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,6 +23,11 @@ import (
 const (
 	day       = testkit.Day
 	oldIssuer = "https://old.example"
+)
+
+type (
+	bundle = testkit.Content
+	pair   = testkit.Pair
 )
 
 // A fleet is the world of one history: machines, a store, operators and thieves.
@@ -35,8 +43,7 @@ type fleet struct {
 	verdict   string // the first broken promise
 	contents  map[fleetkey.Version]*bundle
 	versions  []fleetkey.Version
-	keys      map[string]pair // whose private half was ever seen
-	kids      []string
+	keys      []pair            // whose private half was ever seen, oldest first
 	published map[string]string // every kid of a JWKS, to its key
 	tokens    []*token
 }
@@ -51,7 +58,7 @@ type former struct {
 
 func newFleet(h history) *fleet {
 	f := &fleet{policy: policies[h.Policy], policyNumber: h.Policy, cell: fleetkeytest.NewStore(), contents: map[fleetkey.Version]*bundle{},
-		keys: map[string]pair{}, published: map[string]string{}}
+		published: map[string]string{}}
 	for i := range f.machines {
 		f.machines[i] = &machine{fleet: f, old: fleetkeytest.NewStore()}
 		old, stolen := newPair("ES256", time.Now().Add(-30*day), time.Now().Add(3600*day)), newPair("ES256", time.Now().Add(-31*day), time.Now().Add(3600*day))
@@ -60,11 +67,11 @@ func newFleet(h history) *fleet {
 		f.learn(&bundle{Pairs: []pair{old, stolen}})
 	}
 	a, b, c := testkit.NewKey("ES256"), testkit.NewKey("EdDSA"), testkit.NewKey("ES256")
-	for _, begin := range []time.Time{time.Now().Add(-400 * day), time.Now().Add(-day)} {
-		cert := testkit.Certificate(a, begin, begin.Add(7300*day))
-		f.formers = append(f.formers, former{a, fleetkey.Former{Certificate: cert}, namesOf(cert), testkit.Issuer})
-	}
+	expired := testkit.Certificate(a, time.Now().Add(-400*day), time.Now().Add(-day))
+	renewed := testkit.Certificate(a, time.Now().Add(-day), time.Now().Add(3600*day))
 	f.formers = append(f.formers,
+		former{a, fleetkey.Former{Certificate: expired, Until: renewed.NotAfter}, namesOf(expired), testkit.Issuer},
+		former{a, fleetkey.Former{Certificate: renewed}, namesOf(renewed), testkit.Issuer},
 		former{b, fleetkey.Former{Key: b.Public(), KeyID: "legacy"}, []string{"legacy"}, testkit.Issuer},
 		former{c, fleetkey.Former{Key: c.Public(), KeyID: "other", Issuer: oldIssuer}, []string{"other"}, oldIssuer},
 		former{c, fleetkey.Former{Key: c.Public(), KeyID: "legacy"}, []string{"legacy"}, testkit.Issuer}, // two keys, one name
@@ -114,23 +121,22 @@ func (f *fleet) learn(b *bundle) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, p := range b.Pairs {
-		if _, known := f.keys[p.ID]; !known {
-			f.keys[p.ID] = p
-			f.kids = append(f.kids, p.ID)
+		if !slices.ContainsFunc(f.keys, func(k pair) bool { return k.ID == p.ID }) {
+			f.keys = append(f.keys, p)
 		}
 	}
 }
 
 // stolen returns every private key that the store has ever held, oldest first. A load that
 // a verification has caused may learn of more at the same time.
-func (f *fleet) stolen() (all []pair) {
+func (f *fleet) stolen() []pair {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, kid := range f.kids {
-		all = append(all, f.keys[kid])
-	}
-	return all
+	return slices.Clone(f.keys)
 }
+
+// key returns the key with a kid, or nil.
+func (f *fleet) key(kid string) *pair { return (&bundle{Pairs: f.stolen()}).Find(kid) }
 
 func (f *fleet) content() *bundle {
 	data, _ := f.cell.Content()
@@ -159,4 +165,73 @@ func (f *fleet) bundle(v fleetkey.Version, data []byte) *bundle {
 		f.saw(v, b)
 	}
 	return b
+}
+
+// mentions reports whether a bundle says anything about a kid, and stops whether it says that
+// the key must not sign.
+func mentions(b *bundle, kid string) bool { return b.Holds(kid) || b.Revoked[kid] }
+func stops(b *bundle, kid string) bool    { return b.Revoked[kid] || !b.Retired[kid].IsZero() }
+
+// without returns the bundle as an instance uses it that knows of more revocations: what is
+// older than a revoked key that has begun to sign neither signs again nor is trusted for longer.
+// A key that was revoked before it began has taken over from none: then the bundle has the key
+// that signs now.
+func without(b *bundle, revoked map[string]bool, signs *pair, now time.Time, retain time.Duration) *bundle {
+	next, until, lost := *b, ends(b, retain), false
+	next.Pairs, next.Retired = nil, maps.Clone(b.Retired)
+	for _, p := range b.Pairs {
+		switch {
+		case revoked[p.ID]:
+			lost = lost || !p.NotBefore.After(now) && (signs == nil || b.Find(signs.ID) == nil)
+		case lost:
+			next.Retired[p.ID] = until[p.ID]
+		default:
+			next.Pairs = append(next.Pairs, p)
+		}
+	}
+	return &next
+}
+
+// ends returns until when each fleet key is trusted.
+func ends(b *bundle, retain time.Duration) map[string]time.Time {
+	ends := maps.Clone(b.Retired)
+	var next *pair
+	for _, p := range b.Pairs {
+		ends[p.ID] = p.NotAfter
+		if next != nil && next.NotBefore.Add(retain).Before(p.NotAfter) {
+			ends[p.ID] = next.NotBefore.Add(retain)
+		}
+		next = &p
+	}
+	return ends
+}
+
+// signing returns the key that signs at a time by a clock, and whether that is early.
+func signing(b *bundle, now time.Time) (signs *pair, early bool) {
+	for i, p := range b.Pairs {
+		switch ahead := p.NotBefore.Sub(now); {
+		case ahead <= 0 && now.Before(p.NotAfter):
+			return &b.Pairs[i], false
+		case ahead > 0 && ahead <= 365*testkit.Day:
+			signs, early = &b.Pairs[i], true // the last one found begins first
+		}
+	}
+	return signs, early
+}
+
+// newPair makes a key as an operator would.
+func newPair(alg string, begin, end time.Time) pair {
+	return testkit.Read(testkit.Bundle(testkit.NewKey(alg), begin, end)).Pairs[0]
+}
+
+func retiredBlock(p pair, until time.Time) string {
+	h := map[string]string{"Kid": p.ID, "Until": until.UTC().Truncate(time.Second).Format(time.RFC3339)}
+	digest := sha256.Sum256([]byte("Kid: " + h["Kid"] + "\nUntil: " + h["Until"] + "\nAlg: \n"))
+	h["Sum"] = hex.EncodeToString(digest[:8])
+	return string(pem.EncodeToMemory(&pem.Block{Type: "RETIRED KEY", Headers: h, Bytes: testkit.Must(x509.MarshalPKIXPublicKey(p.Private.Public()))}))
+}
+
+func revokedBlock(kid string) string {
+	return string(pem.EncodeToMemory(&pem.Block{Type: "REVOKED KEY", Headers: map[string]string{"Kid": kid},
+		Bytes: testkit.Must(base64.RawURLEncoding.DecodeString(kid))}))
 }

@@ -99,11 +99,11 @@ func (in *instance) take(b *bundle) {
 	until := ends(b, retain)
 	for kid, end := range in.until { // what has vanished lives on while its tokens do
 		lives := now.Add(in.cfg.MaxTokenTTL)
-		key, known := in.machine.fleet.key(kid)
-		if p := in.set.Find(kid); p != nil {
-			key = *p // a save that met a conflict may have had another certificate of it
+		key := in.set.Find(kid) // a save that met a conflict may have had another certificate of it
+		if key == nil {
+			key = in.machine.fleet.key(kid)
 		}
-		if !known || mentions(b, kid) || !end.After(now) || key.NotBefore.After(now) {
+		if key == nil || mentions(b, kid) || !end.After(now) || key.NotBefore.After(now) {
 			continue
 		}
 		if end.Before(lives) {
@@ -117,29 +117,14 @@ func (in *instance) take(b *bundle) {
 // prune forgets what the clock says is over: a clock that moves back need not revive it.
 func (in *instance) prune() {
 	now := in.machine.Now()
-	for kid, end := range in.until {
-		if !end.After(now) && !mentions(in.set, kid) {
-			delete(in.until, kid)
-		}
-	}
+	maps.DeleteFunc(in.until, func(kid string, end time.Time) bool { return !end.After(now) && !mentions(in.set, kid) })
 }
 
 // jumped says that the clock was moved.
 func (in *instance) jumped() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for kid := range in.until {
-		if in.set != nil && !mentions(in.set, kid) {
-			delete(in.until, kid)
-		}
-	}
-}
-
-func (f *fleet) key(kid string) (pair, bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p, known := f.keys[kid]
-	return p, known
+	maps.DeleteFunc(in.until, func(kid string, _ time.Time) bool { return !mentions(in.set, kid) })
 }
 
 func (in *instance) setDoubt() {
@@ -241,7 +226,7 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 		if end.After(lives) {
 			end = lives
 		}
-		if key, _ := f.key(kid); end.After(now) && !key.NotBefore.After(now) && !next.Revoked[kid] && !revoked[kid] && after[kid].Before(end) {
+		if key := f.key(kid); end.After(now) && (key == nil || !key.NotBefore.After(now)) && !next.Revoked[kid] && !revoked[kid] && after[kid].Before(end) {
 			f.breaks("P4", "a write shortens the trust in %s from %v to %v, now %v", kid, end, after[kid], now)
 		}
 	}

@@ -193,7 +193,10 @@ func (f *fleet) together(ctx context.Context) {
 // instance: empty if the instance cannot know.
 func (in *instance) pickName(arg int) (name, id string) {
 	f := in.machine.fleet
-	names := slices.Clone(f.kids)
+	var names []string
+	for _, p := range f.keys {
+		names = append(names, p.ID)
+	}
 	for _, other := range f.formers {
 		names = append(names, other.names...)
 	}
@@ -210,7 +213,7 @@ func (in *instance) pickName(arg int) (name, id string) {
 			return name, testkit.Thumbprint(f.formers[i].private.Public())
 		}
 	}
-	if _, fleets := f.keys[name]; fleets {
+	if f.key(name) != nil {
 		return name, name
 	}
 	return name, ""
@@ -247,7 +250,7 @@ func (f *fleet) byHand(s step) {
 			text = strings.Join(slices.DeleteFunc(now.Blocks, func(b string) bool { return strings.Contains(b, "E KEY") || strings.Contains(b, "CERT") }), "")
 		}
 	case restore:
-		p := f.keys[f.kids[arg%len(f.kids)]]
+		p := f.keys[arg%len(f.keys)]
 		if now.Find(p.ID) == nil && !strings.Contains(text, p.Text) {
 			text = p.Text + text
 		}
@@ -256,7 +259,7 @@ func (f *fleet) byHand(s step) {
 		until := time.Now().Add(durations[arg/4%len(durations)])
 		switch {
 		case arg%4 == 0:
-			text += revokedBlock(f.kids[arg/4%len(f.kids)])
+			text += revokedBlock(f.keys[arg/4%len(f.keys)].ID)
 		case arg%4 == 1:
 			text += revokedBlock(testkit.Thumbprint(f.formers[arg/4%len(f.formers)].private.Public()))
 		case signing == nil:

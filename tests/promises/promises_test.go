@@ -23,7 +23,6 @@ import (
 	"flag"
 	"fmt"
 	"slices"
-	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -92,17 +91,15 @@ var histories = rapid.Custom(func(t *rapid.T) history {
 	}
 })
 
-func TestHistories(t *testing.T) {
-	checks, seed := testkit.Long("200", "10000"), testkit.Long(uint64(1), 0)
-	given := map[string]bool{}
-	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
-	for name, value := range map[string]string{"rapid.checks": checks, "rapid.seed": strconv.FormatUint(seed, 10), "rapid.nofailfile": "true"} {
-		if !given[name] {
-			if err := flag.Set(name, value); err != nil {
-				t.Fatal(err)
-			}
+func init() { // before the command line is read
+	for name, value := range map[string]string{"rapid.checks": testkit.Long("200", "10000"), "rapid.seed": testkit.Long("1", "0"), "rapid.nofailfile": "true"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
 		}
 	}
+}
+
+func TestHistories(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		h, verdict := histories.Draw(rt, "history"), ""
 		synctest.Test(t, func(*testing.T) { verdict = run(h) })

@@ -100,7 +100,7 @@ func (f *fleet) up(in *instance) {
 	ctx, cancel := context.WithCancel(clock.With(context.Background(), &in.clock))
 	in.cancel = cancel
 	f.running.Go(func() {
-		s, err := fleetkey.NewSigner(ctx, view{in}, cfg)
+		s, err := fleetkey.NewSigner(ctx, in, cfg)
 		switch {
 		case err == nil && ctx.Err() != nil: // stopped since
 			_ = s.Close()
@@ -133,32 +133,31 @@ func (f *fleet) down(in *instance) {
 // when the change ends, and it makes no instance less stale.
 type byHand struct{}
 
-// A view is an instance's way to the store, observed by the model.
-type view struct{ in *instance }
-
-func (v view) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
+// Load implements fleetkey.KeyStore, observed by the model.
+func (in *instance) Load(ctx context.Context) ([]byte, fleetkey.Version, error) {
 	begin := time.Now()
-	data, version, err := v.in.store.Load(ctx)
-	v.in.mu.Lock()
-	defer v.in.mu.Unlock()
+	data, version, err := in.store.Load(ctx)
+	in.mu.Lock()
+	defer in.mu.Unlock()
 	switch {
 	case err != nil:
-		v.in.failed = time.Now()
+		in.failed = time.Now()
 		return nil, "", err
 	case ctx.Value(byHand{}) == nil:
-		v.in.loaded = begin
-		v.in.learn(version, data)
+		in.loaded = begin
+		in.learn(version, data)
 	}
 	return data, version, nil
 }
 
-func (v view) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
-	version, err := v.in.store.Save(ctx, bundle, prev)
-	v.in.f.model.observe() // also after an error: the reply may have been lost
+// Save implements fleetkey.KeyStore, observed by the model.
+func (in *instance) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fleetkey.Version, error) {
+	version, err := in.store.Save(ctx, bundle, prev)
+	in.f.model.observe() // also after an error: the reply may have been lost
 	if err == nil {
-		v.in.mu.Lock()
-		defer v.in.mu.Unlock()
-		v.in.learn(version, bundle)
+		in.mu.Lock()
+		defer in.mu.Unlock()
+		in.learn(version, bundle)
 	}
 	return version, err
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // names a certificate
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
@@ -36,12 +35,6 @@ func Must[T any](v T, err error) T {
 // one.
 func Thumbprint(public crypto.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(Must((&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)))
-}
-
-// X5T returns the kid that many systems derive from a certificate.
-func X5T(cert *x509.Certificate) string {
-	digest := sha1.Sum(cert.Raw) //nolint:gosec // as above
-	return base64.RawURLEncoding.EncodeToString(digest[:])
 }
 
 // KeyID returns the kid in the header of a token. It panics if there is no header.
