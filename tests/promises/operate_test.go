@@ -102,7 +102,7 @@ func (f *fleet) start(m *machine, arg int) {
 	case 2:
 		cfg.MustExist = true
 	case 3:
-		mounted = true
+		mounted = m != f.machines[0]
 	}
 	err := m.start(cfg, mounted)
 	if err == nil {

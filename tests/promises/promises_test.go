@@ -7,9 +7,9 @@
 //
 // A history is data that pgregory.net/rapid draws and, if a promise is broken, shrinks.
 // It runs in virtual time and returns a verdict, and the test fails outside of the bubble.
-// TestFound holds the histories of reports. The other tests are cases whose texts, dates or
-// number of writes the model does not know; one of them repeats the life of a key in FIPS
-// 140-3 mode. The short form runs 200 histories that are always the same, the long form 10,000 that
+// TestFound holds histories that the short form does not draw. The other tests are cases whose
+// texts, dates or number of writes the model does not know; one of them repeats the life of a key
+// in FIPS 140-3 mode. The short form runs 200 histories that are always the same, the long form 10,000 that
 // differ from run to run:
 //
 //	FLEETKEY_LONG=1 go test -v -timeout 1h ./tests/promises
@@ -70,8 +70,8 @@ var (
 			yield(i)
 		}
 	})
-	// The configurations of a whole fleet: former systems, adoption, or none.
-	starts = []int{256, 256 + 1<<3, 256 + 2<<3, 256 + 4<<3, 256 + 6<<3, 256 + 7<<3, 256 + 64, 256 + 64 + 6<<3}
+	// The configurations of a whole fleet: former systems, adoption, read-only stores, or none.
+	starts = []int{256, 256 + 1<<3, 256 + 2<<3, 256 + 4<<3, 256 + 6<<3, 256 + 7<<3, 256 + 64, 256 + 64 + 6<<3, 256 + 3*64}
 )
 
 // histories draws a history of a few kinds of operation, so that some histories are free
