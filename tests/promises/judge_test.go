@@ -224,7 +224,7 @@ func (in *instance) checkAdopted() {
 		return
 	}
 	revoked := in.knowsRevoked(m.own.ID)
-	if iat := m.since.Add(-time.Minute); now.Sub(iat) < 9*time.Minute && !now.Before(iat) && !revoked {
+	if iat := m.since.Add(-time.Minute); iat.Unix() > 0 && now.Sub(iat) < 9*time.Minute && !now.Before(iat) && !revoked {
 		if err := in.verify(testkit.Forge(m.own.Private, m.own.ID, "at+jwt", iat)); err != nil && !in.hasSeen(m.own.ID) {
 			m.fleet.breaks("P5a", "an instance refuses a token that it issued before it joined the fleet: %v", err)
 		}

@@ -126,7 +126,7 @@ func (f *fleet) operate(in *instance, s step) {
 	defer cancel()
 	in.operated.Add(1)
 	defer in.operated.Add(-1)
-	before, ids := f.content(), []string(nil)
+	begin, before, ids := time.Now(), f.content(), []string(nil)
 	works := in.machine.heals() && before.Bad == "" && !in.mounted
 	var err error
 	switch s.Op {
@@ -157,6 +157,8 @@ func (f *fleet) operate(in *instance, s step) {
 	case err != nil:
 		f.breaks("P5", "%s gave up: %v", s.Op, err)
 		return
+	case s.Op != together && in.machine.fault.Load() == healthy && time.Since(begin) > 30*time.Second:
+		f.breaks("P5", "%s took %v", s.Op, time.Since(begin))
 	}
 	for _, id := range ids {
 		if !after.Revoked[id] {

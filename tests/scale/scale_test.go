@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -44,16 +43,6 @@ type row struct {
 	Refused   int     `json:"tokens_refused"`      // wrongly
 	USD       float64 `json:"usd"`
 }
-
-func (r row) String() string {
-	return fmt.Sprintf("| %s | %d | %d | %.1f | %.2f | %d | %d | %.4f | %d | %d | %.4f |", r.Scenario, r.Instances, r.Keys, r.All,
-		r.Calls, r.Worst, r.Burst, r.Writes, r.Versions, r.Refused, r.USD)
-}
-
-const header = `
-| scenario | instances | keys | all after, s | calls an instance | worst | burst, calls/s | writes an instance | versions | refused | USD |
-|---|---|---|---|---|---|---|---|---|---|---|
-`
 
 // A scenario returns how long it took until all instances had done what it is about.
 type scenario struct {
@@ -182,7 +171,6 @@ func TestScale(t *testing.T) {
 		t.Skip("skipped: it simulates fleets; without -short it runs")
 	}
 	var rows []row
-	table := strings.Builder{}
 	sizes := testkit.Long([]int{10, 100}, []int{10, 100, 1000, 10_000})
 	if testkit.Race() {
 		sizes = []int{20}
@@ -197,15 +185,13 @@ func TestScale(t *testing.T) {
 					took := sc.run(f)
 					r := f.row(sc.name, took)
 					rows = append(rows, r)
-					fmt.Fprintln(&table, r)
-					t.Log(r)
+					t.Logf("%+v", r)
 					sc.check(t, r)
 				})
 				t.Logf("took %v", time.Since(begin).Round(time.Millisecond))
 			})
 		}
 	}
-	t.Log(header + table.String())
 	if testkit.Long(false, len(rows) == 4*len(scenarios)) { // and not only those that -run names
 		out, err := json.MarshalIndent(rows, "", "  ")
 		require.NoError(t, err)

@@ -65,7 +65,8 @@ type instance struct {
 func (sc *scenario) run(t *testing.T) *model {
 	f := &fleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span), cell: fleetkeytest.NewStore(),
 		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
-	f.model = newModel(f)
+	f.model = &model{f: f, contents: map[fleetkey.Version]*testkit.Content{"": testkit.Read(nil)}, keys: map[string]*keyState{},
+		beyond: map[string]int{}, wrong: map[string]int{}}
 	f.acting.Lock()
 	for i := range sc.instances {
 		in := &instance{f: f, id: i, store: f.cell.Open(), rng: rand.New(rand.NewPCG(sc.seed, uint64(i)+1)), policy: sc.policy}
@@ -113,7 +114,7 @@ func (f *fleet) up(in *instance) {
 				_ = s.Close()
 			}
 		case ctx.Err() == nil:
-			f.model.fault("an instance did not start: %v", err)
+			f.t.Errorf("an instance did not start: %v", err)
 		}
 	})
 }

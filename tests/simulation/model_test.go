@@ -2,7 +2,6 @@ package simulation
 
 import (
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,7 +36,6 @@ type model struct {
 	stale                                       int            // refusals to sign that were right
 	wrong                                       map[string]int // what should not have happened
 	beyond                                      map[string]int // rejected, but beyond what a fleet can know
-	faults                                      []string       // what must not happen in broken worlds either
 }
 
 // A keyState is what the model knows of a key.
@@ -67,21 +65,7 @@ type knowledge struct {
 	revoked                             map[string]time.Time
 }
 
-func newModel(f *fleet) *model {
-	return &model{f: f, contents: map[fleetkey.Version]*testkit.Content{"": testkit.Read(nil)}, keys: map[string]*keyState{},
-		beyond: map[string]int{}, wrong: map[string]int{}}
-}
-
 func (m *model) lastChange() time.Time { return time.Unix(0, m.changed.Load()) }
-
-// fault notes what must not happen in any scenario.
-func (m *model) fault(format string, args ...any) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.faults) < 10 {
-		m.faults = append(m.faults, time.Now().UTC().Format(time.DateTime)+": "+fmt.Sprintf(format, args...))
-	}
-}
 
 // note does something with the model that nobody else may do at the same time.
 func (m *model) note(do func(*model)) {

@@ -175,7 +175,6 @@ func simulate(t *testing.T, all []*scenario, check func(*testing.T, *model)) {
 					m := sc.run(t)
 					rows[i] = m.row()
 					t.Logf("%d keys in a bundle at most, wrong: %v, rejected rightly or inevitably: %v", m.mostKeys, m.wrong, m.beyond)
-					assert.Empty(t, m.faults)
 					check(t, m)
 				})
 				t.Logf("took %v", time.Since(begin).Round(time.Second))

@@ -58,7 +58,7 @@ func (x *external) fetch() {
 	if !ok {
 		var document jose.JSONWebKeySet
 		if err := json.Unmarshal(w.Body.Bytes(), &document); err != nil || w.Code != 200 {
-			f.model.fault("JWKS answers %d: %v", w.Code, err)
+			f.t.Errorf("JWKS answers %d: %v", w.Code, err)
 			return
 		}
 		keys = map[string]any{}
