@@ -60,6 +60,9 @@ func TestSoak_L8_NothingGrows(t *testing.T) {
 		require.Less(t, bytes, max(16*loads, 128<<10), "bytes on the heap: the smallest object for each load")
 		require.Zero(t, grown(func(x sample) int { return x.goroutines }), "goroutines, without calls under way")
 		require.Empty(t, f.refused)
+		for _, kind := range awsfake.Kinds() {
+			require.NotZero(t, f.aws.Calls(kind), kind)
+		}
 		require.WithinDuration(t, time.Now(), f.pick().Status().SigningSince, 2*f.cfg.Rotation.Every, "it rotates")
 		require.LessOrEqual(t, f.aws.Versions(secretName), 100)
 	})
