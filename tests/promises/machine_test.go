@@ -79,7 +79,7 @@ func (m *machine) start(cfg fleetkey.Config, mounted bool) error {
 	way.SetHook(m.hook)
 	ctx, cancel := context.WithTimeout(clock.With(context.Background(), m), 3*time.Minute)
 	defer cancel()
-	in.joined = m.Now()
+	joined := m.Now()
 	s, err := fleetkey.NewSigner(ctx, &port{way, in}, cfg)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (m *machine) start(cfg fleetkey.Config, mounted bool) error {
 	in.started.Store(true)
 	in.signer, in.way, m.in = s, way, in
 	if cfg.Adopt != nil && m.since.IsZero() {
-		m.since = in.joined
+		m.since = joined
 	}
 	return nil
 }

@@ -18,7 +18,6 @@ type instance struct {
 	started  atomic.Bool
 	operated atomic.Int32 // by hand, at this moment
 	way      *fleetkeytest.Store
-	joined   time.Time
 	formers  []int // of fleet.formers, in its configuration
 	mounted  bool  // its store is read-only
 

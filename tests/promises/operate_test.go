@@ -84,7 +84,7 @@ func (f *fleet) start(m *machine, arg int) {
 	}
 	switch arg % 8 {
 	case 5:
-		cfg = policies[slices.Index([]int{1, 2, 0}, f.policyNumber)]
+		cfg = policies[(f.policyNumber+2)%refused]
 		cfg.Algorithm = "ES256"
 	case 6:
 		cfg, valid = policies[refused], false

@@ -158,19 +158,24 @@ func (f *fleet) settle() {
 		return
 	}
 	for _, in := range all {
+		status, lost := in.signer.Status(), 0
 		for kid := range in.revoked {
-			if content.Revoked[kid] {
-				continue
-			}
-			complete = false
-			if in.cfg.Rotation.Every > 0 && !in.mounted {
-				f.breaks("P2", "the revocation of %s was not written back", kid)
-			} else if len(in.signer.Status().Warnings()) == 0 {
-				f.breaks("P2", "no warning that the store has lost the revocation of %s", kid)
+			if !content.Revoked[kid] {
+				lost++
 			}
 		}
-		if err := in.signer.Status().RotationErr; err != nil {
-			f.breaks("P5", "the last rotation failed, although all is well: %v", err)
+		complete = complete && lost == 0
+		if lost > 0 && in.cfg.Rotation.Every > 0 && !in.mounted {
+			f.breaks("P2", "%d revocations were not written back", lost)
+		}
+		if lost != status.LostRevocations || lost > 0 && len(status.Warnings()) == 0 {
+			f.breaks("P2", "the store has lost %d revocations, but Status tells of %d and warns %q", lost, status.LostRevocations, status.Warnings())
+		}
+		if in.mounted != status.ReadOnly {
+			f.breaks("P6", "ReadOnly is %v", status.ReadOnly)
+		}
+		if status.RotationErr != nil {
+			f.breaks("P5", "the last rotation failed, although all is well: %v", status.RotationErr)
 		}
 	}
 	if k, _ := signing(content, time.Now()); k == nil || !complete {
