@@ -33,7 +33,6 @@ type fleet struct {
 	cfg       fleetkey.Config
 	instances []*instance
 	ended     chan struct{}
-	pause     time.Duration // between tokens
 
 	mu       sync.Mutex
 	begun    time.Time // of what is measured
@@ -60,8 +59,9 @@ type token struct {
 	exp time.Time
 }
 
-func newFleet(t *testing.T, n int) *fleet {
-	f := &fleet{t: t, aws: awsfake.New(), cfg: testkit.Config(), ended: make(chan struct{}), pause: 10 * time.Second, refused: map[string]int{}}
+// newFleet returns a fleet that has not started. Once it has, it exchanges tokens with pauses.
+func newFleet(t *testing.T, n int, pause time.Duration) *fleet {
+	f := &fleet{t: t, aws: awsfake.New(), cfg: testkit.Config(), ended: make(chan struct{}), refused: map[string]int{}}
 	f.cfg.CachedTokens, f.cfg.TokenTTL, f.cfg.ClockSkew, f.cfg.JWKSMaxAge = 16, 10*time.Minute, time.Second, time.Minute
 	f.cfg.Rotation = fleetkey.Rotation{Every: 3 * time.Hour, Announce: 15 * time.Minute, Retain: 2 * time.Hour}
 	f.aws.Limit(1, staleReads)
@@ -69,7 +69,7 @@ func newFleet(t *testing.T, n int) *fleet {
 		f.instances = append(f.instances, &instance{fleet: f})
 	}
 	f.measure()
-	go f.traffic()
+	go f.traffic(pause)
 	return f
 }
 
@@ -181,12 +181,12 @@ func (f *fleet) row(scenario string, took time.Duration) row {
 func round(x, parts float64) float64 { return math.Round(x*parts) / parts }
 
 // traffic exchanges tokens between instances that serve.
-func (f *fleet) traffic() {
+func (f *fleet) traffic(pause time.Duration) {
 	for {
 		select {
 		case <-f.ended:
 			return
-		case <-time.After(f.pause):
+		case <-time.After(pause):
 			f.exchange(5)
 		}
 	}

@@ -180,7 +180,7 @@ func TestScale(t *testing.T) {
 			t.Run(fmt.Sprintf("%s of %d", sc.name, n), func(t *testing.T) {
 				begin := time.Now()
 				synctest.Test(t, func(t *testing.T) {
-					f := newFleet(t, n)
+					f := newFleet(t, n, 10*time.Second)
 					defer f.close()
 					took := sc.run(f)
 					r := f.row(sc.name, took)
@@ -216,7 +216,7 @@ func (sc *scenario) check(t *testing.T, r row) {
 // TestLoneStart: nobody waits for a herd that is not there.
 func TestLoneStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, 1)
+		f := newFleet(t, 1, 10*time.Second)
 		defer f.close()
 		require.Less(t, f.measureStart(), time.Second)
 		require.Equal(t, 2, f.instances[0].calls)

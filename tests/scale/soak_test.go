@@ -28,9 +28,9 @@ type sample struct{ bytes, objects, goroutines, loads, tokens int }
 // more than the first by as many as there were in between. Half of that is allowed.
 func TestSoak_L8_NothingGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFleet(t, 3)
+		f := newFleet(t, 3, time.Minute)
 		defer f.close()
-		f.pause, f.cfg.Rotation.Announce = time.Minute, time.Hour // longer than an outage
+		f.cfg.Rotation.Announce = time.Hour // longer than an outage
 		f.start()
 		for i := range 99 { // a secret that has had a hundred versions is as large as it gets
 			_, err := f.aws.Client().PutSecretValue(t.Context(), &secretsmanager.PutSecretValueInput{
