@@ -180,13 +180,15 @@ func TestAWSStoreA13(t *testing.T) {
 		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Lost: true, Do: func() { fake.Inject(off) }})
 		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), v))
 	})
-	inBubble(t, "the outcome cannot be learned", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
-		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 3, Lost: true, Do: func() {
-			fake.Inject(awsfake.Fault{Action: "GetSecretValue", Times: 9, Status: 503})
-		}})
-		_, err := s.Save(t.Context(), pemBundle("b"), v)
-		requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached", "reading back whether it took effect failed", "503")
-	})
+	for lost, says := range map[bool]string{true: "reading back whether it took effect failed", false: "may be current already, but cannot be read"} {
+		inBubble(t, "the outcome cannot be learned: "+says, func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
+			fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 3, Lost: lost, Do: func() {
+				fake.Inject(awsfake.Fault{Action: "GetSecretValue", Times: 9, Status: 503})
+			}})
+			_, err := s.Save(t.Context(), pemBundle("b"), v)
+			requireError(t, err, fleetkey.ErrUnavailable, says, "503")
+		})
+	}
 }
 
 // TestAWSStoreA14 : reads lag behind writes.
