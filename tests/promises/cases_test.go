@@ -209,6 +209,25 @@ func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
 	})
 }
 
+// P2, P3: an instance whose change read of a revocation and then failed signs with nothing
+// that the others no longer trust.
+func TestChangeThatReadOfRevocation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		way := store.Open()
+		a, b := testkit.Start(t, store, testkit.Rotating()), testkit.Start(t, way, testkit.Lazily(testkit.Rotating()))
+		first := a.SigningKey().KeyID
+		require.NoError(t, a.Rotate(t.Context()))
+		time.Sleep(3*day + time.Hour)
+		require.NotContains(t, testkit.PublishedKeyIDs(t, a), first)
+		require.Equal(t, a.SigningKey().KeyID, b.SigningKey().KeyID)
+		require.NoError(t, a.Revoke(t.Context(), a.SigningKey().KeyID))
+		way.SetHook(testkit.Fail(fleetkey.ErrAccessDenied, fleetkeytest.OpSave))
+		require.ErrorIs(t, b.Rotate(t.Context()), fleetkey.ErrAccessDenied)
+		testkit.Accepts(t, testkit.Issue(t, b), a, b)
+	})
+}
+
 // P2, P3: a key that was revoked before it signed has taken over from none, also when a rollback
 // brings it back after its date: the key before it signs on, and its tokens stay good.
 func TestRollBackBeforeRevocationOfAnnounced(t *testing.T) {
