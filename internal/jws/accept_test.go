@@ -106,25 +106,18 @@ func TestReasons(t *testing.T) {
 	p := newParty(t, "ES256")
 	at := func(ahead time.Duration) string { return time.Unix(noon.Add(ahead).Unix(), 0).Format(time.RFC3339) }
 	for text, changes := range map[string][]string{
-		"token is expired since " + at(-time.Hour):                                {"exp", unix(-time.Hour)},
-		"token is not valid yet before " + at(time.Hour):                          {"nbf", unix(time.Hour)},
-		"token is not valid yet: issued in the future, at " + at(time.Hour):       {"iat", unix(time.Hour), "nbf", unix(59 * time.Minute)},
-		"token is not valid yet before " + at(time.Hour+time.Second):              {"iat", unix(time.Hour + time.Second), "nbf", unix(time.Hour + time.Second)},
-		"claims are invalid: the lifetime is longer than MaxTokenTTL 1h0m0s":      {"exp", unix(2 * time.Hour)},
-		`token has the wrong issuer: "x\n"`:                                       {"iss", `"x\n"`},
-		`token has the wrong audience: ["a" "b"]`:                                 {"aud", `["a","b"]`},
-		"token is missing a required claim: exp":                                  {"exp", "", "iss", ""},
-		"token is missing a required claim: iss":                                  {"iss", "", "aud", ""},
-		"token is missing a required claim: aud":                                  {"aud", "", "iat", ""},
-		"token is missing a required claim: iat":                                  {"iat", "", "sub", ""},
-		"token is missing a required claim: sub":                                  {"sub", ""},
-		"claims are invalid: a time is not between 1970 and 9999":                 {"nbf", "-1"},
-		"claims are invalid: a time is not a number":                              {"nbf", "null"},
-		"claims are invalid: a value is not a string":                             {"sub", "1"},
-		"claims are invalid: the name of a registered claim has the wrong case":   {"Sub", `"x"`},
-		"claims are invalid: a scope is empty or contains a space":                {"scope", `["a",""]`},
-		"claims are invalid: a claim is neither a string nor an array of strings": {"aud", "1"},
-		"token is malformed: the payload is not a strict JSON object":             {"x", "{"},
+		"token is expired since " + at(-time.Hour):                           {"exp", unix(-time.Hour)},
+		"token is not valid yet before " + at(time.Hour):                     {"nbf", unix(time.Hour)},
+		"token is not valid yet: issued in the future, at " + at(time.Hour):  {"iat", unix(time.Hour), "nbf", unix(59 * time.Minute)},
+		"token is not valid yet before " + at(time.Hour+time.Second):         {"iat", unix(time.Hour + time.Second), "nbf", unix(time.Hour + time.Second)},
+		"claims are invalid: the lifetime is longer than MaxTokenTTL 1h0m0s": {"exp", unix(2 * time.Hour)},
+		`token has the wrong issuer: "x\n"`:                                  {"iss", `"x\n"`},
+		`token has the wrong audience: ["a" "b"]`:                            {"aud", `["a","b"]`},
+		"token is missing a required claim: exp":                             {"exp", "", "iss", ""},
+		"token is missing a required claim: iss":                             {"iss", "", "aud", ""},
+		"token is missing a required claim: aud":                             {"aud", "", "iat", ""},
+		"token is missing a required claim: iat":                             {"iat", "", "sub", ""},
+		"token is missing a required claim: sub":                             {"sub", ""},
 	} {
 		_, err := p.verify(p.Forge(p.Header(), payload(changes...)))
 		assert.EqualError(t, err, text)

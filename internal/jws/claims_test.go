@@ -15,19 +15,6 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// opened signs a payload and opens the token.
-func opened(t *testing.T, payload []byte) (c jws.Claims) {
-	t.Helper()
-	p := newParty(t, "EdDSA")
-	parts, err := jws.Split(p.Forge(p.Header(), string(payload)))
-	require.NoError(t, err)
-	alg, err := jws.AlgorithmNamed(p.Alg)
-	require.NoError(t, err)
-	require.NoError(t, parts.Verify(alg, p.Private.Public()))
-	require.NoError(t, parts.Read(&c))
-	return c
-}
-
 // TestClaimsRoundTrip: what is written is read back, here and by encoding/json.
 func TestClaimsRoundTrip(t *testing.T) {
 	short := jws.Claims{Issuer: "i", Subject: "s", Audience: []string{"a"}, ExpiresAt: time.Unix(2, 0), IssuedAt: time.Unix(1, 0), ID: "j"}
@@ -39,7 +26,9 @@ func TestClaimsRoundTrip(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, string(text))
 		c.Text = want
-		require.Equal(t, c, opened(t, text))
+		got, err := jws.ReadClaims(text)
+		require.NoError(t, err)
+		require.Equal(t, &c, got)
 	}
 	check(short, nil, `{"iss":"i","sub":"s","aud":"a","exp":2,"iat":1,"jti":"j"}`)
 	check(long, extra, `{"iss":"i","sub":"s","aud":["a","b","c"],"exp":253402300799,"iat":0,"nbf":1,"jti":"j","client_id":"c","scope":"r w","":1.5,"x":null,"y":{"a":1,"b":2}}`)
@@ -49,7 +38,8 @@ func TestClaimsRoundTrip(t *testing.T) {
 		c := jws.Claims{Issuer: text, Subject: text, ClientID: text, Scope: text, ID: text, Audience: []string{text, api}, ExpiresAt: noon, IssuedAt: noon}
 		written, err := c.Append(nil, map[string]any{"x" + text: text})
 		require.NoError(t, err, "%q", text)
-		got := opened(t, written)
+		got, err := jws.ReadClaims(written)
+		require.NoError(t, err)
 		assert.Equal(t, []string{text, text, text, text, text}, []string{got.Issuer, got.Subject, got.ClientID, got.Scope, got.ID})
 		assert.Equal(t, c.Audience, got.Audience)
 		var all map[string]any
@@ -77,31 +67,18 @@ func TestOtherClaims(t *testing.T) {
 		want.Text = payload
 		assert.Equal(t, &want, got)
 	}
-	for payload, want := range map[string]error{`{"scp":"a","scp":"b"}`: jws.ErrMalformed, `{"scp":tru}`: jws.ErrMalformed, `[]`: jws.ErrMalformed, `{"cnf":{}`: jws.ErrMalformed,
-		`{"Scope":"x"}`: jws.ErrInvalidClaims} {
-		_, err := jws.ReadClaims([]byte(payload))
-		assert.ErrorIs(t, err, want, payload)
-	}
 }
 
 func TestReadTimes(t *testing.T) {
 	for text, want := range map[string]time.Time{"0": time.Unix(0, 0), "-0": time.Unix(0, 0), "1.25": time.Unix(1, 250_000_000), "1E3": time.Unix(1000, 0),
 		"253402300799": time.Unix(253402300799, 0), "253402300798.5": time.Unix(253402300798, 500_000_000)} {
-		assert.Equal(t, want, opened(t, []byte(`{"exp":`+text+`}`)).ExpiresAt, text)
+		got, err := jws.ReadClaims([]byte(`{"exp":` + text + `}`))
+		require.NoError(t, err)
+		assert.Equal(t, want, got.ExpiresAt, text)
 	}
 	for at, want := range map[time.Time]bool{time.Unix(0, 0): true, time.Unix(-1, 0): false, time.Unix(-1, 999_999_999): false,
 		time.Unix(253402300799, 0): true, time.Unix(253402300799, 999_999_999): true, time.Unix(253402300800, 0): false, time.Unix(math.MaxInt64, 0): false} {
 		assert.Equal(t, want, jws.InRange(at), "%v", at)
-	}
-}
-
-// TestValidity: the later of iat and nbf counts, with twice the leeway of exp.
-func TestValidity(t *testing.T) {
-	r := jws.Rules{ClockSkew: skew}
-	for _, iat := range []time.Duration{-time.Hour, 0, time.Hour} {
-		from, until := r.Validity(&jws.Claims{IssuedAt: noon.Add(iat), NotBefore: noon, ExpiresAt: noon.Add(2 * time.Hour)})
-		assert.Equal(t, noon.Add(max(iat, 0)-2*skew), from)
-		assert.Equal(t, noon.Add(2*time.Hour+skew), until)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -91,45 +90,4 @@ func requireSameClaims(t *testing.T, theirs jwt.MapClaims, ours *jws.Claims) {
 	}
 	require.Equal(t, []string{text("iss"), text("sub"), text("jti"), text("client_id"), scope},
 		[]string{ours.Issuer, ours.Subject, ours.ID, ours.ClientID, ours.Scope})
-}
-
-// FuzzFormerKinds: whatever a payload says, a token that the former rules accept has no
-// claim of another kind of token, and is for this API, as golang-jwt reads it.
-func FuzzFormerKinds(f *testing.F) {
-	p := newParty(f, "ES256")
-	p.trusts(f, true)
-	for _, changes := range [][]string{
-		nil, {"iat", "", "sub", ""}, {"aud", `"web"`, "scp", `["a"]`}, {"nonce", "null", "token_use", `"access"`}, {"typ", `"Bearer"`, "roles", "[]"},
-		{"aud", "", "client_id", `"` + api + `"`, "token_use", `"access"`}, {"azp", `"` + api + `"`, "appid", "7"}, {"at_hash", `"x"`}, {"events", "{}", "typ", `"logout"`}, {"Nonce", "1"},
-	} {
-		f.Add(p.Header("typ", `"JWT"`), payload(changes...))
-		f.Add(p.Header("typ", "", "x5t", `"A"`), payload(changes...))
-	}
-	f.Fuzz(func(t *testing.T, header, payload string) {
-		token := p.Forge(header, payload)
-		ours, err := p.verify(token)
-		if err != nil {
-			require.Nil(t, ours)
-			return
-		}
-		theirs := jwt.MapClaims{}
-		parser := jwt.NewParser(jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(issuer), jwt.WithExpirationRequired(), jwt.WithLeeway(2*skew),
-			jwt.WithTimeFunc(func() time.Time { return noon }), jwt.WithJSONNumber())
-		_, err = parser.ParseWithClaims(token, theirs, p.keyfunc)
-		require.NoError(t, err, "golang-jwt refuses %q", token)
-		for _, name := range []string{"at_hash", "c_hash", "nonce", "events"} {
-			require.Nil(t, theirs[name])
-		}
-		use, typ := theirs["token_use"], theirs["typ"]
-		require.True(t, use == nil || use == "access")
-		require.True(t, typ == nil || strings.EqualFold(typ.(string), "Bearer"))
-		for _, audience := range ours.Audience {
-			if audience == api || audience == otherAPI {
-				return
-			}
-		}
-		require.Empty(t, ours.Audience)
-		require.Equal(t, "access", use, "an absent aud is not skipped")
-		require.Contains(t, []any{api, otherAPI}, theirs["client_id"])
-	})
 }

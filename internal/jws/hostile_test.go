@@ -53,7 +53,7 @@ func TestHostileTokens(t *testing.T) {
 	for _, alg := range allAlgorithms {
 		parties = append(parties, newParty(t, alg))
 	}
-	es, rs, ps, ed := parties[0], parties[1], parties[2], parties[4]
+	es, rs, ps := parties[0], parties[1], parties[2]
 	attack := func(p *party, rows []hostile) {
 		for _, row := range rows {
 			t.Run(p.Alg+" "+row.name, func(t *testing.T) { checkRefused(t, p, row) })
@@ -70,7 +70,6 @@ func TestHostileTokens(t *testing.T) {
 	attack(es, badECDSASignatures(t, es))
 	attack(rs, otherRSASignatures(rs))
 	attack(ps, otherRSASignatures(ps))
-	attack(ed, badEdDSASignatures(t, ed))
 }
 
 func checkRefused(t *testing.T, p *party, row hostile) {
@@ -92,11 +91,6 @@ func checkRefused(t *testing.T, p *party, row hostile) {
 	}
 	assert.Less(t, len(err.Error()), 1000, "the error is as long as the token")
 	assert.False(t, strings.ContainsAny(err.Error(), "\r\n\x00"), "%q", err)
-	_, strict := p.twins[0][1].verify(row.token)
-	require.EqualError(t, strict, err.Error(), "of a key from a JWKS")
-	_, former := p.twins[1][0].verify(row.token)
-	_, published := p.twins[1][1].verify(row.token)
-	require.Equal(t, former, published, "of a key from a JWKS, by the former rules")
 }
 
 // each makes a row of every value, put into a token by f.

@@ -35,9 +35,6 @@ var allAlgorithms = []string{"ES256", "RS256", "PS256", "ES384", "EdDSA"}
 type party struct {
 	jwstest.Forger
 	view *trust.View
-	// The same key as one of the fleet or of an issuer's JWKS, by the strict rules and by
-	// the former ones: the verdicts are the same.
-	twins [2][2]*party
 }
 
 // newParty makes a party with the same key in every process, so that a token that one
@@ -50,22 +47,7 @@ func newParty(t testing.TB, alg string) *party {
 	require.NoError(t, err)
 	p := &party{Forger: jwstest.Forger{Private: set.Keys[0].Private, Alg: alg, KID: set.Keys[0].ID}}
 	p.trusts(t, false)
-	for i, former := range []bool{false, true} {
-		own, published := *p, *p
-		own.trusts(t, former)
-		published.reads(t, former)
-		p.twins[i] = [2]*party{&own, &published}
-	}
 	return p
-}
-
-// reads makes p trust its key as an issuer publishes it.
-func (p *party) reads(t testing.TB, former bool) {
-	t.Helper()
-	keys, _, err := trust.ParseJWKS([]byte(`{"keys":[`+p.JWK()+`]}`), issuer, former)
-	require.NoError(t, err)
-	p.view, err = trust.FromKeys(keys, trust.Fingerprint(keys), former, trust.Moment{Wall: noon})
-	require.NoError(t, err)
 }
 
 // trusts makes p trust its key under its kid, as one of the fleet or of a former system.
