@@ -106,22 +106,16 @@ type jwk struct {
 	X     string `json:"x"`
 	Y     string `json:"y"`
 
-	// Members of private keys (RFC 7518 sections 6.2.2, 6.3.2 and 6.4.1, and priv of
-	// ML-DSA). Any of them reveals the key.
-	D     jsontext.Value `json:"d"`
-	P     jsontext.Value `json:"p"`
-	Q     jsontext.Value `json:"q"`
-	DP    jsontext.Value `json:"dp"`
-	DQ    jsontext.Value `json:"dq"`
-	QI    jsontext.Value `json:"qi"`
-	Other jsontext.Value `json:"oth"`
-	K     jsontext.Value `json:"k"`
-	Priv  jsontext.Value `json:"priv"`
+	Others map[string]jsontext.Value `json:",embed"`
 }
 
+// isPrivate reports whether a key has a member of private keys (RFC 7518 sections 6.2.2,
+// 6.3.2 and 6.4.1, and priv of ML-DSA). Any of them reveals the key.
 func (in *jwk) isPrivate() bool {
-	return slices.ContainsFunc([]jsontext.Value{in.D, in.P, in.Q, in.DP, in.DQ, in.QI, in.Other, in.K, in.Priv},
-		func(member jsontext.Value) bool { return member != nil && member.Kind() != 'n' })
+	return slices.ContainsFunc([]string{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"}, func(name string) bool {
+		member := in.Others[name]
+		return member != nil && member.Kind() != 'n'
+	})
 }
 
 // members returns why the members of a key rule it out, or "".
