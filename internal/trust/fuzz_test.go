@@ -4,14 +4,11 @@ import (
 	"crypto"
 	"crypto/fips140"
 	"encoding/json"
-	"maps"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	jsonv2 "github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/jws"
@@ -81,7 +78,7 @@ func FuzzJWKS(f *testing.F) {
 }
 
 // FuzzParseJWKS: whatever an issuer publishes, each key that is used is a good public key
-// under one kid for its algorithm, and go-jose reads the same key there.
+// under one kid for its algorithm.
 func FuzzParseJWKS(f *testing.F) {
 	const issuer = "https://login.microsoftonline.com/t/v2.0"
 	r, e, ed := jwstest.NewForger("RS256", "r"), jwstest.NewForger("ES256", "e"), jwstest.NewForger("EdDSA", "ed")
@@ -113,7 +110,6 @@ func FuzzParseJWKS(f *testing.F) {
 			require.NoError(t, err)
 			require.Equal(t, k.Alg.Name, alg.Name)
 			require.True(t, k.ID != "" && len(k.ID) <= jws.MaxKeyID)
-			require.True(t, jwkOf(t, document, k), "a key that go-jose does not find, or finds to be private")
 		}
 		v, err := trust.FromKeys(keys, trust.Fingerprint(keys), former, now)
 		require.NoError(t, err)
@@ -121,28 +117,4 @@ func FuzzParseJWKS(f *testing.F) {
 			require.Same(t, k, v.Find(k.ID, k.Alg.Name))
 		}
 	})
-}
-
-// jwkOf reports whether go-jose finds a public key in a set, and no private one of that kid
-// and public half. Mistakes in certificates are none of the key.
-func jwkOf(t *testing.T, document []byte, k *trust.Key) (found bool) {
-	var set struct {
-		Keys []json.RawMessage `json:"keys"`
-	}
-	require.NoError(t, jsonv2.Unmarshal(document, &set, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)))
-	for _, raw := range set.Keys {
-		var members map[string]json.RawMessage
-		_ = json.Unmarshal(raw, &members)
-		maps.DeleteFunc(members, func(name string, _ json.RawMessage) bool {
-			return !slices.Contains([]string{"kty", "crv", "n", "e", "x", "y", "d", "p", "q", "kid"}, name)
-		})
-		text, err := json.Marshal(members)
-		require.NoError(t, err)
-		var read jose.JSONWebKey
-		_ = json.Unmarshal(text, &read)
-		if read.KeyID == k.ID && k.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(read.Key) {
-			found = true
-		}
-	}
-	return found
 }

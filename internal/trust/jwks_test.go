@@ -162,6 +162,8 @@ func TestParsedKeysAreFound(t *testing.T) {
 			_, ask, err := v.KeyFor(jwstest.B64(f.Header("typ", `"JWT"`)), noon)
 			require.Equal(t, former, err == nil)
 			require.False(t, ask)
+			_, _, err = v.KeyFor(jwstest.B64(f.Header("x5t", `"x"`)), noon)
+			require.Equal(t, former, err == nil)
 		}
 		_, ask, err := v.KeyFor(jwstest.B64(r.Header("alg", `"PS256"`)), noon)
 		require.ErrorIs(t, err, jws.ErrWrongAlgorithm)

@@ -61,10 +61,9 @@ func keepVanished(old *View, set *keyset.Set, now time.Time, p *keyset.Policy) [
 			continue
 		}
 		copied := *k
-		if copied.Source, copied.Kept = nil, true; !k.Kept {
-			if until := now.Add(p.MaxTokenTTL + slowest); k.Until.IsZero() || until.Before(k.Until) {
-				copied.Until = until
-			}
+		copied.Source, copied.Kept = nil, true
+		if until := now.Add(p.MaxTokenTTL + slowest); !k.Kept && until.Before(k.Until) {
+			copied.Until = until
 		}
 		kept = append(kept, &copied)
 	}

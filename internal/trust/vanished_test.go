@@ -79,15 +79,6 @@ func TestOthersAreNotKept(t *testing.T) {
 	require.True(t, v.ByName(mine.ID) == nil && v.ByName(other.ID) == nil)
 }
 
-// TestPlainKeysVanish: a public key without an end gets one when it is lost.
-func TestPlainKeysVanish(t *testing.T) {
-	plain := former(key(t, month), "a")
-	plain.Former = false
-	before, err := trust.FromKeys([]*trust.Key{plain}, "1", false, now)
-	require.NoError(t, err)
-	require.Equal(t, keptUntil, viewAt(t, now, "2", before, setOf(key(t, month))).ByName("a").Until)
-}
-
 // TestKeptAgain exchanges the bundle twice.
 func TestKeptAgain(t *testing.T) {
 	lost, second, third := key(t, month), key(t, time.Hour), key(t, time.Minute)
