@@ -52,9 +52,6 @@ func (r *Refresher) Look(ctx context.Context) error {
 func (r *Refresher) join() (*flight, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
-		return nil, ErrClosed
-	}
 	f := r.next
 	if f == nil && r.unknown.Allow() {
 		f = r.request()

@@ -75,7 +75,6 @@ type Refresher struct {
 	mu      sync.Mutex
 	next    *flight // not begun yet, or nil
 	flying  *flight
-	closed  bool
 	waiting int           // calls of Look on a flight
 	unknown *rate.Limiter // for flights started by unknown kids, or by the timer of a foreign source
 
@@ -150,11 +149,7 @@ func (r *Refresher) Refresh(ctx context.Context) error {
 func (r *Refresher) request() *flight {
 	if r.next == nil {
 		r.next = &flight{done: make(chan struct{})}
-		if r.closed {
-			r.next.land(ErrClosed)
-		} else {
-			r.wake <- struct{}{} // empty, since nobody had asked
-		}
+		r.wake <- struct{}{} // empty, since nobody had asked
 	}
 	return r.next
 }
@@ -173,10 +168,7 @@ func (r *Refresher) run(ctx context.Context, first time.Duration) {
 		select {
 		case <-ctx.Done():
 			r.mu.Lock()
-			r.closed = true
-			if r.next != nil {
-				r.next.land(ErrClosed)
-			}
+			r.request().land(ErrClosed) // it stays, for those who come later
 			r.mu.Unlock()
 			return
 		case <-timer.C:
@@ -193,10 +185,7 @@ func (r *Refresher) run(ctx context.Context, first time.Duration) {
 // fly makes one flight and returns the time until the next is due.
 func (r *Refresher) fly(ctx context.Context) time.Duration {
 	r.mu.Lock()
-	f := r.next
-	if f == nil {
-		f = &flight{done: make(chan struct{})}
-	}
+	f := r.request()
 	r.next, r.flying = nil, f
 	select {
 	case <-r.wake: // the request that this flight serves, if the timer was first
