@@ -22,12 +22,11 @@ var errDown = errors.New("the source is down")
 
 // A source is loaded by a Refresher, and notes what happens to it.
 type source struct {
-	next   time.Duration // that the first load returns
 	err    error         // of each load
 	takes  time.Duration // each load
 	deaf   bool          // to the end of its context
 	loads  []time.Time
-	ends   []time.Time
+	ends   int
 	report func(before, after refresh.State, wait time.Duration)
 	then   func()
 }
@@ -57,10 +56,8 @@ func (s *source) load(ctx context.Context) (time.Duration, error) {
 	if !refresh.Sleep(ctx, s.takes) {
 		return 0, ctx.Err()
 	}
-	s.ends = append(s.ends, time.Now())
-	next := s.next
-	s.next = 0
-	return next, s.err
+	s.ends++
+	return 0, s.err
 }
 
 // waits returns the times from each load to the next.
@@ -85,17 +82,6 @@ func TestTimer(t *testing.T) {
 	})
 }
 
-// TestSourceSaysWhen: a source may ask for the next load sooner.
-func TestSourceSaysWhen(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		s.next = time.Minute
-		require.NoError(t, r.Refresh(t.Context()))
-		sleep(time.Minute + every)
-		require.Len(t, s.waits(), 2)
-		requireWaits(t, []time.Duration{time.Minute, every}, s.waits())
-	})
-}
-
 // requireWaits: each is up to 10% shorter than wanted.
 func requireWaits(t *testing.T, want, waits []time.Duration) {
 	t.Helper()
@@ -103,22 +89,6 @@ func requireWaits(t *testing.T, want, waits []time.Duration) {
 		require.LessOrEqual(t, waits[i], wait)
 		require.GreaterOrEqual(t, waits[i], wait*9/10)
 	}
-}
-
-func TestRefresh(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		require.NoError(t, r.Refresh(t.Context()))
-		require.Len(t, s.loads, 1)
-		require.Equal(t, s.ends, s.loads, "at once")
-		s.err = errDown
-		require.ErrorIs(t, r.Refresh(t.Context()), errDown)
-		s.err = nil
-		sleep(time.Second)
-		require.NoError(t, r.Refresh(t.Context()))
-		before := len(s.loads)
-		sleep(every * 89 / 100)
-		require.Len(t, s.loads, before, "the timer starts again")
-	})
 }
 
 // TestRefreshShares: those who come during a load share the next one, since it may have
@@ -153,6 +123,8 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 		require.ErrorIs(t, r.Refresh(ctx), context.DeadlineExceeded)
 		require.Error(t, r.Look(ctx))
 		require.Equal(t, time.Second, time.Since(begin))
+		sleep(time.Hour)
+		require.Equal(t, 1, s.ends, "the load does not end with it")
 	})
 }
 
