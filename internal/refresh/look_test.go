@@ -146,19 +146,3 @@ func TestForeignTakesTurns(t *testing.T) {
 		}
 	})
 }
-
-// TestForeignTimerTakesATurn: right after a load by the timer, or before Start, no kid causes
-// another.
-func TestForeignTimerTakesATurn(t *testing.T) {
-	foreign(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
-		for good := uint64(1); good < 5; good += 2 {
-			require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
-			sleep(10 * time.Second)
-			require.NoError(t, r.Look(t.Context()))
-			require.EqualValues(t, good, r.State().Good)
-			for r.State().Good == good { // until the timer's load
-				sleep(time.Second)
-			}
-		}
-	})
-}

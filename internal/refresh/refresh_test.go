@@ -68,20 +68,6 @@ func (s *source) waits() (waits []time.Duration) {
 	return waits
 }
 
-func TestTimer(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, _ *refresh.Refresher) {
-		sleep(1000 * every)
-		distinct, sum := map[time.Duration]bool{}, time.Duration(0)
-		for _, wait := range s.waits() {
-			require.LessOrEqual(t, wait, every, "never late")
-			require.GreaterOrEqual(t, wait, every*9/10)
-			distinct[wait], sum = true, sum+wait
-		}
-		require.Greater(t, len(distinct), 900, "a fleet does not read in step")
-		require.InDelta(t, 0.95, float64(sum)/float64(every)/float64(len(s.waits())), 0.01)
-	})
-}
-
 // requireWaits: each is up to 10% shorter than wanted.
 func requireWaits(t *testing.T, want, waits []time.Duration) {
 	t.Helper()
@@ -268,13 +254,18 @@ func TestStartSpreads(t *testing.T) {
 	}
 }
 
-func TestSpread(t *testing.T) {
-	sum := time.Duration(0)
+// TestJitter: a fleet does not read in step, and is never late.
+func TestJitter(t *testing.T) {
+	jittered, spread, distinct := time.Duration(0), time.Duration(0), map[time.Duration]bool{}
 	for range 1000 {
-		d := refresh.Spread(every)
-		require.GreaterOrEqual(t, d, every/2)
-		require.Less(t, d, every*3/2)
-		sum += d
+		j, s := refresh.Jitter(every), refresh.Spread(every)
+		require.LessOrEqual(t, j, every)
+		require.GreaterOrEqual(t, j, every*9/10)
+		require.GreaterOrEqual(t, s, every/2)
+		require.Less(t, s, every*3/2)
+		jittered, spread, distinct[j] = jittered+j, spread+s, true
 	}
-	require.InDelta(t, 1, float64(sum)/float64(every)/1000, 0.05)
+	require.Greater(t, len(distinct), 900)
+	require.InDelta(t, 0.95, float64(jittered)/float64(every)/1000, 0.01)
+	require.InDelta(t, 1, float64(spread)/float64(every)/1000, 0.05)
 }
