@@ -59,15 +59,6 @@ func TestBundleRoundTrip(t *testing.T) {
 		require.Equal(t, all.Keys[i].Cert.Raw, set.Keys[i].Cert.Raw)
 	}
 	require.Equal(t, bundle, encode(t, set), "the same set is the same bytes")
-
-	// The order of the blocks means nothing.
-	slices.Reverse(set.Keys)
-	slices.Reverse(set.Retired)
-	slices.Reverse(set.Revoked)
-	require.NotEqual(t, bundle, encode(t, set))
-	set, err = keyset.Parse(encode(t, set))
-	require.NoError(t, err)
-	require.Equal(t, bundle, encode(t, set))
 }
 
 func TestBundleIsWholeOrAnError(t *testing.T) {
@@ -160,14 +151,10 @@ func TestBundleWithTextAround(t *testing.T) {
 	pair, rest := string(encode(t, keyset.New(all.Keys, nil, nil))), string(encode(t, keyset.New(nil, all.Retired, all.Revoked)))
 	for title, bundle := range map[string]string{
 		"openssl's text":       "Bag Attributes\n  friendlyName: op\n" + pair + "Certificate:\n    Data:\n        Version: 3 (0x2)\n" + rest + "# the end",
-		"bags, by Windows":     "\ufeff" + strings.ReplaceAll("Bag Attributes\n    localKeyID: 01 02\nKey Attributes: <No Attributes>\n"+pair+rest, "\n", "\r\n"),
-		"CRLF line ends":       strings.ReplaceAll(pair+rest, "\n", "\r\n"),
+		"mark, CRLF line ends": "\ufeff" + strings.ReplaceAll(pair+rest, "\n", "\r\n"),
 		"no last line break":   strings.TrimSuffix(pair+rest, "\n"),
-		"byte order mark":      "\ufeff" + pair + rest,
-		"empty lines":          "\n\n" + pair + "\n\n\n" + rest + "\n\n",
 		"trailing blanks":      strings.ReplaceAll(pair+rest, "\n", " \t\n"),
 		"zero bytes":           pair + "\x00\x00" + rest + "\x00",
-		"another order":        rest + pair,
 		"four dashes, no more": pair + "----\n" + rest,
 	} {
 		set, err := keyset.Parse([]byte(bundle))

@@ -158,22 +158,6 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-func TestFind(t *testing.T) {
-	set := schedule(t, "a: 2026-01-01", "b: 2026-03-01", "c: 2026-03-01", "d: 2026-04-01", "x: retired until 2026-05-01", "y: revoked", "z: revoked")
-	for letter, want := range map[string]string{"a": "c", "b": "d", "c": "b", "d": ""} {
-		got := ""
-		if next := set.Successor(find(set, letter)); next != nil {
-			got = name(next.ID)
-		}
-		assert.Equal(t, want, got, "successor of %s", letter)
-	}
-	for letter, want := range map[string][]bool{"a": {true, true, false}, "x": {false, true, false}, "y": {false, true, true}, "z": {false, true, true}, "e": {false, false, false}} {
-		assert.Equal(t, want, []bool{find(set, letter) != nil, set.Mentions(kid(letter)), set.IsRevoked(kid(letter))}, letter)
-	}
-	require.Nil(t, set.Find(""))
-	require.Nil(t, set.Successor(find(schedule(t, "e: 2026-01-01"), "e")), "of a key that is not there")
-}
-
 func TestNextChange(t *testing.T) {
 	set := schedule(t, "a: 2026-01-01", "b: 2026-04-01", "x: retired until 2026-03-01")
 	now := day(t, "2025-01-01")
@@ -199,6 +183,7 @@ func TestWhyNoKey(t *testing.T) {
 		"1970-01-01": {"a: 2026-01-01", keyset.ErrNoSigningKey, "begins to sign at 2026-01-01T00:00:00Z; is the clock right?"},
 		"2036-01-01": {"a: 2026-01-01", keyset.ErrKeyExpired, "ended at 2036-01-01T00:00:00Z"},
 		"2026-01-01": {"x: retired until 2027-01-01", keyset.ErrNoSigningKey, "contains no private key"},
+		"2026-01-02": {"y: revoked", keyset.ErrNoSigningKey, "all private keys in the bundle are revoked"},
 	} {
 		set := schedule(t, tc.key)
 		k, early := set.Signing(day(t, when))
@@ -227,13 +212,9 @@ func TestKeyUsage(t *testing.T) {
 	a := privateOf("a")
 	for usage, allowed := range map[x509.KeyUsage]bool{
 		0:                              true, // it says nothing
-		x509.KeyUsageDigitalSignature:  true,
 		x509.KeyUsageContentCommitment: true,
-		x509.KeyUsageKeyEncipherment:   false,
-		x509.KeyUsageKeyAgreement:      false,
-		x509.KeyUsageCertSign:          false,
-		x509.KeyUsageDataEncipherment:  false,
 		x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment: true,
+		x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign:         false,
 	} {
 		template := &x509.Certificate{NotBefore: day(t, "2026-01-01"), NotAfter: day(t, "2027-01-01"), KeyUsage: usage}
 		_, err := keyset.NewKey(certify(t, template, template, a.Public(), a), a)

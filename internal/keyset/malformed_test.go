@@ -3,7 +3,6 @@ package keyset_test
 import (
 	"bytes"
 	"crypto/ecdh"
-	"crypto/ecdsa"
 	"crypto/fips140"
 	"crypto/rand"
 	"crypto/x509"
@@ -22,10 +21,8 @@ func TestMalformedBundles(t *testing.T) {
 	k, other, ca := privateOf("k"), privateOf("o"), privateOf("c")
 	key, cert := privateKey(t, k), own(t, k)
 	pair := key + cert
-	elliptic := keysettest.Key(t, "ES256", day(t, "2026-05-01")).Private.(*ecdsa.PrivateKey)
-	sec1, err := x509.MarshalECPrivateKey(elliptic)
-	require.NoError(t, err)
 	var exchange *ecdh.PrivateKey
+	var err error
 	fips140.WithoutEnforcement(func() { exchange, err = ecdh.X25519().GenerateKey(rand.Reader) })
 	require.NoError(t, err)
 	leaf := certificate(t, k.Public(), "leaf", "ca", ca)
@@ -36,34 +33,24 @@ func TestMalformedBundles(t *testing.T) {
 	bare := "a certificate not preceded by its private key: this looks like an export, a chain or a truncated bundle"
 	flipped := derOf(cert)
 	flipped[len(flipped)-1] ^= 1
-	wrongEnd := strings.Replace(cert, "END CERTIFICATE", "END CERTIFICATF", 1)
 	with := func(header, block string) string {
 		return strings.Replace(block, "-----\n", "-----\n"+header+"\n\n", 1)
 	}
 
 	for title, tc := range map[string]struct{ bundle, want string }{
 		"empty":                          {"", "no PEM block"},
-		"text only":                      {"hello, world\n", "no PEM block"},
-		"JSON around PEM":                {`{"pem":"` + strings.ReplaceAll(pair, "\n", `\n`) + `"}`, "PEM block 1: damaged or truncated: not a complete PEM block: this is JSON around PEM"},
 		"certificate first":              {cert + key, "PEM block 1: " + bare},
 		"certificate of the fleet":       {pair + cert, "PEM block 3: " + bare},
 		"key alone":                      {key, "PEM block 1: private key not followed by its certificate"},
-		"key at the end":                 {pair + privateKey(t, other), "PEM block 3: private key not followed by its certificate"},
 		"two keys, one certificate":      {privateKey(t, other) + pair, "PEM block 1: private key not followed by its certificate"},
 		"another's key":                  {privateKey(t, other) + cert, "PEM block 2: the private key before the certificate does not match"},
 		"key that cannot sign":           {privateKey(t, exchange) + cert, "PEM block 1: "},
-		"PKCS#1":                         {block("RSA PRIVATE KEY", sec1) + cert, "PEM block 1: not a block of a bundle: this is a PKCS#1 private key"},
-		"trusted certificate":            {strings.ReplaceAll(cert, "CERTIFICATE", "TRUSTED CERTIFICATE"), "a certificate with OpenSSL trust settings"},
 		"type in lower case":             {strings.ReplaceAll(cert, "CERTIFICATE", "certificate"), `PEM block 1: unknown type "..."`},
-		"SEC1 under the name of PKCS#8":  {block("PRIVATE KEY", sec1) + cert, "PEM block 1: not a PKCS#8 private key"},
-		"garbage for a certificate":      {pair + block("CERTIFICATE", []byte("garbage")), "PEM block 3: not a certificate"},
 		"DER after the private key":      {block("PRIVATE KEY", append(derOf(key), 0)) + cert, "PEM block 1: not a PKCS#8 private key"},
-		"empty block":                    {pair + block("CERTIFICATE", nil), "PEM block 3: not a certificate"},
 		"DER after the certificate":      {key + block("CERTIFICATE", append(derOf(cert), 0)), "PEM block 2: not a certificate"},
 		"flipped bit":                    {key + block("CERTIFICATE", flipped), "PEM block 2: damaged: the certificate's own signature does not verify"},
 		"PEM headers":                    {with("Proc-Type: 4,ENCRYPTED", pair), `PEM block 1: PEM header "Proc-Type" is not supported; is the key encrypted?`},
 		"PEM header like a key's line":   {with("Sixteen-letters-: x", pair), `PEM header "..." is`},
-		"kid in lower case":              {key + with("kid: x", cert), `PEM block 2: PEM header "kid" is not supported`},
 		"Kid of a private key":           {with("Kid: x", pair), `PEM block 1: PEM header "Kid" is not supported`},
 		"old form, a kid":                {pair + with("Kid: x", own(t, other)), "PEM block 3: a bundle of an unreleased version before 0.1: start with a new store"},
 		"old form, a mark":               {key + marked, "PEM block 2: a bundle of an unreleased version before 0.1"},
@@ -71,9 +58,6 @@ func TestMalformedBundles(t *testing.T) {
 		"same key, another certificate":  {pair + key + leaf, "PEM block 4: the same key as in block 2"},
 		"chain with its authority":       {key + leaf + certificate(t, ca.Public(), "ca", "ca", ca), "PEM block 3: " + bare},
 		"by an authority":                {key + leaf, ""},
-		"no base64":                      {strings.Replace(cert, "MI", "**", 1), "PEM block 1: damaged"},
-		"end of another type":            {wrongEnd, "PEM block 1: damaged"},
-		"no end":                         {strings.Split(cert, "-----END")[0], "PEM block 1: damaged"},
 		"no end, and another block":      {strings.Split(cert, "-----END")[0] + pair, "PEM block 1: damaged"},
 		"begin in the block":             {strings.Replace(cert, "MI", "-----BEGIN X-----\nMI", 1), "PEM block 1: damaged"},
 		"no begin":                       {strings.Replace(pair, "-----BEGIN PRIV", "PRIV", 1), "PEM block 1: damaged"},
@@ -88,7 +72,6 @@ func TestMalformedBundles(t *testing.T) {
 			}
 			require.ErrorContains(t, err, tc.want)
 			require.Nil(t, set)
-			require.Equal(t, strings.Contains(tc.want, "line breaks"), strings.Contains(err.Error(), "line breaks"), err)
 			for line := range strings.Lines(key) {
 				if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
 					require.NotContains(t, err.Error(), line, "the error shows key material")
