@@ -69,11 +69,6 @@ func badSignatures(p *party) []hostile {
 		{"expired and badly signed", withSignature(p.Forge(p.Header(), payload("exp", "1")), signature), jws.ErrBadSignature},
 		{"no JSON and badly signed", withSignature(p.Forge(p.Header(), "{"), signature), jws.ErrBadSignature},
 	}
-	// A payload that is not base64url is refused at once; one that is not canonical, only
-	// once the signature is right.
-	inPlace := func(payload string) string { return parts[0] + "." + payload + "." + parts[2] }
-	rows = append(rows, each("not canonical and badly signed", jws.ErrBadSignature, inPlace, "A", "Z", "a", "z", "0", "9", "-", "_")...)
-	rows = append(rows, each("no base64url and badly signed", jws.ErrMalformed, inPlace, "@", "[", "`", "{", "/", ":", ",", "^")...)
 	return append(rows, withSignatures(good, map[string][]byte{
 		"first bit": flip(0), "middle bit": flip(size / 2), "last bit": flip(size - 1),
 		"zero": make([]byte, size), "all ones": []byte(strings.Repeat("\xff", size)),
