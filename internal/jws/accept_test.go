@@ -58,49 +58,6 @@ func TestGoodTokens(t *testing.T) {
 	require.NoError(t, err, "the longest kid")
 }
 
-// TestFormerRules: tokens of a system from before RFC 9068 may lack what that RFC
-// requires. Otherwise they are checked as strictly as others.
-func TestFormerRules(t *testing.T) {
-	p := newParty(t, "EdDSA")
-	former := *p
-	former.trusts(t, true)
-	typ, exp, iss, aud := p.inHeader("typ"), p.inPayload("exp"), p.inPayload("iss"), p.inPayload("aud")
-	for want, tokens := range map[error][]string{ // of the strict rules; the former ones accept them
-		jws.ErrMalformed:     {p.inHeader("x5t")(`"AAAA"`), p.inHeader("x5t#S256")(`"AAAA"`)},
-		jws.ErrWrongType:     {typ(`"JWT"`), typ(`"jwt"`), typ("")},
-		jws.ErrMissingClaim:  {p.inPayload("iat")(""), p.inPayload("sub")("")},
-		jws.ErrInvalidClaims: {exp(unix(10 * longest))},
-	} {
-		for _, token := range tokens {
-			_, err := p.verify(token)
-			assert.ErrorIs(t, err, want)
-			_, err = former.verify(token)
-			assert.NoError(t, err)
-		}
-	}
-	for want, tokens := range map[error][]string{ // of both
-		jws.ErrMalformed:     {p.inHeader("x5t")(`[]`)},
-		jws.ErrWrongType:     {typ(`"logout+jwt"`)},
-		jws.ErrWrongIssuer:   {iss(`"https://old.example/"`)},
-		jws.ErrWrongAudience: {aud(`"web-client"`)},
-		jws.ErrExpired:       {exp(unix(-skew))},
-		jws.ErrNotYetValid:   {p.inPayload("iat")(unix(3 * skew))},
-		jws.ErrMissingClaim:  {exp(""), iss(""), aud("")},
-	} {
-		for _, token := range tokens {
-			_, err := former.verify(token)
-			assert.ErrorIs(t, err, want)
-			_, err = p.verify(token)
-			assert.ErrorIs(t, err, want)
-		}
-	}
-	former.view.Keys[0].Issuer = "https://old.example"
-	for is, want := range map[string]error{"https://old.example": nil, "https://old.example/": jws.ErrWrongIssuer, issuer: jws.ErrWrongIssuer} {
-		_, err := former.verify(iss(`"` + is + `"`))
-		assert.ErrorIs(t, err, want, "a key with its own issuer, and %s", is)
-	}
-}
-
 // TestReasons pins what an operator reads where more than one claim could be wrong.
 func TestReasons(t *testing.T) {
 	p := newParty(t, "ES256")

@@ -8,8 +8,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// TestKindsOfFormerTokens: by the former rules the claims have to show that a token is an
-// access token. The audience api is a URI, and web-client is the name of a client.
+// TestKindsOfFormerTokens: by the former rules a token may lack what RFC 9068 requires, but
+// the claims have to show that it is an access token. The audience api is a URI, and
+// web-client is the name of a client.
 func TestKindsOfFormerTokens(t *testing.T) {
 	p := newParty(t, "ES256")
 	p.trusts(t, true)
@@ -22,6 +23,7 @@ func TestKindsOfFormerTokens(t *testing.T) {
 	const ofAPI = `"` + api + `"`
 	for want, kinds := range map[error][][]string{
 		nil: {
+			{"iat", "", "sub", ""}, {"exp", unix(10 * longest)},
 			{}, {"token_use", `"access"`}, {"token_use", `null`}, {"typ", `"Bearer"`}, {"typ", `"bearer"`},
 			toClient("scope", `"a"`), toClient("scp", `"a"`), toClient("typ", `"Bearer"`), toClient("token_use", `"access"`),
 			toClient("roles", `["a"]`, "azp", `"x"`), toClient("roles", `["a"]`, "appid", `"x"`),
@@ -38,8 +40,12 @@ func TestKindsOfFormerTokens(t *testing.T) {
 			// A URI can be the client's; azp counts for more than appid.
 			{"client_id", ofAPI}, {"appid", ofAPI}, {"azp", ofAPI}, {"appid", `"x"`, "azp", ofAPI}, {"azp", ofAPI, "appid", `"x"`},
 		},
-		jws.ErrWrongAudience: {cognito("client_id", `"other"`)},
-		jws.ErrMissingClaim: { // an aud, if token_use or client_id does not replace it
+		jws.ErrWrongAudience: {cognito("client_id", `"other"`), {"aud", `"other"`}},
+		jws.ErrWrongIssuer:   {{"iss", `"https://old.example/"`}},
+		jws.ErrExpired:       {{"exp", unix(-skew)}},
+		jws.ErrNotYetValid:   {{"iat", unix(3 * skew)}},
+		jws.ErrMissingClaim: {{"exp", ""}, {"iss", ""},
+			// An aud, if token_use or client_id does not replace it
 			cognito("token_use", ""), cognito("token_use", `"id"`), cognito("client_id", ""), cognito("client_id", "", "azp", `"web-client"`),
 		},
 	} {
@@ -47,6 +53,12 @@ func TestKindsOfFormerTokens(t *testing.T) {
 			_, err := p.verify(p.Forge(p.Header("typ", `"JWT"`), payload(claims...)))
 			require.ErrorIs(t, err, want, "%q", claims)
 		}
+	}
+	const elsewhere = "https://old.example"
+	p.view.Keys[0].Issuer = elsewhere
+	for is, want := range map[string]error{elsewhere: nil, elsewhere + "/": jws.ErrWrongIssuer, issuer: jws.ErrWrongIssuer} {
+		_, err := p.verify(p.inPayload("iss")(`"` + is + `"`))
+		require.ErrorIs(t, err, want, "a key with its own issuer, and %s", is)
 	}
 	p.trusts(t, false)
 	for _, claims := range [][]string{cognito(), toClient("aud", "")} {
