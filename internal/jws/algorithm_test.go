@@ -171,8 +171,8 @@ func TestLowOrderKeys(t *testing.T) {
 	assert.False(t, forgeable(honest))
 }
 
-// TestJWKs: what go-jose reads of RSA and EC keys is in FuzzJWKS, and the examples of RFCs
-// are in TestThumbprintExamples.
+// TestJWKs: what go-jose reads of each kind of key is in TestJWKS of package trust, and the
+// examples of RFCs are in TestThumbprintExamples.
 func TestJWKs(t *testing.T) {
 	require.Panics(t, func() { jws.Thumbprint("no key") })
 	ed := newParty(t, "EdDSA")

@@ -1,6 +1,7 @@
 package trust_test
 
 import (
+	"crypto"
 	"crypto/fips140"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -182,27 +184,21 @@ func TestFromKeys(t *testing.T) {
 	require.Error(t, err)
 }
 
-// A publicKey is an entry of a JSON Web Key Set.
-type publicKey struct {
-	Kid, Alg, Use, D string
-	X5c              []string
-	X5t256           string `json:"x5t#S256"`
-}
-
-func published(t testing.TB, v *trust.View) []publicKey {
+// published returns the JSON Web Key Set of a view, as go-jose reads it.
+func published(t testing.TB, v *trust.View) []jose.JSONWebKey {
 	t.Helper()
 	if v.JWKS == nil {
 		require.Empty(t, v.ETag)
 		return nil
 	}
-	var set struct{ Keys []publicKey }
+	var set jose.JSONWebKeySet
 	require.NoError(t, json.Unmarshal(v.JWKS, &set))
 	return set.Keys
 }
 
-func kids(keys []publicKey) (kids []string) {
+func kids(keys []jose.JSONWebKey) (kids []string) {
 	for _, k := range keys {
-		kids = append(kids, k.Kid)
+		kids = append(kids, k.KeyID)
 	}
 	return kids
 }
@@ -210,21 +206,24 @@ func kids(keys []publicKey) (kids []string) {
 // TestJWKS: the set holds every key that is trusted everywhere, and certificates only of
 // keys that sign or will.
 func TestJWKS(t *testing.T) {
-	next, own, old, gone, other, secret := key(t, -time.Hour), key(t, time.Hour), key(t, month), key(t, 2*month), key(t, 3*month), key(t, month)
+	next, own := keysettest.Key(t, "EdDSA", noon.Add(time.Hour)), keysettest.Key(t, "PS256", noon.Add(-time.Hour))
+	old, gone := keysettest.Key(t, "ES384", noon.Add(-month)), key(t, 2*month)
+	other, secret, bare := key(t, 3*month), key(t, month), key(t, month)
 	hidden := former(secret, "")
 	hidden.Hidden = true
 	set := keyset.New([]*keyset.Key{next, own, old, gone}, []keyset.Retired{retired(secret, noon), retired(key(t, 0), noon.Add(1))}, nil)
-	bare := key(t, month)
 	v := view(t, set, former(secret, "key-2019/a"), trust.Former(bare.Public, bare.Alg, nil, ""), former(other, ""), hidden)
 	keys := published(t, v)
 	want := []string{next.ID, own.ID, old.ID, set.Retired[0].ID, "key-2019/a", bare.ID} // a given name is the only one
 	require.Equal(t, append(want, namesOf(other)...), kids(keys))
 	for i, k := range keys {
-		require.Equal(t, []string{"ES256", "sig", ""}, []string{k.Alg, k.Use, k.D})
-		require.Equal(t, []bool{i < 2, i < 2}, []bool{len(k.X5c) == 1, k.X5t256 != ""}, i)
+		trusted := v.ByName(k.KeyID)
+		require.True(t, k.Valid() && k.IsPublic() && trusted.Public.(interface{ Equal(crypto.PublicKey) bool }).Equal(k.Key), k.KeyID)
+		require.Equal(t, []string{trusted.Alg.Name, "sig"}, []string{k.Algorithm, k.Use})
+		require.Equal(t, []bool{i < 2, i < 2}, []bool{len(k.Certificates) == 1, len(k.CertificateThumbprintSHA256) > 0}, i)
 	}
-	require.Equal(t, base64.StdEncoding.EncodeToString(own.Cert.Raw), keys[1].X5c[0])
-	require.Equal(t, namesOf(own)[2], keys[1].X5t256)
+	require.Equal(t, own.Cert.Raw, keys[1].Certificates[0].Raw)
+	require.Equal(t, namesOf(own)[2], base64.RawURLEncoding.EncodeToString(keys[1].CertificateThumbprintSHA256))
 	k, _, err := v.KeyFor(header("alg", "ES256", "kid", namesOf(secret)[1]), noon)
 	require.NoError(t, err, "hidden keys are trusted all the same")
 	require.Equal(t, secret.Public, k.Public)
@@ -236,7 +235,7 @@ func TestJWKS(t *testing.T) {
 	late := trust.Moment{Wall: noon.AddDate(20, 0, 0)}
 	require.Empty(t, published(t, viewAt(t, late, "1", nil, setOf(own))), "nothing is trusted")
 	early := published(t, viewAt(t, trust.Moment{Wall: noon.AddDate(-10, 0, 0)}, "1", nil, setOf(next, own)))
-	require.True(t, len(early[0].X5c) == 1 && len(early[1].X5c) == 1, "nobody signs")
+	require.True(t, len(early[0].Certificates) == 1 && len(early[1].Certificates) == 1, "nobody signs")
 }
 
 func TestOutdated(t *testing.T) {
