@@ -1,7 +1,6 @@
 package keyset_test
 
 import (
-	"bytes"
 	"crypto/ecdh"
 	"crypto/fips140"
 	"crypto/rand"
@@ -13,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey/internal/keyset"
-	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
 // TestMalformedBundles: TestForms has what is no bundle at all.
@@ -79,20 +77,4 @@ func TestMalformedBundles(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestOldSignatures: nothing depends on the hash that a certificate is signed with, since
-// its own signature only finds flipped bits.
-func TestOldSignatures(t *testing.T) {
-	private := keysettest.Key(t, "RS256", day(t, "2026-05-01")).Private
-	good := derOf(own(t, private))
-	bySHA256, byMD5 := []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0b"), []byte("\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04")
-	_, err := keyset.Parse([]byte(privateKey(t, private) + block("CERTIFICATE", bytes.ReplaceAll(good, bySHA256, byMD5))))
-	require.NoError(t, err, "MD5, which Go does not check")
-
-	template := &x509.Certificate{NotBefore: day(t, "2026-05-01"), NotAfter: day(t, "2026-06-01"), SignatureAlgorithm: x509.SHA1WithRSA}
-	var bySHA1 *x509.Certificate
-	fips140.WithoutEnforcement(func() { bySHA1 = certify(t, template, template, private.Public(), private) })
-	_, err = keyset.Parse([]byte(privateKey(t, private) + block("CERTIFICATE", bySHA1.Raw)))
-	require.NoError(t, err, "SHA-1, in enforced FIPS mode, too")
 }
