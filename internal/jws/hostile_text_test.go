@@ -40,11 +40,8 @@ func badCharacters(p *party) []hostile {
 		{"header padded", resign(base64.URLEncoding.EncodeToString([]byte(header)) + "." + b), jws.ErrMalformed},
 		{"payload padded", resign(h + "." + base64.URLEncoding.EncodeToString([]byte(body))), jws.ErrMalformed},
 		{"signature padded", good + "==", jws.ErrMalformed},
-		{"header too short by one", resign(parts[0] + "A." + parts[1]), jws.ErrMalformed},
-		{"payload of one character", resign(parts[0] + ".A"), jws.ErrMalformed},
 		{"payload of an impossible length", resign(parts[0] + "." + b64("abc") + "A"), jws.ErrMalformed},
 		{"standard base64", resign(parts[0] + "." + base64.RawStdEncoding.EncodeToString([]byte(payload("x", `"???>>>~~~"`)))), jws.ErrMalformed},
-		{"header in hexadecimal", resign(fmt.Sprintf("%x", p.Header()) + "." + parts[1]), jws.ErrMalformed},
 	}
 	for _, extra := range []string{"\n", "\r", "\r\n", " ", "\t", "\x00", "=", "é", "．", "%2E", "\u200b", "\ufeff", "\xff", "+", "/", "~", ",", `"`} {
 		rows = append(rows,
