@@ -111,7 +111,7 @@ func (v *Verifier) Status() Status {
 	now, current, loads := v.clock.Now(), v.current.Load(), v.refresh.State()
 	status := Status{
 		Time: now, Store: v.source, Version: Version(current.Version),
-		NextChange: current.Set.NextChange(now, v.policy.Retain),
+		NextChange: current.NextChange(now),
 		LastLoad:   loads.LastGood, LoadErr: loads.Err, Failures: loads.Failures, Counters: v.counters.read(loads),
 		foreign: v.jwks != nil,
 	}

@@ -181,21 +181,3 @@ func earlier(a, b time.Time) time.Time {
 	}
 	return a
 }
-
-// NextChange returns the first time after at when a key begins to sign or stops being
-// trusted, or the zero time.
-func (s *Set) NextChange(at time.Time, retain time.Duration) (next time.Time) {
-	consider := func(t time.Time) {
-		if t.After(at) && (next.IsZero() || t.Before(next)) {
-			next = t
-		}
-	}
-	for _, k := range s.Keys {
-		consider(k.Cert.NotBefore)
-		consider(s.TrustEnd(k, retain))
-	}
-	for _, r := range s.Retired {
-		consider(r.Until)
-	}
-	return next
-}

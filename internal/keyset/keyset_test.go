@@ -159,22 +159,6 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-func TestNextChange(t *testing.T) {
-	set := schedule(t, "a: 2026-01-01", "b: 2026-04-01", "x: retired until 2026-03-01")
-	now := day(t, "2025-01-01")
-	for _, want := range []string{
-		"2026-01-01", // a begins
-		"2026-03-01", // x ends
-		"2026-04-01", // b begins
-		"2026-04-03", // a is retained for two days
-		"2036-04-01", // b ends
-	} {
-		now = set.NextChange(now, 48*time.Hour)
-		require.Equal(t, day(t, want), now)
-	}
-	require.Zero(t, set.NextChange(now, 48*time.Hour), "nothing changes any more")
-}
-
 func TestWhyNoKey(t *testing.T) {
 	for when, tc := range map[string]struct {
 		key   string

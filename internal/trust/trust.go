@@ -64,7 +64,6 @@ func New(src Source, old *View, now Moment, p *keyset.Policy) (*View, error) {
 			v.Keys = append(v.Keys, k)
 		}
 	}
-	v.changes = src.Set.NextChange(now.Wall, p.Retain)
 	return v, v.index(now.Wall)
 }
 
@@ -83,13 +82,11 @@ func FromKeys(keys []*Key, version string, former bool, now Moment) (*View, erro
 // a key check the time.
 func (v *View) index(now time.Time) (err error) {
 	v.made = now.Round(0) // without the monotonic reading, to compare wall clocks
+	v.changes = v.NextChange(now)
 	v.byName, v.byPair, v.byHeader = make(map[string]*Key), make(map[pair]*Key), make(map[string]*Key)
 	signing, _ := v.Set.Signing(now)
 	var published []jose.JSONWebKey
 	for _, k := range v.Keys {
-		if !k.Until.IsZero() && k.Until.After(now) && (v.changes.IsZero() || k.Until.Before(v.changes)) {
-			v.changes = k.Until
-		}
 		for _, name := range k.names() {
 			if other := v.byName[name]; other == nil {
 				v.byName[name] = k
@@ -109,6 +106,23 @@ func (v *View) index(now time.Time) (err error) {
 		v.JWKS, v.ETag, err = jws.EncodeJWKS(published)
 	}
 	return err
+}
+
+// NextChange returns the first time after at when a key begins to sign or stops being
+// trusted, or the zero time.
+func (v *View) NextChange(at time.Time) (next time.Time) {
+	consider := func(t time.Time) {
+		if t.After(at) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	for _, k := range v.Keys {
+		consider(k.Until)
+		if k.Source != nil {
+			consider(k.Cert.NotBefore)
+		}
+	}
+	return next
 }
 
 // Outdated reports whether a view made now from the same source would differ.

@@ -238,21 +238,27 @@ func TestJWKS(t *testing.T) {
 	require.True(t, len(early[0].Certificates) == 1 && len(early[1].Certificates) == 1, "nobody signs")
 }
 
+// TestOutdated: a view changes when a key begins to sign or stops being trusted, and by a
+// clock that was set back.
 func TestOutdated(t *testing.T) {
-	own, old := key(t, time.Hour), key(t, month) // old is trusted for a day after own began
+	next, own, old := key(t, -2*time.Hour), key(t, time.Hour), key(t, month)
 	x := former(key(t, month), "")
 	x.Until = noon.AddDate(0, 2, 0)
-	v := view(t, setOf(own, old), x)
-	require.False(t, v.Outdated(noon))
-	require.True(t, v.Outdated(noon.Add(-1)), "the clock was set back")
-	require.False(t, v.Outdated(noon.Add(23*time.Hour-1)))
-	require.True(t, v.Outdated(noon.Add(23*time.Hour)), "at a key's end")
-	v = viewAt(t, trust.Moment{Wall: noon.Add(23 * time.Hour)}, "1", v, setOf(own, old), x)
-	require.False(t, v.Outdated(x.Until.Add(-1)), "a key whose end has passed changes nothing more")
-	require.True(t, v.Outdated(x.Until))
-	v = viewAt(t, trust.Moment{Wall: x.Until}, "1", v, setOf(own, old), x)
-	require.False(t, v.Outdated(own.Cert.NotAfter.Add(-1)))
-	require.True(t, v.Outdated(own.Cert.NotAfter))
+	at := noon
+	for _, want := range []time.Time{
+		next.Cert.NotBefore,
+		own.Cert.NotBefore.Add(keysettest.Day), // old is retained for a day
+		next.Cert.NotBefore.Add(keysettest.Day),
+		x.Until,
+		next.Cert.NotAfter,
+	} {
+		v := viewAt(t, trust.Moment{Wall: at}, "1", nil, setOf(next, own, old), x)
+		require.Equal(t, want, v.NextChange(at))
+		require.False(t, v.Outdated(at) || v.Outdated(want.Add(-1)))
+		require.True(t, v.Outdated(want) && v.Outdated(at.Add(-1)))
+		at = want
+	}
+	require.False(t, viewAt(t, trust.Moment{Wall: at}, "1", nil, setOf(next, own, old), x).Outdated(at.AddDate(90, 0, 0)))
 }
 
 func TestRoles(t *testing.T) {
