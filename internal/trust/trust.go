@@ -24,13 +24,13 @@ type View struct {
 	JWKS []byte // RFC 7517 section 5: the keys trusted when it was made; nil: none
 	ETag string // of JWKS
 
-	former   bool            // keys added later also follow the rules from before RFC 9068
-	byName   map[string]*Key // every name of every key
-	byPair   map[pair]*Key   // and by algorithm: a JWKS may use a name once for each
-	byHeader map[string]*Key // by encoded header of the access tokens that they sign
-	made     time.Time       // by the wall clock
-	changes  time.Time       // when a key next stops being trusted or begins to sign; zero: never
-	replaced []replaced      // recently replaced versions
+	former   bool                     // keys added later also follow the rules from before RFC 9068
+	byName   map[string]*Key          // every name of every key
+	byPair   map[pair]*Key            // and by algorithm: a JWKS may use a name once for each
+	byHeader map[string]*Key          // by encoded header of the access tokens that they sign
+	made     time.Time                // by the wall clock
+	changes  time.Time                // when a key next stops being trusted or begins to sign; zero: never
+	replaced map[string]time.Duration // recently replaced versions; see lately
 }
 
 type pair struct{ name, alg string }

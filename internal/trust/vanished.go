@@ -1,7 +1,7 @@
 package trust
 
 import (
-	"slices"
+	"maps"
 	"time"
 
 	"github.com/fleetkey/fleetkey/internal/keyset"
@@ -16,23 +16,14 @@ type Moment struct {
 	Monotonic time.Duration
 }
 
-// A replaced version is no longer current.
-type replaced struct {
-	version string
-	at      time.Duration // by the monotonic clock
-}
-
-// lately returns the versions recently replaced by v and its predecessors, as seen from the
-// version that comes next.
-func (v *View) lately(next string, now time.Duration) []replaced {
-	var recent []replaced
-	for _, r := range v.replaced {
-		if now-r.at < StaleRead && r.version != next {
-			recent = append(recent, r)
-		}
-	}
+// lately returns the versions recently replaced by v and its predecessors, and when by the
+// monotonic clock, as seen from the version that comes next.
+func (v *View) lately(next string, now time.Duration) map[string]time.Duration {
+	recent := map[string]time.Duration{}
+	maps.Copy(recent, v.replaced)
+	maps.DeleteFunc(recent, func(version string, at time.Duration) bool { return version == next || now-at >= StaleRead })
 	if v.Version != next && v.Version != "" {
-		recent = append(recent, replaced{v.Version, now})
+		recent[v.Version] = now
 	}
 	return recent
 }
@@ -40,9 +31,8 @@ func (v *View) lately(next string, now time.Duration) []replaced {
 // IsStale reports whether a version that was read was just replaced, which means that it
 // comes from a replica that lags behind. A rollback by an operator lasts longer.
 func (v *View) IsStale(version string, now time.Duration) bool {
-	return slices.ContainsFunc(v.replaced, func(r replaced) bool {
-		return r.version == version && now-r.at < StaleRead
-	})
+	at, found := v.replaced[version]
+	return found && now-at < StaleRead
 }
 
 // keepVanished returns the fleet keys that old trusted, that set does not mention, and
