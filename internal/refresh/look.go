@@ -31,11 +31,12 @@ func (r *Refresher) Look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() {
-		r.mu.Lock()
-		r.waiting--
-		r.mu.Unlock()
-	}()
+	select {
+	case r.waiting <- struct{}{}:
+		defer func() { <-r.waiting }()
+	default:
+		return errTooMany
+	}
 	timer := time.NewTimer(maxWait)
 	defer timer.Stop()
 	select {
@@ -63,10 +64,6 @@ func (r *Refresher) join() (*flight, error) {
 		r.suppressed.Add(1)
 		return nil, ErrTooSoon
 	}
-	if r.waiting >= maxWaiting {
-		return nil, errTooMany
-	}
-	r.waiting++
 	return f, nil
 }
 
@@ -80,10 +77,9 @@ func (r *Refresher) turn() (wait time.Duration, now bool) {
 	if !r.Foreign || r.State().LastGood.IsZero() {
 		return 0, true
 	}
-	if r.unknown.Allow() {
-		return 0, true
-	}
 	turn := r.unknown.Reserve()
-	defer turn.Cancel()
-	return turn.Delay(), false
+	if wait = turn.Delay(); wait > 0 {
+		turn.Cancel()
+	}
+	return wait, wait == 0
 }

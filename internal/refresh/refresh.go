@@ -70,12 +70,12 @@ type Refresher struct {
 	stopped chan struct{}
 	wake    chan struct{} // has one element while a flight is waiting
 	busy    chan struct{} // has one element while the source is in use; see Lock
+	waiting chan struct{} // has one element for each call of Look on a flight
 	state   atomic.Pointer[State]
 
 	mu      sync.Mutex
 	next    *flight // not begun yet, or nil
 	flying  *flight
-	waiting int           // calls of Look on a flight
 	unknown *rate.Limiter // for flights started by unknown kids, or by the timer of a foreign source
 
 	suppressed atomic.Uint64
@@ -89,7 +89,7 @@ type flight struct {
 
 // Start returns a Refresher of a source that was just loaded with the given result.
 func Start(o Options, next time.Duration, err error) *Refresher {
-	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
+	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1), waiting: make(chan struct{}, maxWaiting),
 		unknown: rate.NewLimiter(rate.Every(unknownEvery), 1)}
 	first := r.begin()
 	if o.Foreign && err == nil {
@@ -256,15 +256,14 @@ func (r *Refresher) orEvery(next time.Duration) time.Duration {
 // Lock waits until no one else in this instance uses the source. Between a load and a save
 // by one user, others must not adopt what they loaded earlier.
 func (r *Refresher) Lock(ctx context.Context) error {
-	if r.isStopping() {
-		return ErrClosed
-	}
 	select {
 	case r.busy <- struct{}{}:
+	case <-r.ctx.Done():
+		return ErrClosed
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if r.isStopping() { // while it waited
+	if r.ctx.Err() != nil { // select takes any case that is ready
 		r.Unlock()
 		return ErrClosed
 	}
@@ -273,8 +272,6 @@ func (r *Refresher) Lock(ctx context.Context) error {
 
 // Unlock releases the lock.
 func (r *Refresher) Unlock() { <-r.busy }
-
-func (r *Refresher) isStopping() bool { return r.ctx.Err() != nil }
 
 // Sleep waits and returns true, or returns false if the context ends first.
 func Sleep(ctx context.Context, d time.Duration) bool {
