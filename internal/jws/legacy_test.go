@@ -50,8 +50,10 @@ func TestKindsOfFormerTokens(t *testing.T) {
 		},
 	} {
 		for _, claims := range kinds {
-			_, err := p.verify(p.Forge(p.Header("typ", `"JWT"`), payload(claims...)))
-			require.ErrorIs(t, err, want, "%q", claims)
+			for _, typ := range []string{`"JWT"`, `"jwt"`, ""} {
+				_, err := p.verify(p.Forge(p.Header("typ", typ), payload(claims...)))
+				require.ErrorIs(t, err, want, "%q", claims)
+			}
 		}
 	}
 	const elsewhere = "https://old.example"
