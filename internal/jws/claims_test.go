@@ -101,13 +101,7 @@ func TestQuote(t *testing.T) {
 // TestNames: what CheckType and CheckKeyID accept can stand in a header as it is.
 func TestNames(t *testing.T) {
 	const media = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+/"
-	badTypes := []string{"", "JWT;v=1", "\xff", strings.Repeat("x", 128)}
-	for c := range 0x180 { // every other character
-		if !strings.ContainsRune(media, rune(c)) {
-			badTypes = append(badTypes, "a"+string(rune(c))+"b")
-		}
-	}
-	for _, typ := range badTypes {
+	for _, typ := range []string{"", "JWT;v=1", "\xff", "é", "a b", "a,b", `a"b`, `a\b`, "a\nb", "ab\n", strings.Repeat("x", 128)} {
 		err := jws.CheckType(typ)
 		assert.ErrorIs(t, err, jws.ErrInvalidClaims, "%q", typ)
 		assert.EqualError(t, err, fmt.Sprintf("claims are invalid: typ %q is not a media type", typ))

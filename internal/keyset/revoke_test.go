@@ -23,22 +23,18 @@ func TestRevoke(t *testing.T) {
 	}{
 		{one, "a", "2026-02-01", "new signs, a revoked"},
 		{one, "x", "2026-02-01", "a signs, x revoked"}, // not in the set, after a rollback, say
-		{append([]string{"x: revoked"}, one...), "x", "2026-02-01", "a signs, x revoked"},
 		{append([]string{"x: retired until 2026-05-01"}, one...), "x", "2026-02-01", "a signs, x revoked"},
 		// The one announced is as good as any, but nobody may use it yet.
 		{rotation, "a", "2026-03-31", "b ahead, new signs, a revoked"},
 		{rotation, "a b", "2026-03-31", "new signs, a revoked, b revoked"},
-		{rotation, "b", "2026-03-31 23:57:59", "a signs, b revoked"},
 		{rotation, "b", "2026-03-31 23:59:59", "a signs, b revoked"},
 		{rotation, "b", "2026-04-01", "new signs, a until 2026-04-11, b revoked"},
 		{rotation, "a", "2026-04-01", "b signs, a revoked"}, // early, where a clock is behind
-		{rotation, "x", "2026-04-01 00:02:00", "b signs, a trusted, x revoked"},
 		// A leaked bundle.
 		{append([]string{"c: 2025-06-01", "x: retired until 2026-05-01", "y: revoked"}, rotation...), "a b c", "2026-03-31",
 			"new signs, x until 2026-05-01, a revoked, b revoked, c revoked, y revoked"},
 		// What was replaced neither signs again nor is trusted again. It stays until
 		// the next tidying.
-		{rotation, "b", "2026-04-17 23:59:59", "new signs, a until 2026-04-11, b revoked"},
 		{rotation, "b", "2026-04-18", "new signs, a until 2026-04-11, b revoked"},
 		{rotation, "a b", "2026-04-02", "new signs, a revoked, b revoked"},
 		{quick, "b", "2026-04-03", "c signs, a until 2026-04-11, b revoked"},
