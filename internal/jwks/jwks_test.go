@@ -35,9 +35,6 @@ func TestErrorsAreShortAndKeepSecrets(t *testing.T) {
 		err = v.Refresh(t.Context())
 		require.ErrorContains(t, err, "another origin")
 		require.Less(t, len(err.Error()), 500)
-		_, err = fleetkey.NewVerifier(t.Context(), p.Config(func(c *fleetkey.VerifierConfig) { c.Issuer = "https://alice:hunter2@id.example" }))
-		require.ErrorContains(t, err, "user name")
-		require.NotContains(t, err.Error(), "hunter2")
 	})
 }
 

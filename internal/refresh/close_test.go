@@ -12,7 +12,7 @@ import (
 )
 
 func TestClose(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Hour
 		s.report = func(_, after refresh.State, _ time.Duration) {
 			t.Error("closing is not the source's failure", after.Err)
@@ -49,7 +49,7 @@ func TestClose(t *testing.T) {
 // TestCloseWaitsForADeafLoad: what it has read still counts for nobody, and who gets the lock
 // once everything has ended must not use it.
 func TestCloseWaitsForADeafLoad(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes, s.deaf = time.Minute, true
 		loading, locking := make(chan error), make(chan error)
 		go func() { loading <- r.Refresh(context.Background()) }()
@@ -83,7 +83,7 @@ func TestAge(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := &machine{time.Now(), time.Second}
-			start(t, m, func(t *testing.T, s *source, r *refresh.Refresher) {
+			start(t, refresh.Options{Clock: m}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 				m.wall, m.monotonic = m.wall.Add(test.wall).Round(0), m.monotonic+test.monotonic
 				require.Equal(t, test.want, r.Age(m.wall))
 				s.err = errDown

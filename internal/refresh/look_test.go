@@ -8,12 +8,11 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fleetkey/fleetkey/internal/clock"
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
 func TestLook(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.NoError(t, r.Look(t.Context()))
 		require.ErrorIs(t, r.Look(t.Context()), refresh.ErrTooSoon)
 		sleep(10*time.Second - 1)
@@ -30,7 +29,7 @@ func TestLook(t *testing.T) {
 }
 
 func TestLookJoins(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Second
 		require.NoError(t, r.Look(t.Context()))
 		loads := len(s.loads)
@@ -57,7 +56,7 @@ func TestLookJoins(t *testing.T) {
 
 // TestLookBoundsTheWaiting: a flood of made-up kids takes little memory.
 func TestLookBoundsTheWaiting(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Second
 		results := make(chan error, 1500)
 		for range cap(results) {
@@ -81,7 +80,7 @@ func TestLookBoundsTheWaiting(t *testing.T) {
 
 // TestLookDoesNotWaitLong: nobody waits for a slow source for longer than 3 seconds.
 func TestLookDoesNotWaitLong(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Minute
 		begin := time.Now()
 		require.ErrorContains(t, r.Look(t.Context()), "3 seconds")
@@ -93,22 +92,13 @@ func TestLookDoesNotWaitLong(t *testing.T) {
 	})
 }
 
-// foreign runs a test with a Refresher of a foreign source whose first load has ended with
-// an error, or nil.
-func foreign(t *testing.T, err error, test func(t *testing.T, s *source, r *refresh.Refresher)) {
-	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		s := &source{err: err, report: func(_, _ refresh.State, _ time.Duration) {}}
-		r := refresh.Start(refresh.Options{Every: every, Foreign: true, Clock: clock.From(t.Context()), Load: s.load, Report: s.report}, 0, err)
-		defer r.Close()
-		test(t, s, r)
-	})
-}
+// foreign is a source that belongs to somebody else.
+var foreign = refresh.Options{Foreign: true}
 
 // TestForeignStart: without a first good load the waits are short, and nobody's turn is
 // waited for.
 func TestForeignStart(t *testing.T) {
-	foreign(t, errDown, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, foreign, errDown, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.Equal(t, []any{errDown, 1, true}, []any{r.State().Err, r.State().Failures, r.State().LastGood.IsZero()})
 		require.ErrorIs(t, r.Look(t.Context()), errDown)
 		begin := time.Now()
@@ -119,7 +109,7 @@ func TestForeignStart(t *testing.T) {
 		require.NoError(t, r.Refresh(t.Context()))
 		require.True(t, r.State().LastGood.After(begin))
 	})
-	foreign(t, errDown, func(t *testing.T, _ *source, r *refresh.Refresher) {
+	start(t, foreign, errDown, func(t *testing.T, _ *source, r *refresh.Refresher) {
 		sleep(time.Second)
 		require.EqualValues(t, 2, r.State().Bad, "the first wait is a second")
 	})
@@ -128,7 +118,7 @@ func TestForeignStart(t *testing.T) {
 // TestForeignTakesTurns: a source of somebody else's gets at most six loads a minute,
 // whatever causes them, unless the program asks for more itself.
 func TestForeignTakesTurns(t *testing.T) {
-	foreign(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, foreign, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.err = errDown
 		for range 6000 { // a flood, while the source is down
 			_ = r.Look(t.Context())

@@ -31,17 +31,18 @@ type source struct {
 	then   func()
 }
 
-// start runs a test in a bubble with a Refresher of a source by a clock.
-func start(t *testing.T, c clock.Clock, test func(t *testing.T, s *source, r *refresh.Refresher)) {
+// start runs a test in a bubble with a Refresher of a source, whose first load has ended
+// with an error, or nil.
+func start(t *testing.T, o refresh.Options, err error, test func(t *testing.T, s *source, r *refresh.Refresher)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		s := &source{report: func(_, _ refresh.State, _ time.Duration) {}, then: func() {}}
-		if c == nil {
-			c = clock.From(t.Context())
+		s := &source{err: err, report: func(_, _ refresh.State, _ time.Duration) {}, then: func() {}}
+		if o.Clock == nil {
+			o.Clock = clock.From(t.Context())
 		}
-		r := refresh.Start(refresh.Options{Every: every, Clock: c, Load: s.load,
-			Report: func(before, after refresh.State, wait time.Duration) { s.report(before, after, wait) },
-			Then:   func(context.Context) { s.then() }}, 0, nil)
+		o.Every, o.Load, o.Then = every, s.load, func(context.Context) { s.then() }
+		o.Report = func(before, after refresh.State, wait time.Duration) { s.report(before, after, wait) }
+		r := refresh.Start(o, 0, err)
 		defer r.Close()
 		synctest.Wait()
 		test(t, s, r)
@@ -80,7 +81,7 @@ func requireWaits(t *testing.T, want, waits []time.Duration) {
 // TestRefreshShares: those who come during a load share the next one, since it may have
 // read too early for them.
 func TestRefreshShares(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Second
 		begin := time.Now()
 		var all sync.WaitGroup
@@ -101,7 +102,7 @@ func TestRefreshShares(t *testing.T) {
 }
 
 func TestRefreshEndsWithItsContext(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Hour
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -116,7 +117,7 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 
 // TestLock: nothing is loaded while somebody else uses the source.
 func TestLock(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.NoError(t, r.Lock(t.Context()))
 		require.ErrorIs(t, r.Lock(canceled()), context.Canceled)
 		sleep(every) // the timer's flight waits
@@ -132,7 +133,7 @@ func TestLock(t *testing.T) {
 }
 
 func TestBackOff(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.err = errDown
 		var told []time.Duration
 		s.report = func(_, _ refresh.State, wait time.Duration) { told = append(told, wait) }
@@ -155,7 +156,7 @@ func TestBackOff(t *testing.T) {
 }
 
 func TestState(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		begin := time.Now()
 		require.Equal(t, fmt.Sprint(begin.Round(0)), fmt.Sprint(r.State().LastGood), "the load before Start")
 		s.report = func(before, after refresh.State, _ time.Duration) {
@@ -180,7 +181,7 @@ func TestState(t *testing.T) {
 // TestRefused: a source that was read, but not taken over, is fresh all the same, and
 // what follows a load follows. The load has failed for those who asked for it.
 func TestRefused(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		var told []time.Duration
 		s.report = func(_, _ refresh.State, wait time.Duration) { told = append(told, wait) }
 		thens := 0
@@ -201,7 +202,7 @@ func TestRefused(t *testing.T) {
 // TestThen: what follows a load begins when those who waited for the load have gone on,
 // and the next load waits for it.
 func TestThen(t *testing.T) {
-	start(t, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
+	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		var thens int
 		s.then = func() { thens++; time.Sleep(time.Minute) }
 		begin := time.Now()
