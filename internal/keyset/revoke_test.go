@@ -56,7 +56,7 @@ func TestRevoke(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, tc.want, show(next, now, policy()), "%s without %s at %s", tc.keys, tc.lost, tc.now)
 		require.Equal(t, before, show(set, now, policy()), "a set never changes")
-		require.True(t, next.Mentions(ids[0]))
+		require.True(t, next.Mentions(ids[0]) && next.Mentions(next.Keys[0].ID))
 		require.False(t, next.Mentions(kid("z")))
 		for _, clock := range []time.Duration{-2 * time.Minute, 0, 2 * time.Minute} {
 			k, _ := next.Signing(now.Add(clock))
