@@ -6,15 +6,9 @@ import (
 	"time"
 )
 
-const (
-	// unknownEvery is the shortest time between two loads caused by unknown kids.
-	unknownEvery = 10 * time.Second
-	// maxWaiting limits how many calls of Look wait for such a load, and so the memory that
-	// a flood of made-up kids takes while the source is slow. maxWait limits how long each
-	// waits.
-	maxWaiting = 1000
-	maxWait    = 3 * time.Second
-)
+// maxWaiting limits how many calls of Look wait for a load, and so the memory that a flood
+// of made-up kids takes while the source is slow.
+const maxWaiting = 1000
 
 // Reasons why Look has not loaded the source.
 var (
@@ -37,7 +31,7 @@ func (r *Refresher) Look(ctx context.Context) error {
 	default:
 		return errTooMany
 	}
-	timer := time.NewTimer(maxWait)
+	timer := time.NewTimer(3 * time.Second)
 	defer timer.Stop()
 	select {
 	case <-f.done:

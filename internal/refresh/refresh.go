@@ -89,8 +89,8 @@ type flight struct {
 
 // Start returns a Refresher of a source that was just loaded with the given result.
 func Start(o Options, next time.Duration, err error) *Refresher {
-	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1), waiting: make(chan struct{}, maxWaiting),
-		unknown: rate.NewLimiter(rate.Every(unknownEvery), 1)}
+	r := &Refresher{Options: o, stopped: make(chan struct{}), wake: make(chan struct{}, 1), busy: make(chan struct{}, 1),
+		waiting: make(chan struct{}, maxWaiting), unknown: rate.NewLimiter(rate.Every(10*time.Second), 1)}
 	first := r.begin()
 	if o.Foreign && err == nil {
 		r.unknown.Allow() // that load counts
