@@ -115,13 +115,13 @@ func (r reader) readFormerScope() (string, error) {
 	}
 	var one string
 	var many []string
-	switch {
-	case json.Unmarshal(value, &one) == nil:
+	if json.Unmarshal(value, &one) == nil {
 		return one, nil
-	case json.Unmarshal(value, &many) == nil && !slices.ContainsFunc(many, func(scope string) bool { return strings.Contains(scope, " ") }):
-		return strings.Join(many, " "), nil
 	}
-	return "", nil
+	if json.Unmarshal(value, &many) != nil || slices.ContainsFunc(many, func(scope string) bool { return strings.Contains(scope, " ") }) {
+		return "", nil
+	}
+	return strings.Join(many, " "), nil
 }
 
 // maxTime is 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.

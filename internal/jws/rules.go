@@ -38,13 +38,14 @@ func (r *Rules) Check(c *Claims, former bool, issuer string, now time.Time) erro
 			begin = now
 		}
 	}
-	switch {
-	case !former && !c.ExpiresAt.After(c.IssuedAt) || longest > 0 && c.ExpiresAt.Sub(begin) > longest:
+	if !former && !c.ExpiresAt.After(c.IssuedAt) || longest > 0 && c.ExpiresAt.Sub(begin) > longest {
 		return fmt.Errorf("%w: the lifetime is longer than MaxTokenTTL %v", ErrInvalidClaims, longest)
-	case c.Issuer != issuer:
+	}
+	if c.Issuer != issuer {
 		return fmt.Errorf("%w: %s", ErrWrongIssuer, Quote(c.Issuer))
-	case former && len(c.Audience) == 0: // see checkFormer
-	case !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(r.Audience, a) }):
+	}
+	none := former && len(c.Audience) == 0 // see checkFormer
+	if !none && !slices.ContainsFunc(c.Audience, func(a string) bool { return slices.Contains(r.Audience, a) }) {
 		return fmt.Errorf("%w: %s", ErrWrongAudience, "["+Quote(c.Audience...)+"]")
 	}
 	if former {
