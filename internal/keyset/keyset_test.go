@@ -2,7 +2,6 @@ package keyset_test
 
 import (
 	"bytes"
-	"cmp"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -10,7 +9,6 @@ import (
 	"crypto/x509/pkix"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -35,16 +33,15 @@ func privateOf(letter string) ed25519.PrivateKey {
 
 func kid(letter string) string { return jws.Thumbprint(privateOf(letter).Public()) }
 
-var letters = sync.OnceValue(func() map[string]string { // by kid
-	letters := map[string]string{}
-	for letter := 'a'; letter <= 'z'; letter++ {
-		letters[kid(string(letter))] = string(letter)
-	}
-	return letters
-})
-
 // name returns the letter of a kid, or "new" if it is the kid of another key.
-func name(id string) string { return cmp.Or(letters()[id], "new") }
+func name(id string) string {
+	for letter := 'a'; letter <= 'z'; letter++ {
+		if kid(string(letter)) == id {
+			return string(letter)
+		}
+	}
+	return "new"
+}
 
 // schedule reads lines such as "a: 2026-01-01" (begin), "b: 2026-01-01 to 2026-02-01",
 // "c: retired until 2026-03-01" and "d: revoked". Without an end, a certificate lasts for
