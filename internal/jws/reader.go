@@ -118,10 +118,10 @@ func (r reader) readFormerScope() (string, error) {
 	if json.Unmarshal(value, &one) == nil {
 		return one, nil
 	}
-	if json.Unmarshal(value, &many) != nil || slices.ContainsFunc(many, func(scope string) bool { return strings.Contains(scope, " ") }) {
-		return "", nil
+	if json.Unmarshal(value, &many) == nil && !slices.ContainsFunc(many, func(scope string) bool { return strings.Contains(scope, " ") }) {
+		return strings.Join(many, " "), nil
 	}
-	return strings.Join(many, " "), nil
+	return "", nil
 }
 
 // maxTime is 9999-12-31T23:59:59Z, the last second that RFC 3339 can write.
