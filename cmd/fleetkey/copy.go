@@ -39,7 +39,7 @@ func (c *copyCmd) Run(a *app) error {
 		case errors.Is(loadErr, fleetkey.ErrNotExist):
 			return fmt.Errorf("%s exists but has no value: delete it so that copy can create it", name(to))
 		}
-		return fmt.Errorf("%s contains other keys, and copy never overwrites: choose another store, or delete its content", name(to))
+		return fmt.Errorf("%s contains other keys, and copy never overwrites: choose another store, or delete that one", name(to))
 	}
 	if err != nil {
 		return err

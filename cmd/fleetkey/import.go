@@ -34,7 +34,7 @@ const (
 )
 
 const aboutFormer = "The store knows each key only by the kid above. The other system may use another kid (x5t, or SHA-1 in hexadecimal) or\n" +
-	"another iss. If it does, add it to Config.Former of all servers until its last token has expired:\n" +
+	"another iss. If it does, add the key to Config.Former of all servers until its last token has expired:\n" +
 	"\tFormer: []fleetkey.Former{%s}"
 
 const onlyFormer = "a certificate without its private key cannot sign, so it is not imported. To accept the tokens of its system, " +

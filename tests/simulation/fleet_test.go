@@ -221,7 +221,7 @@ func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 		return fleetkeytest.Fault{Delay: some(time.Second), Err: fleetkey.ErrUnavailable, Stored: true}
 	case r < 0.3 && call.Op == fleetkeytest.OpSave:
 		return fleetkeytest.Fault{Delay: some(5 * time.Second)}
-	case r < 0.3 && changed < staleFor:
+	case r < 0.3 && changed < staleFor && in.f.end.Sub(now) < in.f.sc.span-time.Minute: // an empty store ends a start
 		return fleetkeytest.Fault{Stale: 1}
 	}
 	return fleetkeytest.Fault{}

@@ -123,11 +123,11 @@ func broken() []*scenario {
 			longer.MaxTokenTTL = 4 * time.Hour
 			sc.changes = []change{{5 * day, 10 * day, longer}}
 		}),
-		world("store down for as long as announced", "published for too short a time", func(sc *scenario) {
+		world("store down for all of Announce", "published for too short a time", func(sc *scenario) {
 			sc.policy = policyOf(5*day, day, day)
 			sc.outage, sc.outageChance = day+2*time.Hour, 1
 		}),
-		world("store down for JWKSMaxAge longer than allowed", "published for too short a time", func(sc *scenario) {
+		world("store down for longer than the limit", "published for too short a time", func(sc *scenario) {
 			sc.policy = policyOf(5*day, day, day)
 			sc.policy.JWKSMaxAge = 8 * time.Hour
 			sc.outage, sc.outageChance = sc.longestOutage()+sc.policy.JWKSMaxAge, 1
