@@ -36,6 +36,21 @@ func TestWarnsOfALongTrust(t *testing.T) {
 	})
 }
 
+func TestStatusOfARotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := testkit.Start(t, fleetkeytest.NewStore(), testkit.Rotating())
+		status := s.Status()
+		require.Equal(t, status.SigningSince.AddDate(0, 0, 89), status.RotationDue, "a day before the key is 90 days old")
+		require.Zero(t, status.NextActivation)
+		require.NoError(t, s.Rotate(t.Context()))
+		time.Sleep(time.Hour)
+		status = s.Status()
+		require.Equal(t, status.Keys[0].NotBefore, status.NextActivation)
+		require.Zero(t, status.RotationDue)
+		require.Empty(t, status.Warnings())
+	})
+}
+
 // TestCounters has what the metrics of otelfleetkey do not show.
 func TestCounters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

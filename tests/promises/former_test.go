@@ -57,6 +57,29 @@ func TestFormerRefusals(t *testing.T) {
 	}
 }
 
+// Trust in a former key ends with its certificate, and in an adopted one with its tokens.
+func TestTrustFromElsewhereEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file, shared, cfg := fleetkeytest.NewStore(), fleetkeytest.NewStore(), testkit.Config()
+		testkit.Start(t, shared, testkit.Config())
+		testkit.Start(t, file, testkit.Config())
+		former, now := testkit.NewKey("ES256"), time.Now()
+		cfg.Adopt, cfg.Former = file, []fleetkey.Former{{Certificate: testkit.Certificate(former, now, now.Add(day))}}
+		s, ends := testkit.Start(t, shared.Open(), cfg), []time.Duration{}
+		for _, k := range s.Status().Keys {
+			if k.Role == fleetkey.RoleFormer {
+				ends = append(ends, k.TrustedUntil.Sub(now))
+			}
+		}
+		require.ElementsMatch(t, []time.Duration{day, time.Hour + 2*time.Minute}, ends)
+		kid := testkit.Thumbprint(former.Public())
+		time.Sleep(day - time.Minute)
+		testkit.Accepts(t, testkit.Forge(former, kid, "JWT", time.Now()), s)
+		time.Sleep(time.Minute)
+		testkit.Refuses(t, fleetkey.ErrUnknownKey, testkit.Forge(former, kid, "JWT", time.Now()), s)
+	})
+}
+
 type named struct {
 	*fleetkeytest.Store
 	name string

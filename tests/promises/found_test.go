@@ -15,6 +15,7 @@ func TestFound(t *testing.T) {
 		"K6 a rollback before a revocation, and another": {First: 1, Fleet: 1, Start: 256, Steps: []step{
 			{revoke, 0, 0}, {pass, 0, 4}, {rollBack, 0, 0}, {revoke, 0, 31}}},
 		"K8 rotate, roll back and revoke":  {First: 1, Fleet: 1, Start: 256, Steps: []step{{rotate, 0, 0}, {rollBack, 0, 0}, {revoke, 0, 0}}},
+		"RevokeAll and an announced key":   {First: 1, Fleet: 2, Start: 256, Steps: []step{{rotate, 0, 0}, {revokeAll, 0, 0}, {pass, 0, 4}}},
 		"RevokeAll loses its reply":        {First: 1, Fleet: 1, Start: 256, Fault: lostReplies, Steps: []step{{revokeAll, 0, 0}}},
 		"a revoked former key had no name": {Fleet: 1, Start: 264, Steps: []step{{revoke, 0, 502}, {revoke, 0, 22}}},
 		"a refused bundle that was rolled back went on": {First: 1, Fleet: 3, Start: 288, Steps: []step{
