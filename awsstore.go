@@ -32,12 +32,13 @@ import (
 //
 // An AWSStore is safe for concurrent use.
 type AWSStore struct {
-	id      secretid.ID
-	region  string
-	timeout time.Duration
-	client  *secretsmanager.Client
-	kmsKey  string
-	replica []types.ReplicaRegionType
+	id       secretid.ID
+	region   string
+	timeout  time.Duration
+	client   *secretsmanager.Client
+	kmsKey   string
+	replica  []types.ReplicaRegionType
+	readOnly bool
 }
 
 // AWSOptions configures [NewAWSStore]. The zero value suits a server that runs in AWS with
@@ -59,6 +60,10 @@ type AWSOptions struct {
 	// ReplicaRegions lists regions to replicate a new secret to. It requires
 	// secretsmanager:ReplicateSecretToRegions. Default: none.
 	ReplicaRegions []string
+
+	// ReadOnly is for servers that read a replica of the secret. The store writes nothing,
+	// and Save returns [ErrReadOnly]. Default: false.
+	ReadOnly bool
 
 	// Timeout limits each call to AWS, including retries. CreateSecret gets three times as
 	// long, since the first secret of an account can take "a one-time significant delay"
@@ -107,11 +112,12 @@ func NewAWSStore(ctx context.Context, secretName string, opts ...func(*AWSOption
 		return nil, fmt.Errorf("AWS secret %q: AWS_ENDPOINT_URL, or the client's BaseEndpoint, is not a URL such as http://localhost:4566", secretName)
 	}
 	s := &AWSStore{
-		id:      id,
-		region:  cmp.Or(region, o.Client.Options().Region),
-		timeout: cmp.Or(o.Timeout, defaultTimeout),
-		client:  o.Client,
-		kmsKey:  o.KMSKeyID,
+		id:       id,
+		region:   cmp.Or(region, o.Client.Options().Region),
+		timeout:  cmp.Or(o.Timeout, defaultTimeout),
+		client:   o.Client,
+		kmsKey:   o.KMSKeyID,
+		readOnly: o.ReadOnly,
 	}
 	if s.region == "" {
 		return nil, fmt.Errorf("AWS secret %q: the client has no region: set AWSOptions.Region", secretName)
@@ -132,6 +138,9 @@ func (s *AWSStore) String() string {
 	return fmt.Sprintf("AWS secret %s in %s", s.id, s.region)
 }
 
+// ReadOnly reports whether [AWSOptions].ReadOnly is set.
+func (s *AWSStore) ReadOnly() bool { return s.readOnly }
+
 // Load reads the current value with one GetSecretValue. In addition to the errors of
 // [KeyStore] it returns [ErrDeletionPending].
 func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
@@ -147,6 +156,9 @@ func (s *AWSStore) Load(ctx context.Context) ([]byte, Version, error) {
 // save the same bundle over the same prev, more than one of them may succeed. This is
 // harmless: the content changes only once.
 func (s *AWSStore) Save(ctx context.Context, bundle []byte, prev Version) (Version, error) {
+	if s.readOnly {
+		return "", fmt.Errorf("save %s: %w (AWSOptions.ReadOnly): make the change in the primary region", s, ErrReadOnly)
+	}
 	if n := len(bundle); n < 1 || n > MaxBundleSize {
 		return "", fmt.Errorf("save %s: a secret can hold 1 to %d bytes, not %d", s, MaxBundleSize, n)
 	}

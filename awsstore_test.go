@@ -20,6 +20,7 @@ import (
 
 	"github.com/fleetkey/fleetkey"
 	"github.com/fleetkey/fleetkey/internal/awsfake"
+	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
 // What AWSStore asks of AWS, where and for how long. What it makes of the answers is in
@@ -86,6 +87,28 @@ func TestAWSStoreRequests(t *testing.T) {
 	}), pemBundle("a"), "")
 	require.Contains(t, bodies[2], `"KmsKeyId":"alias/keys"`)
 	require.Contains(t, bodies[2], `"AddReplicaRegions":[{"Region":"eu-central-1"}]`)
+}
+
+// A server that reads a replica writes nothing, and so creates no second secret either.
+func TestAWSStoreReadOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake := awsfake.New()
+		primary := openAWS(t, fake, awsName)
+		replica := openAWS(t, fake, awsName, func(o *fleetkey.AWSOptions) { o.ReadOnly = true })
+		_, err := fleetkey.NewSigner(t.Context(), replica, testkit.Rotating())
+		require.ErrorIs(t, err, fleetkey.ErrReadOnly)
+		require.ErrorIs(t, err, fleetkey.ErrNotExist)
+		_, err = replica.Save(t.Context(), pemBundle("a"), "")
+		require.ErrorIs(t, err, fleetkey.ErrReadOnly)
+		_, _, err = primary.Load(t.Context())
+		require.ErrorIs(t, err, fleetkey.ErrNotExist)
+
+		writer := testkit.Start(t, primary, testkit.Rotating())
+		reader := testkit.Start(t, replica, testkit.Rotating())
+		require.True(t, reader.Status().ReadOnly)
+		testkit.Accepts(t, testkit.Issue(t, reader), writer)
+		require.ErrorIs(t, reader.Rotate(t.Context()), fleetkey.ErrReadOnly)
+	})
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)
