@@ -22,11 +22,11 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// What goes wrong while the SDK gets credentials is not an answer about the secret (rows
-// W1 to W3 of docs/faults.md). All of it happens on sockets, since the SDK's own
-// configuration makes the clients.
+// This file tests that a failure to get credentials is not mistaken for an answer about the
+// secret (rows W1 to W3 of docs/faults.md). The tests use sockets, because the SDK's own
+// configuration creates the HTTP clients.
 
-// openFrom opens a secret by the SDK's default configuration.
+// openFrom opens a secret with the SDK's default configuration.
 func openFrom(t *testing.T, opts ...func(*fleetkey.AWSOptions)) *fleetkey.AWSStore {
 	t.Helper()
 	s, err := fleetkey.NewAWSStore(t.Context(), awsName, opts...)
@@ -43,7 +43,7 @@ func TestAWSCredentialsSources(t *testing.T) {
 		os.Stderr = stderr
 		text, err := os.ReadFile(said.Name())
 		require.NoError(t, errors.Join(err, said.Close()))
-		require.Empty(t, string(text), "the SDK writes its warnings there; only errors and our logs report")
+		require.Empty(t, string(text), "the SDK's warnings must not reach standard error")
 	}()
 	fake := awsfake.Start(t)
 	check := func(name string, from awsfake.Source, want error, spoil func(*testing.T), says ...string) {
@@ -54,7 +54,7 @@ func TestAWSCredentialsSources(t *testing.T) {
 			if strings.HasSuffix(name, "silent") {
 				timeout /= 10
 			} else if from == awsfake.IMDS {
-				timeout *= 20 // the SDK tries again
+				timeout *= 20 // leave time for the SDK's retries
 			}
 			s := openFrom(t, func(o *fleetkey.AWSOptions) { o.Timeout = timeout })
 			_, _, loaded := s.Load(t.Context())
@@ -74,7 +74,7 @@ func TestAWSCredentialsSources(t *testing.T) {
 			fake.Heal()
 			fake.UseSource(t, from)
 			_, _, err := openFrom(t).Load(t.Context())
-			require.ErrorIs(t, err, fleetkey.ErrNotExist, "Secrets Manager answers")
+			require.ErrorIs(t, err, fleetkey.ErrNotExist, "the call must reach Secrets Manager")
 		})
 	}
 	fails := func(name string, from awsfake.Source, want error, f awsfake.Fault, says ...string) {
@@ -122,7 +122,7 @@ func TestAWSCredentialsSources(t *testing.T) {
 	fails("with white space", awsfake.Container, nil, page(200, `{"AccessKeyId":"ASIA\n","SecretAccessKey":"x"}`), "white space")
 	fails("a refusal of several lines", awsfake.SSO, nil, apiError("No", "no\nlevel=INFO\x1b[2J"), `no\nlevel=INFO\x1b[2J`)
 
-	// What an answer holds where it does not belong may be a key.
+	// An unexpected part of a response may be a key, so errors must not show it.
 	fails("refuses with a page", awsfake.Container, nil, page(403, `{"SecretAccessKey":"fakefake"}`), "container endpoint",
 		"HTTP status 403")
 	fails("refuses with a message", awsfake.Container, nil, apiError("Denied", "fakefake"), "container endpoint", "HTTP status 400 Denied")
@@ -158,7 +158,7 @@ func TestAWSCredentialsSources(t *testing.T) {
 	check("A5 none", awsfake.IMDS, nil, set("AWS_EC2_METADATA_DISABLED", "true"), "give the server a role")
 }
 
-// profile replaces the default profile.
+// profile returns a function that replaces the default profile.
 func profile(lines string) func(*testing.T) {
 	return func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "config")
@@ -167,20 +167,20 @@ func profile(lines string) func(*testing.T) {
 	}
 }
 
-// requireNotTheSecret checks that no caller takes an error for a statement about the secret,
-// by its chain either.
+// requireNotTheSecret checks that neither the text of an error nor its chain says anything
+// about the secret.
 func requireNotTheSecret(t testing.TB, err error) {
 	t.Helper()
 	require.NotErrorIs(t, err, fs.ErrNotExist)
 	require.NotErrorIs(t, err, fs.ErrPermission)
 	_, api := errors.AsType[smithy.APIError](err)
 	require.False(t, api, "%v", err)
-	require.NotContains(t, err.Error(), "secretsmanager:", "nothing to allow there")
+	require.NotContains(t, err.Error(), "secretsmanager:", "no permission on the secret would help")
 	require.NotContains(t, err.Error(), "\n")
 	require.NotContains(t, err.Error(), "fakefake")
 }
 
-// A request for credentials that never gets an answer does not hold up those after it.
+// A request for credentials that never gets a response must not block later ones.
 func TestAWSCredentialsHangOnce(t *testing.T) {
 	fake := awsfake.Start(t)
 	fake.UseSource(t, awsfake.Container)
@@ -194,7 +194,7 @@ func TestAWSCredentialsHangOnce(t *testing.T) {
 	}, 10*time.Second, time.Millisecond)
 }
 
-// A client of the caller's own need not name its sources, or have any.
+// A client passed by the caller need not name its credential sources, or have any.
 func TestAWSCredentialsOfAnotherClient(t *testing.T) {
 	fake := awsfake.New()
 	own := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {

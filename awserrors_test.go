@@ -26,18 +26,18 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// What AWSStore makes of AWS's failures: which error it matches, what it says, and how
-// many calls it costs.
+// This file tests the errors of AWSStore for failures of AWS: which sentinel an error
+// matches, what it says, and how many calls are made.
 
-// sentinels are the errors that a Signer acts upon.
+// sentinels are the errors that a Signer handles specially.
 var sentinels = []error{fleetkey.ErrNotExist, fleetkey.ErrConflict, fleetkey.ErrAccessDenied, fleetkey.ErrDeletionPending,
 	fleetkey.ErrUnavailable}
 
 // errTimedOut stands for both errors that a call matches after its time limit.
 var errTimedOut = errors.Join(fleetkey.ErrUnavailable, context.DeadlineExceeded)
 
-// requireError checks that err matches want and none of the other sentinels, names the
-// secret and its region, and says each of the texts.
+// requireError checks that err matches want and no other sentinel, names the secret and its
+// region, and contains each text.
 func requireError(t testing.TB, err, want error, says ...string) {
 	t.Helper()
 	require.Error(t, err)
@@ -61,12 +61,12 @@ func apiError(code, message string) awsfake.Fault {
 
 func page(status int, body string) awsfake.Fault { return awsfake.Fault{Status: status, Body: body} }
 
-// TestAWSStoreFaults runs Load and both kinds of Save into each fault, one call at a time.
+// TestAWSStoreFaults injects each fault into Load and both kinds of Save, one call at a time.
 func TestAWSStoreFaults(t *testing.T) {
 	for _, c := range []struct {
-		name  string // with the row of docs/faults.md
+		name  string // begins with the row in docs/faults.md
 		fault awsfake.Fault
-		calls int // attempts of the SDK, beyond which nothing is repeated
+		calls int // attempts by the SDK; the store itself does not retry
 		want  error
 		says  string
 	}{
@@ -132,7 +132,7 @@ func TestAWSStoreFaults(t *testing.T) {
 			requireError(t, err, c.want, c.says, "save AWS secret", "PutSecretValue")
 			puts := c.calls
 			if strings.HasPrefix(c.name, "A1 ") || strings.HasPrefix(c.name, "A15 ") {
-				puts = 1 // the caller looks before it tries again
+				puts = 1 // a caller must read before it retries
 			}
 			require.Equal(t, puts, fake.Calls("PutSecretValue"))
 			requireHolds(t, s, pemBundle("a"), v)
@@ -141,7 +141,7 @@ func TestAWSStoreFaults(t *testing.T) {
 			w, err := s.Save(t.Context(), pemBundle("b"), v)
 			fake.Heal()
 			if c.fault.Lost || c.fault.Cut || c.fault.Trickle {
-				require.NoError(t, err, "AWS did it, and the store looked")
+				require.NoError(t, err, "AWS made the change, and the store must find out")
 				requireHolds(t, s, pemBundle("b"), w)
 				return
 			}
@@ -152,8 +152,8 @@ func TestAWSStoreFaults(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA3Sockets : what a call of the fake without a socket cannot show. HTTP/2
-// resets a stream rather than the connection.
+// TestAWSStoreA3Sockets tests failures that need a socket. HTTP/2 resets a stream rather
+// than the connection.
 func TestAWSStoreA3Sockets(t *testing.T) {
 	fake := awsfake.Start(t)
 	h2 := httptest.NewUnstartedServer(fake)
@@ -206,7 +206,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 		{"HTTP/2 reset", h2.URL, h2.Client().Transport, awsfake.Fault{Lost: true}, fleetkey.ErrUnavailable, "cannot be reached"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			timeout := time.Minute // which no busy machine needs
+			timeout := time.Minute // enough even for a busy machine
 			if errors.Is(c.want, errTimedOut) {
 				timeout = 200 * time.Millisecond
 			}
@@ -223,7 +223,7 @@ func TestAWSStoreA3Sockets(t *testing.T) {
 	}
 }
 
-// greeter returns the address of a server that answers the same to everyone, until they hang up.
+// greeter returns the address of a server that sends the same bytes to every client.
 func greeter(t *testing.T, greeting string) string {
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -236,14 +236,14 @@ func greeter(t *testing.T, greeting string) string {
 			}
 			_, _ = c.Read(make([]byte, 1<<16))
 			_, _ = c.Write([]byte(greeting))
-			_, _ = io.Copy(io.Discard, c) // or the client could see a reset first
+			_, _ = io.Copy(io.Discard, c) // otherwise the client could see a reset first
 			_ = c.Close()
 		}
 	}()
 	return l.Addr().String()
 }
 
-// TestAWSStoreProxies_W7 : what a proxy answers to CONNECT, in whatever words.
+// TestAWSStoreProxies_W7: the status of a proxy's answer to CONNECT decides, not its text.
 func TestAWSStoreProxies_W7(t *testing.T) {
 	for answer, want := range map[string]error{
 		"204": nil, "302 Found\r\nLocation: http://login/": nil, "403 Blocked by policy": nil, "407 Auth please": nil,
@@ -261,7 +261,7 @@ func TestAWSStoreProxies_W7(t *testing.T) {
 	}
 }
 
-// TestAWSStoreEndpoints : an address that is none is refused, and not shown: it may hold a password.
+// TestAWSStoreEndpoints: an invalid address is rejected and not shown, as it may hold a password.
 func TestAWSStoreEndpoints(t *testing.T) {
 	fake := awsfake.Start(t)
 	for _, address := range []string{"localhost:4566", "me:fakefake@localhost:4566", "http://me:fakefake@[", "http://h:99999", "http://h:0x1", "ftp://h", "http://", "/fakefake"} {
@@ -273,7 +273,7 @@ func TestAWSStoreEndpoints(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA6EachAction : what to allow, or to look at, by the call that failed.
+// TestAWSStoreA6EachAction: the error says what to allow or check for the call that failed.
 func TestAWSStoreA6EachAction(t *testing.T) {
 	denied, kms := apiError("AccessDeniedException", "no"), awsfake.KMSDenied("")
 	for _, c := range []struct {
@@ -302,9 +302,9 @@ func TestAWSStoreA6EachAction(t *testing.T) {
 	}
 }
 
-// FuzzAWSError: whatever AWS answers, or somebody who poses as it, only the one answer
-// that means absence makes a store look empty, in which keys are created. An error shows no
-// line of the value, and no private key of an answer.
+// FuzzAWSError: only ResourceNotFoundException makes a store look empty, in which case keys
+// are created, even if the response does not come from AWS. An error contains no line of the
+// value and no private key from a response.
 func FuzzAWSError(f *testing.F) {
 	for i, code := range []string{"ResourceNotFoundException", "ResourceExistsException", "InvalidRequestException", "DecryptionFailure",
 		"ExpiredTokenException", "AccessDeniedException", "AccessDenied", "LimitExceededException", "ThrottlingException", "UnknownError", ""} {
@@ -323,7 +323,7 @@ func FuzzAWSError(f *testing.F) {
 	f.Add(uint8(0), "PRIVATE KEY-----", "no", uint8(0))
 	actions := []string{"GetSecretValue", "CreateSecret", "PutSecretValue"}
 	f.Fuzz(func(t *testing.T, n uint8, code, message string, status uint8) {
-		synctest.Test(t, func(t *testing.T) { // a used token makes Save wait
+		synctest.Test(t, func(t *testing.T) { // in virtual time, since Save waits if a token is already used
 			fake, action := awsfake.New(), actions[int(n)%len(actions)]
 			s := openAWS(t, fake, awsName, using(fake, func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} }))
 			var v fleetkey.Version
@@ -344,7 +344,7 @@ func FuzzAWSError(f *testing.F) {
 				require.NotContains(t, err.Error(), secret)
 			}
 			require.NotContains(t, err.Error(), "PRIVATE KEY-----")
-			if trouble { // beside such a status no code says anything about the secret
+			if trouble { // with such a status, no code says anything about the secret
 				requireError(t, err, fleetkey.ErrUnavailable)
 				require.NotErrorIs(t, err, fs.ErrPermission)
 			}
@@ -358,7 +358,7 @@ func FuzzAWSError(f *testing.F) {
 					kinds++
 				}
 			}
-			require.LessOrEqual(t, kinds, 1, "an error means one thing: %v", err)
+			require.LessOrEqual(t, kinds, 1, "an error matches at most one sentinel: %v", err)
 		})
 	})
 }

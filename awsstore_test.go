@@ -23,8 +23,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// What AWSStore asks of AWS, where and for how long. What it makes of the answers is in
-// awserrors_test.go. Package tests/aws runs it on moto too.
+// This file tests the requests of AWSStore: their content, region and time limits. For
+// errors, see awserrors_test.go. Package tests/aws also runs the store on moto.
 
 const awsName = "indicium/openid-server-production"
 
@@ -39,12 +39,12 @@ func openAWS(t testing.TB, fake *awsfake.Server, name string, opts ...func(*flee
 	return s
 }
 
-// using replaces the client of openAWS by a changed one.
+// using replaces the client of openAWS with a modified one.
 func using(fake *awsfake.Server, change func(*secretsmanager.Options)) func(*fleetkey.AWSOptions) {
 	return func(o *fleetkey.AWSOptions) { o.Client = fake.Client(change) }
 }
 
-// pemBundle is text in the form of a bundle, different for each seed.
+// pemBundle returns text in the form of a bundle, different for each seed.
 func pemBundle(seed string) []byte {
 	line := strings.Repeat("MIIEvQ"+seed, 64/(6+len(seed))+1)[:64]
 	return []byte("-----BEGIN PRIVATE KEY-----\n" + line + "\n" + line + "\n-----END PRIVATE KEY-----\n")
@@ -66,7 +66,7 @@ func requireHolds(t testing.TB, s fleetkey.KeyStore, bundle []byte, version flee
 	require.Equal(t, version, v)
 }
 
-// TestAWSStoreRequests looks at what goes over the wire, and how often.
+// TestAWSStoreRequests checks the content and number of requests.
 func TestAWSStoreRequests(t *testing.T) {
 	var bodies []string
 	fake := awsfake.New()
@@ -74,9 +74,9 @@ func TestAWSStoreRequests(t *testing.T) {
 	s := openAWS(t, fake, awsName)
 	require.Empty(t, bodies, "NewAWSStore must not call AWS")
 	v := mustSave(t, s, pemBundle("a"), "")
-	require.Len(t, bodies, 1, "the first save is one CreateSecret, without a read back")
+	require.Len(t, bodies, 1, "the first save must be one CreateSecret, without reading back")
 	for _, absent := range []string{"Tags", "KmsKeyId", "AddReplicaRegions"} {
-		require.NotContains(t, bodies[0], absent, "each requires another permission")
+		require.NotContains(t, bodies[0], absent, "would require a further permission")
 	}
 	requireHolds(t, s, pemBundle("a"), v)
 	require.Len(t, bodies, 2)
@@ -121,21 +121,21 @@ func TestAWSStoreSaveRefuses(t *testing.T) {
 		_, err := openAWS(t, fake, awsName).Save(t.Context(), make([]byte, n), "")
 		require.ErrorContains(t, err, "1 to 65536 bytes")
 	}
-	// A whole ARN names a secret that exists, so it is never created.
+	// A complete ARN means that the secret exists, so it is never created.
 	_, err := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:gone-a1B2c3").Save(t.Context(), pemBundle("a"), "")
 	require.ErrorContains(t, err, "give the name")
 	require.NotErrorIs(t, err, fleetkey.ErrConflict)
 	require.Zero(t, fake.Calls(""))
 }
 
-// TestAWSStoreRegion goes through the places a region comes from, last resort first.
+// TestAWSStoreRegion tests the sources of the region in order of increasing precedence.
 func TestAWSStoreRegion(t *testing.T) {
 	fake := awsfake.Start(t)
 	profile := filepath.Join(t.TempDir(), "config")
 	require.NoError(t, os.WriteFile(profile, []byte("[default]\nregion = eu-north-1\n"), 0o600))
 	const arn = "arn:aws:secretsmanager:us-west-2:123456789012:secret:keys-a1B2c3"
 	for _, c := range []struct{ name, secret, option, config, env, want, err string }{
-		{"instance metadata", "keys", "", os.DevNull, "", awsfake.Region, ""}, // W3: after it was in trouble
+		{"instance metadata", "keys", "", os.DevNull, "", awsfake.Region, ""}, // W3: after a temporary failure
 		{"shared configuration", "keys", "", profile, "", "eu-north-1", ""},
 		{"environment", "keys", "", profile, "eu-west-3", "eu-west-3", ""},
 		{"option", "keys", "ca-central-1", profile, "eu-west-3", "ca-central-1", ""},
@@ -160,7 +160,7 @@ func TestAWSStoreRegion(t *testing.T) {
 		})
 	}
 	t.Run("the region of the ARN wins over the client's", func(t *testing.T) {
-		fake := awsfake.New() // refuses a signature for another region than its own
+		fake := awsfake.New() // rejects a signature for another region
 		s := openAWS(t, fake, "arn:aws:secretsmanager:eu-west-1:123456789012:secret:keys-a1B2c3",
 			using(fake, func(o *secretsmanager.Options) { o.Region = "us-east-1" }))
 		_, _, err := s.Load(t.Context())
@@ -168,7 +168,7 @@ func TestAWSStoreRegion(t *testing.T) {
 	})
 }
 
-// TestAWSStoreNoRegion : where nothing says it, the search ends soon, or with its context.
+// TestAWSStoreNoRegion: if no source has a region, the search ends soon, or with its context.
 func TestAWSStoreNoRegion(t *testing.T) {
 	fake := awsfake.Start(t)
 	for name, c := range map[string]struct {
@@ -179,7 +179,7 @@ func TestAWSStoreNoRegion(t *testing.T) {
 		"no metadata":                   {awsfake.Fault{Drop: true}, 5 * time.Second, false},
 		"metadata silent":               {awsfake.Fault{Hang: true}, 5 * time.Second, false},
 		"metadata silent, and in haste": {awsfake.Fault{Hang: true}, 50 * time.Millisecond, true},
-		"metadata in trouble":           {awsfake.Fault{Status: 500}, 50 * time.Millisecond, true}, // which passes
+		"metadata in trouble":           {awsfake.Fault{Status: 500}, 50 * time.Millisecond, true}, // temporary, so retried
 	} {
 		t.Run(name, func(t *testing.T) {
 			fake.UseSource(t, awsfake.IMDS)
@@ -200,7 +200,7 @@ func TestAWSStoreNoRegion(t *testing.T) {
 	require.ErrorContains(t, err, "no region")
 }
 
-// W8: what the configuration holds beyond a name is refused, and quoted.
+// W8: extra characters around a name in the configuration are rejected and quoted.
 func TestAWSStoreWhiteSpace_W8(t *testing.T) {
 	fake := awsfake.Start(t)
 	for says, c := range map[string]struct {
@@ -229,7 +229,7 @@ func TestAWSStoreWhiteSpace_W8(t *testing.T) {
 	}
 }
 
-// A client that was told to log bodies would log private keys.
+// A client configured to log bodies would log private keys.
 func TestAWSStoreLogsNoBodies(t *testing.T) {
 	var log bytes.Buffer
 	fake := awsfake.New()
@@ -239,11 +239,11 @@ func TestAWSStoreLogsNoBodies(t *testing.T) {
 	}))
 	v := mustSave(t, s, pemBundle("a"), "")
 	requireHolds(t, s, pemBundle("a"), mustSave(t, s, pemBundle("a"), v))
-	require.Contains(t, log.String(), "POST /", "the caller asked for the rest of the log")
+	require.Contains(t, log.String(), "POST /", "everything except the bodies must still be logged")
 	require.NotContains(t, log.String(), "MIIEvQ")
 }
 
-// TestAWSStoreA3 : every call ends within its own time, and sooner if the caller says so.
+// TestAWSStoreA3: every call ends within its time limit, or with the caller's context if sooner.
 func TestAWSStoreA3(t *testing.T) {
 	inBubble(t, "the caller's context", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, _ fleetkey.Version) {
 		fake.Inject(awsfake.Fault{Hang: true})
@@ -252,7 +252,7 @@ func TestAWSStoreA3(t *testing.T) {
 		defer cancel()
 		_, _, err := s.Load(ctx)
 		requireError(t, err, context.DeadlineExceeded)
-		require.NotContains(t, err.Error(), "no response within", "that would blame AWS for the caller's haste")
+		require.NotContains(t, err.Error(), "no response within", "the caller's context ended; AWS is not at fault")
 		require.Equal(t, time.Second, time.Since(start))
 	})
 	for _, timeout := range []time.Duration{0, time.Second} {
@@ -268,7 +268,7 @@ func TestAWSStoreA3(t *testing.T) {
 				start := time.Now()
 				requireError(t, call(), errTimedOut, "no response within "+limit.String(), action)
 				require.GreaterOrEqual(t, time.Since(start), limit)
-				require.LessOrEqual(t, time.Since(start), limit+8*time.Second, "and looks for the outcome")
+				require.LessOrEqual(t, time.Since(start), limit+8*time.Second, "including the time to find out the result")
 				fake.Heal()
 			}
 			requireEnds("CreateSecret", 3*limit, save("a", ""))

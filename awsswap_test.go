@@ -18,10 +18,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// The compare-and-swap of Save on an existing secret (rows A10 to A15 of
+// This file tests the compare-and-swap of Save on an existing secret (rows A10 to A15 of
 // docs/faults.md), in the virtual time of a synctest bubble.
 
-// A world is a test, or what happens before one.
+// A world is a test, or the setup of one.
 type world func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version)
 
 // inBubble runs a test on a secret that holds bundle "a" as version v.
@@ -35,8 +35,8 @@ func inBubble(t *testing.T, name string, test world) {
 	})
 }
 
-// TestAWSStoreRaces lets 32 instances save over one version at once: one wins, and the fleet
-// stores few versions, of which AWS allows about a hundred.
+// TestAWSStoreRaces has 32 instances save over one version at once. Exactly one must win, and
+// the fleet must store few versions, since AWS allows about a hundred.
 func TestAWSStoreRaces(t *testing.T) {
 	lag := func(d time.Duration) world {
 		return func(_ *testing.T, fake *awsfake.Server, _ *fleetkey.AWSStore, _ fleetkey.Version) {
@@ -45,7 +45,7 @@ func TestAWSStoreRaces(t *testing.T) {
 		}
 	}
 	for name, c := range map[string]struct {
-		rounds, most int // versions a round
+		rounds, most int // versions per round
 		before       world
 	}{
 		"A12 all is well": {10, 1, lag(0)},
@@ -97,14 +97,14 @@ func TestAWSStoreRaces(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA12 : others write at the same time.
+// TestAWSStoreA12: others write at the same time.
 func TestAWSStoreA12(t *testing.T) {
 	inBubble(t, "the loser is told, and may then save over the winner", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		w := mustSave(t, s, pemBundle("b"), v)
 		_, err := s.Save(t.Context(), pemBundle("c"), v)
 		requireError(t, err, fleetkey.ErrConflict, string(w))
-		require.Equal(t, 2, fake.Versions(awsName), "a save over an old version makes none")
-		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), w)) // equal content is a change too
+		require.Equal(t, 2, fake.Versions(awsName), "a save over an old version must not create one")
+		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), w)) // saving equal content also makes a new version
 	})
 	inBubble(t, "A1 a throttled writer looks before it tries again", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		throttle := awsfake.Throttle(1)
@@ -139,8 +139,8 @@ func TestAWSStoreA12(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA13 : the work is done but the reply is lost, once or at every attempt of
-// the SDK; or the writer has died.
+// TestAWSStoreA13: AWS makes the change but the reply is lost, once or at every attempt of
+// the SDK, or the writer dies midway.
 func TestAWSStoreA13(t *testing.T) {
 	for _, action := range []string{"CreateSecret", "PutSecretValue", "UpdateSecretVersionStage"} {
 		for _, times := range []int{1, 3} {
@@ -154,11 +154,11 @@ func TestAWSStoreA13(t *testing.T) {
 					requireError(t, err, fleetkey.ErrUnavailable, "cannot be reached")
 					v, err = s.Save(t.Context(), pemBundle("b"), prev)
 					if action == "CreateSecret" {
-						requireError(t, err, fleetkey.ErrConflict) // with itself; Load tells
+						requireError(t, err, fleetkey.ErrConflict) // with its own first call, which succeeded
 						return
 					}
 				}
-				require.NoError(t, err, "the same token and content")
+				require.NoError(t, err, "the retry uses the same token and content")
 				requireHolds(t, s, pemBundle("b"), v)
 			})
 		}
@@ -167,7 +167,7 @@ func TestAWSStoreA13(t *testing.T) {
 		fake.Inject(awsfake.Fault{Action: "UpdateSecretVersionStage", Times: 1, Error: &awsfake.Error{Code: "AccessDeniedException"}})
 		_, err := s.Save(t.Context(), pemBundle("dead"), v)
 		requireError(t, err, fleetkey.ErrAccessDenied)
-		require.Equal(t, 1, fake.Calls("GetSecretValue"), "a denial is not looked into")
+		require.Equal(t, 1, fake.Calls("GetSecretValue"), "after a denial there is no result to look for")
 		start := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second+time.Millisecond)
 		defer cancel()
@@ -191,7 +191,7 @@ func TestAWSStoreA13(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA14 : reads lag behind writes.
+// TestAWSStoreA14: reads lag behind writes.
 func TestAWSStoreA14(t *testing.T) {
 	inBubble(t, "a rotator that sees only the past changes nothing", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		time.Sleep(time.Minute)
@@ -207,8 +207,7 @@ func TestAWSStoreA14(t *testing.T) {
 	})
 }
 
-// TestAWSStoreA15 : the quota of a hundred versions, each of which lives for at least a
-// day.
+// TestAWSStoreA15 tests the quota of 100 versions, each of which lives for at least a day.
 func TestAWSStoreA15(t *testing.T) {
 	inBubble(t, "quota", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {
 		for fake.Versions(awsName) < 100 {
@@ -232,7 +231,7 @@ func TestAWSStoreA15(t *testing.T) {
 			time.Sleep(30 * time.Minute)
 		}
 		fake.Enforce(nil)
-		time.Sleep(time.Hour) // this hour's spare tokens may all be used
+		time.Sleep(time.Hour) // all spare tokens of this hour may be used up
 		mustSave(t, s, pemBundle("z"), v)
 	})
 }
