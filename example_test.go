@@ -38,8 +38,8 @@ func ExampleNewSigner() {
 	fmt.Println(token, err)
 }
 
-// Once the fleet has its keys, MustExist keeps a server from making others, as it would if
-// the store were lost or another one were configured.
+// Once the fleet has its keys, set MustExist: a server then never creates other keys, even if
+// the store is lost or the wrong one is configured.
 func ExampleNewSigner_mustExist() {
 	ctx, store := context.Background(), fleetkeytest.NewStore() // empty
 	_, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{Issuer: "https://id.example.com", MustExist: true})
@@ -47,7 +47,7 @@ func ExampleNewSigner_mustExist() {
 	// Output: true true
 }
 
-// An instance that had a key of its own joins the fleet.
+// An instance that had its own key joins the fleet.
 func ExampleNewSigner_adopt() {
 	ctx := context.Background()
 	store, err := fleetkey.OpenStore(ctx, "appsettings.json")
@@ -83,7 +83,7 @@ func ExampleNewSigner_former() {
 	defer signer.Close()
 }
 
-// A file that something else provides and replaces, such as a Kubernetes Secret.
+// The file is provided and replaced from outside, as with a Kubernetes Secret.
 func ExampleNewFileStore_readOnly() {
 	ctx := context.Background()
 	store := fleetkey.NewFileStore("/etc/openid-server/keys/keys.pem", func(o *fleetkey.FileOptions) {
@@ -91,7 +91,7 @@ func ExampleNewFileStore_readOnly() {
 	})
 	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
 		Issuer:   "https://id.example.com",
-		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour}, // the policy of whoever rotates
+		Rotation: fleetkey.Rotation{Every: 90 * 24 * time.Hour}, // as where the keys are rotated
 	})
 	if err != nil {
 		log.Fatal(err)
@@ -99,8 +99,8 @@ func ExampleNewFileStore_readOnly() {
 	defer signer.Close()
 }
 
-// On a machine with a role, the name is enough. This one has a client of its own, with
-// another profile, and a customer managed key.
+// On a machine with a role, the name is enough. This example also sets a client with another
+// profile, and a customer managed key.
 func ExampleNewAWSStore() {
 	ctx := context.Background()
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithSharedConfigProfile("keys"))
@@ -117,7 +117,7 @@ func ExampleNewAWSStore() {
 	log.Print("keys are in ", store)
 }
 
-// newExampleSigner saves the other examples from the same lines.
+// newExampleSigner returns the Signer of the other examples.
 func newExampleSigner() *fleetkey.Signer {
 	return must(fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
 		Issuer:    "https://id.example.com",
@@ -127,8 +127,8 @@ func newExampleSigner() *fleetkey.Signer {
 	}))
 }
 
-// The answer of a token endpoint (RFC 6749 section 5.1). Its expires_in is the lifetime that
-// the token was given.
+// A token endpoint's response (RFC 6749 section 5.1). Its expires_in is the lifetime of the
+// token.
 func ExampleSigner_Issue() {
 	signer := newExampleSigner()
 	defer signer.Close()
@@ -168,7 +168,7 @@ func ExampleSigner_Verify() {
 	// Output: true true true
 }
 
-// An ID token (OpenID Connect Core 1.0 section 2) is for a client, and no access token.
+// An ID token (OpenID Connect Core 1.0 section 2) is for a client. It is not an access token.
 func ExampleSigner_Sign() {
 	signer := newExampleSigner()
 	defer signer.Close()
@@ -177,7 +177,7 @@ func ExampleSigner_Sign() {
 	idToken, err := signer.Sign(ctx, "JWT", map[string]any{
 		"iss": "https://id.example.com", "sub": "alice", "aud": "web",
 		"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(),
-		"nonce": "n-0S6_WzA2Mj", // of the authentication request
+		"nonce": "n-0S6_WzA2Mj", // from the authentication request
 	})
 	if err != nil {
 		panic(err)
@@ -236,7 +236,7 @@ func ExampleSigner_Discovery() {
 	// "token_endpoint":"https://id.example.com/token"}
 }
 
-// Code that parses with golang-jwt continues to do so.
+// Code that parses tokens with golang-jwt can continue to do so.
 func ExampleSigner_Keyfunc() {
 	signer := newExampleSigner()
 	defer signer.Close()

@@ -15,7 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// A service verifies the tokens of an issuer, and holds no private key.
+// A service verifies the tokens of an issuer without holding a private key.
 func ExampleNewVerifier() {
 	orders := func(w http.ResponseWriter, r *http.Request) {
 		token, _ := fleetkey.FromContext(r.Context())
@@ -36,8 +36,8 @@ func ExampleNewVerifier() {
 	log.Print(http.ListenAndServe("localhost:8081", mux))
 }
 
-// Issuers that do not follow RFC 9068 need Legacy, and each an Issuer and Audience as
-// docs/verifying.md says: here, a realm of Keycloak, and what its audience mapper adds.
+// Issuers that do not follow RFC 9068 require Legacy. docs/verifying.md gives the Issuer and
+// Audience for each: for Keycloak, the realm and the audience that its mapper adds.
 func ExampleNewVerifier_legacy() {
 	verifier, err := fleetkey.NewVerifier(context.Background(), fleetkey.VerifierConfig{
 		Issuer:   "https://sso.example.com/realms/shop",
@@ -50,9 +50,9 @@ func ExampleNewVerifier_legacy() {
 	defer verifier.Close()
 }
 
-// One Verifier is for one issuer. With several, the token's iss says which one to ask.
-// That is safe although the iss is not verified at that point: it selects among Verifiers
-// that the program has made, and each accepts tokens of one issuer only.
+// A Verifier serves one issuer. For several issuers, choose the Verifier by the token's iss.
+// This is safe although the iss is not verified yet: the choice is limited to Verifiers that
+// the program has made, and each accepts only the tokens of its issuer.
 func ExampleNewVerifier_severalIssuers() {
 	verifiers, tokens := map[string]*fleetkey.Verifier{}, []string{}
 	for _, issuer := range []string{"https://staff.example.com", "https://partners.example.com", "https://attacker.example"} {
@@ -96,10 +96,10 @@ func ExampleNewVerifier_severalIssuers() {
 	// token has the wrong issuer
 }
 
-// Where the token is not in an Authorization header, call Verify and pass the token on by
-// NewContext. examples/frameworks does so for gRPC.
+// If the token is not in an Authorization header, call Verify and pass the token on with
+// NewContext. examples/frameworks does this for gRPC.
 func ExampleNewContext() {
-	var verifier *fleetkey.Verifier // of NewVerifier
+	var verifier *fleetkey.Verifier // from NewVerifier
 	fromCookie := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			cookie, err := r.Cookie("token")
@@ -109,7 +109,7 @@ func ExampleNewContext() {
 			}
 			token, err := verifier.Verify(r.Context(), cookie.Value)
 			switch {
-			case errors.Is(err, fleetkey.ErrUnavailable): // the token may be good, so the client keeps it
+			case errors.Is(err, fleetkey.ErrUnavailable): // the token may be valid; on 401 the client would discard it
 				http.Error(w, "try again", http.StatusServiceUnavailable)
 			case err != nil || token.SenderConstrained():
 				http.Error(w, "not logged in", http.StatusUnauthorized)
@@ -125,8 +125,8 @@ func ExampleNewContext() {
 	http.Handle("GET /hello", fromCookie(http.HandlerFunc(hello)))
 }
 
-// newExampleIssuer stands for an identity provider, reached by a client without a network. In
-// a test, fleetkeytest.NewIssuer gives one.
+// newExampleIssuer returns an identity provider, and a client that reaches it without a
+// network. In a test, use fleetkeytest.NewIssuer.
 func newExampleIssuer(issuer string) (*fleetkey.Signer, *http.Client) {
 	signer := must(fleetkey.NewSigner(context.Background(), fleetkeytest.NewStore(), fleetkey.Config{
 		Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}))
