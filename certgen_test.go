@@ -17,8 +17,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// This file tests the keys and certificates that fleetkey makes, with openssl too, and
-// that a bundle can be made by openssl.
+// This file tests the keys and certificates that fleetkey makes, also with openssl, and that
+// fleetkey can read a bundle made by openssl.
 
 func newKey(t *testing.T, algorithm string, notBefore time.Time) *keyset.Key {
 	t.Helper()
@@ -34,15 +34,15 @@ func TestNewCertificate(t *testing.T) {
 	k, other := newKey(t, "ES384", begin), newKey(t, "ES384", begin)
 	assert.Equal(t, "CN=https://op.example", k.Cert.Subject.String())
 	assert.False(t, k.Cert.IsCA)
-	assert.Equal(t, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), k.Cert.NotBefore, "whole seconds of UTC")
+	assert.Equal(t, time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC), k.Cert.NotBefore, "must be truncated to seconds, in UTC")
 	assert.Equal(t, time.Date(2036, 5, 1, 12, 0, 0, 0, time.UTC), k.Cert.NotAfter)
 	assert.NotEqual(t, k.Cert.SerialNumber, other.Cert.SerialNumber)
-	assert.Greater(t, k.Cert.SerialNumber.BitLen(), 64, "hard to guess")
+	assert.Greater(t, k.Cert.SerialNumber.BitLen(), 64, "must be hard to guess")
 	assert.NotEqual(t, k.ID, other.ID)
 }
 
-// TestAlgorithmOfNewKeys: a key has the algorithm that was asked for, and openssl reads
-// its bundle, so that an operator can look at what is in a store.
+// TestAlgorithmOfNewKeys: a key has the requested algorithm, and openssl can read the bundle,
+// so that an operator can inspect a store.
 func TestAlgorithmOfNewKeys(t *testing.T) {
 	for name, texts := range map[string][]string{
 		"RS256": {"Signature Algorithm: sha256WithRSAEncryption", "Public-Key: (2048 bit)", "Exponent: 65537"},

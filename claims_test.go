@@ -20,14 +20,14 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// This file tests what Issue and Sign put into a token, and what they refuse.
+// This file tests which claims Issue and Sign write, and which they reject.
 
 func TestIssueFillsIn(t *testing.T) {
 	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.TokenTTL = 5 * time.Minute })
 	at := func(d time.Duration) float64 { return float64(noon.Add(d).Unix()) }
 	for name, tc := range map[string]struct {
 		claims fleetkey.Claims
-		want   map[string]any // beside jti
+		want   map[string]any // without jti
 	}{
 		"a client's own token": {fleetkey.Claims{ClientID: "batch", Audience: []string{api}},
 			map[string]any{"iss": testkit.Issuer, "sub": "batch", "client_id": "batch", "aud": api, "iat": at(0), "exp": at(5 * time.Minute)}},
@@ -46,7 +46,7 @@ func TestIssueFillsIn(t *testing.T) {
 			given.Extra = maps.Clone(given.Extra)
 			token, err := p.Issue(t.Context(), tc.claims)
 			require.NoError(t, err)
-			require.Equal(t, given, tc.claims, "the caller's claims stay as they were")
+			require.Equal(t, given, tc.claims, "Issue must not change the caller's claims")
 			assert.Equal(t, map[string]any{"alg": "ES256", "kid": p.KID, "typ": "at+jwt"}, inside(t, token, 0))
 			got := inside(t, token, 1)
 			assert.Len(t, got["jti"], 26, "130 random bits in base 32")
@@ -91,8 +91,8 @@ func TestIssueRefuses(t *testing.T) {
 	}
 }
 
-// TestWhatIssueGrantsVerifyAccepts tries lifetimes of odd lengths at odd times,
-// since a token knows whole seconds only.
+// TestWhatIssueGrantsVerifyAccepts tries lifetimes and times with fractions of a second,
+// since the times in a token are whole seconds.
 func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
 	for _, ttl := range []time.Duration{time.Second, 1500 * time.Millisecond, 1999999999, time.Hour, time.Hour + 1} {
 		for _, fraction := range []time.Duration{0, 1, 300 * time.Millisecond, 600 * time.Millisecond, time.Second - 1} {
@@ -101,7 +101,7 @@ func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
 			p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), cfg)
 			for _, claims := range []fleetkey.Claims{{ClientID: "a"}, {ClientID: "a", ExpiresAt: now.Add(ttl)}, {ClientID: "a", IssuedAt: now.Add(-ttl / 2)}} {
 				token, err := p.Issue(t.Context(), claims)
-				if err != nil { // asked for more whole seconds than the odd limit has
+				if err != nil { // rounding to seconds makes the lifetime exceed the limit
 					require.ErrorIs(t, err, fleetkey.ErrInvalidClaims)
 					require.True(t, !claims.ExpiresAt.IsZero() && ttl%time.Second != 0, "%v", err)
 					continue
@@ -113,7 +113,7 @@ func TestWhatIssueGrantsVerifyAccepts(t *testing.T) {
 	}
 }
 
-// TestSign: any claims under any typ, encoded as encoding/json does.
+// TestSign signs any claims under any typ. They are encoded as by encoding/json.
 func TestSign(t *testing.T) { // T3
 	p := newParty(t, "ES256")
 	type idToken struct {
@@ -156,8 +156,8 @@ func TestSign(t *testing.T) { // T3
 	}
 }
 
-// FuzzIssue: what Issue signs, Verify and golang-jwt accept. It says what was asked for,
-// and no claim more.
+// FuzzIssue: Verify and golang-jwt accept every token that Issue signs. It has the requested
+// claims and no others.
 func FuzzIssue(f *testing.F) {
 	p := fixedParty(f)
 	for _, hostile := range []string{"", "alice", `"`, `\`, "\x00", "\n", "</script>", "\u2028", "\xff", "é", "\ud7ff😀", `","admin":true,"x":"`, strings.Repeat("x", 13000)} {

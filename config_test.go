@@ -14,8 +14,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// This file tests the defaults of a Config, and that one that cannot work is
-// refused by NewSigner with the name of the field and of the bound.
+// This file tests the defaults of a Config, and that NewSigner rejects an invalid one and
+// names the field and the violated bound.
 
 func TestConfigDefaults(t *testing.T) {
 	c, err := Config{Issuer: "https://op.example/tenant"}.withDefaults()
@@ -31,7 +31,7 @@ func TestConfigDefaults(t *testing.T) {
 	twice, err := c.withDefaults()
 	require.NoError(t, err)
 	twice.Logger = nil
-	assert.Equal(t, c, twice, "defaults on top of defaults change nothing")
+	assert.Equal(t, c, twice, "applying the defaults twice must change nothing")
 
 	audience := []string{"a", "b"}
 	c, err = Config{Issuer: "https://op.example", Audience: audience}.withDefaults()
@@ -40,12 +40,12 @@ func TestConfigDefaults(t *testing.T) {
 	assert.Equal(t, []string{"a", "b"}, c.Audience)
 }
 
-// TestConfigAccepts what lies at a bound, and derives what is not given.
+// TestConfigAccepts tests values at a bound, and defaults that depend on other fields.
 func TestConfigAccepts(t *testing.T) {
 	const hour, day = time.Hour, 24 * time.Hour
 	for name, tc := range map[string]struct {
 		given                      Config
-		ttl, longest, skew, retain time.Duration // zero: as ever
+		ttl, longest, skew, retain time.Duration // zero: the usual default
 	}{
 		"short tokens":          {given: Config{TokenTTL: time.Minute}, ttl: time.Minute},
 		"a long limit":          {given: Config{MaxTokenTTL: 8 * hour}, longest: 8 * hour},
@@ -72,7 +72,7 @@ func TestConfigAccepts(t *testing.T) {
 	}
 }
 
-// An untouchable store is for a signer that must not come so far: a call panics.
+// An untouchable store panics on every call, for Configs rejected before the store is used.
 type untouchable struct{ KeyStore }
 
 func TestConfigRefusals(t *testing.T) {
@@ -94,7 +94,7 @@ func TestConfigRefusals(t *testing.T) {
 		"Announce too short": {func(c *Config) { c.Rotation = rotating; c.Rotation.Announce = 27*time.Minute - 1 },
 			"Config.Rotation.Announce 26m59.999999999s would let a key sign before everyone knows it: it must be at least 2 RefreshEvery + JWKSMaxAge + 2 ClockSkew = 27m0s"},
 		"RefreshEvery too short": {func(c *Config) { c.RefreshEvery = time.Second - 1 }, "Config.RefreshEvery 999.999999ms is less than one second"},
-		// Sums of these must not overflow and so pass for small ones.
+		// Sums of these must not overflow, which would make them look small.
 		"no limit of the lifetime": {func(c *Config) { c.MaxTokenTTL = math.MaxInt64 }, "Config.MaxTokenTTL 2562047h47m16.854775807s is longer than two years"},
 		"Every below Announce":     {func(c *Config) { c.Rotation.Every = 24*time.Hour - 1 }, "Config.Rotation.Every 23h59m59.999999999s is less than Announce 24h0m0s"},
 		"too many keys":            {func(c *Config) { c.Rotation = Rotation{Every: 24 * time.Hour, Retain: 14 * 24 * time.Hour} }, "would keep 17 keys; a bundle has room for 16"},
@@ -118,7 +118,7 @@ func TestConfigRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			c := Config{Issuer: "https://op.example"}
 			tc.change(&c)
-			s, err := NewSigner(t.Context(), untouchable{}, c) // refused before the store is touched
+			s, err := NewSigner(t.Context(), untouchable{}, c)
 			require.ErrorContains(t, err, tc.want)
 			require.ErrorContains(t, err, "fleetkey: ")
 			require.Nil(t, s)
@@ -133,7 +133,7 @@ func TestDefaultCommonName(t *testing.T) {
 		"https://op.example/" + strings.Repeat("x", 60):    "op.example",
 		"https://" + strings.Repeat("x", 63) + ".example/": strings.Repeat("x", 63) + ".",
 		"https://" + strings.Repeat("ü", 40) + ".example/": strings.Repeat("ü", 32),
-		"https://x" + strings.Repeat("ü", 40) + ".example": "x" + strings.Repeat("ü", 31), // no letter is cut in two
+		"https://x" + strings.Repeat("ü", 40) + ".example": "x" + strings.Repeat("ü", 31), // must not cut a UTF-8 character
 	} {
 		c, err := Config{Issuer: issuer, Algorithm: "ES256"}.withDefaults()
 		require.NoError(t, err, issuer)

@@ -6,10 +6,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// NewMaker returns what makes the keys and certificates of a Signer.
+// NewMaker returns the keyset.Maker that creates a Signer's keys and certificates.
 func NewMaker(commonName string) keyset.Maker { return newMaker(commonName) }
 
-// Insist is what tries a call again that a file system refuses for now.
+// Insist retries a call that a file system refuses temporarily.
 func Insist(ctx context.Context, forNow func(error) bool, f func() error) error {
 	return insist(ctx, forNow, f)
 }

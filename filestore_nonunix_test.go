@@ -15,7 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// hold opens a file as a program does that shares no more than mode with others.
+// hold opens a file like a program that allows others only the access in mode.
 func hold(t *testing.T, path string, mode uint32) (release func()) {
 	t.Helper()
 	name, err := syscall.UTF16PtrFromString(path)
@@ -25,8 +25,8 @@ func hold(t *testing.T, path string, mode uint32) (release func()) {
 	return sync.OnceFunc(func() { _ = syscall.CloseHandle(h) })
 }
 
-// A scanner holds the file, or the lock, when a call begins, and lets go of it while the
-// call is tried again.
+// A scanner has the file or the lock open when a call begins, and closes it while the call
+// is being retried.
 func TestFileStore_F20_HeldByAnother(t *testing.T) {
 	for name, share := range map[string]uint32{
 		"exclusively": 0, "for reading": syscall.FILE_SHARE_READ, "for all but deletion": syscall.FILE_SHARE_READ | syscall.FILE_SHARE_WRITE,
@@ -50,7 +50,7 @@ func TestFileStore_F20_HeldByAnother(t *testing.T) {
 	}
 }
 
-// Readers do not keep a writer from replacing the file.
+// Open readers do not keep a writer from replacing the file.
 func TestFileStore_F20_OpenReaders(t *testing.T) {
 	path := newPath(t)
 	s, v := stored(t, path, "one")

@@ -20,8 +20,8 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// What one process can test anywhere. tests/crash has the rows of docs/faults.md that
-// need more: processes that die, disks that fail, other users.
+// This file has the tests that need only one process. For processes that die, disks that
+// fail and other users, see tests/crash.
 
 func TestFileStoreConformance(t *testing.T) {
 	fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
@@ -32,7 +32,7 @@ func TestFileStoreConformance(t *testing.T) {
 
 func newPath(t *testing.T) string { return filepath.Join(t.TempDir(), "keys", "keys.pem") }
 
-// stored returns a store that holds bundle, and its version.
+// stored returns a store that holds bundle, and the bundle's version.
 func stored(t *testing.T, path, bundle string) (*fleetkey.FileStore, fleetkey.Version) {
 	t.Helper()
 	s := fleetkey.NewFileStore(path)
@@ -48,8 +48,8 @@ func requireContent(t *testing.T, path, want string) {
 	require.Equal(t, want, string(got))
 }
 
-// requireRefused checks that an error names the path and is no reason to create a new
-// key.
+// requireRefused checks that an error names the path and does not cause a new key to be
+// created.
 func requireRefused(t *testing.T, err error, path string) {
 	t.Helper()
 	require.Error(t, err)
@@ -70,7 +70,7 @@ func TestFileStore_RelativePathSurvivesChdir(t *testing.T) {
 
 func readOnly(o *fleetkey.FileOptions) { o.ReadOnly = true }
 
-// A ReadOnly store leaves nothing behind, whatever is asked of it.
+// No call on a ReadOnly store creates or changes a file.
 func TestFileStore_F19_ReadOnly(t *testing.T) {
 	path := newPath(t)
 	s := fleetkey.NewFileStore(path, readOnly)
@@ -91,12 +91,12 @@ func TestFileStore_F19_ReadOnly(t *testing.T) {
 	require.NoFileExists(t, path+".lock")
 }
 
-// On Windows a scanner may hold a file that has just changed.
+// On Windows a virus scanner may have a file open that has just changed.
 func TestFileStore_F20_RefusedForNow(t *testing.T) {
 	refused, broken := errors.New("sharing violation"), errors.New("broken")
 	for name, tc := range map[string]struct {
 		first, then, want error
-		until, after      time.Duration // until when first, and the end of it
+		until, after      time.Duration // when first stops being returned; when the call ends
 		limit             time.Duration // of the context
 	}{
 		"accepted":             {nil, nil, nil, 0, 0, time.Hour},
@@ -136,24 +136,24 @@ func TestFileStore_F11_Damage(t *testing.T) {
 			_, _, err := s.Load(t.Context())
 			runtime.ReadMemStats(&after)
 			requireRefused(t, err, path)
-			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), "no more than a bundle is read")
+			require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(1<<20), "must not read more than a bundle")
 
 			_, err = s.Save(t.Context(), []byte("new"), "")
 			requireRefused(t, err, path)
 			fi, err := os.Stat(path)
 			require.NoError(t, err)
-			require.Equal(t, size, fi.Size(), "the file is left as it is")
+			require.Equal(t, size, fi.Size(), "the file must not change")
 		})
 	}
 }
 
-// The store's half of F15: no Save undoes what an operator does to the file. A Save that is
-// refused changes nothing.
+// F15, for the store: no Save undoes what an operator does to the file. A Save that fails
+// changes nothing.
 func TestFileStore_F15_DeletedOrReplaced(t *testing.T) {
 	path := newPath(t)
 	_, err := fleetkey.NewFileStore(path).Save(t.Context(), []byte("x"), "not the version")
 	require.ErrorIs(t, err, fleetkey.ErrConflict)
-	require.NoDirExists(t, filepath.Dir(path), "a refused Save must not leave a directory")
+	require.NoDirExists(t, filepath.Dir(path), "a failed Save must not leave a directory")
 	s, v := stored(t, path, "one")
 	for _, bundle := range []string{"", strings.Repeat("k", fleetkey.MaxBundleSize+1)} {
 		_, err = s.Save(t.Context(), []byte(bundle), v)
@@ -197,8 +197,8 @@ func TestFileStore_F1_StaleTemporaryFiles(t *testing.T) {
 	}
 }
 
-// A writer gives up when its context ends and names the lock file, also if the
-// holder is stopped. A reader does not wait.
+// A writer gives up when its context ends, even if the holder of the lock is stopped, and
+// names the lock file. A reader does not wait.
 func TestFileStore_F14_LockHeld(t *testing.T) {
 	path := newPath(t)
 	s, v := stored(t, path, "one")

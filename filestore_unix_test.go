@@ -21,17 +21,17 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// Modes, owners, special files and symbolic links.
+// This file tests modes, owners, special files and symbolic links.
 
-// What is no file is refused before it is opened, as keys and as settings: a FIFO must not
-// make anyone wait for its other end.
+// Anything but a regular file is rejected before it is opened, both as keys and as settings.
+// Opening a FIFO would block until another process opens its other end.
 func TestFileStore_F6_F21_NotAFile(t *testing.T) {
 	for name, create := range map[string]func(path string) error{
 		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
 		"FIFO":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
 		"device":    func(path string) error { return os.Symlink("/dev/zero", path) },
 		"socket": func(path string) error {
-			l, err := net.Listen("unix", filepath.Base(path)) // a socket's name has 104 bytes at most
+			l, err := net.Listen("unix", filepath.Base(path)) // relative, since a socket's path has at most 104 bytes
 			t.Cleanup(func() { l.Close() })
 			return err
 		},
@@ -47,20 +47,20 @@ func TestFileStore_F6_F21_NotAFile(t *testing.T) {
 			require.Nil(t, store)
 			for _, err := range []error{errLoad, errSave, errOpen} {
 				requireRefused(t, err, path)
-				if err == errOpen || name != "socket" { // open itself refuses that
+				if err == errOpen || name != "socket" { // open itself fails on a socket
 					require.ErrorContains(t, err, "not a regular file")
 				}
 			}
 			entries, err := os.ReadDir(filepath.Dir(path))
 			require.NoError(t, err)
-			require.Len(t, entries, 1, "nothing may be put beside it")
-			require.False(t, entries[0].Type().IsRegular(), "or in its place")
+			require.Len(t, entries, 1, "no other file may be created")
+			require.False(t, entries[0].Type().IsRegular(), "it must not be replaced")
 		})
 	}
 	require.NoFileExists(t, "/dev/zero.lock")
 }
 
-// Windows has no such environment.
+// This cannot happen on Windows, whose environment is UTF-16.
 func TestOpenStore_F22_EnvironmentIsNotText(t *testing.T) {
 	t.Setenv("OpenIDServerSigningSettings__File__Path", "/k\xff.pem")
 	_, err := fleetkey.OpenStore(t.Context(), "")
@@ -81,7 +81,7 @@ func TestFileStore_F7_ModeOfOthers(t *testing.T) {
 			requireRefused(t, err, path)
 			requireContent(t, path, "one")
 
-			// The error ends with the command that helps.
+			// The error ends with the command that fixes the mode.
 			_, command, ok := strings.Cut(err.Error(), "run: ")
 			require.True(t, ok)
 			require.NoError(t, exec.Command("sh", "-c", command).Run(), command)
@@ -91,8 +91,8 @@ func TestFileStore_F7_ModeOfOthers(t *testing.T) {
 	}
 }
 
-// mounted makes a directory as Kubernetes mounts a Secret, and returns the path of the keys
-// in it.
+// mounted makes a directory like a Secret mounted by Kubernetes, and returns the path of the
+// keys in it.
 func mounted(t *testing.T, mode fs.FileMode) (path string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -117,8 +117,8 @@ func TestFileStore_F19_MountedSecret(t *testing.T) {
 	}
 }
 
-// A Load while the file is replaced returns one bundle or the other, and never an error. An
-// update of a Secret (F19) moves ..data to a new directory and removes the old one.
+// A Load while the file is being replaced returns the old or the new bundle, never an error.
+// An update of a Secret (F19) points ..data to a new directory and removes the old one.
 func TestFileStore_F15_F19_ReplacedUnderAReader(t *testing.T) {
 	plain, secret := filepath.Join(t.TempDir(), "keys.pem"), mounted(t, 0o440)
 	stored(t, plain, "one")
@@ -200,7 +200,7 @@ func TestFileStore_F8_LinksAreFollowed(t *testing.T) {
 			require.FileExists(t, target+".lock", "both paths must share one lock")
 		})
 	}
-	dir := t.TempDir() // a first Save below a link
+	dir := t.TempDir() // first Save in a directory reached through a link
 	link(t, dir, "data -> real")
 	require.NoError(t, os.Mkdir(filepath.Join(dir, "real"), 0o700))
 	stored(t, filepath.Join(dir, "data", "new", "keys.pem"), "one")
@@ -227,13 +227,13 @@ func TestFileStore_F8_DanglingIsNotAbsent(t *testing.T) {
 			requireRefused(t, err, filepath.Join(dir, tc.guilty))
 			entries, err := os.ReadDir(dir)
 			require.NoError(t, err)
-			require.Len(t, entries, len(tc.links), "nothing may be made")
+			require.Len(t, entries, len(tc.links), "nothing may be created")
 		})
 	}
 }
 
-// A link in the place of the lock file could make root create or lock a file
-// elsewhere. A FIFO there must not make Save wait for its other end.
+// A link instead of the lock file could make root create or lock a file elsewhere. A FIFO
+// there must not block Save.
 func TestFileStore_F8_LockIsALink(t *testing.T) {
 	path := newPath(t)
 	s, v := stored(t, path, "one")
@@ -250,11 +250,11 @@ func TestFileStore_F8_LockIsALink(t *testing.T) {
 
 	require.NoError(t, os.Remove(path+".lock"))
 	require.NoError(t, syscall.Mkfifo(path+".lock", 0o600))
-	_, _ = s.Save(t.Context(), []byte("two"), v) // where flock works on a FIFO, it succeeds
+	_, _ = s.Save(t.Context(), []byte("two"), v) // succeeds on systems where flock works on a FIFO
 }
 
-// The link is moved at each point at which Save asks its context, up to the commit.
-// A Save that succeeds has written the file that the link now leads to.
+// The link is moved at each point before the commit at which Save checks its context. A Save
+// that succeeds must have written the file that the link now leads to.
 func TestFileStore_F8_LinkMovedDuringSave(t *testing.T) {
 	conflicts := 0
 	for n := 1; n <= 3; n++ {
@@ -279,8 +279,8 @@ func TestFileStore_F8_LinkMovedDuringSave(t *testing.T) {
 	require.Positive(t, conflicts)
 }
 
-// A directory that is moved away and replaced during a Save takes the lock with it. A
-// Save that succeeds has written the file that the path now leads to, under its lock.
+// If the directory is moved away and replaced during a Save, the lock file moves with it. A
+// Save that succeeds must have written, and locked, the file that the path now leads to.
 func TestFileStore_F15_DirectorySwappedDuringSave(t *testing.T) {
 	for n := 1; n <= 4; n++ {
 		dir := t.TempDir()
@@ -288,13 +288,13 @@ func TestFileStore_F15_DirectorySwappedDuringSave(t *testing.T) {
 		s, v := stored(t, path, "the same in both")
 		stored(t, next, "the same in both")
 		swapped := false
-		other := flock.New(next + ".lock") // another writer is at work there
+		other := flock.New(next + ".lock") // held by another writer
 		ctx := &hookContext{Context: t.Context(), n: n, hook: func() {
 			swapped = true
 			require.NoError(t, os.Rename(filepath.Dir(path), filepath.Join(dir, "old")))
 			require.NoError(t, os.Rename(filepath.Dir(next), filepath.Dir(path)))
 		}}
-		if n > 2 { // the lock of the old directory is held by then
+		if n > 2 { // Save already holds the lock in the old directory
 			require.NoError(t, other.Lock())
 		}
 		_, err := s.Save(ctx, []byte("two"), v)
@@ -309,7 +309,7 @@ func TestFileStore_F15_DirectorySwappedDuringSave(t *testing.T) {
 	}
 }
 
-// A hookContext calls hook the nth time that it is asked for its error.
+// A hookContext calls hook on the nth call of Err.
 type hookContext struct {
 	context.Context
 	n    int

@@ -28,8 +28,8 @@ var noon = jwstest.Noon
 
 var payload, unix = jwstest.Payload, jwstest.Unix
 
-// A party is a signer together with its private key, so that a test can sign
-// what the signer never would.
+// A party is a signer together with its private key, so that a test can sign tokens that the
+// signer would not.
 type party struct {
 	*fleetkey.Signer
 	jwstest.Forger
@@ -66,7 +66,7 @@ func openPartyBy(t testing.TB, now func() time.Time, store *fleetkeytest.Store, 
 	return &party{s, jwstest.Forger{Private: k.Signer, Alg: k.Algorithm, KID: k.KeyID}, store}
 }
 
-// good is a token that p.Verify has accepted once, and so remembers.
+// good returns a token that p.Verify has accepted once, so it is cached.
 func (p *party) good() string {
 	token := p.Forge(p.Header(), payload())
 	if _, err := p.Verify(context.Background(), token); err != nil {
@@ -75,8 +75,8 @@ func (p *party) good() string {
 	return token
 }
 
-// fixedParty has the same key in every process, so that a token that one has
-// found is signed for all.
+// fixedParty returns a party with the same key in every process, so that a token found by one
+// fuzz worker has a valid signature for all.
 func fixedParty(t testing.TB) *party {
 	t.Helper()
 	bundle, err := os.ReadFile("fleetkeytest/testdata/ES256.pem")
@@ -86,7 +86,7 @@ func fixedParty(t testing.TB) *party {
 	return openParty(t, store, testConfig())
 }
 
-// inside decodes a segment of a token, 0 for the header and 1 for the payload.
+// inside decodes a segment of a token: 0 is the header, 1 the payload.
 func inside(t *testing.T, token string, n int) (members map[string]any) {
 	t.Helper()
 	data, err := base64.RawURLEncoding.DecodeString(strings.Split(token, ".")[n])

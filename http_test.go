@@ -20,7 +20,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// This file tests the three HTTP handlers as a client sees them.
+// This file tests the HTTP handlers from a client's point of view.
 
 func ask(h http.Handler, method string, header ...string) *http.Response {
 	r := httptest.NewRequest(method, "/", nil)
@@ -49,7 +49,7 @@ func TestJWKSAnswers(t *testing.T) {
 		"Access-Control-Allow-Origin": "*", "X-Content-Type-Options": "nosniff", "Last-Modified": ""} {
 		assert.Equal(t, want, get.Header.Get(name))
 	}
-	assert.NotContains(t, string(text), `"d"`, "a private key")
+	assert.NotContains(t, string(text), `"d"`, "must not contain a private key")
 	etag := get.Header.Get("ETag")
 	assert.Regexp(t, `^"[0-9a-f]{32}"$`, etag)
 
@@ -64,23 +64,23 @@ func TestJWKSAnswers(t *testing.T) {
 		assert.Equal(t, want, again.StatusCode, ifNoneMatch)
 		if want == 304 {
 			assert.Empty(t, body(t, again))
-			assert.Equal(t, "public, max-age=90", again.Header.Get("Cache-Control"), "for the next %v too", ifNoneMatch)
+			assert.Equal(t, "public, max-age=90", again.Header.Get("Cache-Control"), "a 304 for %v extends the lifetime", ifNoneMatch)
 		}
 	}
 	twoLines := ask(h, "GET", "If-None-Match", `"x"`, "If-None-Match", etag)
-	assert.Equal(t, 304, twoLines.StatusCode, "lines of one field are one list (RFC 9110 section 5.3)")
+	assert.Equal(t, 304, twoLines.StatusCode, "several lines of a field are one list (RFC 9110 section 5.3)")
 	refused := ask(h, "POST")
 	assert.Equal(t, 405, refused.StatusCode)
 	assert.Equal(t, "GET, HEAD", refused.Header.Get("Allow"))
 
-	// T1: a header could ask for a small document thousands of times.
+	// T1: a Range header could request a small document thousands of times.
 	ranged := ask(h, "GET", "Range", "bytes=0-0"+strings.Repeat(",0-0", 1000))
 	assert.Equal(t, 200, ranged.StatusCode)
 	assert.Equal(t, text, body(t, ranged))
 	assert.Empty(t, ranged.Header.Get("Accept-Ranges"))
 
-	// The tag is that of the content: equal at every instance, another for
-	// another set.
+	// The tag depends on the content only: instances with equal sets have equal tags, and
+	// different sets have different tags.
 	other := openParty(t, p.store, testConfig())
 	assert.Equal(t, etag, ask(other.JWKS(), "GET").Header.Get("ETag"))
 	assert.NotEqual(t, etag, ask(newParty(t, "ES256").JWKS(), "GET").Header.Get("ETag"))
@@ -105,7 +105,7 @@ func TestDiscovery(t *testing.T) {
 	p := newParty(t, "ES256", func(c *fleetkey.Config) { c.Issuer = issuer })
 	subjects := []any{"public"}
 	for name, tc := range map[string]struct {
-		given, want map[string]any // in the document, besides what is in each
+		given, want map[string]any // want: without the members that every document has
 	}{
 		"nothing given: no endpoint that does not exist": {nil, map[string]any{"subject_types_supported": subjects}},
 		"with an authorization endpoint": {
@@ -149,8 +149,8 @@ func TestDiscovery(t *testing.T) {
 	}
 }
 
-// TestRequire: the client learns the class of the error, and the log its reason, but not the
-// token.
+// TestRequire: the response gives only the class of the error. The log gives the cause, but
+// not the token.
 func TestRequire(t *testing.T) { // T10
 	var log testkit.LogBuffer
 	p := newParty(t, "ES256", func(c *fleetkey.Config) {
@@ -211,22 +211,22 @@ func TestRequire(t *testing.T) { // T10
 			assert.Contains(t, logged, tc.reason)
 			for _, value := range tc.authorization {
 				if i := strings.LastIndex(value, "."); i > 0 {
-					assert.NotContains(t, logged, value[i:], "the signature")
+					assert.NotContains(t, logged, value[i:], "the log must not contain the signature")
 				}
 			}
 			assert.Equal(t, "no-store", answer.Header.Get("Cache-Control"))
-			assert.Equal(t, http.StatusText(tc.status)+"\n", text, "the answer tells no more than the class")
+			assert.Equal(t, http.StatusText(tc.status)+"\n", text, "the response must give only the class of the error")
 			assert.Empty(t, answer.Header.Get("Set-Cookie"))
 		})
 	}
 	before := len(log.String())
 	long := httptest.NewRequest("GET", "/"+strings.Repeat("x", 100_000), nil)
 	h.ServeHTTP(httptest.NewRecorder(), long)
-	require.Less(t, len(log.String())-before, 500, "what anybody sends takes a bounded place in the log (P8)")
+	require.Less(t, len(log.String())-before, 500, "the size of a log record must be limited (P8)")
 }
 
-// TestRequireTakesNoOtherPlace: RFC 6750 sections 2.2 and 2.3 are left out, as
-// RFC 9700 section 4.3.2 advises.
+// TestRequireTakesNoOtherPlace: a token in a form, a query (RFC 6750 sections 2.2 and 2.3) or
+// a cookie is ignored, as RFC 9700 section 4.3.2 advises.
 func TestRequireTakesNoOtherPlace(t *testing.T) {
 	p := newParty(t, "ES256")
 	r, w := httptest.NewRequest("POST", "/?access_token="+p.good(), strings.NewReader("access_token="+p.good())), httptest.NewRecorder()
@@ -234,12 +234,12 @@ func TestRequireTakesNoOtherPlace(t *testing.T) {
 	r.Header.Set("Cookie", "access_token="+p.good())
 	p.Require()(http.NotFoundHandler()).ServeHTTP(w, r)
 	assert.Equal(t, 401, w.Code)
-	assert.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"), "nothing was found that could be invalid")
+	assert.Equal(t, "Bearer", w.Header().Get("WWW-Authenticate"), "without a token there is no error code")
 }
 
-// FuzzAuthorization: only one header, of the scheme Bearer with a token that
-// Verify accepts, opens the door (RFC 6750 section 2.1). What is refused gets a
-// challenge that holds nothing of the request.
+// FuzzAuthorization: a request is admitted only with a single Authorization header of the
+// scheme Bearer and a token that Verify accepts (RFC 6750 section 2.1). Otherwise, the
+// response has a challenge that contains nothing from the request.
 func FuzzAuthorization(f *testing.F) {
 	p := fixedParty(f)
 	token := p.Forge(p.Header(), payload("scope", `"read"`))
@@ -269,15 +269,15 @@ func FuzzAuthorization(f *testing.F) {
 			require.NoError(t, err)
 			return
 		}
-		require.True(t, both || err != nil || !strings.EqualFold(scheme, "bearer"), "a good token is refused: %q", first)
+		require.True(t, both || err != nil || !strings.EqualFold(scheme, "bearer"), "a valid token was rejected: %q", first)
 		require.Contains(t, []int{400, 401}, w.Code)
 		require.Regexp(t, `^Bearer( error="[a-z_]+"(, error_description="the token is [a-z]+")?)?$`, w.Header().Get("WWW-Authenticate"))
 		require.Equal(t, http.StatusText(w.Code)+"\n", w.Body.String())
 	})
 }
 
-// TestRequireWhileTheStoreIsDown: nobody knows then whether an unknown key is a new one of the
-// fleet, and on 401 the client would throw a good token away. Other answers stay as they are.
+// TestRequireWhileTheStoreIsDown: an unknown key may then be a new one of the fleet, and a 401
+// would make the client discard a valid token. Other responses are unaffected.
 func TestRequireWhileTheStoreIsDown(t *testing.T) {
 	store := fleetkeytest.NewStore()
 	s, other := testkit.Start(t, store, testkit.Config()), testkit.Start(t, fleetkeytest.NewStore(), testkit.Config())

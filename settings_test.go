@@ -25,7 +25,7 @@ const (
 	envPath       = "OpenIDServerSigningSettings__File__Path"
 )
 
-// writeSettings puts an appsettings.json into a fresh directory.
+// writeSettings writes an appsettings.json to a new directory.
 func writeSettings(t testing.TB, text string) (file, dir string) {
 	dir = t.TempDir()
 	file = filepath.Join(dir, "appsettings.json")
@@ -33,7 +33,7 @@ func writeSettings(t testing.TB, text string) (file, dir string) {
 	return file, dir
 }
 
-// awsSection is a settings file with these members in its AWS section.
+// awsSection returns a settings file with these members in its AWS section.
 func awsSection(members string) string {
 	return `{"OpenIDServerSigningSettings": {"AwsSecretManager": {` + members + `}}}`
 }
@@ -92,7 +92,7 @@ func TestOpenStoreFile(t *testing.T) {
 		"relative":       {text: `{"OpenIDServerSigningSettings": {"File": {"Path": "../shared/k.pem"}}}`, want: "../shared/k.pem"},
 		"absolute":       {text: `{"OpenIDServerSigningSettings": {"File": {"Path": ` + string(absJSON) + `}}}`, want: abs},
 		"environment":    {text: `{"OpenIDServerSigningSettings": {"File": {"Path": "file.pem"}}}`, env: "env.pem", want: "env.pem"},
-		// F22, as .NET reads them.
+		// F22: as .NET reads them.
 		"comment at the end":        {text: "{\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}}}\n// x", want: "k.pem"},
 		"comment and return":        {text: "{\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}}} // x\r", want: "k.pem"},
 		"comment that return ends":  {text: "{ // x\r\"OpenIDServerSigningSettings\": {\"File\": {\"Path\": \"k.pem\"}},\r\"x\": 1\n}", want: "k.pem"},
@@ -108,7 +108,7 @@ func TestOpenStoreFile(t *testing.T) {
 			if !filepath.IsAbs(want) {
 				want = filepath.Join(dir, want)
 			}
-			t.Chdir(t.TempDir()) // the same from any directory
+			t.Chdir(t.TempDir()) // the working directory must not matter
 			from, err := os.Getwd()
 			require.NoError(t, err)
 			rel, err := filepath.Rel(from, file)
@@ -129,7 +129,7 @@ func TestOpenStoreFile(t *testing.T) {
 	})
 }
 
-// A settings file that is a link belongs to the directory of the link.
+// Relative paths in a settings file that is a link start at the link's directory.
 func TestOpenStoreLinkedSettings(t *testing.T) {
 	target, _ := writeSettings(t, `{}`)
 	dir := t.TempDir()
@@ -187,11 +187,11 @@ func TestOpenStoreRefuses(t *testing.T) {
 			file, _ := writeSettings(t, tt.text)
 			store, err := OpenStore(t.Context(), file)
 			require.Error(t, err)
-			assert.True(t, store == nil, "not even a nil pointer")
+			assert.True(t, store == nil, "must be nil, not a nil pointer in an interface")
 			if len(tt.env) == 0 && name != "bad secret name" {
 				assert.ErrorContains(t, err, file)
 			}
-			problem := strings.ReplaceAll(err.Error(), file, "") // the directory is named after the test
+			problem := strings.ReplaceAll(err.Error(), file, "") // its directory is named after the test
 			for _, want := range tt.want {
 				assert.Contains(t, problem, want)
 			}
@@ -208,7 +208,7 @@ func TestOpenStoreRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "absolute path")
 }
 
-// FuzzSettings compares the reader with another one.
+// FuzzSettings compares the parser with hujson and json/v2.
 func FuzzSettings(f *testing.F) {
 	for _, seed := range []string{
 		`{}`,
@@ -228,18 +228,18 @@ func FuzzSettings(f *testing.F) {
 		plain, err := hujson.Standardize(append(bytes.ReplaceAll(bytes.TrimPrefix(text, []byte("\ufeff")), []byte("\r"), []byte("\n")), '\n'))
 		require.NoError(t, err)
 		var document map[string]any
-		if jsonv2.Unmarshal(plain, &document) == nil { // so no name is there twice
+		if jsonv2.Unmarshal(plain, &document) == nil { // json/v2 rejects duplicate names
 			values := map[string]string{}
 			flatten(values, "", document)
 			require.Equal(t, values, valuesOf(set))
 		}
 		if checkSettings(set) == nil && set.Value(settingSecretName) == "" {
-			require.Empty(t, set.Under(settingAWS), "an AWS section must never end at a file")
+			require.Empty(t, set.Under(settingAWS), "an AWS section must never select a file")
 		}
 	})
 }
 
-// FuzzEnviron: the environment says the same as a file with the same setting.
+// FuzzEnviron: a variable has the same effect as the same setting in a file.
 func FuzzEnviron(f *testing.F) {
 	for _, name := range []string{settingSecretName, settingRegion, settingKMSKeyID, settingPath, settingFile, settingsSection, strings.ToUpper(settingPath), "openidserversigningsettings:x", settingPath + ":x", "PATH", "", "OpenIDServerſigningSettings:File:Path"} {
 		f.Add(appsettings.EnvName(name), "value")
@@ -248,7 +248,7 @@ func FuzzEnviron(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		if strings.ContainsAny(name, "=\x00") || strings.Contains(value, "\x00") || !utf8.ValidString(name+value) {
-			return // no environment has such
+			return // impossible in an environment
 		}
 		path := strings.ReplaceAll(name, "__", ":")
 		text, err := json.Marshal(map[string]string{path: value})
@@ -260,7 +260,7 @@ func FuzzEnviron(f *testing.F) {
 		require.Equal(t, valuesOf(inFile), valuesOf(set))
 		require.Equal(t, checkSettings(inFile) == nil, checkSettings(set) == nil)
 		_, err = appsettings.Environ(settingsSection, []string{name + "=" + value, strings.ToUpper(name) + "=hunter2"})
-		lower := strings.ToLower // and not EqualFold, as for check
+		lower := strings.ToLower // not EqualFold; see checkSettings
 		twice := len(set) > 0 && lower(strings.ToUpper(path)) == lower(path)
 		require.Equal(t, twice, err != nil)
 		if twice {
@@ -280,7 +280,7 @@ func valuesOf(set appsettings.Settings) map[string]string {
 	return values
 }
 
-// flatten adds the strings of the section, each under its path.
+// flatten adds the strings of the section to values, by path.
 func flatten(values map[string]string, path string, node any) {
 	switch node := node.(type) {
 	case string:

@@ -21,7 +21,7 @@ func TestStart(t *testing.T) {
 	for name, tc := range map[string]struct {
 		hook  func(fleetkeytest.Call) fleetkeytest.Fault
 		set   []byte
-		want  error  // nil: starts
+		want  error  // nil: NewSigner succeeds
 		text  string // of the error
 		saves int
 	}{
@@ -67,7 +67,7 @@ func TestStart(t *testing.T) {
 	}
 }
 
-// atFirst lets so many loads fail.
+// atFirst returns a hook that applies f to the first loads.
 func atFirst(calls int, f fleetkeytest.Fault) func(fleetkeytest.Call) fleetkeytest.Fault {
 	return func(c fleetkeytest.Call) fleetkeytest.Fault {
 		if c.Op == fleetkeytest.OpLoad && c.N <= calls {
@@ -77,8 +77,8 @@ func atFirst(calls int, f fleetkeytest.Fault) func(fleetkeytest.Call) fleetkeyte
 	}
 }
 
-// hideAbsence answers as IAM does where the policy covers the secret's stored name but not
-// the name as asked for.
+// hideAbsence acts like IAM with a policy that covers the ARN of an existing secret but not
+// its bare name.
 func hideAbsence() func(fleetkeytest.Call) fleetkeytest.Fault {
 	created := false
 	return func(c fleetkeytest.Call) (f fleetkeytest.Fault) {
@@ -98,9 +98,9 @@ func TestStartWaitsForTheStoreUntilItsContextEnds(t *testing.T) { // A16
 		begin := time.Now()
 		_, err := fleetkey.NewSigner(ctx, store, testkit.Config())
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorContains(t, err, "connection refused", "the last cause is told")
+		require.ErrorContains(t, err, "connection refused", "the error must include the last cause")
 		require.Equal(t, time.Hour, time.Since(begin))
-		require.Less(t, store.Loads(), 150, "the waits grow")
+		require.Less(t, store.Loads(), 150, "the waits must grow")
 		require.Zero(t, store.Saves())
 	})
 }
@@ -120,12 +120,12 @@ func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3,
 				begin, loads, saves := time.Now(), store.Loads(), store.Saves()
 				time.Sleep(30 * 24 * time.Hour)
 				calls := float64(store.Loads()-loads) / time.Since(begin).Minutes()
-				require.LessOrEqual(t, calls, 0.3, "calls a minute")
-				require.Equal(t, saves, store.Saves(), "nothing is created")
+				require.LessOrEqual(t, calls, 0.3, "calls per minute")
+				require.Equal(t, saves, store.Saves(), "nothing must be saved")
 
 				now := time.Now()
 				testkit.Accepts(t, testkit.Issue(t, s), s)
-				require.Equal(t, now, time.Now(), "Issue and Verify do not wait")
+				require.Equal(t, now, time.Now(), "Issue and Verify must not wait")
 				status := s.Status()
 				require.NoError(t, status.Err)
 				require.Error(t, status.LoadErr)
@@ -134,7 +134,7 @@ func TestStoreDownChangesNothingForIssueAndVerify(t *testing.T) { // A1, A2, A3,
 
 				store.SetHook(nil)
 				time.Sleep(6 * time.Minute)
-				require.NoError(t, s.Status().LoadErr, "recovers alone")
+				require.NoError(t, s.Status().LoadErr, "must recover by itself")
 			})
 		})
 	}

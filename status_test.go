@@ -17,7 +17,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A retired key is trusted for two years at most, unless somebody has edited the bundle.
+// A retired key is trusted for at most two years, unless the bundle was edited.
 func TestWarnsOfALongTrust(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signing, old := keysettest.Key(t, "ES256", time.Now().Add(-time.Hour)), keysettest.Key(t, "ES256", time.Now())
@@ -51,7 +51,7 @@ func TestStatusOfARotation(t *testing.T) {
 	})
 }
 
-// TestCounters has what the metrics of otelfleetkey do not show.
+// TestCounters covers what the tests of otelfleetkey do not.
 func TestCounters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -68,13 +68,13 @@ func TestCounters(t *testing.T) {
 
 		got := s.Status().Counters
 		require.Equal(t, []uint64{2, 1, 1}, []uint64{got.Issued, got.Verified["expired"], got.FailedLoads})
-		require.Zero(t, got.Verified["invalid_claims"], "a rejection counts once, under its own reason")
-		require.InDelta(t, 24, got.Loads, 3, "in two hours")
+		require.Zero(t, got.Verified["invalid_claims"], "a rejection must count once, under its most specific reason")
+		require.InDelta(t, 24, got.Loads, 3, "loads in two hours")
 	})
 }
 
-// TestHealthOfAVerifier: 503 before the first keys, and a warning when the issuer has been out
-// of reach for an hour, since another's outage must not take services out before MaxStale.
+// TestHealthOfAVerifier: 503 before the first keys. An unreachable issuer is only a warning,
+// after an hour: load balancers must not drop a service for that before MaxStale.
 func TestHealthOfAVerifier(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		p.Serve(testkit.JWKSURL, nil)
@@ -87,13 +87,13 @@ func TestHealthOfAVerifier(t *testing.T) {
 		}
 		time.Sleep(3 * time.Hour)
 		health(503, "the issuer's keys could not be fetched yet")
-		require.Empty(t, v.Status().Warnings(), "Err says it")
+		require.Empty(t, v.Status().Warnings(), "Err already says it")
 		_, err := v.Keyfunc(&jwt.Token{Header: map[string]any{"kid": "x"}, Method: jwt.SigningMethodES256})
 		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
 		for token, want := range map[string]error{testkit.AccessToken(key): fleetkey.ErrUnavailable, "junk": fleetkey.ErrMalformed} {
 			_, err := v.Verify(t.Context(), token)
 			require.ErrorIs(t, err, want)
-			require.NotContains(t, err.Error(), "MaxStale", "keys that were never there have no age")
+			require.NotContains(t, err.Error(), "MaxStale", "keys that were never loaded have no age")
 		}
 		p.Publish(key.JWK(), `{"kty":"oct","kid":"o","k":"AAAA"}`)
 		require.NoError(t, v.Refresh(t.Context()))
@@ -103,7 +103,7 @@ func TestHealthOfAVerifier(t *testing.T) {
 		require.Equal(t, map[string]int{"private": 1}, status.SkippedKeys)
 		require.Equal(t, "issuer "+jwstest.Issuer, status.Store)
 		status.SkippedKeys["private"] = 7
-		require.Equal(t, 1, v.Status().SkippedKeys["private"], "a copy")
+		require.Equal(t, 1, v.Status().SkippedKeys["private"], "Status must return a copy")
 
 		p.Serve(testkit.JWKSURL, testkit.Answer(500, ""))
 		time.Sleep(time.Hour - 1)

@@ -12,7 +12,7 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file tests what a verified token says, and that nobody can change it.
+// This file tests the claims of a verified Token, and that a Token cannot be changed.
 
 func TestHasScope(t *testing.T) {
 	p := newParty(t, "ES256")
@@ -23,7 +23,7 @@ func TestHasScope(t *testing.T) {
 		" read  write": {"read", "write"},
 		"reader":       nil,
 		"READ":         nil,
-		"read\twrite":  nil, // RFC 6749 section 3.3 knows spaces only
+		"read\twrite":  nil, // RFC 6749 section 3.3 allows only spaces
 		"read\u00a0":   nil,
 	} {
 		token := must(p.Verify(t.Context(), must(p.Issue(t.Context(), fleetkey.Claims{ClientID: "web", Scope: scope}))))
@@ -40,13 +40,13 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// A keeper is careless: it keeps the text that it is given, and so shares memory with
-// whoever gave it.
+// A keeper carelessly keeps the slice passed to UnmarshalJSON, and so shares memory with the
+// caller.
 type keeper struct{ text []byte }
 
 func (k *keeper) UnmarshalJSON(text []byte) error { k.text = text; return nil }
 
-// A directKeeper does so by json/v2's faster way.
+// A directKeeper does the same with json/v2's UnmarshalJSONFrom.
 type directKeeper struct{ text jsontext.Value }
 
 func (k *directKeeper) UnmarshalJSONFrom(dec *jsontext.Decoder) (err error) {
@@ -108,7 +108,7 @@ func TestDecode(t *testing.T) {
 	}
 	require.NoError(t, token.Decode(&claims))
 	assert.Equal(t, "alice", claims.Subject)
-	assert.Equal(t, "t1", claims.Tenant, "names are compared with case")
+	assert.Equal(t, "t1", claims.Tenant, "names are case-sensitive")
 	assert.EqualValues(t, 9007199254740993, claims.Big)
 
 	var wrong struct {

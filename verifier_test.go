@@ -21,8 +21,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRememberedTokens: a token that was accepted is refused once its time or that of its key
-// has come, or while the clock has not come to it.
+// TestRememberedTokens: a cached token is rejected once it or its key has expired, and while
+// the clock, having been set back, is before its nbf.
 func TestRememberedTokens(t *testing.T) {
 	now, old := noon, newParty(t, "ES256")
 	p := openPartyBy(t, func() time.Time { return now }, fleetkeytest.NewStore(), testConfig(func(c *fleetkey.Config) {
@@ -56,8 +56,8 @@ func verify(t *testing.T, s *fleetkey.Signer, token string) *fleetkey.Token {
 	return verified
 }
 
-// TestVerifyRemembers: a token that was verified is found again, at no cost, until the
-// keys change. What Verify rejects it looks at each time.
+// TestVerifyRemembers: a verified token is found in the cache, without allocations, until the
+// keys change. Rejected tokens are not cached.
 func TestVerifyRemembers(t *testing.T) {
 	store := fleetkeytest.NewStore()
 	operator, s := testkit.Start(t, store, testkit.Config()), testkit.Start(t, store.Open(), testkit.Config())
@@ -67,7 +67,7 @@ func TestVerifyRemembers(t *testing.T) {
 	require.EqualValues(t, 1, s.Status().Counters.CacheHits)
 	require.Zero(t, testing.AllocsPerRun(100, func() { _, _ = s.Verify(context.Background(), token) }))
 
-	wrong := token[:len(token)-20] + string("AB"[token[len(token)-20]%2]) + token[len(token)-19:] // another letter
+	wrong := token[:len(token)-20] + string("AB"[token[len(token)-20]%2]) + token[len(token)-19:]
 	for range 2 {
 		testkit.Refuses(t, fleetkey.ErrBadSignature, wrong, s)
 		testkit.Refuses(t, fleetkey.ErrNotYetValid, must(operator.Issue(t.Context(), fleetkey.Claims{ClientID: "web",
@@ -86,8 +86,8 @@ func TestVerifyRemembers(t *testing.T) {
 	require.NotSame(t, verify(t, off, token), verify(t, off, token))
 }
 
-// TestRememberedTokensTakeLittle verifies tokens that take far more memory than their
-// length: lists of audiences, and names full of escapes.
+// TestRememberedTokensTakeLittle limits the memory for tokens whose claims take far more than
+// the token's length: long lists of audiences, and strings full of escapes.
 func TestRememberedTokensTakeLittle(t *testing.T) { // T7
 	const size = 400
 	for name, claims := range map[string]fleetkey.Claims{
@@ -122,8 +122,8 @@ func heapInUse() int {
 	return int(m.HeapAlloc)
 }
 
-// TestVerifierLogs: an outage of the issuer is in the log when it begins, once an hour, and
-// when it ends, and nothing claims good keys where there have never been any.
+// TestVerifierLogs: an outage of the issuer is logged when it begins, once an hour, and when
+// it ends. Before the first keys, no message says that earlier keys stay in use.
 func TestVerifierLogs(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
 		var log testkit.LogBuffer
@@ -148,8 +148,8 @@ func TestVerifierLogs(t *testing.T) {
 	})
 }
 
-// TestMaxStaleAfterSleep: a machine that wakes has had no timer, and its keys are old only
-// until the first token.
+// TestMaxStaleAfterSleep: timers do not run while a machine is suspended. The first token
+// after that loads the keys instead of being rejected as stale.
 func TestMaxStaleAfterSleep(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		now := time.Now()
@@ -163,14 +163,14 @@ func TestMaxStaleAfterSleep(t *testing.T) {
 		now = now.Add(50 * time.Minute)
 		require.NoError(t, verify())
 		now = now.Add(11 * time.Minute)
-		require.ErrorIs(t, verify(), fleetkey.ErrUnavailable, "the last fetch was just now, by the other clock")
+		require.ErrorIs(t, verify(), fleetkey.ErrUnavailable, "by the monotonic clock, the last fetch was just now")
 		time.Sleep(10 * time.Second)
 		require.NoError(t, verify())
 	})
 }
 
-// TestMaxStaleBeforeTheFirstKeys: keys that were never there have no age, and a token that
-// is none is refused as such.
+// TestMaxStaleBeforeTheFirstKeys: keys that were never loaded have no age, and a malformed
+// token is rejected as malformed.
 func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		issuer := fleetkeytest.NewIssuer(t)
@@ -184,7 +184,7 @@ func TestMaxStaleBeforeTheFirstKeys(t *testing.T) {
 		require.ErrorContains(t, err, "no route to host")
 		_, err = v.Keyfunc(&jwt.Token{Header: map[string]any{"kid": "x"}, Method: jwt.SigningMethodES256})
 		require.ErrorIs(t, err, fleetkey.ErrUnavailable)
-		require.Len(t, v.Status().Warnings(), 0, "Err says it")
+		require.Len(t, v.Status().Warnings(), 0, "Err already says it")
 		_, err = v.Verify(t.Context(), "junk")
 		require.ErrorIs(t, err, fleetkey.ErrMalformed)
 		require.NotErrorIs(t, err, fleetkey.ErrUnavailable)

@@ -12,8 +12,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// TestVerifierConfig: what cannot work is refused before anything is fetched, with an error
-// that names the field.
+// TestVerifierConfig: an invalid configuration is rejected before anything is fetched, with an
+// error that names the field.
 func TestVerifierConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for want, change := range map[string]func(*fleetkey.VerifierConfig){
@@ -48,8 +48,8 @@ func TestVerifierConfig(t *testing.T) {
 	})
 }
 
-// TestVerifierConfigIsCopied: what the program changes later has no effect, and its client
-// stays as it was.
+// TestVerifierConfigIsCopied: later changes by the program have no effect, and its HTTP client
+// is not modified.
 func TestVerifierConfigIsCopied(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		cfg := p.Config()
@@ -64,7 +64,7 @@ func TestVerifierConfigIsCopied(t *testing.T) {
 	})
 }
 
-// TestVerifierDefaults: rule by rule what an empty field means.
+// TestVerifierDefaults tests the defaults of ClockSkew and MaxTokenTTL.
 func TestVerifierDefaults(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		strict, legacy := p.Verifier(t), p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy = true })

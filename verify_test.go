@@ -14,8 +14,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// TestUnknownKeyOfAnIssuer: whoever waits for the keys goes when its context ends, and after
-// Close nobody waits.
+// TestUnknownKeyOfAnIssuer: waiting for the keys ends with the context. After Close, Verify
+// does not wait.
 func TestUnknownKeyOfAnIssuer(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
 		v, token := p.Verifier(t), testkit.AccessToken(testkit.NewForger("ES256"))
@@ -26,7 +26,7 @@ func TestUnknownKeyOfAnIssuer(t *testing.T) {
 		begin := time.Now()
 		_, err := v.Verify(ctx, token)
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		require.ErrorIs(t, err, fleetkey.ErrUnavailable, "the token may be good")
+		require.ErrorIs(t, err, fleetkey.ErrUnavailable, "the token may be valid")
 		require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
 		require.Equal(t, time.Second, time.Since(begin))
 		time.Sleep(11 * time.Second)
@@ -37,8 +37,8 @@ func TestUnknownKeyOfAnIssuer(t *testing.T) {
 	})
 }
 
-// TestMaxStale: past it no token is accepted, not even one from the cache, until a fetch
-// succeeds.
+// TestMaxStale: once the keys are older than MaxStale, every token is rejected, even a cached
+// one, until a fetch succeeds.
 func TestMaxStale(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
 		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.MaxStale = time.Hour })
@@ -67,7 +67,7 @@ func TestMaxStale(t *testing.T) {
 	})
 }
 
-// TestKeyfunc: by kid and alg, and without a fetch.
+// TestKeyfunc: the key is found by kid and alg, without a fetch.
 func TestKeyfunc(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		twin, unknown := testkit.NewForger("RS256"), testkit.NewForger("ES256")
@@ -91,7 +91,7 @@ func TestKeyfunc(t *testing.T) {
 	})
 }
 
-// TestLegacyClaims: scopes and client from the claims that older systems write.
+// TestLegacyClaims reads scope and client from the claims that older systems use.
 func TestLegacyClaims(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		legacy, strict := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy = true }), p.Verifier(t)
