@@ -32,7 +32,7 @@ type credentialsError struct {
 func (e *credentialsError) Error() string { return e.err.Error() }
 func (e *credentialsError) Unwrap() error { return e.err } // the SDK's retryer looks inside
 
-// A markingProvider marks errors of getting credentials.
+// A markingProvider wraps errors of getting credentials in a credentialsError.
 type markingProvider struct{ aws.CredentialsProvider }
 
 func (p markingProvider) Retrieve(ctx context.Context) (aws.Credentials, error) {

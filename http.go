@@ -94,7 +94,7 @@ func (s *Signer) Discovery(metadata map[string]any) http.Handler {
 	})
 }
 
-// algorithms returns those of the trusted keys, and RS256, which a provider must list.
+// algorithms returns the trusted keys' algorithms, and RS256, which a provider must list.
 func (s *Signer) algorithms() []string {
 	names := []string{"RS256"}
 	for _, k := range s.PublicKeys() {

@@ -11,7 +11,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
-// This file holds how a Signer starts, and how it reads the store.
+// This file contains the start of a Signer and its reads of the store.
 
 const (
 	// storeTimeout limits a call to a store.
@@ -19,9 +19,9 @@ const (
 	// emptyTimeout bounds the wait for the winner's bundle after a lost create. Most stores
 	// show it within firstLook, and one that is eventually consistent within laterLook.
 	emptyTimeout, firstLook, laterLook = 10 * time.Second, 200 * time.Millisecond, 4 * time.Second
-	// firstRetry and maxRetry are the least and the greatest of the growing waits for an
-	// unavailable store, and throttledRetry is the least after it has throttled a call: half
-	// of it is enough to see the secret that another instance of a herd has created.
+	// Waits for an unavailable store grow from firstRetry, or from throttledRetry if it has
+	// throttled a call, to maxRetry. Half of throttledRetry is long enough to see the secret
+	// that another instance has created in the meantime.
 	firstRetry, throttledRetry, maxRetry = time.Second, 6 * time.Second, 30 * time.Second
 )
 
@@ -104,8 +104,7 @@ func (s *Signer) loadOrCreate(ctx context.Context, first **keyset.Set) error {
 	return saveErr
 }
 
-// loadWinner loads a bundle that was saved for certain, from a store that may not show it
-// yet.
+// loadWinner loads a bundle that is known to be saved, from a store that may not show it yet.
 func (s *Signer) loadWinner(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, emptyTimeout)
 	defer cancel()
@@ -169,11 +168,11 @@ func (s *Signer) learn(revoked []string) {
 
 // take makes the set that was read the current one. An instance that can sign refuses a set
 // that cannot, unless that set explicitly stops the key that signs now. The revocations of
-// a refused set still apply, and no key older than a revoked one signs again, which others
-// may no longer trust.
+// a refused set still apply. No key older than a revoked one signs again, since others may no
+// longer trust it.
 func (s *Signer) take(r reading) error {
 	s.read = r
-	s.learn(r.set.Revoked) // of a set that this instance has saved
+	s.learn(r.set.Revoked) // learned already, unless this instance saved the set
 	now, policy := s.verifier.clock.Now(), &s.verifier.policy
 	set, old := s.without(r.set).Withdraw(now, policy, s.revoked...), s.verifier.current.Load()
 	if old == nil {
@@ -190,8 +189,8 @@ func (s *Signer) take(r reading) error {
 }
 
 // without returns a set without the keys known to be revoked, if the key that signs now is in
-// it. None of them has then taken over from that key, whatever their dates say: they were
-// revoked before they signed.
+// it. The revoked keys never took over from that key, regardless of their dates, because they
+// were revoked before they signed.
 func (s *Signer) without(set *keyset.Set) *keyset.Set {
 	old := s.verifier.current.Load()
 	if old == nil {

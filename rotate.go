@@ -161,7 +161,7 @@ func (s *Signer) tryChange(ctx context.Context, what string, p *keyset.Policy, f
 	if err == nil && next != nil {
 		err = s.replace(ctx, r, next, what)
 	}
-	// After an error, a reading may be older than the view, unless it tells of a revocation.
+	// After an error, adopt the reading only for a revocation, as it may be older than the view.
 	// Status reports a refusal after the next load.
 	news := len(s.lost(s.verifier.current.Load().Set)) > 0
 	if err == nil && next == nil || news {
