@@ -20,10 +20,10 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// brokenEnv names the fault of the store that TestBrokenStore is to check.
+// brokenEnv is the variable that gives TestBrokenStore the fault of its store.
 const brokenEnv = "FLEETKEYTEST_BROKEN_STORE"
 
-// faults are ways to break the promises of fleetkey.KeyStore, with the subtest that must fail.
+// faults are violations of the KeyStore contract, each with the subtest that must fail.
 var faults = map[string]string{
 	"absence reported as refusal":        "Create",
 	"zero version from Save":             "Create",
@@ -42,15 +42,15 @@ var faults = map[string]string{
 	"half a bundle left on cancellation": "ContextEndsDuringSaves",
 }
 
-// namesPrev is no fault: a store may name the version that it was given in an error.
+// namesPrev is not a fault: an error may contain the version passed to Save.
 const namesPrev, long = "prev named in errors", "-0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// A store is sound except for its fault.
+// A store is correct except for its fault.
 type store struct {
 	*fleetkeytest.Store
 	fault string
 	kept  sync.Map    // bundles by version
-	lost  atomic.Bool // the first Save
+	lost  atomic.Bool // whether a Save has lost
 }
 
 func length(b []byte) fleetkey.Version { return fleetkey.Version(fmt.Sprint(len(b))) }
@@ -105,7 +105,7 @@ func (s *store) Save(ctx context.Context, b []byte, prev fleetkey.Version) (flee
 		if current != prev {
 			return "", fleetkey.ErrConflict
 		}
-		time.Sleep(10 * time.Millisecond) // widens the window; nothing waits for it
+		time.Sleep(10 * time.Millisecond) // widens the race window; the test does not depend on it
 		return s.Set(b), nil
 	case "torn writes":
 		half, err := s.Store.Save(ctx, b[:len(b)/2], prev)
@@ -120,7 +120,7 @@ func (s *store) Save(ctx context.Context, b []byte, prev fleetkey.Version) (flee
 		prev = fleetkey.Version(strings.TrimSuffix(string(prev), long))
 	case "half a bundle left on cancellation":
 		if prev != "" && !s.lost.Swap(true) {
-			return "", fleetkey.ErrConflict // the first answer, which makes the suite cancel
+			return "", fleetkey.ErrConflict // the first result makes the suite cancel the others
 		} else if prev != "" {
 			<-ctx.Done()
 			s.Set(b[:len(b)/2])
@@ -145,8 +145,8 @@ func (s *store) Save(ctx context.Context, b []byte, prev fleetkey.Version) (flee
 	return v, err
 }
 
-// TestSuiteFailsOnBrokenStores runs the suite in child processes, since a test
-// that must fail cannot run in this one. TestStore runs it on a sound store.
+// TestSuiteFailsOnBrokenStores runs the suite in child processes, since a failing test would
+// also fail this one. TestStore runs it on a correct store.
 func TestSuiteFailsOnBrokenStores(t *testing.T) {
 	for name, subtest := range faults {
 		t.Run(name, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestSuiteFailsOnBrokenStores(t *testing.T) {
 	}
 }
 
-// TestBrokenStore is what the child processes run.
+// TestBrokenStore runs in the child processes.
 func TestBrokenStore(t *testing.T) {
 	fault := os.Getenv(brokenEnv)
 	if fault == "" {

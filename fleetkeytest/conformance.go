@@ -124,8 +124,8 @@ func testContent(s *suite) {
 	}
 }
 
-// testTooLarge allows a store to accept or reject a bundle over the limit. A rejection must
-// neither print the bundle nor store part of it.
+// testTooLarge saves a bundle over the limit, which a store may accept or reject. If it
+// rejects the bundle, it must neither print it nor store part of it.
 func testTooLarge(s *suite) {
 	b := bundle("too large", fleetkey.MaxBundleSize+1)
 	v, err := s.open().Save(s.ctx, b, "")
@@ -148,7 +148,7 @@ func testCallerOwnsSlices(s *suite) {
 	s.requireHolds(s.open(), b, v)
 }
 
-// testRace has the instances create the bundle at once, and then replace it.
+// testRace has all instances create the bundle at once, and then replace it at once.
 func testRace(s *suite) {
 	var winner []byte
 	var v fleetkey.Version
@@ -234,8 +234,8 @@ func testEndedContext(s *suite) {
 	s.requireHolds(s.open(), b, v)
 }
 
-// testContextEndsDuringSaves ends the context of racing Saves: each Save has won, has lost,
-// or does not know, and the stored bundle is whole.
+// testContextEndsDuringSaves ends the context of racing Saves. Each may succeed, lose, or
+// return the context's error, and the stored bundle must be whole.
 func testContextEndsDuringSaves(s *suite) {
 	before := bundle("before", 2000)
 	v := s.mustSave(s.open(), before, "")

@@ -14,8 +14,8 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// A service verifies the tokens of an issuer. Its test needs two lines: one makes the
-// issuer, and one a token.
+// A test of a service that verifies tokens needs two lines: one makes an issuer, the other a
+// token.
 func ExampleNewIssuer() {
 	_ = func(t *testing.T) { // as TestService in orders_test.go
 		issuer := fleetkeytest.NewIssuer(t)
@@ -33,13 +33,13 @@ func ExampleNewIssuer() {
 		r.Header.Set("Authorization", "Bearer "+token)
 		w := httptest.NewRecorder()
 		service.ServeHTTP(w, r)
-		if w.Code != http.StatusNotFound { // it was let through
+		if w.Code != http.StatusNotFound { // the answer of the handler behind Require
 			t.Error(w.Code, w.Header())
 		}
 	}
 }
 
-// The test of a program that issues tokens. The key is a fixed one, so nothing is generated.
+// A test of a program that issues tokens. The signer has a fixed key, so none is generated.
 func ExampleNewSigner() {
 	_ = func(t *testing.T) { // as TestLogin in login_test.go
 		signer := fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: "https://id.example.com"})
@@ -53,7 +53,7 @@ func ExampleNewSigner() {
 	}
 }
 
-// An outage of the store: a running server continues.
+// A running server continues during an outage of the store.
 func ExampleStore_SetHook() {
 	ctx, store := context.Background(), fleetkeytest.NewStore()
 	signer, err := fleetkey.NewSigner(ctx, store, fleetkey.Config{
@@ -74,11 +74,11 @@ func ExampleStore_SetHook() {
 	// <nil>
 }
 
-// The test of a store of your own; here it is fleetkey's.
+// A test of your own store looks like this one of FileStore.
 func ExampleTestKeyStore() {
 	_ = func(t *testing.T) { // as TestFileStore in filestore_test.go
 		fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
-			path := filepath.Join(t.TempDir(), "keys.pem") // of a fresh cell, absent
+			path := filepath.Join(t.TempDir(), "keys.pem") // a new store for each call, still empty
 			return func() fleetkey.KeyStore { return fleetkey.NewFileStore(path) }
 		})
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// claims are those of a good token for the API.
+// claims are valid claims for the API.
 var claims = fleetkey.Claims{Subject: "alice", ClientID: "web", Audience: []string{"https://api.example.com"}, Scope: "read"}
 
-// newVerifier returns what a service under test would make.
+// newVerifier returns the Verifier of a service under test.
 func newVerifier(t *testing.T, issuer *fleetkeytest.Issuer) *fleetkey.Verifier {
 	t.Helper()
 	v, err := fleetkey.NewVerifier(t.Context(), fleetkey.VerifierConfig{
@@ -25,8 +25,8 @@ func newVerifier(t *testing.T, issuer *fleetkeytest.Issuer) *fleetkey.Verifier {
 	return v
 }
 
-// TestNewIssuer: a Verifier takes an issuer's tokens, in a bubble and on loopback, whatever
-// the issuer's Config and its path.
+// TestNewIssuer: a Verifier accepts an issuer's tokens, in a synctest bubble and on loopback,
+// for any Config and path of the issuer.
 func TestNewIssuer(t *testing.T) {
 	accepts := func(t *testing.T, issuer *fleetkeytest.Issuer) {
 		token, err := newVerifier(t, issuer).Verify(t.Context(), issuer.Token(claims))
@@ -44,12 +44,12 @@ func TestNewIssuer(t *testing.T) {
 	require.Regexp(t, `^http://127\.0\.0\.1:\d+$`, issuer.URL)
 	require.Equal(t, "EdDSA", issuer.Signer.SigningKey().Algorithm)
 	accepts(t, issuer)
-	issuer.HTTPClient = nil // as a program has it that knows only the address
+	issuer.HTTPClient = nil // as in a program that has only the address
 	accepts(t, issuer)
 }
 
-// TestIssuerIsAlone: the client of an issuer gets nothing from others, so that a test
-// notices a service that asks the wrong one.
+// TestIssuerIsAlone: the client of an issuer reaches no other address, so that a test fails if
+// a service uses the wrong one.
 func TestIssuerIsAlone(t *testing.T) {
 	issuer := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://id.example.com/a" })
 	for _, url := range []string{"https://other.example.com/a", "http://id.example.com/a", "https://id.example.com:444/a"} {
@@ -82,7 +82,7 @@ func TestIssuerChangesKeys(t *testing.T) {
 		require.Len(t, v.PublicKeys(), 2)
 
 		require.NoError(t, issuer.Signer.Revoke(t.Context(), issuer.Signer.SigningKey().KeyID))
-		require.NoError(t, verify(token), "until the next fetch")
+		require.NoError(t, verify(token), "valid until the next fetch")
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
 		require.ErrorIs(t, verify(token), fleetkey.ErrUnknownKey)
@@ -90,7 +90,7 @@ func TestIssuerChangesKeys(t *testing.T) {
 	})
 }
 
-// TestIssuersOfOneAlgorithmShareTheirKey, but not their tokens.
+// Two issuers with the same algorithm have the same key, but do not accept each other's tokens.
 func TestIssuersOfOneAlgorithmShareTheirKey(t *testing.T) {
 	a := fleetkeytest.NewIssuer(t)
 	b := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) { o.Config.Issuer = "https://b.example.com" })

@@ -14,8 +14,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// TestNewSigner: a token of one signer verifies on another, in real time and in a bubble,
-// whose clock starts at the year 2000. Each algorithm has another key.
+// TestNewSigner: one signer accepts the tokens of another, in real time and in a synctest
+// bubble, whose clock starts in the year 2000. Each algorithm has a different key.
 func TestNewSigner(t *testing.T) {
 	kids := map[string]string{}
 	for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {
@@ -27,13 +27,13 @@ func TestNewSigner(t *testing.T) {
 			assert.Contains(t, key.Certificate.Subject.CommonName, "PUBLIC TEST KEY")
 			assert.Equal(t, int64(0), key.Certificate.NotBefore.Unix())
 			assert.Equal(t, 2120, key.Certificate.NotAfter.Year())
-			assert.Contains(t, []string{"", alg}, kids[key.KeyID], "the key of another algorithm")
+			assert.Contains(t, []string{"", alg}, kids[key.KeyID], "each algorithm must have its own key")
 			kids[key.KeyID] = alg
 		}
 		check(t)
 		synctest.Test(t, func(t *testing.T) {
 			check(t)
-			time.Sleep(24 * time.Hour) // virtual; refreshes go on
+			time.Sleep(24 * time.Hour) // in virtual time; refreshes continue
 			check(t)
 		})
 	}

@@ -124,7 +124,7 @@ func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) 
 	return v, nil
 }
 
-// begin counts a call, calls the hook, waits as it says, and returns what is to happen then.
+// begin counts a call, calls the hook, waits for the Delay, and returns the Fault.
 func (s *Store) begin(ctx context.Context, op Op) (f Fault) {
 	s.mu.Lock()
 	s.calls[op]++
@@ -132,7 +132,7 @@ func (s *Store) begin(ctx context.Context, op Op) (f Fault) {
 	s.mu.Unlock()
 
 	if hook != nil {
-		f = hook(call) // without the lock: a hook may call back
+		f = hook(call) // without the lock, since the hook may call methods
 	}
 	if f.Delay > 0 {
 		select {
@@ -205,16 +205,16 @@ func (s *Store) Content() ([]byte, fleetkey.Version) {
 type cell struct {
 	mu      sync.Mutex
 	history []state // never empty; the last one is the present
-	made    int     // how many versions there have been
+	made    int     // number of versions so far
 }
 
-// A state is one content of a cell; the zero state is "absent".
+// A state is the content of a cell at one time. The zero state means absent.
 type state struct {
 	data    string
 	version fleetkey.Version
 }
 
-// ago returns the state from so many changes ago.
+// ago returns the state before the given number of changes.
 func (c *cell) ago(changes int) state {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -230,7 +230,7 @@ func (c *cell) swap(data string, prev fleetkey.Version) (fleetkey.Version, error
 	return c.put(data), nil
 }
 
-// put requires c.mu.
+// put stores data. c.mu must be held.
 func (c *cell) put(data string) fleetkey.Version {
 	c.made++
 	v := fleetkey.Version(fmt.Sprintf("v%d", c.made))

@@ -29,10 +29,10 @@ func TestStoreFaults(t *testing.T) {
 	lost := errors.New("connection reset")
 	for name, tt := range map[string]struct {
 		fault    fleetkeytest.Fault
-		conflict bool // the Save has an old prev
+		conflict bool // prev is outdated
 		err      error
 		loaded   string
-		after    string // content once a Save of "new" has returned
+		after    string // content after a Save of "new"
 		waited   time.Duration
 	}{
 		"none":                  {loaded: "second", after: "new"},

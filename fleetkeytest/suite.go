@@ -19,16 +19,16 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file contains what the subtests of TestKeyStore share: the racing fleet, the
-// requirements, and the bundles they save.
+// This file contains the helpers of the subtests of TestKeyStore: racing instances, checks,
+// and bundles to save.
 
 const (
 	// settleTime is how long a store may hide a finished Save from others.
 	settleTime = 10 * time.Second
-	// soon is how fast a method must return once its context has ended. It is long, so that
-	// a busy machine does not fail a correct store.
+	// soon is how soon a method must return after its context has ended. It is generous, so
+	// that a correct store does not fail on a busy machine.
 	soon = 5 * time.Second
-	// instances is the size of the fleet that races.
+	// instances is the number of racing instances.
 	instances = 32
 )
 
@@ -38,7 +38,7 @@ type suite struct {
 	ctx     context.Context
 	newCell func(*testing.T) func() fleetkey.KeyStore
 	open    func() fleetkey.KeyStore
-	races   int // begun
+	races   int // so far
 }
 
 // A saved is the result of one Save in a race.
@@ -52,7 +52,7 @@ type saved struct {
 func (s *suite) saveAll(ctx context.Context, prev fleetkey.Version) <-chan saved {
 	results := make(chan saved, instances)
 	start := make(chan struct{})
-	s.races++ // a bundle must not hold prev, which errors may name
+	s.races++ // numbers the bundles, which must not contain prev, as errors may name it
 	for i := range instances {
 		store, b := s.open(), bundle(fmt.Sprintf("instance %d in race %d", i, s.races), 3000+i)
 		go func() {
@@ -65,7 +65,7 @@ func (s *suite) saveAll(ctx context.Context, prev fleetkey.Version) <-chan saved
 	return results
 }
 
-// race requires that exactly one instance wins, and returns what it saved.
+// race requires that exactly one instance succeeds, and returns its bundle and version.
 func (s *suite) race(prev fleetkey.Version) ([]byte, fleetkey.Version) {
 	s.Helper()
 	var winners []saved
@@ -134,15 +134,15 @@ func (s *suite) requireHolds(store fleetkey.KeyStore, want []byte, v fleetkey.Ve
 	}
 }
 
-// requireNoLeak requires that the text of an error contains no piece of the bundle, in any
-// of the usual encodings.
+// requireNoLeak requires that an error contains no part of the bundle in any common
+// encoding.
 func (s *suite) requireNoLeak(err error, b []byte) {
 	s.Helper()
 	if err == nil {
 		return
 	}
 	text := fmt.Sprintf("%v\n%+v\n%#v", err, err, err)
-	const piece = 24 // a multiple of 3, to fall in step with base64
+	const piece = 24 // a multiple of 3, to align with base64
 	for i := 0; i+piece <= len(b); i += piece {
 		p := b[i : i+piece]
 		decimal := strings.Trim(fmt.Sprint(p), "[]")
@@ -155,7 +155,7 @@ func (s *suite) requireNoLeak(err error, b []byte) {
 }
 
 // bundle returns PEM text of exactly size bytes that differs for each name: explanatory
-// text, then a block of random-looking bytes. It is not a key.
+// text, followed by a block of pseudorandom bytes. It does not contain a key.
 func bundle(name string, size int) []byte {
 	body := make([]byte, max(0, size-200)*48/65)
 	_, _ = rand.NewChaCha8(sha256.Sum256([]byte(name))).Read(body)
