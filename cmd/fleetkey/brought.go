@@ -25,11 +25,11 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file reads keys and certificates in the formats of other programs, including common
-// damage in transit. A store only reads its own format; see internal/keyset.
+// This file reads keys and certificates in the formats of other programs, even with common
+// damage from copying. A store reads only its own format; see internal/keyset.
 
 // passwordEnv is the variable with the password. The password is never an argument, since
-// everyone on the machine can read the arguments of a process.
+// every user of the machine can read the arguments of a process.
 const passwordEnv = "FLEETKEY_PFX_PASSWORD"
 
 // Limits of a file, in bytes. Ten keys with their chains fit.
@@ -40,19 +40,19 @@ const (
 
 var errPassword = errors.New("the password is wrong: give the right one with --password-file or " + passwordEnv)
 
-// Brought is the content of files, in any order.
+// Brought is the combined content of files, which can be read in any order.
 type brought struct {
 	password     func() (string, error)
 	keys         []broughtKey
 	certificates []*x509.Certificate
 	state        bytes.Buffer // RETIRED KEY and REVOKED KEY blocks of another bundle
-	unfit        bool         // saw a key that cannot sign: public, or for encryption
+	unfit        bool         // a file had a key that cannot sign: a public key, or one for encryption
 }
 
 // A broughtKey may have a certificate.
 type broughtKey struct {
 	crypto.Signer
-	pss     bool   // its JWK, or its certificate, is for PS256
+	pss     bool   // for PS256, by its JWK or certificate
 	kid     string // of its JWK
 	alg     string // of its JWK
 	subject []byte // of its expired certificate
@@ -88,7 +88,7 @@ func (b *brought) data(data []byte) error {
 		return b.json(text)
 	}
 	unpadded := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(string(bytes.Join(bytes.Fields(text), nil)))
-	if _, advice := keyset.Form(text); advice == "" { // hexadecimal would also be valid base64
+	if _, advice := keyset.Form(text); advice == "" { // hexadecimal is also valid base64
 		if plain, err := base64.RawStdEncoding.DecodeString(unpadded); err == nil && len(plain) > 0 {
 			return b.data(plain)
 		}
@@ -207,8 +207,8 @@ func parseKey(der []byte) (any, error) {
 	return x509.ParseECPrivateKey(der)
 }
 
-// key adds a private key. A JWK can contain the public half of another key, and PKCS#8
-// contains none.
+// key adds a private key. The public half is derived again, by way of PKCS#8, since a JWK can
+// contain the public half of another key.
 func (b *brought) key(key any, k broughtKey) error {
 	given, ok := key.(crypto.Signer)
 	der, err := x509.MarshalPKCS8PrivateKey(key)

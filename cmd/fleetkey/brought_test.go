@@ -29,9 +29,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// The files in testdata/pasted are what no Go library makes. Their password is "changeit",
-// and e.key is `openssl ecparam -name prime256v1 -genkey -noout`, e.crt `openssl req -x509
-// -key e.key -subj /CN=e -days 36500`, of OpenSSL 3.0:
+// The files in testdata/pasted cannot be made by a Go library. Their password is "changeit".
+// OpenSSL 3.0 made e.key with `openssl ecparam -name prime256v1 -genkey -noout` and e.crt with
+// `openssl req -x509 -key e.key -subj /CN=e -days 36500`. The others:
 //
 //	keytool.p12         keytool -genkeypair -alias one (and two) -keyalg EC -groupname secp256r1 -dname CN=one
 //	                    -validity 36500 -storetype PKCS12, of Java 17
@@ -50,7 +50,7 @@ func pasted(name string) string {
 }
 
 // imported runs import on files with these contents and a password. It returns the exit
-// status, what was printed, and what is in the store then.
+// status, the output, and the content of the store afterwards.
 func imported(t *testing.T, store, password string, contents ...string) (int, string, *keyset.Set) {
 	t.Helper()
 	t.Setenv(passwordEnv, password)
@@ -167,8 +167,8 @@ func derOf(text string) []byte {
 	return block.Bytes
 }
 
-// TestImportNamesTheForm: what import cannot read is named, with the command that converts
-// it, and the store stays as it is.
+// TestImportNamesTheForm: if import cannot read a format, the error names it and gives a
+// command that converts it. The store does not change.
 func TestImportNamesTheForm(t *testing.T) {
 	ecKey := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	k := selfSigned("other", 0)
@@ -213,13 +213,13 @@ func TestImportNamesTheForm(t *testing.T) {
 			status, out, set := imported(t, store, tc.password, tc.content)
 			require.Equal(t, exitFailed, status)
 			require.Contains(t, out, tc.want)
-			require.Contains(t, out, `pasted": `, "names the file")
-			require.Nil(t, set, "the store was created")
+			require.Contains(t, out, `pasted": `, "the error must name the file")
+			require.Nil(t, set, "the store must not be created")
 		})
 	}
 }
 
-// TestImportFormer: what import says about Config.Former fits the algorithm of the old tokens.
+// TestImportFormer: the entry for Config.Former matches the algorithm of the old tokens.
 func TestImportFormer(t *testing.T) {
 	k := selfSigned("mine", 1)
 	for alg, want := range map[string]string{
@@ -234,13 +234,13 @@ func TestImportFormer(t *testing.T) {
 	}
 }
 
-// TestImportIterations: a file cannot make import derive keys from a password for hours.
+// TestImportIterations: no file can make import derive keys from a password for hours.
 func TestImportIterations(t *testing.T) {
 	k := selfSigned("slow", 1)
 	for name, encoder := range map[string]*pkcs12.Encoder{"3DES": pkcs12.LegacyDES, "PBES2": pkcs12.Modern2023, "PBMAC1": pkcs12.Modern2026} {
 		sound := string(must(encoder.WithIterations(70_000).Encode(k.Private, k.Cert, nil, password)))
-		require.EqualValues(t, 210_000, iterations([]byte(sound), 0), "%s: of certificate, key and MAC", name)
-		for _, bomb := range []string{"\x02\x03\x7f\xff\xff", "\x02\x03\x0f\xff\xff"} { // 8 million, and 3 times a million
+		require.EqualValues(t, 210_000, iterations([]byte(sound), 0), "%s: sum of certificate, key and MAC", name)
+		for _, bomb := range []string{"\x02\x03\x7f\xff\xff", "\x02\x03\x0f\xff\xff"} { // once 8 million, and three times 1 million
 			file := strings.ReplaceAll(sound, "\x02\x03\x01\x11\x70", bomb)
 			begin := time.Now()
 			_, out, _ := imported(t, filepath.Join(t.TempDir(), "keys.pem"), password, file)
@@ -252,8 +252,8 @@ func TestImportIterations(t *testing.T) {
 	require.Greater(t, iterations(huge, 0), int64(maxIterations))
 }
 
-// TestFreshKeys: a key without a certificate signs at once, even if the one before it began
-// in the same second, which is all that certificates tell.
+// TestFreshKeys: a key without a certificate signs at once, even if the previous key began in
+// the same second, the resolution of a certificate.
 func TestFreshKeys(t *testing.T) {
 	before, now := selfSigned("before", 1), time.Now()
 	made := must(freshKeys([]broughtKey{{Signer: before.Private}}, []*keyset.Key{before}, before.Cert.NotBefore.Add(24*time.Hour+900*time.Millisecond)))

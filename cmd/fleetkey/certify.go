@@ -17,9 +17,9 @@ import (
 // certYears is the same as in the library.
 const certYears = 10
 
-// freshKeys returns keys with new certificates. They begin to sign at once, the first one
-// first: a day ago, so that they sign on instances whose clock is behind, but after the
-// keys that have begun.
+// freshKeys returns keys with new certificates. The first key begins last, so it signs at
+// once. The certificates begin a day ago, so that it also signs on instances whose clock is
+// behind, but after the keys that have already begun.
 func freshKeys(bare []broughtKey, begun []*keyset.Key, now time.Time) (keys []*keyset.Key, err error) {
 	begin := now.Add(-24 * time.Hour).Truncate(time.Second)
 	for _, k := range begun {

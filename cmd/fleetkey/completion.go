@@ -23,7 +23,7 @@ func (c *completionCmd) Run(a *app) error {
 	return err
 }
 
-// answerShell completes a line and exits, if a shell asks for that.
+// answerShell completes a line and exits, if a shell requests it.
 func answerShell(parser *kong.Kong) {
 	kongplete.Complete(parser, kongplete.WithPredictor("file", complete.PredictFiles("*")))
 }

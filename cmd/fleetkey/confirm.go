@@ -16,7 +16,7 @@ import (
 
 // This file reads input from outside, and asks the person at the terminal.
 
-// consent is the flag of commands that change keys which others rely on.
+// consent is the flag of commands that change keys in use.
 type consent struct {
 	Yes bool `short:"y" help:"Do not ask for confirmation."`
 }
@@ -46,7 +46,7 @@ func (a *app) readSecret(prompt string) (string, error) {
 	if err != nil {
 		return "", errors.New("there is no terminal to ask for it")
 	}
-	defer func() { _ = term.Restore(fd, state) }() // also after an interrupt
+	defer func() { _ = term.Restore(fd, state) }() // even after an interrupt
 	_, _ = fmt.Fprint(a.stderr, prompt)
 	secret, err := await(a.ctx, func() ([]byte, error) { return term.ReadPassword(fd) })
 	a.note("")

@@ -15,13 +15,13 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// The console blocks of docs/ show what the program prints, most of them in cli.md. This test
-// runs every command of each page and compares; -update writes the page again:
+// The console blocks in docs/, most of them in cli.md, show the output of the program. This
+// test runs every command of each page and compares the output; -update rewrites the pages:
 //
 //	go test -run TestDocs -update
 //
-// An HTML comment that begins with "run:" is a command whose output is not
-// shown. What it writes to the file set is read before each later command.
+// An HTML comment that begins with "run:" is a command whose output is not shown. Commands can
+// set shell variables for later commands by writing to the file "set".
 
 var update = flag.Bool("update", false, "write docs/ with what the commands print now")
 
@@ -31,10 +31,10 @@ const (
 	docsIssuer = "https://login.example.com" // stands for an issuer of the test
 )
 
-// varying is what differs from run to run.
+// varying matches the parts of the output that differ from run to run.
 var varying = regexp.MustCompile(`(?m)` + strings.Join([]string{
-	`^( +now +\||\S{10}~ .*)$`,                   // of the timeline
-	`^ {13}\d{4}-.*$`,                            // its ends
+	`^( +now +\||\S{10}~ .*)$`,                   // a line of the timeline
+	`^ {13}\d{4}-.*$`,                            // the dates at its ends
 	`\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?Z`, // a time
 	`\b[0-9a-f]{64}\b`,                           // the version of a file
 	`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-\w{12}\b`,    // the version of a secret
@@ -61,7 +61,7 @@ func TestDocs(t *testing.T) {
 // shown matches a console block, and a command whose output is not shown.
 var shown = regexp.MustCompile("(?ms)<!-- run: ([^\n]*) -->|^```console\n(.*?)^```\n")
 
-// runPage returns the page with what its commands print now.
+// runPage returns the page with the current output of its commands.
 func runPage(t *testing.T, page string) string {
 	run := shell(t)
 	return shown.ReplaceAllStringFunc(page, func(found string) string {
@@ -81,7 +81,7 @@ func runPage(t *testing.T, page string) string {
 	})
 }
 
-// shell returns what runs a command of the page and returns what it prints.
+// shell returns a function that runs a command of the page and returns its output.
 func shell(t *testing.T) func(string) string {
 	t.Helper()
 	folder, self, bin := must(filepath.EvalSymlinks(t.TempDir())), must(os.Executable()), t.TempDir()

@@ -96,13 +96,13 @@ func (x *examination) places(ctx context.Context, path string, exists bool) {
 	}
 }
 
-// directory saves the largest bundle next to the file, as a server would, and removes it:
-// saving keys requires permissions on the directory, not on the file in it. It reports
+// directory saves a bundle of maximum size next to the file, as a server would, and removes
+// it. Saving requires permissions on the directory, not on the file. directory reports
 // whether a lock can be used.
 func (x *examination) directory(ctx context.Context, dir, fix string, exists bool) bool {
 	path := filepath.Join(dir, ".fleetkey-doctor-"+rand.Text())
 	store, noise, begin := fleetkey.NewFileStore(path), make([]byte, fleetkey.MaxBundleSize), time.Now()
-	_, _ = rand.Read(noise) // incompressible for the file system
+	_, _ = rand.Read(noise) // the file system cannot compress it
 	_, err := store.Save(ctx, noise, "")
 	saved, absent := os.Stat(path)
 	for _, name := range []string{path, path + ".lock"} {

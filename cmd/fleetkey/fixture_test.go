@@ -29,8 +29,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// This file makes what the scripts need: tokens, keys of the past, and the
-// certificates and tokens of another system.
+// This file makes the input of the scripts: tokens, old keys, and the certificates and tokens
+// of another system.
 
 const (
 	issuer    = "https://id.example.com"
@@ -40,15 +40,15 @@ const (
 
 // fixture is a command of the scripts:
 //
-//	fixture token --file|--secret STORE [AGO]   print a token, issued so long ago, or with "id" an ID token
+//	fixture token --file|--secret STORE [AGO]   print a token issued AGO, such as 2h; for AGO "id", an ID token
 //	fixture history PATH                        a bundle with a key that was replaced long ago,
 //	                                            and a token of that key in PATH.token
-//	fixture forge TOKEN OTHER                   print the one token with the signature of the other
+//	fixture forge TOKEN OTHER                   print TOKEN with the signature of OTHER
 //	fixture ending PATH                         a bundle whose only certificate ends in a month
-//	fixture fill PATH                           a bundle that is as full as import fills it
+//	fixture fill PATH                           a bundle of the maximum size that import writes
 //	fixture system NAME                         another system: its certificate in all forms, and NAME.token
-//	fixture pair NAME OLD NEW                   two keys in NAME.pem, made so many days ago, each for 760 days, and
-//	                                            NAME.old.token, NAME.new.token
+//	fixture pair NAME OLD NEW                   two keys in NAME.pem, made OLD and NEW days ago for 760 days,
+//	                                            with tokens in NAME.old.token, NAME.new.token
 func fixture() {
 	args := append(os.Args[2:], "", "")
 	switch os.Args[1] {
@@ -102,7 +102,7 @@ func printToken(kind, where, what string) {
 		fmt.Print(must(s.Issue(ctx, fleetkey.Claims{Subject: "alice", ClientID: "web", Scope: "api.read"})))
 	case "id":
 		fmt.Print(must(s.Sign(ctx, "JWT", map[string]any{"iss": issuer, "sub": "alice", "aud": "web"})))
-	default: // Issue does not lie
+	default: // Issue rejects a token that has already expired
 		fmt.Print(issueAt(s.SigningKey(), time.Now().Add(-must(time.ParseDuration(what)))))
 	}
 }
@@ -122,14 +122,14 @@ func makeHistory(path string) {
 	check(signerAt(store, time.Now().Add(-20*day)).Rotate(context.Background()))
 }
 
-// selfSigned returns a key whose certificate was made so many days ago, for 760 days.
+// selfSigned returns a key whose certificate began age days ago and lasts 760 days.
 func selfSigned(name string, age int) *keyset.Key {
 	begin := time.Now().AddDate(0, 0, -age)
 	private, cert := certificate(name, nil, nil, begin, begin.AddDate(0, 0, 760))
 	return must(keyset.NewKey(cert, private))
 }
 
-// fill revokes keys that nobody has until import would refuse one more.
+// fill revokes made-up keys until import would reject one more.
 func fill(path string) {
 	var full []byte
 	set := keyset.New([]*keyset.Key{selfSigned("full", 1)}, nil, nil)
@@ -139,7 +139,7 @@ func fill(path string) {
 	write(path, full)
 }
 
-// makePair makes two keys, as an operator has them who has replaced a certificate.
+// makePair makes two keys, like those of an operator who has replaced a certificate.
 func makePair(name string, ages ...string) {
 	var keys []*keyset.Key
 	for i, file := range []string{".old.token", ".new.token"} {
@@ -150,8 +150,8 @@ func makePair(name string, ages ...string) {
 	write(name+".pem", must(keyset.New(keys, nil, nil).Encode()))
 }
 
-// makeSystem makes the certificate of an IdentityServer, issued by an authority,
-// and a token signed with it, whose kid is as .NET writes it.
+// makeSystem makes the certificate of an IdentityServer, issued by a CA, and a token signed
+// with it, whose kid has the form that .NET writes.
 func makeSystem(name string) {
 	begin, end := time.Now().Add(-1000*time.Hour), time.Now().Add(10000*time.Hour)
 	caKey, ca := certificate("authority of "+name, nil, nil, begin, end)
@@ -183,8 +183,8 @@ func certificate(name string, issuer *x509.Certificate, issuerKey *rsa.PrivateKe
 	return key, must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, template, issuer, key.Public(), issuerKey))))
 }
 
-// startIssuer returns the address of an issuer, and tokens: good, of a stranger, and as older
-// systems and Cognito write them.
+// startIssuer returns the address of an issuer, and tokens: a valid one, one
+// signed by an unknown key, and ones in the form of older systems and of Cognito.
 func startIssuer(t testing.TB) (string, map[string]string) {
 	i := fleetkeytest.NewIssuer(t, func(o *fleetkeytest.IssuerOptions) {
 		o.Loopback, o.Config.Logger = true, slog.New(slog.DiscardHandler)
@@ -202,7 +202,7 @@ func startIssuer(t testing.TB) (string, map[string]string) {
 	}
 }
 
-// wrongClock returns the address of the same AWS with a clock that is ten minutes ahead.
+// wrongClock returns an address at which server's clock is ten minutes ahead.
 func wrongClock(t testing.TB, server *awsfake.Server) string {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Date", time.Now().Add(10*time.Minute).UTC().Format(http.TimeFormat))

@@ -21,10 +21,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// The fuzz targets are about what operators bring along: files of other systems,
-// and tokens that somebody complains about.
+// The fuzz targets cover input from outside: files of other systems, and tokens that someone
+// complains about.
 
-// exampleStore is a file with one key of ES256.
+// exampleStore returns a file store with one key for ES256.
 func exampleStore(f *testing.F) (path string, bundle []byte) {
 	path = filepath.Join(f.TempDir(), "keys.pem")
 	s := must(fleetkey.NewSigner(f.Context(), fleetkey.NewFileStore(path), fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)}))
@@ -32,8 +32,8 @@ func exampleStore(f *testing.F) (path string, bundle []byte) {
 	return path, must(os.ReadFile(path))
 }
 
-// FuzzImport: what import makes of a file can be written and read again, no private key goes
-// to a certificate that is not its own, and no file keeps it busy for long.
+// FuzzImport: the keys that import reads from a file can be written and read again, each
+// private key has its own certificate, and no file takes long.
 func FuzzImport(f *testing.F) {
 	_, bundle := exampleStore(f)
 	keyBlock, rest := pem.Decode(bundle)
@@ -77,13 +77,13 @@ func FuzzImport(f *testing.F) {
 		require.NoError(t, err)
 		for _, k := range set.Keys {
 			require.True(t, again.Mentions(k.ID), "key %s is lost", k.ID)
-			require.Equal(t, k.Private.Public(), k.Cert.PublicKey, "key %s has the certificate of another", k.ID)
+			require.Equal(t, k.Private.Public(), k.Cert.PublicKey, "key %s has the certificate of another key", k.ID)
 		}
 	})
 }
 
-// FuzzVerifyToken: any token gets its answer, and what it says of itself can
-// neither fool the terminal nor end the command.
+// FuzzVerifyToken: verify reports a result for any token. The content of a token can neither
+// fool the terminal nor make the command panic.
 func FuzzVerifyToken(f *testing.F) {
 	path, _ := exampleStore(f)
 	b64 := base64.RawURLEncoding.EncodeToString
@@ -98,7 +98,7 @@ func FuzzVerifyToken(f *testing.F) {
 		token := b64([]byte(header)) + "." + b64([]byte(payload)) + rest
 		var out bytes.Buffer
 		a := &app{ctx: t.Context(), stdout: &out, stderr: io.Discard, log: slog.New(slog.DiscardHandler), timeout: time.Minute}
-		require.ErrorIs(t, (&verifyCmd{Token: token, storeFlags: storeFlags{File: path}}).Run(a), errWrong, "nobody has signed it")
+		require.ErrorIs(t, (&verifyCmd{Token: token, storeFlags: storeFlags{File: path}}).Run(a), errWrong, "no key has signed it")
 		require.True(t, isPrintable(out.String()), "%q", &out)
 	})
 }

@@ -32,7 +32,7 @@ func (b *brought) json(text []byte) error {
 	return nil
 }
 
-// netNames are .NET's names of RSAParameters, by their names in a JWK.
+// netNames maps the names in .NET's RSAParameters to those in a JWK.
 var netNames = map[string]string{"modulus": "n", "exponent": "e", "inverseq": "qi"}
 
 // members returns the members of an object under their JWK names. IdentityServer writes its

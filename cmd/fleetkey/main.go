@@ -86,7 +86,7 @@ type app struct {
 	log            *slog.Logger
 	timeout        time.Duration
 	json           bool
-	lost           error // the first error of printing
+	lost           error // the first error while printing
 }
 
 func main() {
@@ -107,7 +107,7 @@ func (a *app) run(args []string) int {
 		args[0] = "--version"
 	}
 	parser := newParser(a)
-	answerShell(parser) // exits if a shell asks for completions
+	answerShell(parser) // exits if a shell requests completions
 	command, err := parser.Parse(shieldKIDs(args))
 	switch {
 	case errors.Is(err, context.Canceled): // while --config was read

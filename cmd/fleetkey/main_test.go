@@ -27,9 +27,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/moto"
 )
 
-// The scripts in testdata run the program itself. Those in script run twice, on
-// a file and on moto, with the store in $KIND $KEYS; those in file and fake
-// need the one or the other.
+// The scripts in testdata run the program. Those in script run twice, on a file and on moto,
+// and find the store in $KIND $KEYS. Those in file require a file; those in fake require the
+// fake AWS.
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"fleetkey": main, "fixture": fixture})
@@ -48,8 +48,8 @@ func params(t *testing.T, dir string, setup func(*testscript.Env) error) testscr
 	}
 }
 
-// condition knows [root], and [missing:PROGRAM] and [missing:mounts], which are errors
-// where FLEETKEY_REQUIRE=1 asks for everything.
+// condition implements [root], [missing:PROGRAM] and [missing:mounts]. With
+// FLEETKEY_REQUIRE=1, something missing is an error.
 func condition(name string) (bool, error) {
 	program, found := strings.CutPrefix(name, "missing:")
 	if !found {
@@ -70,7 +70,7 @@ func onFile(e *testscript.Env) error {
 	return nil
 }
 
-// awsEnv is what the SDK needs to find a server on this machine.
+// awsEnv sets the variables that direct the SDK to a server on this machine.
 func awsEnv(e *testscript.Env, url string) {
 	e.Vars = append(e.Vars, "AWS_ENDPOINT_URL_SECRETS_MANAGER="+url, "AWS_REGION="+awsfake.Region,
 		"AWS_ACCESS_KEY_ID=AKIDTEST", "AWS_SECRET_ACCESS_KEY=secret-of-the-test", "AWS_EC2_METADATA_DISABLED=true",
@@ -89,7 +89,7 @@ func TestOnMoto(t *testing.T) {
 	}))
 }
 
-// TestIssuer checks tokens of an issuer whose keys are not at hand.
+// TestIssuer verifies tokens without a store, with the keys that an issuer publishes.
 func TestIssuer(t *testing.T) {
 	testscript.Run(t, params(t, "issuer", func(e *testscript.Env) error {
 		url, tokens := startIssuer(e.T().(testing.TB))
@@ -101,8 +101,7 @@ func TestIssuer(t *testing.T) {
 	}))
 }
 
-// TestOnFake runs what moto cannot do: policies with resources, deletion, a
-// clock that is wrong.
+// TestOnFake tests what moto cannot do: policies with resources, deletion, a wrong clock.
 func TestOnFake(t *testing.T) {
 	p := params(t, "fake", nil)
 	p.Setup = func(e *testscript.Env) error {
@@ -166,8 +165,8 @@ type fakeKey struct{}
 // fake returns the AWS of a script.
 func fake(ts *testscript.TestScript) *awsfake.Server { return ts.Value(fakeKey{}).(*awsfake.Server) }
 
-// capture VAR REGEXP sets a variable to the first match in stdout, of the group
-// if there is one.
+// capture VAR REGEXP sets a variable to the first match in stdout, or to the last group of the
+// match.
 func capture(ts *testscript.TestScript, _ bool, args []string) {
 	found := regexp.MustCompile(args[1]).FindStringSubmatch(ts.ReadFile("stdout"))
 	if found == nil {
@@ -176,7 +175,7 @@ func capture(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], found[len(found)-1])
 }
 
-// exits STATUS PROGRAM ARG... runs a program that has to end with a status.
+// exits STATUS PROGRAM ARG... runs a program that must exit with STATUS.
 func exits(ts *testscript.TestScript, _ bool, args []string) {
 	status := 0
 	err := ts.Exec(args[1], args[2:]...)
@@ -190,7 +189,7 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// secretless FILE... fails if the last command has printed a line of these files.
+// secretless FILE... fails if the last command printed a private key or a line of a FILE.
 func secretless(ts *testscript.TestScript, _ bool, args []string) {
 	printed := ts.ReadFile("stdout") + ts.ReadFile("stderr")
 	for _, file := range args {
@@ -212,7 +211,7 @@ func hold(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { _ = lock.Close() })
 }
 
-// run runs fleetkey in this process. It returns the exit status and what was printed.
+// run runs fleetkey in this process and returns the exit status and the output.
 func run(ctx context.Context, args ...string) (status int, stdout, stderr string) {
 	var out, said bytes.Buffer
 	a := &app{ctx: ctx, stdin: os.Stdin, stdout: &out, stderr: &said, log: slog.New(slog.DiscardHandler)}
@@ -220,7 +219,7 @@ func run(ctx context.Context, args ...string) (status int, stdout, stderr string
 	return status, out.String(), said.String()
 }
 
-// T9: what others choose is quoted, or escaped, before it gets to a terminal.
+// T9: foreign text is quoted or escaped before it is printed.
 func TestOutputIsQuoted_T9(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keys.pem")
 	signerAt(fleetkey.NewFileStore(path), time.Now())
@@ -241,7 +240,7 @@ func isPrintable(lines string) bool {
 	return !strings.ContainsFunc(lines, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) })
 }
 
-// Anyone can sign with the keys of fleetkeytest.
+// doctor must report the test keys, since anyone can sign with them.
 func TestDoctorKnowsTheTestKeys(t *testing.T) {
 	files := must(filepath.Glob("../../fleetkeytest/testdata/*.pem"))
 	require.Len(t, files, len(testKeys))
@@ -255,7 +254,7 @@ func TestDoctorKnowsTheTestKeys(t *testing.T) {
 	}
 }
 
-// What doctor has found when it is interrupted means nothing.
+// When doctor is interrupted, its findings so far mean nothing.
 func TestInterruptedDoctor(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	interrupt()
@@ -264,7 +263,7 @@ func TestInterruptedDoctor(t *testing.T) {
 	require.Regexp(t, "^fleetkey: interrupted: ", said)
 }
 
-// TestJSON: with --json each command prints one JSON value, and a store in the same shape.
+// TestJSON: with --json each command prints one JSON value; a store always has the same form.
 func TestJSON(t *testing.T) {
 	t.Chdir(t.TempDir())
 	decode := func(into any, want int, args ...string) string {
@@ -331,7 +330,7 @@ func TestJSON(t *testing.T) {
 	decode(&iamPolicy{}, 0, "policy", "--region", "eu-west-1", "--account", "123456789012", "--secret", "a")
 }
 
-// Each command is on the page, and its help has examples, which the parser takes.
+// Each command is on the page, and its help has examples that the parser accepts.
 func TestExamples(t *testing.T) {
 	page := string(must(os.ReadFile("../../docs/cli.md")))
 	t.Chdir(t.TempDir())

@@ -18,7 +18,7 @@ import (
 
 // This file reads PFX, which is PKCS#12 (RFC 7292), and encrypted PKCS#8 (RFC 5958).
 // go-pkcs12 does the work, but requires one key, a certificate, a MAC and at most two
-// parts. Other files are split here, and read as several files of that kind.
+// parts. Other files are split here into several files that it can read.
 
 type (
 	pfxFile struct {
@@ -67,7 +67,7 @@ func iterations(der []byte, depth int) (sum int64) {
 }
 
 // encrypted adds the content of a PFX or an encrypted private key. It asks for the password
-// unless that is empty. The command convert can read what fleetkey cannot.
+// unless the empty one works. The command convert is for files that fleetkey cannot read.
 func (b *brought) encrypted(der []byte, convert string) error {
 	if iterations(der, 0) > maxIterations {
 		return fmt.Errorf("more than %d iterations to derive keys from the password", maxIterations)
@@ -116,7 +116,7 @@ func decodePFX(der []byte, password string) (keys []any, certificates []*x509.Ce
 	certPart, keyPart := pfxParts(spare)[0], pfxParts(spare)[1]
 	for _, part := range split(der) {
 		key, first, others, err := pkcs12.DecodeChain(pfxOf(password, part, keyPart), password)
-		if err != nil { // it contains a key
+		if err != nil { // the part contains a key, so add a certificate instead
 			key, first, others, err = pkcs12.DecodeChain(pfxOf(password, part, certPart), password)
 		}
 		if err != nil {

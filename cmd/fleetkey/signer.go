@@ -54,8 +54,8 @@ func (p *policyFlags) AfterApply(a *app) error {
 	return nil
 }
 
-// unlike returns how the bundle shows that the servers' times differ. Only longer
-// announcements can be seen.
+// unlike returns notes if the bundle shows that the servers' times differ from p. It can only
+// detect longer announcements.
 func (p policyFlags) unlike(s fleetkey.Status) (notes []string) {
 	announce := cmp.Or(time.Duration(p.Announce), 24*time.Hour)
 	for _, k := range s.Keys {
@@ -90,7 +90,7 @@ func (d *days) UnmarshalText(text []byte) error {
 	return err
 }
 
-// changeFlags are for commands that change keys which others rely on.
+// changeFlags are the flags of commands that change keys in use.
 type changeFlags struct {
 	storeFlags
 	policyFlags

@@ -20,7 +20,7 @@ import (
 // This file opens and reads the store given on the command line. Only init, import and copy
 // can create its content.
 
-// storeFlags select a store. Their help is for a source; copy has another for its target.
+// storeFlags select a store. Their help is for a source; copy changes it for its target.
 type storeFlags struct {
 	File     string `placeholder:"PATH" type:"path" xor:"store" required:"" predictor:"file" help:"${of} this file."`
 	Secret   string `placeholder:"NAME" xor:"store" required:"" help:"${of} this secret of AWS Secrets Manager: a name or an ARN."`
@@ -104,8 +104,8 @@ func (l *loaded) Save(context.Context, []byte, fleetkey.Version) (fleetkey.Versi
 	return "", errors.New("this command changes nothing")
 }
 
-// load opens and reads a store that must contain keys. If nothing will be written, the file
-// may be a mounted secret, whose mode others have chosen.
+// load opens and reads a store that must contain keys. If nothing will be written, any file
+// mode is accepted, since the file may be a mounted secret.
 func (f storeFlags) load(a *app, write bool) (*loaded, error) {
 	ctx, cancel := context.WithTimeout(a.ctx, a.timeout)
 	defer cancel()

@@ -235,7 +235,7 @@ type claimed struct {
 	jwt.RegisteredClaims
 }
 
-// peek reads what it can. Verify reports what is wrong with the rest.
+// peek reads what it can; Verify reports the errors.
 func peek(token string) (c claimed) {
 	if parsed, _, _ := jwt.NewParser().ParseUnverified(token, &c); parsed != nil {
 		c.keyID, _ = parsed.Header["kid"].(string)

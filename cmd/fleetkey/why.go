@@ -40,7 +40,7 @@ func whyUnknown(set *keyset.Set, s fleetkey.Status, said claimed) string {
 	return "No key in the store has this kid. " + guess(s, said)
 }
 
-// guess compares the claimed time of issue with the keys of the store.
+// guess compares the claimed iat with the times of the store's keys.
 func guess(s fleetkey.Status, said claimed) string {
 	if said.IssuedAt == nil {
 		return "The token does not say when it was issued."
