@@ -13,9 +13,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// goodTokens are accepted, however unusual they look.
+// goodTokens returns valid tokens, including unusual ones.
 func goodTokens(p *party) []string {
-	twin := func(token string) string { // RFC 7515 does not forbid it, and no verifier refuses it
+	twin := func(token string) string { // the other valid ECDSA signature; verifiers accept it
 		signature := signatureOf(token)
 		n := p.Private.(*ecdsa.PrivateKey).Params().N
 		s := new(big.Int).Sub(n, new(big.Int).SetBytes(signature[32:]))
@@ -31,12 +31,12 @@ func goodTokens(p *party) []string {
 	}
 	for _, changes := range [][]string{
 		{"aud", `["urn:x","` + otherAPI + `"]`}, {"aud", `["` + api + `","` + api + `"]`},
-		// Within the skews, or just so.
+		// Within the clock skew, or at its bound.
 		{"iat", unix(-longest), "exp", unix(-skew + time.Second)}, {"iat", unix(-longest + skew), "exp", unix(-skew) + ".001"},
 		{"iat", unix(2 * skew)}, {"nbf", unix(2 * skew)}, {"nbf", "0"}, {"exp", unix(longest)},
 		{"exp", unix(time.Minute) + ".25", "iat", unix(0) + ".75"}, {"exp", "17776386E2"},
 		{"scope", `["read","write"]`}, {"scope", `[]`}, {"jti", `"\u006a"`, "client_id", `"c"`, "scope", `"read write"`},
-		// Claims that nobody knows.
+		// Unknown claims.
 		{"x", `{"y":[null,1e999,"\ud83d\ude00"]}`, "", `""`}, {"Issuer", "1", "expiry", "2", "iss ", "3"},
 		{"x", strings.Repeat("[", 5000) + strings.Repeat("]", 5000)},
 	} {
@@ -55,10 +55,10 @@ func TestGoodTokens(t *testing.T) {
 	p.KID = strings.Repeat("k", jws.MaxKeyID)
 	p.trusts(t, false)
 	_, err := p.verify(p.Forge(p.Header("typ", `"AT+JWT"`), payload()))
-	require.NoError(t, err, "the longest kid")
+	require.NoError(t, err, "a kid of maximum length")
 }
 
-// TestReasons pins what an operator reads where more than one claim could be wrong.
+// TestReasons tests the text of the error, also if more than one claim is wrong.
 func TestReasons(t *testing.T) {
 	p := newParty(t, "ES256")
 	at := func(ahead time.Duration) string { return time.Unix(noon.Add(ahead).Unix(), 0).Format(time.RFC3339) }

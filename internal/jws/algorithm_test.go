@@ -23,7 +23,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
-// TestSign has golang-jwt, which implements RFC 7518 on its own, verify what is signed.
+// TestSign verifies signatures with golang-jwt, an independent implementation of RFC 7518.
 func TestSign(t *testing.T) {
 	for _, name := range allAlgorithms {
 		p := newParty(t, name)
@@ -39,7 +39,7 @@ func TestSign(t *testing.T) {
 		_, err = sign(size)
 		require.ErrorIs(t, err, jws.ErrInvalidClaims)
 		require.ErrorContains(t, err, "bytes; at most 16384 are allowed")
-		for ; large == ""; size-- { // the largest that fits
+		for ; large == ""; size-- { // find the largest payload that fits
 			large, _ = sign(size)
 		}
 		require.Len(t, large, jws.MaxTokenSize)
@@ -54,17 +54,17 @@ func TestSign(t *testing.T) {
 	rs256, err := jws.AlgorithmNamed("RS256")
 	require.NoError(t, err)
 	_, err = jws.Sign(rs256, newParty(t, "EdDSA").Private, "e30", nil)
-	require.Error(t, err, "a key of another kind")
+	require.Error(t, err, "the key must be of the algorithm's kind")
 	es256, err := jws.AlgorithmNamed("ES256")
 	require.NoError(t, err)
 	broken := *newParty(t, "ES384").Private.(*ecdsa.PrivateKey)
 	broken.PublicKey = newParty(t, "ES256").Private.(*ecdsa.PrivateKey).PublicKey
 	_, err = jws.Sign(es256, &broken, "e30", nil)
-	require.Error(t, err, "halves of two keys")
+	require.Error(t, err, "the halves of the key must belong together")
 }
 
-// acceptsAll is what a hostile or careless dependency may put into golang-jwt's
-// table of signing methods, which is open to every package of a program.
+// acceptsAll accepts every signature. A hostile or careless dependency could register it in
+// golang-jwt's table of signing methods, which every package of a program can change.
 type acceptsAll struct{ jwt.SigningMethod }
 
 func (acceptsAll) Verify(string, []byte, any) error { return nil }
@@ -83,8 +83,8 @@ func TestSigningMethodsAreHeld(t *testing.T) {
 	}
 }
 
-// rocaModulus makes a modulus of 2048 bits as the faulty chips did, except that its
-// factors do not matter here: a power of 65537 modulo the first 126 primes.
+// rocaModulus returns a modulus of 2048 bits with the property of the faulty chips: modulo
+// each of the first 126 primes, it is a power of 65537. It need not be a product of two primes.
 func rocaModulus() *big.Int {
 	product := big.NewInt(2)
 	for p := int64(3); p <= 701; p += 2 {
@@ -97,7 +97,7 @@ func rocaModulus() *big.Int {
 	return n.Add(n, new(big.Int).Exp(big.NewInt(65537), big.NewInt(123456789), product))
 }
 
-// TestWeakKeys: a key that anybody can sign for is refused, as is one of an unknown kind.
+// TestWeakKeys: weak keys and keys of an unknown kind are rejected.
 func TestWeakKeys(t *testing.T) {
 	curve := func(c elliptic.Curve) crypto.PublicKey { return &ecdsa.PublicKey{Curve: c} }
 	key := func(n *big.Int, e int) crypto.PublicKey { return &rsa.PublicKey{N: n, E: e} }
@@ -123,7 +123,7 @@ func TestWeakKeys(t *testing.T) {
 		"EC that is nil":        {(*ecdsa.PublicKey)(nil), "not a valid key"},
 		"EC without a curve":    {curve(nil), "not a valid key"},
 		"EC without a point":    {curve(elliptic.P256()), "not a valid key"},
-		"EC off its curve":      {&ecdsa.PublicKey{Curve: elliptic.P384(), X: big.NewInt(1), Y: big.NewInt(1)}, "not a valid key"}, //nolint:staticcheck // no other way to an invalid one
+		"EC off its curve":      {&ecdsa.PublicKey{Curve: elliptic.P384(), X: big.NewInt(1), Y: big.NewInt(1)}, "not a valid key"}, //nolint:staticcheck // no other way to make an invalid key
 		"a short Ed25519 key":   {make(ed25519.PublicKey, 31), "not a valid key"},
 		"no key":                {nil, "keys of type <nil> are not supported"},
 		"a private key":         {ed25519.PrivateKey{}, "keys of type ed25519.PrivateKey are not supported; use RSA, P-256, P-384 or Ed25519"},
@@ -139,9 +139,9 @@ func TestWeakKeys(t *testing.T) {
 	}
 }
 
-// TestLowOrderKeys: under each refused key a signature made without any private key
-// verifies. The five y coordinates and two other spellings, each with both signs of x,
-// are all encodings of the eight points.
+// TestLowOrderKeys: for each rejected key, a signature made without a private key verifies. The
+// five y coordinates and two non-canonical encodings of them, each with both signs of x, are
+// all encodings of the eight points.
 func TestLowOrderKeys(t *testing.T) {
 	var keys []ed25519.PublicKey
 	for _, y := range []string{strings.Repeat("00", 32), strings.Repeat("00", 31) + "01",
@@ -157,7 +157,7 @@ func TestLowOrderKeys(t *testing.T) {
 	forgeable := func(public ed25519.PublicKey) bool {
 		for _, r := range keys {
 			for i := range 64 {
-				if ed25519.Verify(public, []byte{byte(i)}, append(slices.Clone(r), make([]byte, 32)...)) { // R, and S = 0
+				if ed25519.Verify(public, []byte{byte(i)}, append(slices.Clone(r), make([]byte, 32)...)) { // signature: R, and S = 0
 					return true
 				}
 			}
@@ -173,8 +173,8 @@ func TestLowOrderKeys(t *testing.T) {
 	assert.False(t, forgeable(honest))
 }
 
-// TestJWKs: what go-jose reads of each kind of key is in TestJWKS of package trust, and the
-// examples of RFCs are in TestThumbprintExamples.
+// TestJWKs tests errors. TestJWKS in package trust reads each kind of key with go-jose, and
+// TestThumbprintExamples tests the examples of RFCs.
 func TestJWKs(t *testing.T) {
 	require.Panics(t, func() { jws.Thumbprint("no key") })
 	ed := newParty(t, "EdDSA")

@@ -138,7 +138,7 @@ type object struct {
 	invalid bool // contains invalid UTF-8, which readers reject
 }
 
-// quote appends a character and a quoted string.
+// quote appends the character before and a quoted string.
 func (o object) quote(before byte, text string) object {
 	quoted, err := jsontext.AppendQuote(append(o.json, before), text)
 	return object{json: quoted, invalid: o.invalid || err != nil}
@@ -158,7 +158,7 @@ func (o object) string(name, value string) object {
 	return o.name(name).quote(':', value)
 }
 
-// strings takes at least one value.
+// strings requires at least one value.
 func (o object) strings(name string, values []string) object {
 	o = o.name(name)
 	o.json = append(o.json, ':')

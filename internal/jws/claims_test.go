@@ -15,7 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// TestClaimsRoundTrip: what is written is read back, here and by encoding/json.
+// TestClaimsRoundTrip: written claims are read back unchanged, here and by encoding/json.
 func TestClaimsRoundTrip(t *testing.T) {
 	short := jws.Claims{Issuer: "i", Subject: "s", Audience: []string{"a"}, ExpiresAt: time.Unix(2, 0), IssuedAt: time.Unix(1, 0), ID: "j"}
 	long := jws.Claims{Issuer: "i", Subject: "s", Audience: []string{"a", "b", "c"}, ExpiresAt: time.Unix(253402300799, 0), IssuedAt: time.Unix(0, 0),
@@ -33,7 +33,7 @@ func TestClaimsRoundTrip(t *testing.T) {
 	check(short, nil, `{"iss":"i","sub":"s","aud":"a","exp":2,"iat":1,"jti":"j"}`)
 	check(long, extra, `{"iss":"i","sub":"s","aud":["a","b","c"],"exp":253402300799,"iat":0,"nbf":1,"jti":"j","client_id":"c","scope":"r w","":1.5,"x":null,"y":{"a":1,"b":2}}`)
 
-	// These are legal in JSON, and other encoders change or spoil some.
+	// These are valid in JSON strings, but some encoders change them.
 	for _, text := range []string{"<script>&amp;</script>", "\u2028\u2029", "\"\\\"", "\\u0041", "\x00\x01\x1f\x7f", "\t\r\n", "🔑👩‍👩‍👧", "é vs e\u0301", "\ufffd", "\ufeff", "\U0010ffff", "'", "%00", strings.Repeat("ü", 500)} {
 		c := jws.Claims{Issuer: text, Subject: text, ClientID: text, Scope: text, ID: text, Audience: []string{text, api}, ExpiresAt: noon, IssuedAt: noon}
 		written, err := c.Append(nil, map[string]any{"x" + text: text})
@@ -49,8 +49,8 @@ func TestClaimsRoundTrip(t *testing.T) {
 	}
 }
 
-// TestOtherClaims: scp is no claim of ours, so what is no scope in it is ignored. That cnf
-// is there says enough.
+// TestOtherClaims: scp is not one of our claims, so invalid values are ignored. For cnf, only
+// its presence matters.
 func TestOtherClaims(t *testing.T) {
 	for payload, want := range map[string]jws.Claims{
 		`{"scp":"read write"}`:             {FormerScope: "read write"},
@@ -98,7 +98,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// TestNames: what CheckType and CheckKeyID accept can stand in a header as it is.
+// TestNames: what CheckType and CheckKeyID accept needs no escaping in a header.
 func TestNames(t *testing.T) {
 	const media = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+/"
 	for _, typ := range []string{"", "JWT;v=1", "\xff", "é", "a b", "a,b", `a"b`, `a\b`, "a\nb", "ab\n", strings.Repeat("x", 128)} {

@@ -10,14 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestConcatenated pads what DER shortens and drops the zero that it puts before
-// a number whose highest bit is set. Signatures with such numbers are too rare to wait
-// for them.
+// TestConcatenated: numbers that DER shortens are padded, and the zero that DER puts before a
+// number whose highest bit is set is dropped. Such numbers are too rare in signatures to wait
+// for.
 func TestConcatenated(t *testing.T) {
 	for _, size := range []int{32, 48} {
 		values := [][]byte{
 			{1}, append([]byte{0x80}, make([]byte, size-1)...), bytes.Repeat([]byte{0xff}, size),
-			append([]byte{0x7f}, make([]byte, size-2)...), append([]byte{0x80}, make([]byte, size-2)...), // a byte shorter
+			append([]byte{0x7f}, make([]byte, size-2)...), append([]byte{0x80}, make([]byte, size-2)...), // one byte shorter
 		}
 		for _, r := range values {
 			for _, s := range values {

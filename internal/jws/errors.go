@@ -2,8 +2,8 @@ package jws
 
 import "github.com/golang-jwt/jwt/v5"
 
-// An Error is one of the reasons below. It also matches golang-jwt's error for the
-// same reason, so that code written for golang-jwt keeps working.
+// An Error is one of the errors below. It also matches golang-jwt's error with the same
+// cause, so that code written for golang-jwt keeps working.
 type Error struct {
 	text    string
 	matches []error

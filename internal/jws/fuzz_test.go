@@ -15,9 +15,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
-// FuzzVerify: golang-jwt with all its options on accepts every token that is accepted
-// here, and reads the same claims. encoding/json reads the same header. header and payload
-// are signed as they are; raw is a whole token.
+// FuzzVerify: golang-jwt with its strictest options accepts every token that is accepted here,
+// and reads the same claims. encoding/json reads the same header. header and payload are
+// signed as they are; raw is a complete token.
 func FuzzVerify(f *testing.F) {
 	p := newParty(f, "ES256")
 	seeds := append(goodTokens(p), p.good()+".", strings.Replace(p.good(), ".", "\n.", 1), "..", "eyJhbGciOiJub25lIn0.e30.")
@@ -38,18 +38,18 @@ func FuzzVerify(f *testing.F) {
 			}
 			theirs := jwt.MapClaims{}
 			_, err = jwstest.Strict("ES256", noon).ParseWithClaims(token, theirs, p.keyfunc)
-			require.NoError(t, err, "golang-jwt refuses %q", token)
+			require.NoError(t, err, "golang-jwt rejects %q", token)
 			requireSameClaims(t, theirs, ours)
 			requireThreeNames(t, p, segmentText(token, 0))
 			require.Equal(t, segmentText(token, 1), ours.Text)
 			var members map[string]jsontext.Value
 			require.NoError(t, json.Unmarshal([]byte(ours.Text), &members))
-			require.Len(t, members, len(theirs), "one of them takes two names for one")
+			require.Len(t, members, len(theirs), "a parser confuses two names")
 		}
 	})
 }
 
-// segmentText is a part of a token, decoded as far as it can be.
+// segmentText returns a segment of a token, decoded as far as possible.
 func segmentText(token string, n int) string {
 	if parts := strings.Split(token, "."); n < len(parts) && len(parts[n]) < 1<<15 {
 		return string(signatureOf(parts[n]))
@@ -57,18 +57,18 @@ func segmentText(token string, n int) string {
 	return ""
 }
 
-// requireThreeNames: an accepted header holds alg, kid and typ, each once, and nothing
-// else, also for encoding/json.
+// requireThreeNames checks that, for encoding/json too, an accepted header contains alg, kid
+// and typ once each, and nothing else.
 func requireThreeNames(t *testing.T, p *party, header string) {
 	t.Helper()
 	members := map[string]string{}
 	require.NoError(t, stdjson.Unmarshal([]byte(header), &members))
 	require.Contains(t, []string{"at+jwt", "application/at+jwt"}, strings.ToLower(members["typ"]))
 	require.Equal(t, map[string]string{"alg": "ES256", "kid": p.KID, "typ": members["typ"]}, members)
-	require.Equal(t, 6, strings.Count(strings.ReplaceAll(header, `\"`, ""), `"`)/2, "three names, three texts")
+	require.Equal(t, 6, strings.Count(strings.ReplaceAll(header, `\"`, ""), `"`)/2, "a header must have three names and three values")
 }
 
-// requireSameClaims: golang-jwt has read the same claims.
+// requireSameClaims checks that golang-jwt has read the same claims.
 func requireSameClaims(t *testing.T, theirs jwt.MapClaims, ours *jws.Claims) {
 	t.Helper()
 	exp, _ := theirs.GetExpirationTime()

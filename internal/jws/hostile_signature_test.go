@@ -16,8 +16,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// publicKeyAsSecret signs with HMAC, and the public key for the secret (RFC 8725 section
-// 2.1). In which form does not matter: a key has one algorithm.
+// publicKeyAsSecret signs with HMAC and the public key as the secret (RFC 8725 section 2.1).
+// The encoding of the key does not matter, since a key has one algorithm.
 func publicKeyAsSecret(t *testing.T, p *party) []hostile {
 	spki, err := x509.MarshalPKIXPublicKey(p.Private.Public())
 	require.NoError(t, err)
@@ -28,8 +28,8 @@ func publicKeyAsSecret(t *testing.T, p *party) []hostile {
 	}
 }
 
-// otherKeys: other parties sign in p's name, each with its own algorithm and
-// under p's.
+// otherKeys returns tokens that other parties sign with their algorithm, while the header names
+// p's key, with their alg and with p's.
 func otherKeys(p *party, parties []*party) (rows []hostile) {
 	for _, other := range parties {
 		if other == p {
@@ -43,7 +43,7 @@ func otherKeys(p *party, parties []*party) (rows []hostile) {
 	return rows
 }
 
-// withSignatures puts signatures that are wrong on a token that is good.
+// withSignatures replaces the signature of a valid token by invalid ones.
 func withSignatures(good string, signatures map[string][]byte) (rows []hostile) {
 	for name, bad := range signatures {
 		rows = append(rows, hostile{"signature " + name, withSignature(good, bad), jws.ErrBadSignature})
@@ -51,7 +51,7 @@ func withSignatures(good string, signatures map[string][]byte) (rows []hostile) 
 	return rows
 }
 
-// badSignatures are wrong under every algorithm.
+// badSignatures returns signatures that are invalid for every algorithm.
 func badSignatures(p *party) []hostile {
 	good, other := p.good(), p.Forge(p.Header(), payload("sub", `"root"`))
 	signature, parts := signatureOf(good), strings.Split(good, ".")
@@ -78,8 +78,8 @@ func badSignatures(p *party) []hostile {
 	})...)
 }
 
-// badECDSASignatures are good ones in the form of another standard or algorithm. Wrong
-// numbers are in TestWycheproofSignatures.
+// badECDSASignatures returns valid signatures in the format of another standard or algorithm.
+// TestWycheproofSignatures tests invalid numbers.
 func badECDSASignatures(t *testing.T, p *party) []hostile {
 	good := p.good()
 	signature, digest := signatureOf(good), sha256.Sum256([]byte(good[:strings.LastIndexByte(good, '.')]))
@@ -92,8 +92,8 @@ func badECDSASignatures(t *testing.T, p *party) []hostile {
 	})
 }
 
-// otherRSASignatures are by the same key in ways of other algorithms. Damaged paddings and
-// salts are in TestWycheproofSignatures.
+// otherRSASignatures returns signatures by the same key with other algorithms.
+// TestWycheproofSignatures tests damaged paddings and salts.
 func otherRSASignatures(p *party) (rows []hostile) {
 	for _, method := range []jwt.SigningMethod{jwt.SigningMethodRS256, jwt.SigningMethodRS512, jwt.SigningMethodPS256, jwt.SigningMethodPS384} {
 		if method.Alg() != p.Alg {

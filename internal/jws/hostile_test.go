@@ -19,14 +19,14 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// A hostile token must be refused for one reason. It is well signed by the key that
-// its kid names, unless its row is about that.
+// A hostile token must be rejected for one reason. Its signature by the key that its kid names
+// is valid, unless the row is about keys or signatures.
 type hostile struct {
 	name, token string
 	want        error
 }
 
-// refusals are the reasons, and what else each must match.
+// refusals maps each reason to the other errors that it must match.
 var refusals = map[error][]error{
 	jws.ErrMalformed:      {jwt.ErrTokenMalformed},
 	jws.ErrWrongType:      {jwt.ErrTokenUnverifiable},
@@ -41,8 +41,7 @@ var refusals = map[error][]error{
 	jws.ErrInvalidClaims:  {jwt.ErrTokenInvalidClaims},
 }
 
-// hostileToAny are the groups that need nothing but a key of ES256. They also seed the
-// fuzz targets.
+// hostileToAny are the groups that only require an ES256 key. They also seed the fuzz targets.
 var hostileToAny = []func(*party) []hostile{
 	badAlgorithms, badParameters, badTypes, badKeyIDs, badCharacters, badForms, badHeaderJSON, badPayloadJSON,
 	badTimes, badNumbers, badNames, badAudiences, badClaimTypes,
@@ -85,19 +84,19 @@ func checkRefused(t *testing.T, p *party, row hostile) {
 	if len(row.token) < 1<<16 {
 		for i, part := range append(strings.Split(row.token, "."), row.token) {
 			if i > 0 && len(part) > 8 {
-				require.NotContains(t, err.Error(), part, "the error shows the token")
+				require.NotContains(t, err.Error(), part, "the error must not quote the token")
 			}
 		}
 	}
-	assert.Less(t, len(err.Error()), 1000, "the error is as long as the token")
+	assert.Less(t, len(err.Error()), 1000, "the length of the error must be limited")
 	assert.False(t, strings.ContainsAny(err.Error(), "\r\n\x00"), "%q", err)
 }
 
-// each makes a row of every value, put into a token by f.
+// each returns a row for every value; f puts the value into a token.
 func each(prefix string, want error, f func(value string) string, values ...string) (rows []hostile) {
 	for i, value := range values {
 		name := value
-		if len(name) > 40 { // and some hold a key or signature that is another one each time
+		if len(name) > 40 { // names must be short and the same in each run, but keys and signatures differ
 			name = fmt.Sprintf("#%d", i)
 		}
 		rows = append(rows, hostile{prefix + " " + name, f(value), want})
@@ -105,7 +104,7 @@ func each(prefix string, want error, f func(value string) string, values ...stri
 	return rows
 }
 
-// inHeader and inPayload put a raw value into a good token.
+// inHeader and inPayload put a raw value into a valid token.
 func (p *party) inHeader(name string) func(string) string {
 	return func(value string) string { return p.Forge(p.Header(name, value), payload()) }
 }
@@ -144,7 +143,7 @@ func badParameters(p *party) (rows []hostile) {
 		"zip": {`"DEF"`, `null`}, "cty": {`"JWT"`, `""`}, "enc": {`"A128GCM"`}, "epk": {`{}`}, "apu": {`""`}, "p2c": {`2147483647`}, "iv": {`""`}, "tag": {`""`},
 		"nonce": {`"x"`}, "iss": {`"` + issuer + `"`}, "exp": {`1`}, "svt": {`[]`}, "ppt": {`"shaken"`}, "url": {`"x"`}, "foo": {`1`}, "": {`1`}, "kid ": {`"x"`}, "ａlg": {`"x"`},
 		"Alg": {`"none"`}, "ALG": {`"ES256"`}, "Kid": {`"x"`}, "KID": {`"x"`}, "\u212aid": {`"x"`}, "Typ": {`"JWT"`}, "TYP": {`"at+jwt"`}, "Crit": {`["x"]`}, "CRIT": {`["x"]`},
-		// Duplicates: the name is there already.
+		// Duplicates of names that the header already has.
 		`\u0061lg`: {`"ES256"`, `"none"`}, `\u006bid`: {`"x"`}, `t\u0079p`: {`"at+jwt"`},
 	} {
 		rows = append(rows, each(name, jws.ErrMalformed, p.inHeader(name), values...)...)
@@ -166,7 +165,7 @@ func badTypes(p *party) []hostile {
 			"", `""`, `"JWT"`, `"jwt"`, `"at"`, `"jwt+at"`, `"at+jwt "`, `" at+jwt"`, `"at+jwt\u0000"`, `"at jwt"`, `"at-jwt"`, `"at%2Bjwt"`, `"at+jwt;charset=utf-8"`, `"at+jws"`,
 			`"logout+jwt"`, `"id+jwt"`, `"dpop+jwt"`, `"secevent+jwt"`, `"oauth-authz-req+jwt"`, `"JOSE"`, `"application/"`, `"application/jwt"`,
 			`"application/application/at+jwt"`, `"text/at+jwt"`, `"/at+jwt"`, `"application/at+jwt;v=1"`, `"application/ at+jwt"`,
-			// Letters that Unicode lowers or folds to ASCII.
+			// Letters that look like ASCII, or that Unicode lowers to ASCII.
 			`"appl\u0130cation/at+jwt"`, `"application/at+\u0458wt"`, `"ａt+jwt"`),
 		each("typ", jws.ErrMalformed, p.inHeader("typ"), `null`, `1`, `true`, `["at+jwt"]`, `{}`))
 }
@@ -180,5 +179,3 @@ func badKeyIDs(p *party) []hostile {
 			`"' OR 1=1 --"`, `"x' UNION SELECT 'secret"`, `"*)(uid=*"`, `"$(id)"`, `"|/usr/bin/id"`, `"\r\nlog: forged"`, `"%s%n"`,
 			`"`+p.KID[:42]+`"`, `"`+p.KID+` "`, `"`+p.KID+`="`, `"`+p.KID+`\u0000"`, `"`+strings.ToLower(p.KID)+`"`, `"`+p.KID+p.KID+`"`))
 }
-
-// badCharacters spoils a good token's text; the signature is over the good one.

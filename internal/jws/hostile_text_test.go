@@ -13,15 +13,16 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws/jwstest"
 )
 
+// badCharacters returns variants of a valid token's text; the signature is for the original.
 func badCharacters(p *party) []hostile {
 	good := p.good()
 	parts := strings.Split(good, ".")
 	join := func(parts ...string) string { return strings.Join(parts, ".") }
-	loose := func(s string) string { // the same bytes, with an unused bit set
+	loose := func(s string) string { // decodes to the same bytes, but has an unused bit set
 		const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 		return s[:len(s)-1] + string(alphabet[strings.IndexByte(alphabet, s[len(s)-1])|1])
 	}
-	// Segments of a length that leaves bits unused.
+	// Choose lengths that leave unused bits in the last character.
 	header, body := p.Header(), payload()
 	for len(header)%3 == 0 {
 		header += " "
@@ -72,7 +73,7 @@ func badForms(p *party) []hostile {
 		long, justOver, strings.Repeat(".", 1<<20), strings.Repeat("A", 1<<20), parts[0]+"."+strings.Repeat("A", jws.MaxTokenSize)+"."+parts[2], strings.Repeat("é", 9000))
 }
 
-// notJSON spoils a JSON object; what a strict reader refuses and others may not.
+// notJSON returns invalid variants of a JSON object, some of which lenient parsers accept.
 func notJSON(object string) []string {
 	open := strings.TrimSuffix(object, "}")
 	return []string{
@@ -99,7 +100,7 @@ func badTimes(p *party) (rows []hostile) {
 		jws.ErrExpired: {
 			{"iat", unix(-longest), "exp", unix(-skew)}, {"iat", unix(-longest), "exp", unix(-skew - time.Second)},
 			{"exp", "0"}, {"exp", "-0"}, {"exp", "1e-400"},
-			{"exp", "1", "iss", `"x"`, "aud", `"x"`}, // the first check that fails decides
+			{"exp", "1", "iss", `"x"`, "aud", `"x"`}, // the first failing check decides
 		},
 		jws.ErrNotYetValid: {
 			{"iat", unix(2*skew + time.Second)}, {"iat", unix(2*skew) + ".001"}, {"iat", unix(longest), "exp", unix(2 * longest)},
@@ -122,7 +123,7 @@ func badNumbers(p *party) (rows []hostile) {
 	for _, name := range []string{"exp", "iat", "nbf"} {
 		rows = append(rows, each(name, jws.ErrInvalidClaims, p.inPayload(name),
 			`"`+unix(0)+`"`, `""`, `"tomorrow"`, `"2026-05-01T12:00:00Z"`, `null`, `true`, `[]`, `[`+unix(0)+`]`, `{}`, `{"$numberLong":"1"}`,
-			`NaN`, `Infinity`, `+1777636800`, `.5`, `１`, // no number begins so
+			`NaN`, `Infinity`, `+1777636800`, `.5`, `１`, // no JSON number begins like this
 			`-1`, `-0.5`, `-1e400`, `1e400`, `1e308`, `1e12`, `253402300800`, `9223372036854775807`, `9223372036854775808`, `18446744073709551617`, `1`+strings.Repeat("0", 5000))...)
 		rows = append(rows, each(name, jws.ErrMalformed, p.inPayload(name),
 			`-Infinity`, `0x69F4`, `01777636800`, `1_777_636_800`, `1.`, `1e`, `1,777`, `--1`)...)
@@ -130,7 +131,7 @@ func badNumbers(p *party) (rows []hostile) {
 	return rows
 }
 
-// badNames: a claim may be there once, under its own name.
+// badNames: a claim may appear only once, under its exact name.
 func badNames(p *party) (rows []hostile) {
 	for _, name := range []string{"iss", "sub", "aud", "exp", "iat", "nbf", "jti", "client_id", "scope"} {
 		capital := strings.ToUpper(name[:1]) + name[1:]
@@ -165,6 +166,6 @@ func badClaimTypes(p *party) (rows []hostile) {
 	for _, name := range []string{"iss", "sub", "jti", "client_id"} {
 		rows = append(rows, each(name, jws.ErrInvalidClaims, p.inPayload(name), `null`, `1`, `true`, `["`+issuer+`"]`, `{"x":"y"}`)...)
 	}
-	// An array of scopes is common; one that would join to others is not.
+	// An array of scopes is common, but joining it must not result in other scopes.
 	return append(rows, each("scope", jws.ErrInvalidClaims, p.inPayload("scope"), `null`, `1`, `true`, `{"x":"y"}`, `["read write"]`, `["read",""]`, `[" "]`, `["read",1]`, `["read",null]`, `[["read"]]`)...)
 }

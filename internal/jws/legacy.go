@@ -11,7 +11,7 @@ import (
 // This file distinguishes access tokens of systems older than RFC 9068 from other tokens.
 // Since the header does not say, the claims must.
 
-// hints are what claims indicate about the kind of a token.
+// hints say what the claims indicate about the kind of a token.
 type hints uint8
 
 const (
@@ -63,8 +63,8 @@ func (c *Claims) readClient(r reader, wins bool) error {
 }
 
 // checkFormer rejects a former system's token that is not an access token for the audience.
-// An ID token is addressed to a client. So if the audience could be the name of a client,
-// the token must have something that no ID token has.
+// The audience of an ID token is a client. So if the audience could be the name of a client,
+// the token must have a claim that no ID token has.
 func (r *Rules) checkFormer(c *Claims) error {
 	const access = usedForAccess | isBearer
 	if c.hints&isOther != 0 {

@@ -8,8 +8,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// TestKindsOfFormerTokens: by the former rules a token may lack what RFC 9068 requires, but
-// the claims have to show that it is an access token. The audience api is a URI, and
+// TestKindsOfFormerTokens: by the former rules, a token may lack claims that RFC 9068 requires,
+// but the claims must show that it is an access token. The audience api is a URI, and
 // web-client is the name of a client.
 func TestKindsOfFormerTokens(t *testing.T) {
 	p := newParty(t, "ES256")
@@ -35,9 +35,9 @@ func TestKindsOfFormerTokens(t *testing.T) {
 			{"at_hash", `"x"`, "scope", `"a"`}, {"c_hash", `"x"`, "typ", `"Bearer"`}, {"nonce", `"x"`, "scope", `"a"`}, {"nonce", `""`},
 			{"events", `{"http://schemas.openid.net/event/backchannel-logout":{}}`}, cognito("nonce", `"x"`),
 			toClient(), toClient("scope", `""`), toClient("scope", `" "`), toClient("scp", `[]`), {"aud", `["web-client","https://x"]`},
-			// An ID token can have roles, but names no client besides its audience.
+			// An ID token can have roles, but names no client other than its audience.
 			toClient("roles", `["a"]`), toClient("roles", `[]`, "azp", `"x"`), toClient("roles", `false`, "azp", `"x"`), toClient("roles", `null`),
-			// A URI can be the client's; azp counts for more than appid.
+			// A URI can also be a client's name; azp takes precedence over appid.
 			{"client_id", ofAPI}, {"appid", ofAPI}, {"azp", ofAPI}, {"appid", `"x"`, "azp", ofAPI}, {"azp", ofAPI, "appid", `"x"`},
 		},
 		jws.ErrWrongAudience: {cognito("client_id", `"other"`), {"aud", `"other"`}},
@@ -45,7 +45,7 @@ func TestKindsOfFormerTokens(t *testing.T) {
 		jws.ErrExpired:       {{"exp", unix(-skew)}},
 		jws.ErrNotYetValid:   {{"iat", unix(3 * skew)}},
 		jws.ErrMissingClaim: {{"exp", ""}, {"iss", ""},
-			// An aud, if token_use or client_id does not replace it
+			// aud is required, unless token_use and client_id replace it.
 			cognito("token_use", ""), cognito("token_use", `"id"`), cognito("client_id", ""), cognito("client_id", "", "azp", `"web-client"`),
 		},
 	} {
@@ -65,6 +65,6 @@ func TestKindsOfFormerTokens(t *testing.T) {
 	p.trusts(t, false)
 	for _, claims := range [][]string{cognito(), toClient("aud", "")} {
 		_, err := p.verify(p.Forge(p.Header(), payload(claims...)))
-		require.ErrorIs(t, err, jws.ErrMissingClaim, "an absent aud is for the former rules alone")
+		require.ErrorIs(t, err, jws.ErrMissingClaim, "only the former rules allow an absent aud")
 	}
 }

@@ -22,7 +22,7 @@ const (
 	longest               = time.Hour
 )
 
-// noon is when all tokens of these tests are verified.
+// noon is the time at which these tests verify tokens.
 var noon = jwstest.Noon
 
 var payload, unix, changed, signWith, b64 = jwstest.Payload, jwstest.Unix, jwstest.Changed, jwstest.SignWith, jwstest.B64
@@ -31,14 +31,14 @@ var rules = jws.Rules{Issuer: issuer, Audience: []string{api, otherAPI}, MaxToke
 
 var allAlgorithms = []string{"ES256", "RS256", "PS256", "ES384", "EdDSA"}
 
-// A party has a private key, and trusts the public half of it.
+// A party has a private key, and trusts its public half.
 type party struct {
 	jwstest.Forger
 	view *trust.View
 }
 
-// newParty makes a party with the same key in every process, so that a token that one
-// fuzz worker finds is well signed for all.
+// newParty returns a party with the same key in every process, so that a token found by one
+// fuzz worker has a valid signature for all.
 func newParty(t testing.TB, alg string) *party {
 	t.Helper()
 	bundle, err := os.ReadFile("../../fleetkeytest/testdata/" + alg + ".pem")
@@ -50,7 +50,7 @@ func newParty(t testing.TB, alg string) *party {
 	return p
 }
 
-// trusts makes p trust its key under its kid, as one of the fleet or of a former system.
+// trusts makes p trust its key under its kid, as a key of the fleet or of a former system.
 func (p *party) trusts(t testing.TB, former bool) {
 	t.Helper()
 	alg, err := jws.AlgorithmNamed(p.Alg)
@@ -61,7 +61,7 @@ func (p *party) trusts(t testing.TB, former bool) {
 	require.NoError(t, err)
 }
 
-// verify does what the Verifier of the root package does, without its cache.
+// verify does the same as the root package's Verifier, but without a cache.
 func (p *party) verify(token string) (*jws.Claims, error) {
 	parts, err := jws.Split(token)
 	if err != nil {
@@ -92,7 +92,7 @@ func (p *party) keyfunc(t *jwt.Token) (any, error) {
 	return p.Private.Public(), nil
 }
 
-// good is a token that p accepts.
+// good returns a token that p accepts.
 func (p *party) good() string {
 	token := p.Forge(p.Header(), payload())
 	if _, err := p.verify(token); err != nil {
@@ -101,7 +101,7 @@ func (p *party) good() string {
 	return token
 }
 
-// signatureOf and withSignature take a token apart and put it together.
+// signatureOf returns the signature of a token, and withSignature replaces it.
 func signatureOf(token string) []byte {
 	signature, _ := base64.RawURLEncoding.DecodeString(token[strings.LastIndexByte(token, '.')+1:])
 	return signature

@@ -24,7 +24,7 @@ type reader struct {
 	text string // the input of the Decoder
 }
 
-// eachMember calls f with the name of each member; f must read the value.
+// eachMember calls f with the name of each member. f must read the value.
 func (r reader) eachMember(f func(name string) error) error {
 	if r.PeekKind() != '{' {
 		return errors.New("not a JSON object")
@@ -106,7 +106,7 @@ func (r reader) readScope() (string, error) {
 	return strings.Join(scopes, " "), err
 }
 
-// readFormerScope reads scp, which is not one of our claims: anything but scopes is
+// readFormerScope reads scp, which is not one of our claims, so an invalid value is
 // ignored.
 func (r reader) readFormerScope() (string, error) {
 	value, err := r.ReadValue()

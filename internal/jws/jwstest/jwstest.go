@@ -1,5 +1,5 @@
-// Package jwstest makes tokens that no Signer would issue, for the tests of the root and of
-// internal/jws. They are for Issuer and API, and for verifiers that always see Noon.
+// Package jwstest makes tokens for tests, including ones that no Signer would issue. They are
+// issued by Issuer for API, and valid at Noon.
 package jwstest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Who issues the tokens, and for whom.
+// The issuer and audiences of the tokens.
 const (
 	Issuer   = "https://issuer.example"
 	API      = "https://api.example"
@@ -34,18 +34,18 @@ func (f *Forger) Forge(header, payload string) string {
 	return SignWith(jwt.GetSigningMethod(f.Alg), f.Private, header, payload)
 }
 
-// Header is that of a good token, changed.
+// Header returns the header of a valid token, with changes.
 func (f *Forger) Header(changes ...string) string {
 	return Changed([]string{"alg", `"` + f.Alg + `"`, "kid", `"` + f.KID + `"`, "typ", `"at+jwt"`}, changes...)
 }
 
-// Payload is that of a good token, changed.
+// Payload returns the payload of a valid token, with changes.
 func Payload(changes ...string) string {
 	return Changed([]string{"iss", `"` + Issuer + `"`, "sub", `"alice"`, "aud", `"` + API + `"`,
 		"exp", Unix(30 * time.Minute), "iat", Unix(0)}, changes...)
 }
 
-// Unix is a NumericDate that lies so far ahead of Noon.
+// Unix returns Noon plus ahead as a NumericDate.
 func Unix(ahead time.Duration) string { return fmt.Sprint(Noon.Add(ahead).Unix()) }
 
 // Changed returns a JSON object: the members of base, with changes as pairs of a name
@@ -85,9 +85,9 @@ func SignSegments(method jwt.SigningMethod, key any, signed string) string {
 // B64 encodes a segment of a token.
 func B64(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
 
-// Strict is golang-jwt with all its options on.
+// Strict returns a golang-jwt parser with its strictest options.
 func Strict(alg string, now time.Time) *jwt.Parser {
 	return jwt.NewParser(jwt.WithValidMethods([]string{alg}), jwt.WithIssuer(Issuer), jwt.WithAudience(API, OtherAPI),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithStrictDecoding(), jwt.WithLeeway(2*time.Minute),
-		jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithJSONNumber()) // numbers may be larger than float64 can hold
+		jwt.WithTimeFunc(func() time.Time { return now }), jwt.WithJSONNumber()) // numbers may be out of range for float64
 }

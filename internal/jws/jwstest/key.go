@@ -15,7 +15,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// NewKey returns a fresh key for an algorithm, of a size if that is RSA.
+// NewKey returns a new key for an algorithm. bits is the size of an RSA key.
 func NewKey(alg string, bits int) (private crypto.Signer, err error) {
 	switch alg {
 	case "RS256", "PS256":
@@ -33,7 +33,7 @@ func NewKey(alg string, bits int) (private crypto.Signer, err error) {
 	return nil, fmt.Errorf("no key for %q", alg)
 }
 
-// NewForger returns a Forger with a fresh key for an algorithm.
+// NewForger returns a Forger with a new key for an algorithm.
 func NewForger(alg, kid string) *Forger {
 	private, err := NewKey(alg, 2048)
 	if err != nil {
@@ -42,12 +42,12 @@ func NewForger(alg, kid string) *Forger {
 	return &Forger{private, alg, kid}
 }
 
-// JWK is the public key as an issuer publishes it (RFC 7517 section 4), changed.
+// JWK returns the public key as an issuer publishes it (RFC 7517 section 4), with changes.
 func (f *Forger) JWK(changes ...string) string {
 	return ChangedJWK(jose.JSONWebKey{Key: f.Private.Public(), KeyID: f.KID, Algorithm: f.Alg, Use: "sig"}, changes...)
 }
 
-// ChangedJWK is any JWK, changed.
+// ChangedJWK returns a JWK with changes.
 func ChangedJWK(k jose.JSONWebKey, changes ...string) string {
 	text, err := json.Marshal(k)
 	if err != nil {
