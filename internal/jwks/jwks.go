@@ -31,12 +31,12 @@ const (
 	maxRedirects    = 3
 	discoverEvery   = 24 * time.Hour
 	discoverAfter   = 3           // this many failures, in case the key set has moved
-	shortestFreshly = time.Minute // that Cache-Control can ask for
+	shortestFreshly = time.Minute // that Cache-Control can require
 
-	// DiscoveryPath is that of OpenID Connect Discovery 1.0 section 4.
+	// DiscoveryPath is the path defined by OpenID Connect Discovery 1.0 section 4.
 	DiscoveryPath = "/.well-known/openid-configuration"
 
-	// OAuthDiscoveryPath is that of RFC 8414 section 3; the issuer's path follows it.
+	// OAuthDiscoveryPath is the path defined by RFC 8414 section 3. The issuer's path follows it.
 	OAuthDiscoveryPath = "/.well-known/oauth-authorization-server"
 
 	userAgent = "fleetkey (https://github.com/fleetkey/fleetkey)"
@@ -46,7 +46,7 @@ const (
 // help.
 var ErrOtherIssuer = errors.New("the discovery document is another issuer's")
 
-// Options say whose keys to fetch.
+// Options configure a Source.
 type Options struct {
 	Issuer       string
 	URL          string // of the key set; "": taken from the discovery document
@@ -99,8 +99,8 @@ func New(o Options) *Source {
 // Close closes the connections, unless they are the caller's.
 func (s *Source) Close() { s.close() }
 
-// AskForAll makes the next Load fetch the keys even if the ETag is unchanged, since a token
-// with a new kid shows that the ETag may be wrong.
+// AskForAll makes the next Load fetch the keys without an ETag, since a token with a new kid
+// shows that the ETag may be wrong.
 func (s *Source) AskForAll() { s.whole.Store(true) }
 
 // checkRedirect allows few redirects, and none to another origin, which could replace the
@@ -115,7 +115,7 @@ func checkRedirect(next *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// origin returns what RFC 6454 section 4 compares.
+// origin returns the origin of a URL (RFC 6454 section 4).
 func origin(u *url.URL) string {
 	host := strings.ToLower(u.Host)
 	if u.Port() == "" {
@@ -124,7 +124,7 @@ func origin(u *url.URL) string {
 	return u.Scheme + "://" + host
 }
 
-// Load fetches the keys. The error never contains the document that the server has sent.
+// Load fetches the keys. The error never quotes the document that the server has sent.
 func (s *Source) Load(ctx context.Context) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
@@ -183,7 +183,7 @@ func (s *Source) discover(ctx context.Context) error {
 	if s.url == "" || errors.Is(err, ErrOtherIssuer) {
 		return fmt.Errorf("discover the keys: %w", err)
 	}
-	s.discovered = now // after a failed attempt too, the next one can wait
+	s.discovered = now // even after a failure, so that a known address is not looked up each time
 	return nil
 }
 
@@ -234,7 +234,7 @@ type statusError int
 
 func (e statusError) Error() string { return fmt.Sprintf("HTTP status %d", int(e)) }
 
-// get fetches a document. The body is nil if the document still has that ETag.
+// get fetches a document. The body is nil if the document still has the given ETag.
 func (s *Source) get(ctx context.Context, address, etag string) (http.Header, []byte, error) {
 	fail := func(err error) (http.Header, []byte, error) {
 		return nil, nil, fmt.Errorf("%s: %w", Show(address), short{err})
@@ -293,8 +293,8 @@ func Show(address string) string {
 	return u.String()
 }
 
-// freshness returns how long a response says that it is fresh (RFC 9111 section 5.2.2.1),
-// or 0.
+// freshness returns how long a response stays fresh (max-age, RFC 9111 section 5.2.2.1), or
+// 0.
 func freshness(h http.Header) time.Duration {
 	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
 		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
@@ -311,7 +311,7 @@ func freshness(h http.Header) time.Duration {
 // TenantTemplate stands for the tenant in the issuer that Entra ID publishes for all tenants.
 const TenantTemplate = "{tenantid}"
 
-// CheckURL accepts an address whose keys nobody on the network can replace.
+// CheckURL parses an address. Unless insecureHTTP is set, it requires TLS or a loopback host.
 func CheckURL(address string, insecureHTTP bool) (*url.URL, error) {
 	u, err := url.Parse(address)
 	switch {

@@ -24,7 +24,7 @@ func waits(p *testkit.Provider) (waits []time.Duration) {
 	return waits
 }
 
-// TestErrorsAreShortAndKeepSecrets: an address may hold a key, and a server may say anything.
+// TestErrorsAreShortAndKeepSecrets: an address may contain a secret, and a response any text.
 func TestErrorsAreShortAndKeepSecrets(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, _ string) {
 		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.JWKSURL = "https://keys.example/jwks?key=hunter2" })
@@ -38,7 +38,7 @@ func TestErrorsAreShortAndKeepSecrets(t *testing.T) {
 	})
 }
 
-// TestETagsThatAreNotLiked: an ETag is sent back once, if it is short.
+// TestETagsThatAreNotLiked: a short ETag is sent back, but not again after an error.
 func TestETagsThatAreNotLiked(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
 		v := p.Verifier(t)
@@ -58,7 +58,7 @@ func TestETagsThatAreNotLiked(t *testing.T) {
 	})
 }
 
-// TestRefreshFollowsCacheControl: it can make the fetches more frequent, but not rare.
+// TestRefreshFollowsCacheControl: Cache-Control can make fetches more frequent, not less.
 func TestRefreshFollowsCacheControl(t *testing.T) {
 	for headers, want := range map[[2]string]time.Duration{ // Cache-Control and Age
 		{}:                               5 * time.Minute,
@@ -70,7 +70,7 @@ func TestRefreshFollowsCacheControl(t *testing.T) {
 		{`Max-Age="120"`}:                2 * time.Minute,
 		{"no-cache"}:                     5 * time.Minute, // Keycloak
 		{"max-age=99999999999999999999"}: 5 * time.Minute,
-		{"s-maxage=60"}:                  5 * time.Minute, // for other caches
+		{"s-maxage=60"}:                  5 * time.Minute, // only for shared caches
 	} {
 		t.Run(headers[0]+" "+headers[1], func(t *testing.T) {
 			testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
@@ -101,7 +101,7 @@ func TestRefreshFollowsCacheControl(t *testing.T) {
 	})
 }
 
-// TestRefreshByETag: a set that has not changed costs no body.
+// TestRefreshByETag: an unchanged key set is not sent again.
 func TestRefreshByETag(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {
 		bodies := 0
@@ -123,18 +123,18 @@ func TestRefreshByETag(t *testing.T) {
 		require.NoError(t, err)
 		time.Sleep(10 * time.Minute)
 		require.Equal(t, 1, bodies)
-		require.GreaterOrEqual(t, len(waits(p)), 5, "by the Cache-Control of 304")
+		require.GreaterOrEqual(t, len(waits(p)), 5, "the Cache-Control of a 304 applies")
 		status := v.Status()
 		require.NoError(t, status.LoadErr)
 		require.Less(t, time.Since(status.LastLoad), 2*time.Minute, "304 counts as a success")
 		_, err = v.Verify(t.Context(), token)
 		require.NoError(t, err)
-		require.EqualValues(t, 1, v.Status().Counters.CacheHits, "the cache of tokens lives on")
+		require.EqualValues(t, 1, v.Status().Counters.CacheHits, "the token cache must be kept")
 	})
 }
 
-// TestFetchRefuses: each of these is a failure, of which the error says what and where, and
-// nothing of what the server has sent.
+// TestFetchRefuses: each of these responses is a failure. The error gives the reason and the
+// address, but nothing that the server has sent.
 func TestFetchRefuses(t *testing.T) {
 	const elsewhere = "https://evil.example/keys"
 	type serve = func(p *testkit.Provider, jwks string)
@@ -167,7 +167,7 @@ func TestFetchRefuses(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		serve serve
-		want  string // "": it succeeds
+		want  string // "": Load succeeds
 	}{
 		"3 redirects":              {ring(3), ""},
 		"4 redirects":              {ring(4), "more than 3 redirects"},
@@ -193,7 +193,7 @@ func TestFetchRefuses(t *testing.T) {
 				test.serve(p, jwks)
 				begin := time.Now()
 				v := p.Verifier(t, func(c *fleetkey.VerifierConfig) {
-					c.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return nil } // ours wins
+					c.HTTPClient.CheckRedirect = func(*http.Request, []*http.Request) error { return nil } // must have no effect
 				})
 				require.LessOrEqual(t, time.Since(begin), 10*time.Second)
 				_, err := v.Verify(t.Context(), testkit.AccessToken(key))
@@ -213,7 +213,7 @@ func TestFetchRefuses(t *testing.T) {
 	}
 }
 
-// TestFetchKeepsTheClientsTimeout, if that is shorter than ours.
+// The timeout of the program's client applies if it is shorter than fetchTimeout.
 func TestFetchKeepsTheClientsTimeout(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, _ *jwstest.Forger, jwks string) {
 		p.Serve(testkit.JWKSURL, testkit.Slowly(2*time.Second, testkit.Page(jwks)))
