@@ -52,7 +52,7 @@ const untilLayout = "2006-01-02T15:04:05Z"
 
 // retiredBlock returns a RETIRED KEY: the public key (SubjectPublicKeyInfo), with headers
 // for its kid, the end of its trust, the algorithm if the key does not determine it, and a
-// checksum of these, so that a flipped bit is found.
+// checksum of these, which detects flipped bits.
 func retiredBlock(r Retired) (*pem.Block, error) {
 	der, err := x509.MarshalPKIXPublicKey(r.Public)
 	if err != nil {

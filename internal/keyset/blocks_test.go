@@ -13,7 +13,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
-// TestStateBlocks reads RETIRED KEY and REVOKED KEY blocks as an operator may write them.
+// TestStateBlocks reads RETIRED KEY and REVOKED KEY blocks written by an operator.
 func TestStateBlocks(t *testing.T) {
 	const until = "Until: 2026-05-02T00:00:00Z"
 	spki := func(public any) []byte {
@@ -30,7 +30,7 @@ func TestStateBlocks(t *testing.T) {
 	rsaKey := keysettest.Key(t, "RS256", day(t, "2026-01-01"))
 	ofRSA, kidRSA := spki(rsaKey.Public), "Kid: "+rsaKey.ID
 	weak := spki(&rsa.PublicKey{N: rsaKey.Public.(*rsa.PublicKey).N, E: 3})
-	// summed adds the Sum that the error asks for, as an operator would.
+	// summed adds the Sum given in the error, as an operator would.
 	summed := func(der []byte, headers ...string) string {
 		_, err := keyset.Parse([]byte(block("RETIRED KEY", der, headers...)))
 		require.ErrorContains(t, err, "PEM block 1: PEM header Sum does not match the other headers; if you changed them by hand, write Sum: ")

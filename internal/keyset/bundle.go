@@ -99,8 +99,8 @@ func (p *parser) add(block *pem.Block) (err error) {
 }
 
 // nextBlock returns the first PEM block and what follows it, or nil at the end. pem.Decode
-// skips a block that it cannot read; here a damaged block must not vanish. So text between
-// blocks, which openssl writes, must not contain the dashes of a block's frame.
+// skips a block that it cannot read, but a damaged key must not be lost. So text between
+// blocks, such as openssl writes, must not contain the dashes of a block's frame.
 func nextBlock(data []byte) (*pem.Block, []byte, error) {
 	const begin, dashes = "-----BEGIN ", "-----"
 	text, _, found := bytes.Cut(data, []byte(begin))
@@ -147,7 +147,7 @@ func unknownBlock(block *pem.Block) error {
 	}
 	typ := block.Type
 	if strings.Trim(typ, "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 ") != "" {
-		typ = "..." // perhaps a line of a key
+		typ = "..." // it may be a line of a key
 	}
 	return fmt.Errorf("unknown type %q: was it written by a newer fleetkey? A bundle contains PRIVATE KEY, CERTIFICATE, RETIRED KEY and REVOKED KEY blocks", typ)
 }
@@ -179,7 +179,7 @@ func parseCertificate(der []byte, private crypto.Signer) (*Key, error) {
 			"Restore the whole bundle, or let `fleetkey import FILE` put a key before its certificate; put the certificate of another system into Config.Former; omit CA certificates")
 	}
 	if bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-		// The dates of a certificate are the schedule, and this finds a flipped bit in
+		// The dates of a certificate are the schedule; this detects flipped bits in
 		// them. Security does not depend on the hash, which may be SHA-1; Go does not check
 		// MD5.
 		fips140.WithoutEnforcement(func() {

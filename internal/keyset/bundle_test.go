@@ -18,8 +18,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
-// This file tests that a bundle comes back as it was written, and that a damaged one is
-// an error that names the block, and never a key set that lacks a key.
+// This file tests that a bundle is read as it was written, and that a damaged one causes an
+// error that names the block, and never a key set without a key.
 
 func encode(t testing.TB, set *keyset.Set) []byte {
 	t.Helper()
@@ -28,7 +28,7 @@ func encode(t testing.TB, set *keyset.Set) []byte {
 	return bundle
 }
 
-// same reports whether two sets are the same for a fleet.
+// same reports whether two sets have the same meaning.
 func same(a, b *keyset.Set) bool {
 	type equaler interface{ Equal(crypto.PrivateKey) bool }
 	return slices.EqualFunc(a.Keys, b.Keys, func(a, b *keyset.Key) bool {
@@ -45,9 +45,9 @@ func TestBundleRoundTrip(t *testing.T) {
 	for i, algorithm := range []string{"RS256", "ES256", "ES384", "EdDSA"} {
 		keys = append(keys, keysettest.Key(t, algorithm, day(t, "2027-01-01").AddDate(0, -i, 0)))
 		old := keysettest.Key(t, algorithm, day(t, "2026-01-01"))
-		retired = append(retired, retiredKey(t, old.Public, i == 0, day(t, "2026-05-01").AddDate(0, -i, 0).In(time.FixedZone("", 3600)))) // PS256
+		retired = append(retired, retiredKey(t, old.Public, i == 0, day(t, "2026-05-01").AddDate(0, -i, 0).In(time.FixedZone("", 3600)))) // the RSA key is for PS256
 	}
-	keys[0].ID, keys[0].Alg = retired[0].ID, retired[0].Alg // of one and the same RSA key, so it is only retired
+	keys[0].ID, keys[0].Alg = retired[0].ID, retired[0].Alg // the RSA key is also retired, so New drops it from Keys
 	all := keyset.New(keys, retired, []string{kid("y"), kid("z")})
 	require.Len(t, all.Keys, 3)
 	bundle := encode(t, all)
@@ -55,10 +55,10 @@ func TestBundleRoundTrip(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, same(all, set))
 	for i, want := range []string{"ES256", "ES384", "EdDSA"} {
-		require.Equal(t, want, set.Keys[i].Alg.Name, "the newest key comes first")
+		require.Equal(t, want, set.Keys[i].Alg.Name, "the newest key must come first")
 		require.Equal(t, all.Keys[i].Cert.Raw, set.Keys[i].Cert.Raw)
 	}
-	require.Equal(t, bundle, encode(t, set), "the same set is the same bytes")
+	require.Equal(t, bundle, encode(t, set), "equal sets must be encoded to equal bytes")
 }
 
 func TestBundleIsWholeOrAnError(t *testing.T) {
@@ -71,9 +71,9 @@ func TestBundleIsWholeOrAnError(t *testing.T) {
 	for n := range bundle {
 		var want *keyset.Set
 		for end, set := range ends {
-			// Between two blocks nothing shows that there were more; stores
-			// therefore promise to keep a bundle whole. The last line break is no part
-			// of a block, and up to four dashes of the next one count as text.
+			// A bundle cut between two blocks looks complete, so stores must keep a
+			// bundle whole. The last line break is not part of a block, and up to four
+			// dashes of the next block count as text.
 			if n >= end-1 && n < end+5 {
 				want = set
 			}
@@ -89,8 +89,8 @@ func TestBundleIsWholeOrAnError(t *testing.T) {
 	}
 }
 
-// TestBundleFlippedBits: a flipped bit in any block is found or means nothing. It brings
-// no revoked key back and gives no key more time.
+// TestBundleFlippedBits: a flipped bit is detected or has no effect. In particular, it does not
+// undo a revocation or extend the trust in a key.
 func TestBundleFlippedBits(t *testing.T) {
 	all := schedule(t, "a: 2026-05-01", "x: retired until 2026-06-01", "y: revoked")
 	bundle := encode(t, all)
@@ -104,15 +104,15 @@ func TestBundleFlippedBits(t *testing.T) {
 			}
 			require.True(t, same(all, set), "byte %d bit %d changed the set", i, bit)
 			if cert := set.Keys[0].Cert; !bytes.Equal(all.Keys[0].Cert.Raw, cert.Raw) {
-				// Issuer and subject differ, as in a certificate of another
-				// authority, whose signature cannot be checked here.
+				// Issuer and subject differ, as in a certificate signed by a CA,
+				// whose signature cannot be checked here.
 				require.NotEqual(t, cert.RawIssuer, cert.RawSubject, "byte %d bit %d", i, bit)
 			}
 		}
 	}
 }
 
-// These make the blocks that a Maker would not make.
+// These helpers make blocks that a Maker would not.
 
 func block(typ string, der []byte, headers ...string) string {
 	b := &pem.Block{Type: typ, Bytes: der, Headers: map[string]string{}}
@@ -174,8 +174,8 @@ func TestBundleSizeLimit(t *testing.T) {
 	require.ErrorContains(t, err, "65537 bytes; at most 65536 are allowed")
 }
 
-// FuzzParseBundle: no bundle makes the parser panic, and one that it accepts comes back
-// with the same keys when it is written and read again.
+// FuzzParseBundle: no bundle makes the parser panic. A bundle that it accepts contains the same
+// keys after it is written and read again.
 func FuzzParseBundle(f *testing.F) {
 	set := schedule(f, "a: 2026-05-01", "x: retired until 2026-06-01", "y: revoked")
 	set.Retired = append(set.Retired, retiredKey(f, keysettest.Key(f, "RS256", day(f, "2026-05-01")).Public, true, day(f, "2026-05-02")))
@@ -194,7 +194,7 @@ func FuzzParseBundle(f *testing.F) {
 		}
 		written, err := set.Encode()
 		if err != nil {
-			require.ErrorContains(t, err, "at most", "written again it may only be too long")
+			require.ErrorContains(t, err, "at most", "the only possible error is that the result is too long")
 			return
 		}
 		again, err := keyset.Parse(written)

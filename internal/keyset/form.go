@@ -12,8 +12,8 @@ import (
 )
 
 // forms are regular expressions (RE2) for data that is not a bundle, each with a name and
-// an advice, which is empty if fleetkey import reads the data. Each byte is a character,
-// «seq» is the head of a DER sequence, and the first match counts.
+// advice, which is empty if fleetkey import reads the data. Each byte is a character, «seq»
+// is the head of a DER sequence, and the first match wins.
 var forms = [][3]string{
 	{`^\s*$`, "empty", "export the key again"},
 	{`^(\xff\xfe|\xfe\xff)`, "text in UTF-16"},
@@ -63,8 +63,8 @@ var forms = [][3]string{
 	{`^<(!DOCTYPE|html)`, "a web page", "the download failed"},
 }
 
-// maxHead is how many bytes of the data are compared, since a store with invalid data is
-// read repeatedly.
+// maxHead is how many bytes of the data are matched. It limits the cost, since a store with
+// invalid data is read repeatedly.
 const maxHead = 8 << 10
 
 var formPatterns = sync.OnceValue(func() (compiled []*regexp.Regexp) {

@@ -15,9 +15,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
-// TestForms: whatever somebody pastes instead of a bundle is named, by the error of a store
-// as well, and nothing of it is shown. The command's tests have files that openssl and
-// others wrote; of DER there is only the head here, which is what counts.
+// TestForms: data pasted instead of a bundle is named, also in a store's error, and never
+// quoted. Here DER has only its head, which decides. The tests of cmd/fleetkey use files
+// written by openssl and others.
 func TestForms(t *testing.T) {
 	k := privateOf("k")
 	key, cert := privateKey(t, k), own(t, k)
@@ -101,7 +101,7 @@ func TestForms(t *testing.T) {
 			require.Equal(t, tc.advice == "", strings.Contains(err.Error(), "`fleetkey import FILE`"), err)
 			for line := range strings.Lines(tc.data) {
 				if line = strings.TrimSpace(line); len(line) > 40 && !strings.HasPrefix(line, "-----") {
-					require.NotContains(t, err.Error(), line, "the error shows key material")
+					require.NotContains(t, err.Error(), line, "the error must not contain key material")
 				}
 			}
 		})

@@ -90,7 +90,7 @@ func AlgorithmOf(cert *x509.Certificate) (jws.Algorithm, error) {
 }
 
 // signsItselfByPSS reports whether an RSA key is for PS256. In a certificate signed by a
-// CA, PSS is only the CA's way to sign.
+// CA, the signature algorithm is the CA's.
 func signsItselfByPSS(cert *x509.Certificate) bool {
 	pss := []x509.SignatureAlgorithm{x509.SHA256WithRSAPSS, x509.SHA384WithRSAPSS, x509.SHA512WithRSAPSS}
 	return slices.Contains(pss, cert.SignatureAlgorithm) && bytes.Equal(cert.RawIssuer, cert.RawSubject)
@@ -119,11 +119,11 @@ func (s *Set) Mentions(kid string) bool {
 	return s.Find(kid) != nil || s.Stops(kid)
 }
 
-// Stops reports whether the set says that a kid must not sign.
+// Stops reports whether the set explicitly says that a kid no longer signs.
 func (s *Set) Stops(kid string) bool { return s.isRetired(kid) || s.IsRevoked(kid) }
 
-// maxEarly is how long before its start a key may sign early. A clock that is further off
-// (1970, say) signs nothing.
+// maxEarly is how long before its start a key may sign. A machine whose clock is further
+// behind (in 1970, say) signs nothing.
 const maxEarly = 365 * 24 * time.Hour
 
 // Signing returns the key that signs at a time: of the keys whose certificate is valid

@@ -20,20 +20,20 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
-// This file tests the schedule that the dates of certificates make: who signs, and who
-// is trusted until when. Sets are tables of dates, written by hand, and their keys have
-// a letter for a name.
+// This file tests the schedule given by the dates of certificates: which key signs, and until
+// when each is trusted. Sets are written as tables of dates, and each key is named by a
+// letter.
 
 var day = keysettest.Date
 
-// privateOf returns the one private key of a letter.
+// privateOf returns the private key named by a letter.
 func privateOf(letter string) ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed([]byte(strings.Repeat(letter, ed25519.SeedSize)))
 }
 
 func kid(letter string) string { return jws.Thumbprint(privateOf(letter).Public()) }
 
-// name returns the letter of a kid, or "new" if it is the kid of another key.
+// name returns the letter of a kid, or "new" for any other kid.
 func name(id string) string {
 	for letter := 'a'; letter <= 'z'; letter++ {
 		if kid(string(letter)) == id {
@@ -83,8 +83,8 @@ func retiredKey(t testing.TB, public crypto.PublicKey, pss bool, until time.Time
 
 func find(s *keyset.Set, letter string) *keyset.Key { return s.Find(kid(letter)) }
 
-// show describes a set at a time, newest key first: the one that signs, those "ahead",
-// "trusted" and "gone", then the retired and the revoked ones.
+// show describes a set at a time: first the keys, newest first, each with "signs", "ahead",
+// "trusted" or "gone", then the retired and the revoked ones.
 func show(s *keyset.Set, now time.Time, p *keyset.Policy) string {
 	if s == nil {
 		return ""
@@ -123,7 +123,7 @@ func TestSchedule(t *testing.T) {
 		keys       []string
 		when, want string
 	}{
-		{one, "2024-12-31 23:59:59", "a ahead"}, // more than a year: this clock is wrong
+		{one, "2024-12-31 23:59:59", "a ahead"}, // more than a year ahead: this clock is wrong
 		{one, "2025-01-01", "a signs early"},
 		{one, "2025-12-31 23:59:59", "a signs early"},
 		{one, "2026-01-01", "a signs"},
@@ -134,20 +134,20 @@ func TestSchedule(t *testing.T) {
 		{rotation, "2026-04-01", "b signs, a trusted"},
 		{rotation, "2026-04-01 23:59:59", "b signs, a trusted"},
 		{rotation, "2026-04-02", "b signs, a gone"},
-		{gap, "2026-02-28 23:59:59", "b ahead, a signs"}, // a certificate ends before its key is replaced
+		{gap, "2026-02-28 23:59:59", "b ahead, a signs"}, // the certificate ends before the key is replaced
 		{gap, "2026-03-01", "b signs early, a gone"},
 		{gap, "2026-04-01", "b signs, a gone"},
-		{within, "2026-04-01 11:59:59", "b signs, a trusted"}, // or while its key is retained
+		{within, "2026-04-01 11:59:59", "b signs, a trusted"}, // the certificate ends while the key is retained
 		{within, "2026-04-01 12:00:00", "b signs, a gone"},
-		// An old key within its dates signs again, though its trust has ended.
+		// If no newer key can sign, an old key signs again, even if its trust has ended.
 		{[]string{"a: 2026-01-01", "b: 2026-04-01 to 2026-05-01"}, "2026-05-01", "b gone, a signs"},
 		{two, "2026-03-31", "c ahead, b ahead, a signs"},
 		{two, "2026-04-01 12:00:00", "c signs, b trusted, a trusted"},
 		{two, "2026-04-02", "c signs, b trusted, a gone"},
 		{two, "2026-04-02 12:00:00", "c signs, b gone, a gone"},
-		// Of two that begin together, the first of the bundle signs, and both are trusted.
+		// If two keys begin together, the first in the bundle signs, and both are trusted.
 		{[]string{"a: 2026-01-01", "b: 2026-01-01"}, "2026-01-01", "a signs, b trusted"},
-		// What is retired or revoked does nothing else.
+		// A retired or revoked key has no other role.
 		{[]string{"a: 2026-03-01", "b: 2026-02-01", "c: 2026-01-01", "a: retired until 2026-05-01", "x: retired until 2026-06-01",
 			"b: revoked", "x: revoked", "y: revoked", "y: revoked", "d: retired until 2026-05-02"},
 			"2026-04-01", "c signs, d until 2026-05-02, a until 2026-05-01, b revoked, x revoked, y revoked"},
@@ -177,8 +177,8 @@ func TestWhyNoKey(t *testing.T) {
 	}
 }
 
-// certify returns a certificate of a key under the name of a parent. It is self-signed
-// if the parent is the template itself.
+// certify returns a certificate of a key, issued by parent. It is self-signed if parent is the
+// template itself.
 func certify(t testing.TB, template, parent *x509.Certificate, public crypto.PublicKey, signer crypto.Signer) *x509.Certificate {
 	t.Helper()
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, signer)
@@ -188,12 +188,12 @@ func certify(t testing.TB, template, parent *x509.Certificate, public crypto.Pub
 	return cert
 }
 
-// TestKeyUsage: a certificate that says what its key is for has to say that it is for
-// signatures, since a key for another purpose may be in other hands.
+// TestKeyUsage: if a certificate has a key usage, it must allow signatures, since other parties
+// may have a key that is meant for another purpose.
 func TestKeyUsage(t *testing.T) {
 	a := privateOf("a")
 	for usage, allowed := range map[x509.KeyUsage]bool{
-		0:                              true, // it says nothing
+		0:                              true, // no key usage
 		x509.KeyUsageContentCommitment: true,
 		x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment: true,
 		x509.KeyUsageKeyEncipherment | x509.KeyUsageCertSign:         false,
@@ -207,9 +207,9 @@ func TestKeyUsage(t *testing.T) {
 	require.ErrorContains(t, err, "not after its start")
 }
 
-// TestAlgorithmOfRSAKeys: a certificate that signs itself by PSS means PS256; how an
-// authority signs means nothing. Nor does the hash, since a certificate's own signature only
-// finds flipped bits.
+// TestAlgorithmOfRSAKeys: a certificate that is self-signed with PSS means PS256. The algorithm
+// of a CA's signature has no meaning, nor does the hash: a self-signature only detects flipped
+// bits.
 func TestAlgorithmOfRSAKeys(t *testing.T) {
 	private := keysettest.Key(t, "RS256", day(t, "2026-01-01")).Private
 	key, authority := privateKey(t, private), &x509.Certificate{Subject: pkix.Name{CommonName: "authority"}}

@@ -14,7 +14,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset"
 )
 
-// TestMalformedBundles: TestForms has what is no bundle at all.
+// TestMalformedBundles tests damaged bundles. For data that is not a bundle, see TestForms.
 func TestMalformedBundles(t *testing.T) {
 	k, other, ca := privateOf("k"), privateOf("o"), privateOf("c")
 	key, cert := privateKey(t, k), own(t, k)
@@ -72,7 +72,7 @@ func TestMalformedBundles(t *testing.T) {
 			require.Nil(t, set)
 			for line := range strings.Lines(key) {
 				if line = strings.TrimSpace(line); !strings.HasPrefix(line, "-----") {
-					require.NotContains(t, err.Error(), line, "the error shows key material")
+					require.NotContains(t, err.Error(), line, "the error must not contain key material")
 				}
 			}
 		})

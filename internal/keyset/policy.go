@@ -109,8 +109,8 @@ func (s *Set) Due(now time.Time, p *Policy) (*Set, string, error) {
 }
 
 // Announced returns the key that will take over next, or nil. It ignores a key that begins
-// later than any policy of this fleet would allow, which was made with a wrong clock, or by
-// hand for a later date.
+// more than two Announce from now: it was made with a wrong clock, or by hand for a later
+// date.
 func (s *Set) Announced(now time.Time, p *Policy) *Key {
 	for _, k := range slices.Backward(s.Keys) {
 		if ahead := k.Cert.NotBefore.Sub(now); ahead > 0 && ahead <= 2*p.Announce {

@@ -19,9 +19,9 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
-// This file tests what a policy makes of a set, by dates. The policy is the one of
-// keysettest: a new key each 90 days, announced for a day, and retained for ten here, so
-// that a retired key loses its private half (after 7 days) before its trust ends.
+// This file tests the changes of a set that a policy requires. It uses keysettest's policy: a
+// new key every 90 days, announced for a day. Here Retain is ten days, so that a retired key
+// loses its private half (after 7 days) before its trust ends.
 
 func policy() *keyset.Policy {
 	p := keysettest.Policy()
@@ -29,17 +29,17 @@ func policy() *keyset.Policy {
 	return p
 }
 
-// TestPatience: dates end what a key may do, so what is past stays for a while, and the
-// first key is backdated: another clock may be behind.
+// TestPatience: since another clock may be behind, keys stay in the set for a while after their
+// trust has ended, and the first key is backdated.
 func TestPatience(t *testing.T) {
 	for every, want := range map[time.Duration]struct {
 		patience time.Duration
 		begin    string
 	}{
 		0:                        {7 * keysettest.Day, "2026-01-01"},       // no rotation
-		time.Second:              {2 * time.Minute, "2026-01-01 23:58:00"}, // 2 ClockSkew at least
-		2 * keysettest.Day:       {12 * time.Hour, "2026-01-01 12:00:00"},  // half of what is left beside Announce
-		20 * keysettest.Day:      {5 * keysettest.Day, "2026-01-01"},       // a quarter of Every
+		time.Second:              {2 * time.Minute, "2026-01-01 23:58:00"}, // at least 2 ClockSkew
+		2 * keysettest.Day:       {12 * time.Hour, "2026-01-01 12:00:00"},  // begin: half of Every - Announce
+		20 * keysettest.Day:      {5 * keysettest.Day, "2026-01-01"},       // patience: a quarter of Every
 		365 * 2 * keysettest.Day: {7 * keysettest.Day, "2026-01-01"},
 	} {
 		p := policy()
@@ -63,22 +63,22 @@ func TestDue(t *testing.T) {
 		{[]string{"a: 2026-01-01"}, "2026-03-30 23:59:59", "", ""},
 		{[]string{"a: 2026-01-01"}, "2026-03-31", "new ahead, a signs", announced},
 		{[]string{"a: 2026-01-01"}, "2035-12-31", "new ahead, a signs", announced}, // late
-		// Of a certificate that ends early, the last token needs an hour; the clocks and two
-		// refreshes another 14 minutes.
+		// If the certificate ends early, allow an hour for the last token, and 14 minutes for
+		// clocks and two refreshes.
 		{[]string{"a: 2026-01-01 to 2026-02-01"}, "2026-01-30 22:45:59", "", ""},
 		{[]string{"a: 2026-01-01 to 2026-02-01"}, "2026-01-30 22:46:00", "new ahead, a signs", announced},
-		// Nobody signs by the dates: the clock may be wrong, and an operator should look.
+		// No key signs by its dates: the clock may be wrong, and an operator should check.
 		{[]string{"a: 2026-01-01", "x: retired until 2024-01-01"}, "2025-12-31 23:59:59", "", ""},
 		{[]string{"a: 2026-01-01", "x: retired until 2025-02-01"}, "2036-01-01", "", ""},
 		{[]string{"x: retired until 2025-01-01"}, "2026-12-31", "", ""},
-		// One announced is enough, up to two Announce ahead: further ahead lies what a
-		// wrong clock made, or an operator for a later date.
+		// One announced key is enough, if it begins within two Announce. A later one was
+		// made with a wrong clock, or by an operator for a later date.
 		{rotation, "2026-03-31 12:00:00", "", ""},
 		{[]string{"a: 2026-01-01", "b: 2026-04-02"}, "2026-03-31", "", ""},
 		{[]string{"a: 2026-01-01", "b: 2026-04-02 00:00:01"}, "2026-03-31", "b ahead, new ahead, a signs", announced},
 		{[]string{"a: 2026-01-01", "b: 2026-04-01", "b: revoked"}, "2026-03-31", "new ahead, a signs, b revoked", announced},
-		// What has retired loses its private half after 7 days, and goes 7 days after
-		// its trust of ten days has ended.
+		// A replaced key loses its private half after 7 days, and is dropped 7 days after
+		// its ten days of trust have ended.
 		{rotation, "2026-04-07 23:59:59", "", ""},
 		{rotation, "2026-04-08", "b signs, a until 2026-04-11", halved},
 		{rotation, "2026-04-17 23:59:59", "b signs, a until 2026-04-11", halved}, // late
@@ -88,7 +88,7 @@ func TestDue(t *testing.T) {
 		{[]string{"a: 2026-01-01 to 2026-04-05", "b: 2026-04-01"}, "2026-04-08", "b signs, a until 2026-04-05", halved},
 		{[]string{"a: 2026-01-01 to 2026-01-20", "b: 2026-01-15"}, "2026-01-27", "b signs", dropped},
 		{[]string{"a: 2026-01-01", "b: 2026-04-01 to 2026-05-01"}, "2026-05-01", "new signs early, b gone", announced},
-		// Both at once.
+		// A new key is due and an old one must be dropped.
 		{rotation, "2026-06-29", "new ahead, b signs", announced},
 	} {
 		set, now := schedule(t, tc.keys...), day(t, tc.now)
@@ -97,19 +97,19 @@ func TestDue(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, tc.want, show(next, now, policy()), "%s at %s", tc.keys, tc.now)
 		require.True(t, strings.HasPrefix(why, tc.why) && (why == "") == (tc.why == ""), "%s at %s: %s", tc.keys, tc.now, why)
-		require.Equal(t, before, show(set, now, policy()), "a set never changes")
+		require.Equal(t, before, show(set, now, policy()), "a set must not change")
 		if next != nil && tc.why != announced {
 			again, _, err := next.Due(now, policy())
 			require.NoError(t, err)
-			require.Nil(t, again, "once is enough")
+			require.Nil(t, again, "nothing more is due")
 		}
 	}
 }
 
-// TestRetiredKeyKeepsItsTrust: without its private half, a key is trusted for as long as
-// with it.
+// TestRetiredKeyKeepsItsTrust: dropping the private half of a key does not change how long the
+// key is trusted.
 func TestRetiredKeyKeepsItsTrust(t *testing.T) {
-	for more, want := range map[time.Duration]string{0: "2026-04-11", time.Millisecond: "2026-04-11 00:00:01"} { // bundles have whole seconds
+	for more, want := range map[time.Duration]string{0: "2026-04-11", time.Millisecond: "2026-04-11 00:00:01"} { // rounded up to seconds, as in a bundle
 		p := policy()
 		p.Retain += more
 		next, _, err := schedule(t, "a: 2026-01-01", "b: 2026-04-01").Due(day(t, "2026-04-08"), p)
@@ -124,7 +124,7 @@ func TestAnnouncedKeyWaits(t *testing.T) {
 		now := day(t, "2026-03-31").Add(fraction)
 		next, why, err := schedule(t, "a: 2026-01-01").Due(now, policy())
 		require.NoError(t, err)
-		require.Equal(t, day(t, "2026-04-01 00:00:01"), next.Keys[0].Cert.NotBefore, "Announce at least, in whole seconds")
+		require.Equal(t, day(t, "2026-04-01 00:00:01"), next.Keys[0].Cert.NotBefore, "at least Announce, in whole seconds")
 		require.Same(t, next.Keys[0], next.Announced(now, policy()))
 		require.Equal(t, "announced key "+next.Keys[0].ID, why)
 	}
@@ -143,7 +143,7 @@ func TestRotate(t *testing.T) {
 		{[]string{"a: 2026-01-01", "b: 2026-01-02"}, "2026-01-01", ""}, // announced already
 		{[]string{"a: 2026-01-01", "b: 2026-04-01", "y: revoked"}, "2026-04-08", "new ahead, b signs, a until 2026-04-11, y revoked"},
 		{[]string{"a: 2026-01-01", "b: 2026-04-01"}, "2026-04-18", "new ahead, b signs"},
-		// No key signs by its dates: the new one does so at once.
+		// No key signs by its dates, so the new one signs at once.
 		{[]string{"y: revoked"}, "2026-01-01", "new signs, y revoked"},
 		{[]string{"x: retired until 2026-01-01", "z: retired until 2025-12-25"}, "2026-01-01", "new signs, x until 2026-01-01, z until 2025-12-25"},
 		{[]string{"a: 2026-01-01"}, "2036-01-07", "new signs, a gone"},
@@ -155,14 +155,14 @@ func TestRotate(t *testing.T) {
 		next, err := set.Rotate(now, p)
 		require.NoError(t, err)
 		require.Equal(t, tc.want, show(next, now, p), "%s at %s", tc.keys, tc.now)
-		if strings.Contains(tc.want, "new signs") { // also by a clock that is behind
+		if strings.Contains(tc.want, "new signs") { // also on a machine whose clock is behind
 			k, early := next.Signing(now.Add(-keysettest.Day))
 			require.Equal(t, []any{"new", false}, []any{name(k.ID), early})
 		}
 	}
 }
 
-// sized returns a set of one key of a size, whose private half nobody has.
+// sized returns a set with one key: a made-up RSA public key of bits, unless bits is 0.
 func sized(t testing.TB, alg string, bits uint) *keyset.Set {
 	t.Helper()
 	k := *keysettest.Key(t, alg, day(t, "2026-01-01"))
@@ -174,7 +174,7 @@ func sized(t testing.TB, alg string, bits uint) *keyset.Set {
 	return keyset.New([]*keyset.Key{&k}, nil, nil)
 }
 
-// changes makes each change of a set that calls for a new key.
+// changes makes each change of a set that requires a new key, and returns the errors.
 func changes(t testing.TB, set *keyset.Set, p *keyset.Policy) (errs []error) {
 	k, due, early := set.Keys[0], day(t, "2026-06-01"), day(t, "2025-06-01")
 	retired := keyset.New(nil, []keyset.Retired{{ID: k.ID, Alg: k.Alg, Public: k.Public, Until: k.Cert.NotAfter}}, nil)
@@ -192,8 +192,8 @@ func changes(t testing.TB, set *keyset.Set, p *keyset.Policy) (errs []error) {
 	return errs
 }
 
-// TestSuccessorsMatch: a key is followed by one of its algorithm and size, unless the
-// policy names an algorithm.
+// TestSuccessorsMatch: the successor of a key has the same algorithm and size, unless the
+// policy names another algorithm.
 func TestSuccessorsMatch(t *testing.T) {
 	for _, tc := range []struct {
 		set       *keyset.Set
@@ -203,7 +203,7 @@ func TestSuccessorsMatch(t *testing.T) {
 		{sized(t, "RS256", 3072), "", "RS256 3072"},
 		{sized(t, "PS256", 4096), "", "PS256 4096"},
 		{sized(t, "PS256", 8192), "", "PS256 4096"},
-		{sized(t, "RS256", 4096), "ES256", "ES256 4096"}, // the bits mean nothing
+		{sized(t, "RS256", 4096), "ES256", "ES256 4096"}, // the bits have no meaning
 		{sized(t, "ES384", 0), "", "ES384 2048"},
 		{sized(t, "EdDSA", 0), "RS256", "RS256 2048"},
 	} {

@@ -32,7 +32,7 @@ func (s *Set) Withdraw(now time.Time, p *Policy, ids ...string) *Set {
 	return New(keys, retired, append(slices.Clone(s.Revoked), ids...))
 }
 
-// fit returns s without as many retired keys as necessary to encode it.
+// fit drops the retired keys whose trust ends first until the set can be encoded.
 func (s *Set) fit() *Set {
 	for len(s.Retired) > 0 {
 		if _, err := s.Encode(); err == nil {

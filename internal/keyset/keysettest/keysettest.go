@@ -25,15 +25,15 @@ func Policy() *keyset.Policy {
 		MaxTokenTTL: time.Hour, ClockSkew: time.Minute, RefreshEvery: 5 * time.Minute, Make: Make}
 }
 
-// rsaKeys has one key of each size, since they take long to make.
+// rsaKeys caches one key of each size, since generating them is slow.
 var rsaKeys sync.Map
 
-// Make is a keyset.Maker. The certificates live ten years.
+// Make is a keyset.Maker. Its certificates last ten years.
 func Make(algorithm string, bits int, notBefore time.Time) (crypto.Signer, *x509.Certificate, error) {
 	return MakeUntil(algorithm, bits, notBefore, notBefore.AddDate(10, 0, 0))
 }
 
-// MakeUntil is Make with the end of the certificate.
+// MakeUntil is like Make with a given end of the certificate.
 func MakeUntil(algorithm string, bits int, notBefore, notAfter time.Time) (private crypto.Signer, cert *x509.Certificate, err error) {
 	var signature x509.SignatureAlgorithm
 	if algorithm == "PS256" {
@@ -63,7 +63,7 @@ func Key(t testing.TB, algorithm string, begin time.Time) *keyset.Key {
 	return KeyUntil(t, algorithm, begin, begin.AddDate(10, 0, 0))
 }
 
-// KeyUntil is Key with the end of the certificate.
+// KeyUntil is like Key with a given end of the certificate.
 func KeyUntil(t testing.TB, algorithm string, begin, end time.Time) *keyset.Key {
 	t.Helper()
 	private, cert, err := MakeUntil(algorithm, 2048, begin, end)
@@ -73,7 +73,7 @@ func KeyUntil(t testing.TB, algorithm string, begin, end time.Time) *keyset.Key 
 	return k
 }
 
-// Date reads a date such as 2026-05-01, or with a time, 2026-05-01 12:00:00.
+// Date parses a date such as 2026-05-01, or with a time, 2026-05-01 12:00:00.
 func Date(t testing.TB, text string) time.Time {
 	t.Helper()
 	layout := time.DateTime
