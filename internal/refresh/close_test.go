@@ -15,11 +15,11 @@ func TestClose(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Hour
 		s.report = func(_, after refresh.State, _ time.Duration) {
-			t.Error("closing is not the source's failure", after.Err)
+			t.Error("Close must not count as a failed load", after.Err)
 		}
-		s.then = func() { t.Error("nothing follows") }
+		s.then = func() { t.Error("Then must not be called") }
 		waiting := make(chan error, 3)
-		for range 2 { // on the load that runs, and on the next
+		for range 2 { // one waits for the current load, one for the next
 			go func() { waiting <- r.Refresh(context.Background()) }()
 			synctest.Wait()
 		}
@@ -31,7 +31,7 @@ func TestClose(t *testing.T) {
 		begin := time.Now()
 		r.Close()
 		r.Close()
-		require.Equal(t, begin, time.Now(), "a load ends with its context")
+		require.Equal(t, begin, time.Now(), "Close must end the load")
 		for range 2 {
 			require.ErrorIs(t, <-waiting, refresh.ErrClosed)
 		}
@@ -46,8 +46,8 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestCloseWaitsForADeafLoad: what it has read still counts for nobody, and who gets the lock
-// once everything has ended must not use it.
+// TestCloseWaitsForADeafLoad: Close waits for a load that ignores its context, but the result is
+// not used. Whoever then gets the lock gets ErrClosed.
 func TestCloseWaitsForADeafLoad(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes, s.deaf = time.Minute, true
@@ -65,7 +65,7 @@ func TestCloseWaitsForADeafLoad(t *testing.T) {
 	})
 }
 
-// A machine has clocks that a test sets.
+// A machine is a Clock set by a test.
 type machine struct {
 	wall      time.Time
 	monotonic time.Duration
@@ -88,7 +88,7 @@ func TestAge(t *testing.T) {
 				require.Equal(t, test.want, r.Age(m.wall))
 				s.err = errDown
 				require.Error(t, r.Refresh(t.Context()))
-				require.Equal(t, test.want, r.Age(m.wall), "a failure is no news")
+				require.Equal(t, test.want, r.Age(m.wall), "a failed load must not change the age")
 				s.err = nil
 				require.NoError(t, r.Refresh(t.Context()))
 				require.Zero(t, r.Age(m.wall))

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// maxWaiting limits how many calls of Look wait for a load, and so the memory that a flood
-// of made-up kids takes while the source is slow.
+// maxWaiting limits how many calls of Look wait for a load, and thus the memory used by a
+// flood of made-up kids while the source is slow.
 const maxWaiting = 1000
 
-// Reasons why Look has not loaded the source.
+// Errors of Look if it does not load the source.
 var (
 	ErrTooSoon = errors.New("the keys were loaded within the last 10 seconds")
 	errTooMany = errors.New("too many requests are waiting for the keys")
@@ -51,7 +51,7 @@ func (r *Refresher) join() (*flight, error) {
 	if f == nil && r.unknown.Allow() {
 		f = r.request()
 	}
-	if f == nil { // better than nothing, though it may have read too early
+	if f == nil { // the current load, even if it may have read too early
 		f = r.flying
 	}
 	if f == nil {
@@ -64,9 +64,9 @@ func (r *Refresher) join() (*flight, error) {
 // Suppressed returns how many calls of Look have returned ErrTooSoon.
 func (r *Refresher) Suppressed() uint64 { return r.suppressed.Load() }
 
-// turn reports whether the timer may start a load among those that unknown kids start, or
-// how long it must wait. Before the first good load it never waits, since there is nothing
-// to verify with.
+// turn reports whether the timer may start a load, or else how long it must wait. For a
+// foreign source, the timer and unknown kids share one rate limit. Before the first good load
+// the timer never waits, since there is nothing to verify with.
 func (r *Refresher) turn() (wait time.Duration, now bool) {
 	if !r.Foreign || r.State().LastGood.IsZero() {
 		return 0, true

@@ -36,7 +36,7 @@ func TestLookJoins(t *testing.T) {
 		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
 		synctest.Wait()
 		begin := time.Now()
-		require.NoError(t, r.Look(t.Context()), "a load that has begun is joined")
+		require.NoError(t, r.Look(t.Context()), "must join the current load")
 		require.Equal(t, time.Second, time.Since(begin))
 		require.Len(t, s.loads, loads+1)
 
@@ -46,15 +46,15 @@ func TestLookJoins(t *testing.T) {
 		go func() { assert.NoError(t, r.Refresh(t.Context())) }()
 		synctest.Wait()
 		begin = time.Now()
-		require.NoError(t, r.Look(t.Context()), "as is one that somebody has asked for")
+		require.NoError(t, r.Look(t.Context()), "must join a requested load")
 		require.Equal(t, 2*time.Second, time.Since(begin))
 		require.Len(t, s.loads, loads+3)
-		require.NoError(t, r.Look(t.Context()), "and the allowance is still there")
+		require.NoError(t, r.Look(t.Context()), "joining must not use up the rate limit")
 		require.Len(t, s.loads, loads+4)
 	})
 }
 
-// TestLookBoundsTheWaiting: a flood of made-up kids takes little memory.
+// TestLookBoundsTheWaiting: a flood of made-up kids uses little memory.
 func TestLookBoundsTheWaiting(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Second
@@ -63,7 +63,7 @@ func TestLookBoundsTheWaiting(t *testing.T) {
 			go func() { results <- r.Look(t.Context()) }()
 		}
 		synctest.Wait()
-		require.Len(t, results, 500, "those beyond a thousand do not wait")
+		require.Len(t, results, 500, "at most 1000 calls may wait")
 		time.Sleep(time.Second)
 		synctest.Wait()
 		found := 0
@@ -74,29 +74,29 @@ func TestLookBoundsTheWaiting(t *testing.T) {
 		}
 		require.Equal(t, 1000, found)
 		sleep(10 * time.Second)
-		require.NoError(t, r.Look(t.Context()), "and there is room again")
+		require.NoError(t, r.Look(t.Context()), "after the load, calls can wait again")
 	})
 }
 
-// TestLookDoesNotWaitLong: nobody waits for a slow source for longer than 3 seconds.
+// TestLookDoesNotWaitLong: Look waits for a slow source for at most 3 seconds.
 func TestLookDoesNotWaitLong(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes = time.Minute
 		begin := time.Now()
 		require.ErrorContains(t, r.Look(t.Context()), "3 seconds")
 		require.Equal(t, 3*time.Second, time.Since(begin))
-		require.Error(t, r.Look(t.Context()), "it joins the load")
+		require.Error(t, r.Look(t.Context()), "must join the current load")
 		require.Equal(t, 6*time.Second, time.Since(begin))
 		synctest.Wait()
 		require.Len(t, s.loads, 1)
 	})
 }
 
-// foreign is a source that belongs to somebody else.
+// foreign configures a source that belongs to another party.
 var foreign = refresh.Options{Foreign: true}
 
-// TestForeignStart: without a first good load the waits are short, and nobody's turn is
-// waited for.
+// TestForeignStart: before the first good load, the waits are short and the timer ignores the
+// rate limit.
 func TestForeignStart(t *testing.T) {
 	start(t, foreign, errDown, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.Equal(t, []any{errDown, 1, true}, []any{r.State().Err, r.State().Failures, r.State().LastGood.IsZero()})
@@ -111,20 +111,20 @@ func TestForeignStart(t *testing.T) {
 	})
 	start(t, foreign, errDown, func(t *testing.T, _ *source, r *refresh.Refresher) {
 		sleep(time.Second)
-		require.EqualValues(t, 2, r.State().Bad, "the first wait is a second")
+		require.EqualValues(t, 2, r.State().Bad, "the first wait must be a second")
 	})
 }
 
-// TestForeignTakesTurns: a source of somebody else's gets at most six loads a minute,
-// whatever causes them, unless the program asks for more itself.
+// TestForeignTakesTurns: a foreign source gets at most six loads a minute for any reason other
+// than calls of Refresh.
 func TestForeignTakesTurns(t *testing.T) {
 	start(t, foreign, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.err = errDown
-		for range 6000 { // a flood, while the source is down
+		for range 6000 { // a flood of unknown kids while the source is down
 			_ = r.Look(t.Context())
 			sleep(50 * time.Millisecond)
 		}
-		require.EqualValues(t, 29, r.State().Bad, "the flood takes every turn but the first")
+		require.EqualValues(t, 29, r.State().Bad, "the flood must use every turn except the first")
 		sleep(time.Hour)
 		for range 2 {
 			require.NotErrorIs(t, r.Refresh(t.Context()), refresh.ErrTooSoon)
@@ -132,7 +132,7 @@ func TestForeignTakesTurns(t *testing.T) {
 		waits := s.waits()
 		for _, wait := range waits[:len(waits)-2] {
 			require.GreaterOrEqual(t, wait, 10*time.Second-time.Microsecond) // the limiter rounds
-			require.LessOrEqual(t, wait, time.Minute, "it is tried at least once a minute")
+			require.LessOrEqual(t, wait, time.Minute, "must be tried at least once a minute")
 		}
 	})
 }

@@ -4,7 +4,7 @@
 //
 // Everyone who wants a load joins a flight: a load shared by all callers waiting for it.
 // Waits grow after failures, and made-up kids cause at most six loads a minute. A foreign
-// source, which belongs to somebody else, gets at most six loads a minute in all.
+// source, which belongs to another party, gets at most six loads a minute in total.
 package refresh
 
 import (
@@ -48,8 +48,8 @@ type Options struct {
 	// Report is called after each load with the previous state and the wait until the next
 	// load.
 	Report func(before, after State, wait time.Duration)
-	// Then, if not nil, is called after the source was read and those waiting for that have
-	// continued.
+	// Then, if not nil, is called after each load that read the source, once the waiting
+	// callers have the result.
 	Then func(ctx context.Context)
 }
 
@@ -93,7 +93,7 @@ func Start(o Options, next time.Duration, err error) *Refresher {
 		waiting: make(chan struct{}, maxWaiting), unknown: rate.NewLimiter(rate.Every(10*time.Second), 1)}
 	first := r.begin()
 	if o.Foreign && err == nil {
-		r.unknown.Allow() // that load counts
+		r.unknown.Allow() // the load before Start counts
 	}
 	if err != nil {
 		first = State{Err: err, Failures: 1, Bad: 1}
@@ -103,7 +103,7 @@ func Start(o Options, next time.Duration, err error) *Refresher {
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	next = Jitter(r.orEvery(next))
 	if !o.Foreign {
-		next = rand.N(next) // a fleet that starts at once must not read in step
+		next = rand.N(next) // spread the reads of instances that start at the same time
 	}
 	go r.run(r.ctx, next)
 	return r
@@ -145,11 +145,11 @@ func (r *Refresher) Refresh(ctx context.Context) error {
 	}
 }
 
-// request joins the next flight. mu must be held.
+// request returns the next flight, and creates it if necessary. mu must be held.
 func (r *Refresher) request() *flight {
 	if r.next == nil {
 		r.next = &flight{done: make(chan struct{})}
-		r.wake <- struct{}{} // empty, since nobody had asked
+		r.wake <- struct{}{} // cannot block: it is empty while there is no next flight
 	}
 	return r.next
 }
@@ -168,7 +168,7 @@ func (r *Refresher) run(ctx context.Context, first time.Duration) {
 		select {
 		case <-ctx.Done():
 			r.mu.Lock()
-			r.request().land(ErrClosed) // it stays, for those who come later
+			r.request().land(ErrClosed) // stays the next flight, for later calls
 			r.mu.Unlock()
 			return
 		case <-timer.C:
@@ -188,7 +188,7 @@ func (r *Refresher) fly(ctx context.Context) time.Duration {
 	f := r.request()
 	r.next, r.flying = nil, f
 	select {
-	case <-r.wake: // the request that this flight serves, if the timer was first
+	case <-r.wake: // if the timer was first, this flight also serves the request
 	default:
 	}
 	r.mu.Unlock()

@@ -20,19 +20,19 @@ const every = 5 * time.Minute
 
 var errDown = errors.New("the source is down")
 
-// A source is loaded by a Refresher, and notes what happens to it.
+// A source is loaded by a Refresher, and records the loads.
 type source struct {
-	err    error         // of each load
-	takes  time.Duration // each load
-	deaf   bool          // to the end of its context
+	err    error         // result of each load
+	takes  time.Duration // duration of each load
+	deaf   bool          // ignores its context
 	loads  []time.Time
 	ends   int
 	report func(before, after refresh.State, wait time.Duration)
 	then   func()
 }
 
-// start runs a test in a bubble with a Refresher of a source, whose first load has ended
-// with an error, or nil.
+// start runs a test in a synctest bubble with a Refresher of a source. err is the result of
+// the first load.
 func start(t *testing.T, o refresh.Options, err error, test func(t *testing.T, s *source, r *refresh.Refresher)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -61,7 +61,7 @@ func (s *source) load(ctx context.Context) (time.Duration, error) {
 	return 0, s.err
 }
 
-// waits returns the times from each load to the next.
+// waits returns the times between loads.
 func (s *source) waits() (waits []time.Duration) {
 	for i := 1; i < len(s.loads); i++ {
 		waits = append(waits, s.loads[i].Sub(s.loads[i-1]))
@@ -69,7 +69,7 @@ func (s *source) waits() (waits []time.Duration) {
 	return waits
 }
 
-// requireWaits: each is up to 10% shorter than wanted.
+// requireWaits checks that each wait is as wanted, or up to 10% shorter.
 func requireWaits(t *testing.T, want, waits []time.Duration) {
 	t.Helper()
 	for i, wait := range want {
@@ -78,7 +78,7 @@ func requireWaits(t *testing.T, want, waits []time.Duration) {
 	}
 }
 
-// TestRefreshShares: those who come during a load share the next one, since it may have
+// TestRefreshShares: calls during a load share the next load, since the current one may have
 // read too early for them.
 func TestRefreshShares(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
@@ -111,16 +111,16 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 		require.Error(t, r.Look(ctx))
 		require.Equal(t, time.Second, time.Since(begin))
 		sleep(time.Hour)
-		require.Equal(t, 1, s.ends, "the load does not end with it")
+		require.Equal(t, 1, s.ends, "the load must not end with its caller's context")
 	})
 }
 
-// TestLock: nothing is loaded while somebody else uses the source.
+// TestLock: nothing is loaded while the lock is held.
 func TestLock(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		require.NoError(t, r.Lock(t.Context()))
 		require.ErrorIs(t, r.Lock(canceled()), context.Canceled)
-		sleep(every) // the timer's flight waits
+		sleep(every) // the flight started by the timer waits
 		require.Empty(t, s.loads)
 		done := make(chan error)
 		go func() { done <- r.Refresh(t.Context()) }()
@@ -142,7 +142,7 @@ func TestBackOff(t *testing.T) {
 		want := []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 160 * time.Second, every, every}
 		require.Equal(t, want, told[:len(want)])
 		requireWaits(t, want, s.waits())
-		for range 100 { // no shift is too far
+		for range 100 { // the doubling must not overflow
 			require.Error(t, r.Refresh(t.Context()))
 		}
 		require.Equal(t, every, told[len(told)-1])
@@ -151,17 +151,17 @@ func TestBackOff(t *testing.T) {
 		require.Equal(t, every, told[len(told)-1])
 		s.err = errDown
 		require.Error(t, r.Refresh(t.Context()))
-		require.Equal(t, 10*time.Second, told[len(told)-1], "it begins again")
+		require.Equal(t, 10*time.Second, told[len(told)-1], "the waits must start again")
 	})
 }
 
 func TestState(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		begin := time.Now()
-		require.Equal(t, fmt.Sprint(begin.Round(0)), fmt.Sprint(r.State().LastGood), "the load before Start")
+		require.Equal(t, fmt.Sprint(begin.Round(0)), fmt.Sprint(r.State().LastGood), "LastGood must be the load before Start")
 		s.report = func(before, after refresh.State, _ time.Duration) {
 			assert.Equal(t, before.Good+before.Bad+1, after.Good+after.Bad)
-			assert.Equal(t, after, r.State(), "it is there when it is reported")
+			assert.Equal(t, after, r.State(), "the state must be set before it is reported")
 		}
 		s.takes, s.err = time.Minute, errDown
 		for range 2 {
@@ -173,13 +173,13 @@ func TestState(t *testing.T) {
 		require.NoError(t, r.Refresh(t.Context()))
 		got = r.State()
 		require.Equal(t, []any{nil, 0, uint64(1), uint64(2)}, []any{got.Err, got.Failures, got.Good, got.Bad})
-		require.Equal(t, s.loads[len(s.loads)-1].Round(0), got.LastGood, "a slow load is as old as its begin")
+		require.Equal(t, s.loads[len(s.loads)-1].Round(0), got.LastGood, "a load is as old as its start")
 		require.Equal(t, time.Minute, r.Age(time.Now()))
 	})
 }
 
-// TestRefused: a source that was read, but not taken over, is fresh all the same, and
-// what follows a load follows. The load has failed for those who asked for it.
+// TestRefused: a load whose content was refused still counts as fresh, and Then is called. For
+// the callers the load has failed.
 func TestRefused(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		var told []time.Duration
@@ -195,12 +195,12 @@ func TestRefused(t *testing.T) {
 		require.Equal(t, []any{s.err, 2, uint64(0), uint64(2), 2}, []any{got.Err, got.Failures, got.Good, got.Bad, thens})
 		require.Equal(t, time.Now().Round(0), got.LastGood)
 		require.Zero(t, r.Age(time.Now()))
-		require.Equal(t, []time.Duration{10 * time.Second, 20 * time.Second}, told, "it is tried again as after any failure")
+		require.Equal(t, []time.Duration{10 * time.Second, 20 * time.Second}, told, "must be retried as after any failure")
 	})
 }
 
-// TestThen: what follows a load begins when those who waited for the load have gone on,
-// and the next load waits for it.
+// TestThen: Then is called after the callers waiting for the load have the result, and the next
+// load waits for it.
 func TestThen(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		var thens int
@@ -212,17 +212,17 @@ func TestThen(t *testing.T) {
 		require.Equal(t, 1, thens)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		require.ErrorIs(t, r.Lock(ctx), context.DeadlineExceeded, "it has the source to itself")
-		require.Error(t, r.Look(canceled()), "and no flight to join")
+		require.ErrorIs(t, r.Lock(ctx), context.DeadlineExceeded, "Then must hold the lock")
+		require.Error(t, r.Look(canceled()), "there must be no flight to join")
 		s.err = errDown
 		require.Error(t, r.Refresh(t.Context()))
 		require.Equal(t, time.Minute, time.Since(begin))
 		synctest.Wait()
-		require.Equal(t, 1, thens, "nothing follows a failure")
+		require.Equal(t, 1, thens, "must not be called after a failure")
 	})
 }
 
-// sleep returns when everything that is due by then has been done.
+// sleep waits for d, and then until everything that was due has been done.
 func sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
@@ -234,8 +234,8 @@ func canceled() context.Context {
 	return ctx
 }
 
-// TestStartSpreads: a fleet that starts at once does not read in step. What a foreign source
-// said about its next load holds.
+// TestStartSpreads: instances that start at the same time do not read at the same time. For a
+// foreign source, the time until the first load is not randomized.
 func TestStartSpreads(t *testing.T) {
 	for foreign, least := range map[bool]time.Duration{false: 0, true: every * 9 / 10} {
 		synctest.Test(t, func(t *testing.T) {
@@ -247,15 +247,15 @@ func TestStartSpreads(t *testing.T) {
 					Report: func(_, _ refresh.State, _ time.Duration) {}}, 0, nil).Close()
 			}
 			sleep(every)
-			require.Len(t, firsts, cap(firsts), "never late")
-			earliest := <-firsts // they come in their order
+			require.Len(t, firsts, cap(firsts), "a load must not be late")
+			earliest := <-firsts // they are in order
 			require.GreaterOrEqual(t, earliest, least)
 			require.Less(t, earliest, least+every/10)
 		})
 	}
 }
 
-// TestJitter: a fleet does not read in step, and is never late.
+// TestJitter: reads are spread, and never late.
 func TestJitter(t *testing.T) {
 	jittered, spread, distinct := time.Duration(0), time.Duration(0), map[time.Duration]bool{}
 	for range 1000 {
