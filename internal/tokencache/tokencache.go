@@ -34,7 +34,7 @@ type set[V any] struct {
 
 type slot[V any] struct{ atomic.Pointer[entry[V]] }
 
-// An entry never changes, except for the count of how often it was seen again.
+// An entry is immutable, except for the number of times it was seen again.
 type entry[V any] struct {
 	hash        uint64 // of text, to skip most others without reading them
 	text        string
@@ -46,13 +46,13 @@ type entry[V any] struct {
 
 const (
 	ways = 7
-	// maxSeen is where the count stops: after that a hit only reads, and entries no longer
-	// used are dropped soon.
+	// maxSeen is where the count stops. Beyond that, a hit writes nothing. The limit is low, so
+	// that entries no longer used are evicted soon.
 	maxSeen = 3
 	// share is the average number of bytes that a cache may hold per entry.
 	share = 1536
-	// maxSize is the most that the entries of a set take together, in bytes, which bounds
-	// the memory of a cache.
+	// maxSize is the maximum total size of the entries of a set, in bytes. It limits the
+	// memory of a cache.
 	maxSize = ways * share
 	// overhead is the size of an entry, in bytes, without its text and value.
 	overhead = 96
@@ -94,7 +94,7 @@ func (c *Cache[V]) Find(text string, now time.Time) (value V, ok bool) {
 }
 
 // Add adds a value that takes size bytes and is valid from a time until another. A value of
-// more than seven shares is not cached, and neither is one of two added to a set at once.
+// more than seven shares is not cached. If two are added to a set at the same time, one is not.
 func (c *Cache[V]) Add(text string, value V, size int, from, until, now time.Time) {
 	size += len(text) + overhead
 	if c == nil || size > maxSize {
@@ -124,7 +124,7 @@ func (s *set[V]) makeRoom(text string, hash uint64, size int32, now time.Time) *
 		old  []living
 	)
 	for i := range uint64(ways) {
-		slot := &s.slots[(hash>>32+i)%ways] // from a random start, so that equals take turns
+		slot := &s.slots[(hash>>32+i)%ways] // from a random start, so that ties are broken at random
 		if e := slot.Load(); e != nil && now.Before(e.until) && e.text != text {
 			room -= e.size
 			old = append(old, living{slot, e, e.seen.Load()})
@@ -138,7 +138,7 @@ func (s *set[V]) makeRoom(text string, hash uint64, size int32, now time.Time) *
 	for ; free == nil || room < 0; gone++ {
 		free, room = old[gone].slot, room+old[gone].size
 	}
-	if gone > 0 && old[gone-1].seen > 0 { // entries in use must earn their place again
+	if gone > 0 && old[gone-1].seen > 0 { // entries in use must be seen again to keep their place
 		for _, l := range old {
 			if l.seen > 0 {
 				l.entry.seen.Add(-1)

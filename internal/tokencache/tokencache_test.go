@@ -18,7 +18,7 @@ var (
 	hour = noon.Add(time.Hour)
 )
 
-// remember adds a text as its own value, valid until in an hour, and finds it some times.
+// remember adds a text as its own value, valid for an hour, and finds it seen times.
 func remember(c *Cache[string], text string, seen int) {
 	c.Add(text, text, 0, noon, hour, noon)
 	for range seen {
@@ -31,7 +31,7 @@ func holds(c *Cache[string], text string) bool {
 	return ok && value == text
 }
 
-// held returns the number of entries, and of bytes by the cache's own count.
+// held returns the number of entries, and their size as counted by the cache.
 func held[V any](c *Cache[V]) (entries, bytes int) {
 	for i := range c.sets {
 		for j := range c.sets[i].slots {
@@ -43,8 +43,8 @@ func held[V any](c *Cache[V]) (entries, bytes int) {
 	return entries, bytes
 }
 
-// TestExact asks for each neighbor of a text in a cache in which all hashes collide. The
-// text is part of a larger string, as it is in an Authorization header.
+// TestExact looks up texts similar to a cached one, with the hash of the entry set to theirs.
+// The text is part of a larger string, as in an Authorization header.
 func TestExact(t *testing.T) {
 	header := "Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl" + t.Name()
 	text := header[7:]
@@ -53,7 +53,7 @@ func TestExact(t *testing.T) {
 	require.True(t, holds(c, text))
 	e := c.sets[0].slots[(maphash.String(c.seed, text)>>32+ways-1)%ways].Load()
 	require.Equal(t, text, e.text)
-	require.NotSame(t, unsafe.StringData(text), unsafe.StringData(e.text), "it keeps the header alive")
+	require.NotSame(t, unsafe.StringData(text), unsafe.StringData(e.text), "must not keep the header in memory")
 	require.Zero(t, testing.AllocsPerRun(100, func() { c.Find(text, noon) }))
 	misses := func(near string) {
 		t.Helper()
@@ -88,8 +88,8 @@ func TestOff(t *testing.T) {
 	}
 }
 
-// TestFlood adds distinct texts, many times what the cache has room for. Those in use
-// stay, however large the others are.
+// TestFlood adds many more distinct texts than fit. Texts in use stay in the cache, regardless
+// of the size of the others.
 func TestFlood(t *testing.T) {
 	const size, inUse, flood = 1_000, 100, 20_000
 	for _, length := range []int{0, 1_000, 2 * share, maxSize / 2, maxSize - 1_000} {
@@ -105,7 +105,7 @@ func TestFlood(t *testing.T) {
 			entries, bytes := held(c)
 			assert.LessOrEqual(t, bytes, len(c.sets)*maxSize)
 			if length < share-overhead {
-				assert.Greater(t, entries, size*9/10, "the flood fills what nobody uses")
+				assert.Greater(t, entries, size*9/10, "the flood must fill the unused space")
 			} else {
 				assert.Greater(t, bytes, len(c.sets)*maxSize/2)
 			}
@@ -120,9 +120,9 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// TestForgetsWhatIsNoLongerUsed changes the working set of a full cache, as after a
-// shift or a deployment. However often the old texts were seen, the new ones are found
-// from the third time on.
+// TestForgetsWhatIsNoLongerUsed changes the working set of a full cache, as when other users
+// log in. Even if the old texts were seen often, the new ones are cached after a few
+// additions.
 func TestForgetsWhatIsNoLongerUsed(t *testing.T) {
 	for name, large := range map[string]string{"as large": "", "larger": strings.Repeat("x", maxSize/3)} {
 		t.Run(name, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestWhoGoes(t *testing.T) {
 	for name, test := range map[string]struct {
 		olds []old
 		size int
-		kept int // of olds, and the first of them is not
+		kept int // number of olds that stay; if want, the first one goes
 		want bool
 	}{
 		"the expired one, however often it was seen": {[]old{{0, 3, true}, inUse, inUse, inUse, inUse, inUse, inUse}, 0, 6, true},
@@ -187,7 +187,7 @@ func TestWhoGoes(t *testing.T) {
 			for i := range test.olds {
 				if holds(c, fmt.Sprint("old ", i)) {
 					kept++
-					require.False(t, i == 0 && test.want, "the wrong one")
+					require.False(t, i == 0 && test.want, "the wrong entry was evicted")
 				}
 			}
 			require.Equal(t, test.kept, kept)
@@ -207,13 +207,13 @@ func TestAddAgain(t *testing.T) {
 	require.Equal(t, 1, entries)
 }
 
-// TestMemory: what the bound of a set counts is what its entries take.
+// TestMemory: the sizes that the cache counts with are the real ones.
 func TestMemory(t *testing.T) {
 	require.EqualValues(t, 64, unsafe.Sizeof(set[*int]{}), "a cache line")
 	require.LessOrEqual(t, int(unsafe.Sizeof(entry[*int]{})), overhead)
 }
 
-// TestConcurrently uses more texts than there is room for from many goroutines.
+// TestConcurrently uses more texts than fit, from many goroutines.
 func TestConcurrently(t *testing.T) {
 	c := New[string](2 * ways)
 	var done sync.WaitGroup
