@@ -10,8 +10,8 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// FuzzParseJWKS: whatever an issuer publishes, each key that is used is a good public key
-// under one kid for its algorithm.
+// FuzzParseJWKS: for any document, each key in use is a valid public key, and no other key has
+// the same kid and algorithm.
 func FuzzParseJWKS(f *testing.F) {
 	const issuer = "https://login.microsoftonline.com/t/v2.0"
 	r, e, ed := jwstest.NewForger("RS256", "r"), jwstest.NewForger("ES256", "e"), jwstest.NewForger("EdDSA", "ed")
@@ -29,7 +29,7 @@ func FuzzParseJWKS(f *testing.F) {
 	f.Fuzz(func(t *testing.T, document []byte, former bool) {
 		keys, skipped, err := trust.ParseJWKS(document, issuer, former)
 		again, skippedAgain, errAgain := trust.ParseJWKS(document, issuer, former)
-		require.Equal(t, []any{err, skipped, pairs(keys)}, []any{errAgain, skippedAgain, pairs(again)}, "by chance")
+		require.Equal(t, []any{err, skipped, pairs(keys)}, []any{errAgain, skippedAgain, pairs(again)}, "the result must be deterministic")
 		if err != nil {
 			require.Nil(t, keys)
 			return

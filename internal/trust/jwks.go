@@ -16,7 +16,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/jws"
 )
 
-// maxPublished is how many keys a JSON Web Key Set may hold.
+// maxPublished is the maximum number of keys in a JSON Web Key Set.
 const maxPublished = 256
 
 // Reasons to skip a key of a JSON Web Key Set.
@@ -141,7 +141,7 @@ func parseJWK(raw jsontext.Value, issuer string) (k *Key, why string) {
 	if json.Unmarshal(raw, &in) != nil {
 		return nil, skipMalformed
 	}
-	if in.isPrivate() { // anyone who has read it can sign, under any kid of the key
+	if in.isPrivate() { // everyone who has read it can sign, so no kid of this key can be trusted
 		if public, ok := in.public(); ok {
 			if _, err := jws.AlgorithmOf(public, false); err == nil {
 				k = &Key{Public: public}
@@ -181,7 +181,7 @@ func (in *jwk) public() (crypto.PublicKey, bool) {
 	return out.Key, true
 }
 
-// fillsIn reports whether an issuer is a template with the tenant filled in. Entra puts
+// fillsIn reports whether an issuer is the template with a tenant filled in. Entra puts
 // https://login.microsoftonline.com/{tenantid}/v2.0 into its keys.
 func fillsIn(template, issuer string) bool {
 	before, after, found := strings.Cut(template, "{tenantid}")

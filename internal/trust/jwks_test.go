@@ -20,7 +20,7 @@ import (
 
 func setText(keys ...string) []byte { return []byte(`{"keys":[` + strings.Join(keys, ",") + `]}`) }
 
-// pairs names keys by kid and algorithm.
+// pairs returns the kid and algorithm of each key.
 func pairs(keys []*trust.Key) (names []string) {
 	for _, k := range keys {
 		names = append(names, k.ID+" "+k.Alg.Name)
@@ -28,10 +28,10 @@ func pairs(keys []*trust.Key) (names []string) {
 	return names
 }
 
-// quoted is a JWK member of some bytes.
+// quoted returns bytes as the value of a JWK member.
 func quoted(b []byte) string { return `"` + base64.RawURLEncoding.EncodeToString(b) + `"` }
 
-// TestParseJWKS: one odd key is counted, and spoils nothing.
+// TestParseJWKS: an unusable key is counted, and does not affect other keys.
 func TestParseJWKS(t *testing.T) {
 	r, e, e384, ed := jwstest.NewForger("RS256", "r"), jwstest.NewForger("ES256", "e"), jwstest.NewForger("ES384", "e384"), jwstest.NewForger("EdDSA", "ed")
 	good, other, p521 := jwstest.NewForger("ES256", "good"), jwstest.NewForger("ES256", "e"), jwstest.NewForger("ES512", "p521")
@@ -48,10 +48,10 @@ func TestParseJWKS(t *testing.T) {
 		"r RS256": {r.JWK("alg", ""), strings.Replace(r.JWK(), "{", `{"d":null,`, 1)},
 		"r PS256": {r.JWK("alg", `"PS256"`)},
 		"e ES256": {e.JWK("alg", ""), e.JWK("use", ""), e.JWK("key_ops", `["sign","verify"]`), e.JWK("x-note", `{"a":[1]}`, "exp", "1", "nbf", `"x"`),
-			e.JWK("x5c", `["AAAA"]`, "x5t", `"no thumbprint"`), e.JWK("x5c", `7`, "x5u", `[]`)}, // what certificates say means nothing
+			e.JWK("x5c", `["AAAA"]`, "x5t", `"no thumbprint"`), e.JWK("x5c", `7`, "x5u", `[]`)}, // certificates are ignored
 		"e384 ES384":       {e384.JWK("alg", "")},
 		"ed EdDSA":         {ed.JWK("alg", ""), ed.JWK("alg", `"Ed25519"`)},
-		`<"é  ES256`:       {e.JWK("kid", `"<\"\u00e9 "`)}, // which no header of ours can have
+		`<"é  ES256`:       {e.JWK("kid", `"<\"\u00e9 "`)}, // CheckKeyID would reject this kid
 		longest + " ES256": {e.JWK("kid", `"`+longest+`"`)},
 	} {
 		for _, key := range keys {
@@ -59,7 +59,7 @@ func TestParseJWKS(t *testing.T) {
 		}
 	}
 
-	// Rule 13.
+	// Unusable keys.
 	n := r.Private.Public().(*rsa.PublicKey).N
 	short, even, huge := new(big.Int).Rsh(n, 1024), new(big.Int).Lsh(n, 1), new(big.Int).Lsh(n, 8192-2048+1)
 	short.SetBit(short, 0, 1)
@@ -76,7 +76,7 @@ func TestParseJWKS(t *testing.T) {
 		"use":     {r.JWK("use", `"enc"`), e.JWK("key_ops", `["encrypt"]`), e.JWK("key_ops", `[]`)},
 		"unnamed": {strings.ReplaceAll(e.JWK(), `"kid"`, `"KID"`), e.JWK("kid", ""), e.JWK("kid", `""`), e.JWK("kid", `"k`+longest+`"`)},
 	}
-	for _, member := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"} { // RFC 7518 section 6, and ML-DSA's
+	for _, member := range []string{"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"} { // RFC 7518 section 6, and priv of ML-DSA
 		skipped["private"] = append(skipped["private"], r.JWK(member, `"AAAA"`), r.JWK(member, `[]`), r.JWK(member, `""`))
 	}
 	for reason, keys := range skipped {
@@ -87,7 +87,7 @@ func TestParseJWKS(t *testing.T) {
 	leaked := strings.Replace(r.JWK("kid", `"s"`), "{", `{"d":"AQAB",`, 1)
 	check("", []string{"good ES256"}, map[string]int{"private": 2}, good.JWK(), r.JWK(), leaked)
 
-	// Rule 14.
+	// Keys with the same kid.
 	check("", []string{"r RS256", "r PS256"}, nil, r.JWK(), r.JWK("alg", `"PS256"`))
 	check("", []string{"e RS256", "e ES256"}, nil, r.JWK("kid", `"e"`), e.JWK())
 	check("", []string{"e ES256", "ed EdDSA"}, nil, e.JWK(), ed.JWK(), e.JWK("use", ""))
@@ -96,7 +96,7 @@ func TestParseJWKS(t *testing.T) {
 	check("", []string{"e ES256"}, map[string]int{"use": 1}, e.JWK(), other.JWK("use", `"enc"`))
 	check("", []string{"e ES256", "E ES256"}, nil, e.JWK(), other.JWK("kid", `"E"`))
 
-	// Rule 15.
+	// Keys of another issuer (Entra).
 	const entra, template = "https://login.microsoftonline.com/", `"https://login.microsoftonline.com/{tenantid}/v2.0"`
 	for _, is := range []string{`"` + entra + `1-1/v2.0"`, template} {
 		check(entra+"1-1/v2.0", []string{"e ES256"}, nil, e.JWK("issuer", is))
@@ -111,7 +111,7 @@ func TestParseJWKS(t *testing.T) {
 	}
 }
 
-// TestParseJWKSRefuses: what is no set, holds too much, or nothing that can be used.
+// TestParseJWKSRefuses tests documents that are not a set, are too large, or have no usable key.
 func TestParseJWKSRefuses(t *testing.T) {
 	e := jwstest.NewForger("ES256", "e").JWK()
 	many := make([]string, 257)
@@ -145,7 +145,7 @@ func TestParseJWKSRefuses(t *testing.T) {
 	}
 }
 
-// TestParsedKeysAreFound: by kid and algorithm, whatever header a token spells them in.
+// TestParsedKeysAreFound: keys are found by kid and algorithm, in any form of the header.
 func TestParsedKeysAreFound(t *testing.T) {
 	r, e, ed := jwstest.NewForger("RS256", "k"), jwstest.NewForger("ES256", "k"), jwstest.NewForger("EdDSA", "k")
 	for _, former := range []bool{false, true} {
@@ -171,7 +171,7 @@ func TestParsedKeysAreFound(t *testing.T) {
 	}
 }
 
-// TestFingerprint: it changes with the keys and their names, and with nothing else.
+// TestFingerprint: it changes only if the keys or their names change.
 func TestFingerprint(t *testing.T) {
 	a, b := jwstest.NewForger("ES256", "a"), jwstest.NewForger("ES256", "b")
 	of := func(keys ...string) string {

@@ -24,7 +24,7 @@ type Key struct {
 	Public crypto.PublicKey
 	Cert   *x509.Certificate // nil: a plain public key
 	Until  time.Time         // zero: no end
-	Header string            // encoded header of the access tokens that it signs: alg, kid and typ
+	Header string            // encoded header of its access tokens: alg, kid and typ
 
 	Source *keyset.Key // in the set; nil: it has no private key
 	Kept   bool        // no longer in the set; see keepVanished
@@ -84,7 +84,7 @@ func (k *Key) Trusted(at time.Time) bool { return k.Until.IsZero() || at.Before(
 
 func (k *Key) names() []string { return append([]string{k.ID}, k.Names...) }
 
-// signsFrom reports whether the key signs, or will sign, when another one signs now.
+// signsFrom reports whether the key signs or will sign, if signing is the one that signs now.
 func (k *Key) signsFrom(signing *keyset.Key) bool {
 	return k.Source != nil && (signing == nil || !k.Source.Cert.NotBefore.Before(signing.Cert.NotBefore))
 }

@@ -10,14 +10,14 @@ import (
 	"github.com/fleetkey/fleetkey/internal/keyset/keysettest"
 )
 
-// A clock that is set back shows in its wall reading only.
+// Only the wall clock shows that a clock was set back.
 func TestMadeByTheWallClock(t *testing.T) {
 	v, err := New(Source{Set: &keyset.Set{}}, nil, Moment{Wall: time.Now()}, keysettest.Policy())
 	require.NoError(t, err)
-	require.NotContains(t, v.made.String(), " m=", "the monotonic reading")
+	require.NotContains(t, v.made.String(), " m=", "must not have a monotonic reading")
 }
 
-// A view forgets the versions before it, or a fleet that saves often would remember all.
+// A view must forget old versions, or the list would grow with every save.
 func TestForgetsOldVersions(t *testing.T) {
 	var v *View
 	for i := range 100 {

@@ -26,8 +26,8 @@ type View struct {
 
 	former   bool                     // keys added later also follow the rules from before RFC 9068
 	byName   map[string]*Key          // every name of every key
-	byPair   map[pair]*Key            // and by algorithm: a JWKS may use a name once for each
-	byHeader map[string]*Key          // by encoded header of the access tokens that they sign
+	byPair   map[pair]*Key            // by name and algorithm, since a JWKS can use a name once per algorithm
+	byHeader map[string]*Key          // by the encoded header of their access tokens
 	made     time.Time                // by the wall clock
 	changes  time.Time                // when a key next stops being trusted or begins to sign; zero: never
 	replaced map[string]time.Duration // recently replaced versions; see lately
@@ -91,7 +91,7 @@ func (v *View) index(now time.Time) (err error) {
 			if other := v.byName[name]; other == nil {
 				v.byName[name] = k
 			} else if !k.Published || v.byPair[pair{name, k.Alg.Name}] != nil {
-				continue // the first key has the name
+				continue // the first key keeps the name
 			}
 			v.byPair[pair{name, k.Alg.Name}] = k
 			if name == k.ID && k.Header != "" {

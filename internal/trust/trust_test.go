@@ -28,13 +28,13 @@ var (
 	month = 30 * keysettest.Day
 )
 
-// key returns a key that began a while ago, or that begins soon if that is negative.
+// key returns a key that began the given time ago, or that begins later if ago is negative.
 func key(t testing.TB, ago time.Duration) *keyset.Key {
 	t.Helper()
 	return keysettest.Key(t, "ES256", noon.Add(-ago))
 }
 
-// former returns the key of another system, under a kid if that is given.
+// former returns a key of another system, under kid if that is not empty.
 func former(k *keyset.Key, kid string) *trust.Key {
 	return trust.Former(k.Public, k.Alg, k.Cert, kid)
 }
@@ -57,7 +57,7 @@ func view(t testing.TB, set *keyset.Set, others ...*trust.Key) *trust.View {
 	return viewAt(t, now, "1", nil, set, others...)
 }
 
-// namesOf returns the kids that other systems may call a key by.
+// namesOf returns the kids that other systems derive for a key.
 func namesOf(k *keyset.Key) []string {
 	var thumb [20]byte
 	fips140.WithoutEnforcement(func() { thumb = sha1.Sum(k.Cert.Raw) })
@@ -112,11 +112,11 @@ func TestKeyFor(t *testing.T) {
 	}
 }
 
-// TestNamesAndRules: a name belongs to the fleet's key first, the rules of former systems
-// to their names, and certificates of one key add names.
+// TestNamesAndRules: the fleet's key takes precedence for a name. The former rules apply only to
+// the names of former keys. Several certificates of one key add names.
 func TestNamesAndRules(t *testing.T) {
 	own, brought, thief := key(t, time.Hour), key(t, month), key(t, month)
-	renewal := &keyset.Key{Public: brought.Public, Alg: brought.Alg, Cert: key(t, 0).Cert} // its bytes alone matter
+	renewal := &keyset.Key{Public: brought.Public, Alg: brought.Alg, Cert: key(t, 0).Cert} // only its bytes matter
 	old := keyset.New([]*keyset.Key{own}, []keyset.Retired{retired(brought, noon.Add(month))}, nil)
 	for name, set := range map[string]*keyset.Set{"signs": setOf(own, brought), "retired": old, "elsewhere": setOf(own)} {
 		v := view(t, set, former(brought, ""), former(renewal, ""), former(thief, own.ID))
@@ -139,7 +139,7 @@ func TestNamesAndRules(t *testing.T) {
 	}
 	revoked := keyset.New([]*keyset.Key{own}, nil, []string{brought.ID})
 	v := view(t, revoked, append(trust.Adopted(setOf(brought), noon, noon.Add(month)), former(brought, ""), former(renewal, ""), former(brought, "x"))...)
-	require.Equal(t, []string{own.ID}, kids(published(t, v)), "nothing brings a revoked key back")
+	require.Equal(t, []string{own.ID}, kids(published(t, v)), "a revoked key must stay revoked")
 	require.Len(t, v.Keys, 1)
 }
 
@@ -199,8 +199,8 @@ func kids(keys []jose.JSONWebKey) (kids []string) {
 	return kids
 }
 
-// TestJWKS: the set holds every key that is trusted everywhere, and certificates only of
-// keys that sign or will.
+// TestJWKS: the set contains every trusted key that is not hidden, and certificates only of keys
+// that sign or will sign.
 func TestJWKS(t *testing.T) {
 	next, own := keysettest.Key(t, "EdDSA", noon.Add(time.Hour)), keysettest.Key(t, "PS256", noon.Add(-time.Hour))
 	old, gone := keysettest.Key(t, "ES384", noon.Add(-month)), key(t, 2*month)
@@ -210,7 +210,7 @@ func TestJWKS(t *testing.T) {
 	set := keyset.New([]*keyset.Key{next, own, old, gone}, []keyset.Retired{retired(secret, noon), retired(key(t, 0), noon.Add(1))}, nil)
 	v := view(t, set, former(secret, "key-2019/a"), trust.Former(bare.Public, bare.Alg, nil, ""), former(other, ""), hidden)
 	keys := published(t, v)
-	want := []string{next.ID, own.ID, old.ID, set.Retired[0].ID, "key-2019/a", bare.ID} // a given name is the only one
+	want := []string{next.ID, own.ID, old.ID, set.Retired[0].ID, "key-2019/a", bare.ID} // a given kid is the only name
 	require.Equal(t, append(want, namesOf(other)...), kids(keys))
 	for i, k := range keys {
 		trusted := v.ByName(k.KeyID)
@@ -221,7 +221,7 @@ func TestJWKS(t *testing.T) {
 	require.Equal(t, own.Cert.Raw, keys[1].Certificates[0].Raw)
 	require.Equal(t, namesOf(own)[2], base64.RawURLEncoding.EncodeToString(keys[1].CertificateThumbprintSHA256))
 	k, _, err := v.KeyFor(header("alg", "ES256", "kid", namesOf(secret)[1]), noon)
-	require.NoError(t, err, "hidden keys are trusted all the same")
+	require.NoError(t, err, "hidden keys must still be trusted")
 	require.Equal(t, secret.Public, k.Public)
 
 	before, same, after := view(t, setOf(own)), view(t, setOf(own)), view(t, setOf(next, own))
@@ -229,13 +229,13 @@ func TestJWKS(t *testing.T) {
 	require.Equal(t, before.ETag, same.ETag)
 	require.NotEqual(t, before.ETag, after.ETag)
 	late := trust.Moment{Wall: noon.AddDate(20, 0, 0)}
-	require.Nil(t, viewAt(t, late, "1", nil, setOf(own)).JWKS, "clients would take an empty set for: trust nothing")
+	require.Nil(t, viewAt(t, late, "1", nil, setOf(own)).JWKS, "clients would understand an empty set as \"trust nothing\"")
 	early := published(t, viewAt(t, trust.Moment{Wall: noon.AddDate(-10, 0, 0)}, "1", nil, setOf(next, own)))
-	require.True(t, len(early[0].Certificates) == 1 && len(early[1].Certificates) == 1, "nobody signs")
+	require.True(t, len(early[0].Certificates) == 1 && len(early[1].Certificates) == 1, "no key signs")
 }
 
-// TestOutdated: a view changes when a key begins to sign or stops being trusted, and by a
-// clock that was set back.
+// TestOutdated: a view is outdated when a key begins to sign or stops being trusted, and when
+// the clock was set back.
 func TestOutdated(t *testing.T) {
 	next, own, old := key(t, -2*time.Hour), key(t, time.Hour), key(t, month)
 	x := former(key(t, month), "")
@@ -243,7 +243,7 @@ func TestOutdated(t *testing.T) {
 	at := noon
 	for _, want := range []time.Time{
 		next.Cert.NotBefore,
-		own.Cert.NotBefore.Add(keysettest.Day), // old is retained for a day
+		own.Cert.NotBefore.Add(keysettest.Day), // old stays trusted for a day
 		next.Cert.NotBefore.Add(keysettest.Day),
 		x.Until,
 		next.Cert.NotAfter,
@@ -288,8 +288,8 @@ func TestRoles(t *testing.T) {
 	}
 }
 
-// TestAdopted: the keys that an instance had before it joined verify what it has issued,
-// for a while, and no one is told. What the fleet says about one of them counts.
+// TestAdopted: an instance's earlier keys verify the tokens that it has issued, for a while,
+// and are not published. If the fleet's set has one of them, the set takes precedence.
 func TestAdopted(t *testing.T) {
 	own, mine, brief, old, until := key(t, time.Hour), key(t, month), key(t, month), key(t, 2*month), noon.Add(2*time.Hour)
 	set := keyset.New([]*keyset.Key{mine, keysettest.KeyUntil(t, "ES256", noon.Add(-month), noon.Add(time.Hour))}, []keyset.Retired{retired(old, noon.Add(month)), retired(brief, noon.Add(time.Minute))}, nil)

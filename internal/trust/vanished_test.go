@@ -12,18 +12,18 @@ import (
 	"github.com/fleetkey/fleetkey/internal/trust"
 )
 
-// slowest is the time in which every instance has read that a key is gone, and noticed:
-// two RefreshEvery and two ClockSkew.
+// slowest is the time until every instance knows that a key is gone: two RefreshEvery and two
+// ClockSkew.
 const slowest = 12 * time.Minute
 
-// keptUntil is when the last token of a key that was lost at noon has ended.
+// keptUntil is when the last token of a key that was lost at noon expires.
 var keptUntil = noon.Add(time.Hour + slowest)
 
 func TestKeepVanished(t *testing.T) {
 	foreign := setOf(key(t, time.Hour))
 	older, lost, newer := key(t, 3*keysettest.Day), key(t, 2*keysettest.Day), key(t, keysettest.Day/2)
 	brief := keysettest.KeyUntil(t, "ES256", noon.Add(-time.Hour), noon.Add(time.Minute))
-	early := key(t, -45*keysettest.Day) // made by a clock ahead; signs early where it is alone
+	early := key(t, -45*keysettest.Day) // made with a clock that was ahead; signs early if it is the only key
 	at, future := key(t, -slowest), key(t, -slowest-time.Second)
 	gone := key(t, 2*month)
 	with := func(k *keyset.Key, until time.Time) *keyset.Set {
@@ -33,7 +33,7 @@ func TestKeepVanished(t *testing.T) {
 	for name, test := range map[string]struct {
 		before, after *keyset.Set
 		lost          *keyset.Key
-		until         time.Time // zero: it is gone at once
+		until         time.Time // zero: no longer trusted at once
 	}{
 		"the bundle was exchanged":         {setOf(lost), foreign, lost, keptUntil},
 		"and the key ends earlier":         {setOf(brief), foreign, brief, noon.Add(time.Minute)},
@@ -60,16 +60,16 @@ func TestKeepVanished(t *testing.T) {
 			require.NotNil(t, k)
 			require.Equal(t, !test.after.Mentions(k.ID), k.Kept)
 			require.Equal(t, test.until, k.Until)
-			require.Nil(t, k.Source, "it never signs again")
+			require.Nil(t, k.Source, "must not sign again")
 			require.Contains(t, kids(published(t, after)), k.ID)
 			old := before.ByName(test.lost.ID)
-			require.False(t, old.Kept, "the view before is as it was")
+			require.False(t, old.Kept, "the old view must not change")
 			require.Equal(t, test.before.Find(k.ID), old.Source)
 		})
 	}
 }
 
-// TestOthersAreNotKept: what configuration adds is there with it, and gone without.
+// TestOthersAreNotKept: configured keys are trusted only as long as they are configured.
 func TestOthersAreNotKept(t *testing.T) {
 	mine, other := key(t, month), key(t, month)
 	others := append(trust.Adopted(setOf(mine), noon, noon.Add(month)), former(other, ""))
@@ -85,7 +85,7 @@ func TestKeptAgain(t *testing.T) {
 	v := viewAt(t, now, "2", view(t, setOf(lost)), setOf(second))
 	later := trust.Moment{Wall: noon.Add(time.Hour), Monotonic: 2 * time.Hour}
 	v = viewAt(t, later, "3", v, setOf(third))
-	require.Equal(t, keptUntil, v.ByName(lost.ID).Until, "not longer than before")
+	require.Equal(t, keptUntil, v.ByName(lost.ID).Until, "the second exchange must not extend the trust")
 	require.Equal(t, later.Wall.Add(time.Hour+slowest), v.ByName(second.ID).Until)
 	signing, _ := v.Signing(later.Wall)
 	require.Equal(t, trust.RoleRetired, v.ByName(lost.ID).Role(later.Wall, signing))
@@ -93,12 +93,12 @@ func TestKeptAgain(t *testing.T) {
 	ended := viewAt(t, trust.Moment{Wall: keptUntil}, "3", v, setOf(third))
 	require.Nil(t, ended.ByName(lost.ID))
 	back := viewAt(t, later, "4", v, setOf(third, lost))
-	require.False(t, back.ByName(lost.ID).Kept, "it has come back")
+	require.False(t, back.ByName(lost.ID).Kept, "the key is in the set again")
 	revoked := viewAt(t, later, "4", v, keyset.New([]*keyset.Key{third}, nil, []string{lost.ID}))
 	require.Nil(t, revoked.ByName(lost.ID))
 }
 
-// TestStaleReads: a replica of the store may show for a minute what was before.
+// TestStaleReads: for a minute, a replica of the store may return the previous content.
 func TestStaleReads(t *testing.T) {
 	k := setOf(key(t, month))
 	type load struct {
@@ -114,15 +114,15 @@ func TestStaleReads(t *testing.T) {
 		{[]load{one}, 0, ""},
 		{[]load{one, two}, 10, "1"},
 		{[]load{one, two}, 69, "1"},
-		{[]load{one, two}, 70, ""}, // what an operator rolls back lasts longer
+		{[]load{one, two}, 70, ""}, // after a minute, it is a rollback by an operator
 		{[]load{one, two, {20, "2"}}, 20, "1"},
 		{[]load{one, two, three}, 30, "1 2"},
-		{[]load{one, two, three}, 70, "2"},              // each has its own minute
-		{[]load{one, two, three, {40, "1"}}, 40, "2 3"}, // it is the one in use
+		{[]load{one, two, three}, 70, "2"},              // each version has its own minute
+		{[]load{one, two, three, {40, "1"}}, 40, "2 3"}, // version 1 is in use again
 		{[]load{{0, ""}, {1, "1"}}, 1, ""},
 	} {
 		var v *trust.View
-		for _, l := range tc.loads { // the wall clock does not matter
+		for _, l := range tc.loads { // the wall clock must not matter
 			at := trust.Moment{Wall: noon.Add(-time.Duration(l.seconds) * time.Hour), Monotonic: time.Duration(l.seconds) * time.Second}
 			v = viewAt(t, at, l.version, v, k)
 		}
