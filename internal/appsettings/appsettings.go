@@ -1,7 +1,7 @@
 // Package appsettings reads one section of an appsettings.json as .NET does, and the
 // environment variables that override it. The file is UTF-8 with or without a byte order
-// mark. Comments and trailing commas are allowed. Names are not case-sensitive, and nested
-// or joined by colons.
+// mark. Comments and trailing commas are allowed. Names are not case-sensitive. They can be
+// nested or joined by colons.
 //
 // It keeps the position of every value for error messages, and never quotes the file, since
 // settings contain passwords.

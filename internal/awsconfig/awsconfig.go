@@ -22,10 +22,10 @@ import (
 	"github.com/fleetkey/fleetkey/internal/refresh"
 )
 
-// Load loads the SDK's default configuration. The SDK gets credentials from the instance
-// metadata by itself, but not the region. Nor does it time out a request for credentials,
-// so all later ones would wait for one without a response. limit bounds each request. The
-// SDK would write warnings to standard error instead of the program's log.
+// Load loads the SDK's default configuration, and adds what the SDK lacks. It gets the region
+// from the instance metadata. It limits each request for credentials to limit, since all later
+// ones would wait for one without a response. It drops the SDK's warnings, which would go to
+// standard error instead of the program's log.
 func Load(ctx context.Context, region string, limit time.Duration) (aws.Config, error) {
 	client := NoteProxy(awshttp.NewBuildableClient().WithTimeout(limit))
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion(region), config.WithHTTPClient(client), config.WithLogger(logging.Nop{}),
@@ -55,8 +55,8 @@ func (e *ProxyError) Error() string {
 	return fmt.Sprintf("the proxy answered CONNECT with HTTP status %d", e.Status)
 }
 
-// NoteProxy returns a client with the same options that fails with a [ProxyError], where
-// net/http has only a text chosen by the proxy.
+// NoteProxy returns a client with the same options. If a proxy refuses a connection, it fails
+// with a [ProxyError], where net/http returns only a text chosen by the proxy.
 func NoteProxy(c *awshttp.BuildableClient) *awshttp.BuildableClient {
 	return c.WithTransportOptions(func(t *http.Transport) {
 		t.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, answer *http.Response) error {

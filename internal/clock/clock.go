@@ -1,4 +1,4 @@
-// Package clock is the source of time of a signer: package time, unless the context carries
+// Package clock provides the time to a signer: that of package time, unless the context has
 // another clock. Tests that need only one clock should use testing/synctest; this package
 // is for tests in which the clocks of a fleet differ, jump, or stand still while a machine
 // is suspended.
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A Clock is the pair of clocks of a machine. Its methods must be safe for concurrent use.
+// A Clock is a machine's wall and monotonic clock. Methods must be safe for concurrent use.
 type Clock interface {
 	// Now returns the wall clock, which may be wrong and may jump.
 	Now() time.Time
@@ -38,8 +38,7 @@ type system struct{ start time.Time }
 func (system) Now() time.Time             { return time.Now() }
 func (c system) Monotonic() time.Duration { return time.Since(c.start) }
 
-// Wall returns a clock whose wall clock is now, next to the monotonic clock of
-// package time.
+// Wall returns a clock with the wall clock now and the monotonic clock of package time.
 func Wall(now func() time.Time) Clock { return wall{system{time.Now()}, now} }
 
 type wall struct {

@@ -17,8 +17,8 @@ func TestFrom(t *testing.T) {
 		slow := clock.From(clock.With(t.Context(), clock.Wall(func() time.Time { return start.Add(-time.Hour) })))
 		time.Sleep(time.Minute)
 		assert.Equal(t, start.Add(time.Minute), system.Now(), "package time is the default")
-		assert.Equal(t, start.Add(-time.Hour), slow.Now(), "the clock of the context is used")
+		assert.Equal(t, start.Add(-time.Hour), slow.Now(), "the context's clock is used")
 		assert.Equal(t, time.Minute, system.Monotonic())
-		assert.Equal(t, time.Minute, slow.Monotonic(), "a wrong wall clock leaves the monotonic one alone")
+		assert.Equal(t, time.Minute, slow.Monotonic(), "a wrong wall clock must not affect the monotonic one")
 	})
 }

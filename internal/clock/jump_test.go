@@ -9,7 +9,7 @@ import (
 	"github.com/fleetkey/fleetkey/internal/clock"
 )
 
-// A fake shows what a test sets.
+// A fake is a Clock set by a test.
 type fake struct {
 	wall      time.Time
 	monotonic time.Duration
@@ -18,7 +18,7 @@ type fake struct {
 func (f *fake) Now() time.Time           { return f.wall }
 func (f *fake) Monotonic() time.Duration { return f.monotonic }
 
-// advance lets time pass, during which the wall clock jumps.
+// advance lets d pass, and makes the wall clock jump in addition.
 func (f *fake) advance(d, jump time.Duration) {
 	f.wall, f.monotonic = f.wall.Add(d+jump), f.monotonic+d
 }
@@ -47,8 +47,8 @@ func TestWatch(t *testing.T) {
 			f := &fake{wall: time.Now(), monotonic: time.Hour}
 			w := clock.NewWatch(f)
 			jump, trusted := w.Look(limit, distrust)
-			assert.Zero(t, jump, "there is nothing to compare with")
-			assert.True(t, trusted, "nothing is known against it")
+			assert.Zero(t, jump, "the first call has nothing to compare with")
+			assert.True(t, trusted, "the clock is trusted at first")
 			for i, step := range steps {
 				f.advance(step.d, step.jump)
 				jump, trusted = w.Look(limit, distrust)

@@ -34,7 +34,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestAWSStoreA6Partitions : the ARN that errors tell people to grant.
+// TestAWSStoreA6Partitions tests the ARN that errors say to grant.
 func TestAWSStoreA6Partitions(t *testing.T) {
 	const arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:"
 	for _, c := range []struct{ secret, region, want string }{
@@ -51,8 +51,8 @@ func TestAWSStoreA6Partitions(t *testing.T) {
 	}
 }
 
-// FuzzParse: an accepted id names a secret that AWS can have, and the policy that
-// errors suggest matches its ARN before it exists and after.
+// FuzzParse: an accepted ID has a valid name, and the policy that errors suggest matches the
+// ARN before and after the secret exists.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		"fleet/signing", "a+b=c@d.e_f", "x-abcdef", "é", "", strings.Repeat("n", 513),
@@ -71,16 +71,16 @@ func FuzzParse(f *testing.F) {
 		}
 		require.Equal(t, text, id.String())
 		require.Regexp(t, `^[A-Za-z0-9/_+=.@-]{1,512}$`, id.Name)
-		require.Equal(t, strings.HasPrefix(text, "arn:"), id.Region != "", "a name says nothing of a region")
+		require.Equal(t, strings.HasPrefix(text, "arn:"), id.Region != "", "only an ARN has a region")
 		arn := strings.TrimSuffix(text, id.Suffix)
 		if id.Region == "" {
 			arn = "arn:aws:secretsmanager:eu-west-1:<account-id>:secret:" + text
 		}
 		resource := id.Resource(cmp.Or(id.Region, "eu-west-1"))
 		if id.Suffix != "" {
-			require.Equal(t, text, resource, "one secret is meant")
+			require.Equal(t, text, resource, "a complete ARN must be granted as it is")
 			return
 		}
-		require.Equal(t, arn+"*", resource, "matches before it exists and after")
+		require.Equal(t, arn+"*", resource, "must match before and after the secret exists")
 	})
 }
