@@ -89,7 +89,7 @@ func TestAWSStoreRequests(t *testing.T) {
 	require.Contains(t, bodies[2], `"AddReplicaRegions":[{"Region":"eu-central-1"}]`)
 }
 
-// A server that reads a replica writes nothing, and so creates no second secret either.
+// A server that reads a replica writes nothing, so it does not create a second secret.
 func TestAWSStoreReadOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := awsfake.New()
