@@ -129,7 +129,7 @@ func TestSchedule(t *testing.T) {
 		{one, "2026-01-01", "a signs"},
 		{one, "2035-12-31 23:59:59", "a signs"},
 		{one, "2036-01-01", "a gone"},
-		{rotation, "2025-12-31 23:59:59", "b ahead, a signs early"}, // the first to begin
+		{rotation, "2025-12-31 23:59:59", "b ahead, a signs early"}, // a begins first
 		{rotation, "2026-03-31 23:59:59", "b ahead, a signs"},
 		{rotation, "2026-04-01", "b signs, a trusted"},
 		{rotation, "2026-04-01 23:59:59", "b signs, a trusted"},

@@ -97,7 +97,7 @@ func TestRevokeMakesRoom(t *testing.T) {
 	_, err = keyset.New(next.Keys, set.Retired[:kept+1], next.Revoked).Encode()
 	require.ErrorContains(t, err, "at most 65536 are allowed", "must not drop more keys than necessary")
 
-	next, err = keyset.New(set.Keys, set.Retired[:3], nil).Revoke(now, policy(), crowd(600)...) // no room can be made
+	next, err = keyset.New(set.Keys, set.Retired[:3], nil).Revoke(now, policy(), crowd(600)...) // too few retired keys to make room
 	require.NoError(t, err)
 	require.Len(t, next.Revoked, 600, "must not silently drop a revocation")
 	require.Empty(t, next.Retired)

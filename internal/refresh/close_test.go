@@ -46,8 +46,8 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// TestCloseWaitsForADeafLoad: Close waits for a load that ignores its context, but the result is
-// not used. Whoever then gets the lock gets ErrClosed.
+// TestCloseWaitsForADeafLoad: Close waits for a load that ignores its context, but its result
+// is not used. A caller waiting for the lock then gets ErrClosed.
 func TestCloseWaitsForADeafLoad(t *testing.T) {
 	start(t, refresh.Options{}, nil, func(t *testing.T, s *source, r *refresh.Refresher) {
 		s.takes, s.deaf = time.Minute, true

@@ -142,7 +142,7 @@ func TestForgetsWhatIsNoLongerUsed(t *testing.T) {
 	}
 }
 
-// TestWhoGoes fills one set and adds another text.
+// TestWhoGoes tests which entries of a full set are evicted for a new one.
 func TestWhoGoes(t *testing.T) {
 	type old struct {
 		size, seen int

@@ -111,7 +111,7 @@ func TestParseJWKS(t *testing.T) {
 	}
 }
 
-// TestParseJWKSRefuses tests documents that are not a set, are too large, or have no usable key.
+// TestParseJWKSRefuses tests documents that are not a set, too large, or without a usable key.
 func TestParseJWKSRefuses(t *testing.T) {
 	e := jwstest.NewForger("ES256", "e").JWK()
 	many := make([]string, 257)

@@ -112,8 +112,8 @@ func TestKeyFor(t *testing.T) {
 	}
 }
 
-// TestNamesAndRules: the fleet's key takes precedence for a name. The former rules apply only to
-// the names of former keys. Several certificates of one key add names.
+// TestNamesAndRules: the fleet's key takes precedence for a name. The former rules apply only
+// to the names of former keys. Several certificates of one key add names.
 func TestNamesAndRules(t *testing.T) {
 	own, brought, thief := key(t, time.Hour), key(t, month), key(t, month)
 	renewal := &keyset.Key{Public: brought.Public, Alg: brought.Alg, Cert: key(t, 0).Cert} // only its bytes matter
@@ -199,8 +199,8 @@ func kids(keys []jose.JSONWebKey) (kids []string) {
 	return kids
 }
 
-// TestJWKS: the set contains every trusted key that is not hidden, and certificates only of keys
-// that sign or will sign.
+// TestJWKS: the set contains every trusted key that is not hidden, and certificates only of
+// keys that sign or will sign.
 func TestJWKS(t *testing.T) {
 	next, own := keysettest.Key(t, "EdDSA", noon.Add(time.Hour)), keysettest.Key(t, "PS256", noon.Add(-time.Hour))
 	old, gone := keysettest.Key(t, "ES384", noon.Add(-month)), key(t, 2*month)

@@ -23,13 +23,13 @@ const (
 // Noon is when these tokens are issued and verified.
 var Noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// A Forger signs anything.
+// A Forger signs any header and payload.
 type Forger struct {
 	Private  crypto.Signer
 	Alg, KID string
 }
 
-// Forge signs any two texts.
+// Forge returns a signed token with any header and payload.
 func (f *Forger) Forge(header, payload string) string {
 	return SignWith(jwt.GetSigningMethod(f.Alg), f.Private, header, payload)
 }
@@ -68,7 +68,7 @@ func Changed(base []string, changes ...string) string {
 	return "{" + strings.Join(out, ",") + "}"
 }
 
-// SignWith signs any two texts.
+// SignWith is Forge with a given method and key.
 func SignWith(method jwt.SigningMethod, key any, header, payload string) string {
 	return SignSegments(method, key, B64(header)+"."+B64(payload))
 }
