@@ -87,8 +87,8 @@ type Config struct {
 	// Rotation replaces the signing key at intervals. Default: off.
 	Rotation Rotation
 
-	// Logger receives a record for every change of state. A token that
-	// Require rejects causes one at level Debug. Default: slog.Default().
+	// Logger receives a record for every change of state. A rejection
+	// by Require is logged at level Debug. Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -69,8 +69,8 @@ type VerifierConfig struct {
 	// origin. Default: a client that uses the proxy set in the environment.
 	HTTPClient *http.Client
 
-	// Logger receives a record for every change of state. A token that
-	// Require rejects causes one at level Debug. Default: slog.Default().
+	// Logger receives a record for every change of state. A rejection
+	// by Require is logged at level Debug. Default: slog.Default().
 	Logger *slog.Logger
 }
 

@@ -26,7 +26,7 @@ func Authenticate(verifier *fleetkey.Verifier, scope string) grpc.UnaryServerInt
 		scheme, raw, _ := strings.Cut(values[0], " ")
 		token, err := verifier.Verify(ctx, raw)
 		switch {
-		case errors.Is(err, fleetkey.ErrUnavailable): // the token may be good, so the client keeps it
+		case errors.Is(err, fleetkey.ErrUnavailable): // the token may be valid; on 401 the client would discard it
 			return nil, status.Error(codes.Unavailable, "the keys are unavailable")
 		case err != nil || token.SenderConstrained() || !strings.EqualFold(scheme, "Bearer"):
 			return nil, status.Error(codes.Unauthenticated, "the token is invalid")
