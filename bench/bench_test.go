@@ -18,7 +18,7 @@ import (
 
 var verifiers = flag.Int("verifiers", 0, "of each kind in the story, which then goes into results.json")
 
-// TestStory tells the story of a fleet to fleetkey's Verifiers and to the other libraries.
+// TestStory runs the story of package tests/verifying with fleetkey and the other libraries.
 func TestStory(t *testing.T) {
 	var kinds []story.Kind
 	for _, c := range contenders {
@@ -32,11 +32,11 @@ func TestStory(t *testing.T) {
 	r := load()
 	synctest.Test(t, func(t *testing.T) {
 		r.Story = story.Run(t, issuer, audience, kinds)
-		time.Sleep(time.Minute) // go-oidc and cap fetch on after their verifier's end
+		time.Sleep(time.Minute) // go-oidc and cap continue to fetch after their verifiers have ended
 	})
 	for i := range r.Story {
 		kind := &r.Story[i]
-		kind.Why = nil // is not JSON
+		kind.Why = nil // cannot be encoded as JSON
 		assert.Positive(t, kind.Tokens-kind.Refused-kind.RefusedInWindow, "%s accepts nothing", kind.Name)
 		assert.Positive(t, kind.Fetches, kind.Name)
 	}
@@ -47,8 +47,8 @@ func TestStory(t *testing.T) {
 	}
 }
 
-// TestMeasure keeps the measurement alive, and with it the check that each contender
-// accepts the good tokens and refuses the bad.
+// TestMeasure makes sure that the measurement works, and with it the check that each
+// contender accepts the good tokens and rejects the bad ones.
 func TestMeasure(t *testing.T) {
 	r := load()
 	r.measure(plan{rounds: 1, slice: time.Millisecond, starts: 1, tokens: 20})
@@ -58,12 +58,12 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// TestPage proves that the page and the charts are what the figures give.
+// TestPage checks that the committed page and charts match the figures.
 func TestPage(t *testing.T) {
 	r := load()
 	for name, content := range r.draw() {
 		committed, err := os.ReadFile(name)
 		require.NoError(t, err)
-		assert.True(t, string(content) == string(committed), "%s is not what the figures give: go run . -render", name)
+		assert.True(t, string(content) == string(committed), "%s does not match the figures: go run . -render", name)
 	}
 }

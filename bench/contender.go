@@ -27,12 +27,12 @@ type contender struct {
 
 const seen = ", seen before" // with a cache of verified tokens
 
-// contenders are configured as a careful user would: the algorithm pinned, the key chosen
-// by kid, and issuer, audience and expiry required, wherever a library can. Each keeps
-// its defaults for when to fetch keys.
+// contenders are configured as a careful user would do it: the algorithm is pinned, the key
+// is chosen by kid, and issuer, audience and expiry are required if the library can do so.
+// Each uses its default rules for fetching keys.
 var contenders = []struct {
 	name    string
-	fetches bool // the keys; so it takes part in the story
+	fetches bool // it fetches the keys, so it takes part in the story
 	open    func(ctx context.Context, f *fixture) contender
 }{
 	{"fleetkey Signer", false, openSigner(-1)},
@@ -55,7 +55,7 @@ func openSigner(cachedTokens int) func(context.Context, *fixture) contender {
 		cfg.CachedTokens = cachedTokens
 		s := must(fleetkey.NewSigner(ctx, f.store.Open(), cfg))
 		c := open(ctx, s)
-		if cachedTokens < 0 { // it makes no difference to these
+		if cachedTokens < 0 { // the cache makes no difference to these
 			c.issue, c.jwks = func() (string, error) { return s.Issue(ctx, claims) }, s.JWKS().ServeHTTP
 		}
 		return c
@@ -78,7 +78,7 @@ func open(ctx context.Context, v interface {
 	return contender{guard: v.Require(), verify: only(v.Verify)}
 }
 
-// only drops what a library says of a good token.
+// only drops what a library returns for a good token.
 func only[T any](verify func(context.Context, string) (T, error)) story.Verify {
 	return func(ctx context.Context, token string) error {
 		_, err := verify(ctx, token)
@@ -86,8 +86,8 @@ func only[T any](verify func(context.Context, string) (T, error)) story.Verify {
 	}
 }
 
-// A task is an operation of one contender: Verify, Issue, Require or JWKS. i counts from
-// 0, so that tokens can take turns. It ends the program if the answer is wrong.
+// A task is an operation of one contender: Verify, Issue, Require or JWKS. run ends the
+// program if the answer is wrong. Its i counts from 0 and selects a token.
 type task struct {
 	operation, contender string
 	run                  func(i int)
@@ -121,20 +121,20 @@ func (c contender) tasks(ctx context.Context, name string, f *fixture) []task {
 
 const bare = "bare call"
 
-// bareTasks are what no library can do without: the hash and the signature of text that
-// lies ready, in the form that Go's crypto packages have it, and http.ServeContent.
+// bareTasks are the work that no library can avoid: signing or verifying a prepared text with
+// Go's crypto packages, and http.ServeContent.
 func bareTasks(f *fixture) []task {
 	texts, signatures := make([][]byte, tokensInUse), make([][]byte, tokensInUse)
 	for i, token := range f.good {
 		text, signature := signed(token)
-		if f.algorithm == "ES256" { // RFC 7518 section 3.4 has r and s without ASN.1
+		if f.algorithm == "ES256" { // RFC 7518 section 3.4 concatenates r and s, without ASN.1
 			var rs struct{ R, S *big.Int }
 			rs.R, rs.S = new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:])
 			signature = must(asn1.Marshal(rs))
 		}
 		texts[i], signatures[i] = []byte(text), signature
 	}
-	public := x509.Certificate{PublicKey: f.private.Public()} // chooses the call by type, no more
+	public := x509.Certificate{PublicKey: f.private.Public()} // only selects the algorithm by the type of the key
 	algorithm, hash := x509.PureEd25519, crypto.Hash(0)
 	switch f.algorithm {
 	case "RS256":
@@ -154,7 +154,7 @@ func bareTasks(f *fixture) []task {
 	}
 }
 
-// answering answers requests that carry the good tokens in turn.
+// answering returns a function that sends requests with the good tokens, in turn, to a handler.
 func answering(handler http.Handler, f *fixture) func(i int) {
 	var requests []*http.Request
 	for _, token := range f.good {
@@ -171,7 +171,7 @@ func answering(handler http.Handler, f *fixture) func(i int) {
 	}
 }
 
-// nowhere keeps only the status of an answer.
+// nowhere is a ResponseWriter that keeps only the status.
 type nowhere struct {
 	header http.Header
 	status int

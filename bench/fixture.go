@@ -16,7 +16,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// What the tokens of every contender say: an access token as RFC 9068 has it.
+// The claims of every contender's access tokens, which follow RFC 9068.
 const (
 	issuer    = "https://id.example.com"
 	jwksURL   = issuer + fleetkey.JWKSPath
@@ -27,7 +27,7 @@ const (
 	tokenType = "at+jwt"
 	clockSkew = time.Minute
 
-	tokensInUse = 100 // that are verified in turn
+	tokensInUse = 100 // good tokens, verified in turn
 )
 
 var (
@@ -36,23 +36,23 @@ var (
 	noLog      = slog.New(slog.DiscardHandler)
 )
 
-// config is fleetkey's as a server would have it.
+// config returns the Config that a server would use.
 func config(algorithm string) fleetkey.Config {
 	return fleetkey.Config{Issuer: issuer, Audience: []string{audience}, Algorithm: algorithm, Logger: noLog}
 }
 
-// payload is what Issue writes, for libraries that are handed all claims.
+// payload returns the claims that Issue writes, for libraries that need all of them.
 func payload() map[string]any {
 	now := time.Now()
 	return map[string]any{"iss": issuer, "sub": subject, "aud": audience, "jti": rand.Text(), "client_id": clientID, "scope": scope,
 		"iat": now.Unix(), "exp": now.Add(time.Hour).Unix()}
 }
 
-// A fixture is one key, tokens that it signed, and an issuer that publishes its public
-// half: what all contenders of one algorithm work with.
+// A fixture is what all contenders of one algorithm share: one key, tokens that it signed,
+// and an issuer that publishes its public half.
 type fixture struct {
 	algorithm string
-	client    *http.Client // that reaches the issuer
+	client    *http.Client // reaches the issuer
 	store     *fleetkeytest.Store
 	keyID     string
 	private   crypto.Signer
@@ -78,7 +78,7 @@ func newFixture(ctx context.Context, algorithm string) *fixture {
 	}
 
 	text, signature := signed(f.good[0])
-	signature[len(signature)-8] ^= 4 // so far in front that the number stays in range
+	signature[len(signature)-8] ^= 4 // far enough from both ends that the number stays in range
 	f.bad = map[string]string{"signature": text + "." + base64.RawURLEncoding.EncodeToString(signature)}
 	for claim, wrong := range map[string]any{"exp": time.Now().Add(-time.Hour).Unix(), "iss": "https://other.example.com", "aud": "other"} {
 		all := payload()

@@ -1,12 +1,12 @@
-// Command bench measures fleetkey beside other libraries and beside the bare call into
-// Go's crypto packages, in one process:
+// Command bench compares fleetkey with other libraries and with bare calls to Go's crypto
+// packages, in one process:
 //
-//	go run .                           measures and draws (some minutes)
-//	go test -run Story . -verifiers N  tells the story of package tests/verifying, and draws
+//	go run .                           measures and draws (a few minutes)
+//	go test -run Story . -verifiers N  runs the story of package tests/verifying, and draws
 //	go run . -render                   only draws
 //
-// The figures go into results.json. RESULTS.md and charts are drawn from it, and from
-// scale.json. A library is added to contenders in contender.go.
+// The figures go into results.json. RESULTS.md and the charts are made from it and from
+// scale.json. To add a library, add it to contenders in contender.go.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	story "github.com/fleetkey/fleetkey/tests/verifying"
 )
 
-// results is what results.json holds.
+// results is the content of results.json.
 type results struct {
 	On     string // machine, Go and date
 	Series []series
@@ -32,19 +32,19 @@ type results struct {
 	Scale  []scale `json:"-"` // from scale.json
 }
 
-// A scale is what a fleet of some size did, measured by package tests/scale.
+// A scale is a measurement of a fleet of one size by package tests/scale.
 type scale struct {
 	Scenario  string
 	Instances float64
-	Seconds   float64 `json:"all_after_seconds"` // until all serve
+	Seconds   float64 `json:"all_after_seconds"` // until all instances serve
 	Calls     float64 `json:"calls_per_instance"`
 }
 
 // A plan says how long and how much to measure.
 type plan struct {
-	rounds int           // of which the median is taken
-	slice  time.Duration // of the processor that each task gets in a round, at most
-	starts int           // of a Signer
+	rounds int           // the median of them is reported
+	slice  time.Duration // most processor time of each task in a round
+	starts int           // Signers to start
 	tokens int           // put into the cache
 }
 
@@ -58,7 +58,7 @@ func main() {
 	r.save()
 }
 
-// measure measures everything but the story, since Go has virtual time in tests only.
+// measure measures everything except the story, which needs the virtual time of a Go test.
 func (r *results) measure(p plan) {
 	cpu, _ := os.ReadFile("/proc/cpuinfo")
 	cpu = regexp.MustCompile(`model name\s*: (.*)|$`).FindSubmatch(cpu)[1]
@@ -78,7 +78,7 @@ func load() (r results) {
 	return r
 }
 
-// save writes the figures, one record a line, and what is drawn from them.
+// save writes the figures, one record per line, and the page and charts.
 func (r *results) save() {
 	data := bytes.ReplaceAll(must(json.Marshal(r)), []byte("},{"), []byte("},\n{"))
 	check(os.WriteFile("results.json", append(data, '\n'), 0o644))
@@ -87,7 +87,7 @@ func (r *results) save() {
 	}
 }
 
-// check ends the program: a measurement that went wrong is worth nothing.
+// check ends the program on an error, because a failed measurement is useless.
 func check(err error) {
 	if err != nil {
 		panic(err)

@@ -15,20 +15,19 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// A series is what one task took in each round.
+// A series holds how long one task took in each round.
 type series struct {
 	Operation, Algorithm, Contender string
 	Allocs                          uint64
-	NS                              []float64 // of processor time for each run of the task
+	NS                              []float64 // of processor time per run of the task
 }
 
-// compare measures all contenders with one algorithm. In each round each task has its
-// turn, in an order that changes, so that other work on the machine affects all of them
-// alike.
+// compare measures all contenders with one algorithm. Each round measures every task once, in
+// a new random order, so that other work on the machine affects all of them equally.
 func compare(p plan, algorithm string) []series {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that the system's account of threads is exact
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // so that the system accounts for processor time exactly
 	f := newFixture(ctx, algorithm)
 	tasks := bareTasks(f)
 	for _, c := range contenders {
@@ -44,7 +43,7 @@ func compare(p plan, algorithm string) []series {
 	return all
 }
 
-// measure runs a task for a slice of time or for half of it.
+// measure repeats a task until that takes at least half a slice of processor time.
 func (t task) measure(slice time.Duration) (ns float64, allocs uint64) {
 	var before, after runtime.MemStats
 	runtime.GC()
@@ -61,15 +60,15 @@ func (t task) measure(slice time.Duration) (ns float64, allocs uint64) {
 	}
 }
 
-// processorTime is that of this process, its garbage collector included. It passes only
-// while the process runs, and so what else runs on the machine matters less.
+// processorTime returns the processor time of this process, including its garbage collector.
+// It advances only while the process runs, so other work on the machine matters less.
 func processorTime() time.Duration {
 	var u syscall.Rusage
 	check(syscall.Getrusage(syscall.RUSAGE_SELF, &u))
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// A fill is how the heap grows while a Signer with the default cache verifies different
+// A fill records how the heap grows while a Signer with the default cache verifies different
 // tokens of one size.
 type fill struct {
 	TokenBytes int
@@ -91,7 +90,7 @@ func measureMemory(p plan) (fills []fill) {
 				f.Verified, f.HeapMiB = append(f.Verified, float64(i+1)), append(f.HeapMiB, heapMiB()-before)
 			}
 		}
-		_ = signer.Close() // the cache lives until here
+		_ = signer.Close() // keeps the cache alive until here
 		fills = append(fills, f)
 	}
 	return fills
@@ -104,8 +103,8 @@ func heapMiB() float64 {
 	return float64(m.HeapAlloc) / (1 << 20)
 }
 
-// A start is how long it takes to open a secret in a simulated Secrets Manager and issue
-// a token, each time with another secret.
+// A start records how long it takes to open a secret in a simulated Secrets Manager and issue
+// a token, each time with a different secret.
 type start struct {
 	Algorithm    string
 	First, Later []float64 // milliseconds; the first makes the key

@@ -22,7 +22,7 @@ import (
 //go:embed page.md.tmpl
 var pageText string
 
-// draw returns the page and its charts by the names of their files.
+// draw returns the page and its charts by file name.
 func (r *results) draw() map[string][]byte {
 	files, charts := map[string][]byte{}, r.charts()
 	for name, c := range charts {
@@ -54,10 +54,10 @@ func (r *results) charts() map[string]chart {
 	calls := chart{title: "Calls of an instance, on average", x: "instances", y: "calls", logarithmic: true}
 	seconds := chart{title: "Time until every instance serves", x: "instances", y: "seconds", logarithmic: true}
 	for _, s := range r.Scale {
-		if !strings.Contains(s.Scenario, "outage") { // which is a call a minute
+		if !strings.Contains(s.Scenario, "outage") { // which makes one call a minute
 			calls.add(s.Scenario, same(s.Instances), s.Calls)
 		}
-		if s.Seconds < 60 { // and not only when each refreshes anyway
+		if s.Seconds < 60 { // slower ones just wait for the regular refresh
 			seconds.add(s.Scenario, same(s.Instances), s.Seconds)
 		}
 	}
@@ -91,7 +91,7 @@ func (r *results) of(operation, algorithm string) (all []*series) {
 	return all
 }
 
-// ratio returns the quartiles of the ratios to the bare call in each round.
+// ratio returns the quartiles of the ratio to the bare call over all rounds.
 func (r *results) ratio(s *series) [3]float64 {
 	base := strings.Replace(s.Operation, "Require", "Verify", 1)
 	ratios := slices.Clone(s.NS)
@@ -136,7 +136,7 @@ func figure(x float64) string {
 	return fmt.Sprintf("%#.3g", x)
 }
 
-// Colors that can be read on white and on black; the background is transparent.
+// Colors that are readable on white and on black, because the background is transparent.
 var (
 	gray   = color.RGBA{0x77, 0x7c, 0x82, 0xff}
 	grid   = color.NRGBA{0x77, 0x7c, 0x82, 0x40}
@@ -157,7 +157,7 @@ func (c *curve) XError(i int) (low, high float64) {
 	return c.x[i][1] - c.x[i][0], c.x[i][2] - c.x[i][1]
 }
 
-// A chart is drawn as lines, or as dots in rows that have names.
+// A chart is drawn as lines, or as dots in named rows.
 type chart struct {
 	title, x, y       string
 	dots, logarithmic bool // in x
@@ -174,7 +174,7 @@ func (c *chart) add(name string, x [3]float64, y float64) {
 	c.curves[i].x, c.curves[i].y = append(c.curves[i].x, x), append(c.curves[i].y, y)
 }
 
-// row returns where a row is, the first one on top.
+// row returns the y position of a row; the first row is on top.
 func (c *chart) row(name string) (y float64) {
 	if !slices.Contains(c.rows, name) {
 		c.rows = append(c.rows, name)

@@ -24,8 +24,8 @@ import (
 	jwxjwt "github.com/lestrrat-go/jwx/v3/jwt"
 )
 
-// scopedClaims are the claims that the libraries have no field for. Validate is for
-// go-jwt-middleware.
+// scopedClaims are the claims for which the libraries have no fields. go-jwt-middleware
+// requires Validate.
 type scopedClaims struct {
 	ClientID string `json:"client_id"`
 	Scope    string `json:"scope"`
