@@ -31,11 +31,11 @@ import (
 
 var client = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 15 * time.Second}
 
-// TestBundle deploys the source bundle as far as one machine can: three processes, whose
-// region and credentials come from an instance metadata service, start at once without a
-// secret. Elastic Beanstalk starts the Procfile's command in the directory of the unpacked
-// bundle, with the environment properties and nothing else in its environment. A token has
-// to work at every instance behind a real HAProxy.
+// TestBundle deploys the source bundle as far as one machine allows. Three processes start at
+// once without a secret, and get their region and credentials from an instance metadata
+// service. As on Elastic Beanstalk, the Procfile's command runs in the directory of the
+// unpacked bundle, and its environment has only the environment properties. A token must work
+// at every instance behind a real HAProxy.
 func TestBundle(t *testing.T) {
 	dir, command := unpackBundle(t)
 	options := readOptions(t, dir)
@@ -61,7 +61,7 @@ func TestBundle(t *testing.T) {
 	require.Len(t, keys, 1, "the instances have different keys")
 
 	balancer := startHAProxy(t, options["HealthCheckPath"], slices.Collect(maps.Keys(fleet)))
-	await(t, balancer+options["HealthCheckPath"], http.StatusNotFound) // it is for the load balancer alone
+	await(t, balancer+options["HealthCheckPath"], http.StatusNotFound) // only the load balancer may see it
 	form := url.Values{"grant_type": {"client_credentials"}}
 	resp, err := client.PostForm(strings.Replace(balancer, "//", "//demo:s@", 1)+tokenPath, form)
 	require.NoError(t, err)
@@ -83,13 +83,13 @@ func TestBundle(t *testing.T) {
 	}
 	require.Len(t, served, 3, "not all instances answer")
 	for address, i := range fleet {
-		require.NoError(t, i.Process.Signal(syscall.SIGTERM)) // as before a new version
+		require.NoError(t, i.Process.Signal(syscall.SIGTERM)) // as before a new version is deployed
 		assert.NoError(t, i.Wait(), address)
 	}
 }
 
-// unpackBundle makes the bundle as "make" does, though for this machine, unpacks
-// it, and returns the directory and the command of the Procfile.
+// unpackBundle builds the bundle like "make", except that it is for this machine, and unpacks
+// it. It returns the directory and the Procfile's command.
 func unpackBundle(t *testing.T) (dir string, command []string) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		testkit.Missing(t, "python3, which packs the bundle", "apt-get install python3")
@@ -106,7 +106,7 @@ func unpackBundle(t *testing.T) (dir string, command []string) {
 	procfile, err := os.ReadFile(filepath.Join(dir, "Procfile"))
 	require.NoError(t, err)
 	web, ok := strings.CutPrefix(string(procfile), "web: ")
-	require.True(t, ok, "the Procfile's first process has to be web")
+	require.True(t, ok, "the Procfile's first process must be web")
 	return dir, strings.Fields(web)
 }
 
@@ -121,9 +121,9 @@ func readOptions(t *testing.T, dir string) map[string]string {
 	return options
 }
 
-// startAWS starts a Secrets Manager and the instance metadata service in version 2 (EC2
-// User Guide, "Use IMDSv2"). It fails the test if the metadata is asked without a session,
-// or if a request is not signed with the credentials that nothing else hands out.
+// startAWS starts a fake Secrets Manager and an instance metadata service, version 2 (EC2
+// User Guide, "Use IMDSv2"). It fails the test if metadata is requested without a session, or
+// if a request is not signed with the credentials that only this service provides.
 func startAWS(t *testing.T) (url string) {
 	fake := awsfake.New()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -142,9 +142,9 @@ func startAWS(t *testing.T) (url string) {
 	return server.URL
 }
 
-// HAProxy does what Elastic Beanstalk's load balancer does: it asks each instance for
-// its health, sends requests to the healthy ones in turn, and puts X-Forwarded-Proto
-// on them.
+// haproxyConfig makes HAProxy act like Elastic Beanstalk's load balancer: it checks the
+// health of each instance, sends requests to the healthy ones in turn, and adds
+// X-Forwarded-Proto.
 const haproxyConfig = `
 defaults
   mode http
@@ -169,7 +169,7 @@ backend fleet
 func startHAProxy(t *testing.T, healthPath string, fleet []string) string {
 	program, err := exec.LookPath("haproxy")
 	if err != nil {
-		program, err = exec.LookPath("/usr/sbin/haproxy") // where only root looks
+		program, err = exec.LookPath("/usr/sbin/haproxy") // in root's PATH only
 	}
 	if err != nil {
 		testkit.Missing(t, "HAProxy", "apt-get install haproxy")
@@ -185,7 +185,7 @@ func startHAProxy(t *testing.T, healthPath string, fleet []string) string {
 	return "http://" + address
 }
 
-// start starts a command that ends with the test, if not before. A test that fails shows its log.
+// start starts a command and kills it when the test ends. A failed test shows its log.
 func start(t *testing.T, cmd *exec.Cmd) {
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -201,7 +201,7 @@ func start(t *testing.T, cmd *exec.Cmd) {
 	})
 }
 
-// await polls an address until it answers with a status, and returns the answer.
+// await polls a URL until it answers with the given status, and returns the body.
 func await(t *testing.T, url string, status int) []byte {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {

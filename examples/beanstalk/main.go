@@ -1,13 +1,13 @@
-// Command beanstalk is an OpenID token server for AWS Elastic Beanstalk, or any
-// other set of EC2 instances behind a load balancer. The instances share one
-// signing key in AWS Secrets Manager; each takes its region and its credentials
-// from the instance that it runs on, so nothing of that is configured.
+// Command beanstalk is an OpenID token server for AWS Elastic Beanstalk, or any other set of
+// EC2 instances behind a load balancer. The instances share one signing key in AWS Secrets
+// Manager. Each gets its region and credentials from the EC2 instance, so neither is
+// configured.
 //
-// It has no flags. Elastic Beanstalk hands everything over as environment
-// properties, see readEnvironment. Where the key is stands in appsettings.json or in
-// the property OpenIDServerSigningSettings__AwsSecretManager__SecretName.
+// Command beanstalk has no flags. Elastic Beanstalk provides the settings as environment
+// properties, see readEnvironment. The name of the secret is in appsettings.json or in the
+// property OpenIDServerSigningSettings__AwsSecretManager__SecretName.
 //
-// README.md describes how to deploy it. What it serves is in server.go.
+// README.md describes how to deploy it. The handlers are in server.go.
 package main
 
 import (
@@ -36,8 +36,8 @@ func main() {
 	}
 }
 
-// run serves until ctx ends, and then lets requests under way finish. The signer comes
-// first: while there is no key, the port is closed, and the load balancer sends nobody here.
+// run serves until ctx ends, and then lets running requests finish. It starts the signer
+// first: until there is a key, the port is closed, so the load balancer sends no requests.
 func run(ctx context.Context) error {
 	env, err := readEnvironment()
 	if err != nil {
@@ -53,7 +53,7 @@ func run(ctx context.Context) error {
 	}
 	defer func() { _ = signer.Close() }()
 	server := &http.Server{
-		// nginx, which Elastic Beanstalk runs on the same instance, is the only one that has to get in.
+		// Only nginx connects here. Elastic Beanstalk runs it on the same instance.
 		Addr:              "127.0.0.1:" + env.port,
 		Handler:           newHandler(signer, env),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -73,7 +73,7 @@ func run(ctx context.Context) error {
 	return <-stopped
 }
 
-// An environment is what the environment properties say.
+// An environment holds the environment properties.
 type environment struct {
 	port       string
 	config     fleetkey.Config
@@ -81,12 +81,11 @@ type environment struct {
 	secretHash [sha256.Size]byte
 }
 
-// readEnvironment reads the properties: PORT, which Elastic Beanstalk sets;
-// ISSUER, the URL that clients know the load balancer by; CLIENT_ID and
-// CLIENT_SECRET_SHA256, the one client and the SHA-256 of its secret (the
-// console shows properties to many people); ROTATE_EVERY, such as 2160h, which
-// switches rotation on; and ADOPT_FILE, the file of the key that this instance
-// had for itself before.
+// readEnvironment reads the properties: PORT, which Elastic Beanstalk sets; ISSUER, the load
+// balancer's URL as clients use it; CLIENT_ID and CLIENT_SECRET_SHA256, the only client and
+// the SHA-256 of its secret (the console shows properties to many people); ROTATE_EVERY, such
+// as 2160h, which turns rotation on; and ADOPT_FILE, the file of the key that this instance
+// used before it joined the fleet.
 func readEnvironment() (environment, error) {
 	env := environment{
 		port:     cmp.Or(os.Getenv("PORT"), "5000"),

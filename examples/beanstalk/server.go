@@ -11,8 +11,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file is what an instance serves: a token endpoint, one protected API,
-// what clients need to check tokens, and the load balancer's health check.
+// This file defines what an instance serves: a token endpoint, one protected API, the
+// documents that clients need to verify tokens, and the load balancer's health check.
 
 const (
 	tokenPath  = "/connect/token"
@@ -44,11 +44,10 @@ func newHandler(signer *fleetkey.Signer, env environment) http.Handler {
 	return http.MaxBytesHandler(mux, maxBody)
 }
 
-// notForClients hides a handler from everyone but the load balancer. The health
-// answer names the store and its errors. A load balancer puts
-// X-Forwarded-Proto on each request that it passes on, even if the client sent
-// one (Application Load Balancers User Guide, HTTP headers), and not on those
-// that it makes itself.
+// notForClients hides a handler from everyone except the load balancer, because the health
+// answer names the store and its errors. A load balancer sets X-Forwarded-Proto on each
+// request that it forwards, even if the client sent one (Application Load Balancers User
+// Guide, HTTP headers), but not on its own health checks.
 func notForClients(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if len(r.Header.Values("X-Forwarded-Proto")) > 0 {
@@ -89,7 +88,7 @@ func (s *server) token(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// hello is the protected API. Require has verified the token before.
+// hello is the protected API. Require has already verified the token.
 func hello(w http.ResponseWriter, r *http.Request) {
 	token, _ := fleetkey.FromContext(r.Context())
 	writeJSON(w, http.StatusOK, map[string]any{"message": "hello, " + token.Subject(), "kid": token.KeyID()})

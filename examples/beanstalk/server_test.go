@@ -71,10 +71,10 @@ func TestTokenEndpoint(t *testing.T) {
 	}
 }
 
-// TestPolicies puts a server under the policies of this directory, as they
-// stand. Whether IAM judges a secret that does not exist yet by its bare name or
-// by a made-up ARN is not documented, so both have to do. The CloudFormation template
-// grants what the files do.
+// TestPolicies runs a server under the policies of this directory, unchanged. AWS does not
+// document whether IAM matches a secret that does not exist yet by its bare name or by a
+// made-up ARN, so the policies must work with both. The CloudFormation template must grant
+// the same.
 func TestPolicies(t *testing.T) {
 	for file, rotate := range map[string]error{"policy.json": fleetkey.ErrAccessDenied, "policy-rotation.json": nil} {
 		for _, bare := range []bool{false, true} {

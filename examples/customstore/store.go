@@ -1,6 +1,6 @@
-// Package customstore keeps the keys of a fleet in a table of an SQL database. The
-// statements mean the same to SQLite and to PostgreSQL; other databases have another INSERT
-// that does nothing on a conflict.
+// Package customstore keeps the keys of a fleet in a table of an SQL database. The statements
+// work in SQLite and PostgreSQL. Other databases have another syntax for an INSERT that does
+// nothing on a conflict.
 package customstore
 
 import (
@@ -22,14 +22,14 @@ type Store struct {
 	name string
 }
 
-// New returns the Store in the row of a name.
+// New returns the Store that uses the row of a name.
 func New(db *sql.DB, name string) *Store { return &Store{db, name} }
 
 // String names the store in errors and logs.
 func (s *Store) String() string { return fmt.Sprintf("key bundle %q in the database", s.name) }
 
-// Load returns the bundle. Only the answer that there is no row is fleetkey.ErrNotExist, since
-// that makes a server create the fleet's first key.
+// Load returns the bundle. The error is fleetkey.ErrNotExist only if the database has no such
+// row, because that error makes a server create the fleet's first key.
 func (s *Store) Load(ctx context.Context) (bundle []byte, v fleetkey.Version, err error) {
 	err = s.db.QueryRowContext(ctx, `SELECT bundle, version FROM key_bundles WHERE name = $1`, s.name).Scan(&bundle, &v)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -47,7 +47,7 @@ func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) 
 	if len(bundle) > fleetkey.MaxBundleSize {
 		return "", fmt.Errorf("save %s: %d bytes are over the limit of %d", s, len(bundle), fleetkey.MaxBundleSize)
 	}
-	next := rand.Text() // a number would come again after the row was deleted
+	next := rand.Text() // a counter would repeat itself after the row was deleted
 	statement, args := `INSERT INTO key_bundles (name, version, bundle) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, []any{s.name, next, string(bundle)}
 	if prev != "" {
 		statement, args = `UPDATE key_bundles SET version = $2, bundle = $3 WHERE name = $1 AND version = $4`, append(args, string(prev))
@@ -62,7 +62,7 @@ func (s *Store) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) 
 	return fleetkey.Version(next), nil
 }
 
-// unavailable tells the server to try again. A driver's own errors could say more.
+// unavailable wraps an error so that the server retries. A driver's own errors could say more.
 func (s *Store) unavailable(operation string, err error) error {
 	return fmt.Errorf("%s %s: %w: %w", operation, s, fleetkey.ErrUnavailable, err)
 }

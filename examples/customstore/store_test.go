@@ -26,7 +26,7 @@ func open(t testing.TB, file string) *sql.DB {
 	return db
 }
 
-// TestStore is all that an implementation has to prove.
+// TestStore is the only test that an implementation needs.
 func TestStore(t *testing.T) {
 	fleetkeytest.TestKeyStore(t, func(t *testing.T) func() fleetkey.KeyStore {
 		file := filepath.Join(t.TempDir(), "keys.db")
@@ -41,7 +41,7 @@ func Example() {
 		panic(err)
 	}
 	defer db.Close()
-	db.SetMaxOpenConns(1) // each connection to :memory: has a database of its own
+	db.SetMaxOpenConns(1) // each connection to :memory: has its own database
 	if _, err := db.Exec(customstore.Schema); err != nil {
 		panic(err)
 	}

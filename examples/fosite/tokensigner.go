@@ -1,5 +1,5 @@
-// Package fositefleet is what an OAuth 2.0 server made with ory/fosite needs for the signing
-// key of a fleet. The test runs two instances of such a server.
+// Package fositefleet connects an OAuth 2.0 server built with ory/fosite to the signing key
+// of a fleet. The test runs two instances of such a server.
 package fositefleet
 
 import (
@@ -11,17 +11,17 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// A tokenSigner is fosite's jwt.Signer for tokens of one type. It asks the
-// fleetkey Signer again for each token, so that a rotation reaches fosite without
-// a restart. (jwt.DefaultSigner is made for one key: it writes no kid, and
-// verifies with the key that signs now.)
+// A tokenSigner is fosite's jwt.Signer for tokens of one type. It asks the fleetkey Signer
+// for the key of each token, so fosite follows a rotation without a restart.
+// (jwt.DefaultSigner is designed for a single key: it writes no kid, and verifies only with
+// the current signing key.)
 type tokenSigner struct {
 	jwt.DefaultSigner // for Hash, GetSignature and GetSigningMethodLength
 	keys              *fleetkey.Signer
 	typ               string // of the tokens: "at+jwt" or "JWT"
 }
 
-// Generate signs a token. The header holds alg, kid and typ and no more.
+// Generate signs a token. The header has only alg, kid and typ.
 func (s *tokenSigner) Generate(ctx context.Context, claims jwt.MapClaims, header jwt.Mapper) (token, signature string, err error) {
 	for name := range header.ToMap() {
 		if name != "alg" && name != "kid" && name != "typ" {
@@ -35,9 +35,8 @@ func (s *tokenSigner) Generate(ctx context.Context, claims jwt.MapClaims, header
 	return token, signature, err
 }
 
-// Decode verifies a token by the key that its header names, if that is one of
-// the fleet's. Tokens of another type are refused, so that an ID token does not
-// pass for an access token.
+// Decode verifies a token with the fleet's key that its header names. It rejects tokens of
+// another type, so that an ID token cannot be used as an access token.
 func (s *tokenSigner) Decode(_ context.Context, token string) (*jwt.Token, error) {
 	return jwt.Parse(token, func(t *jwt.Token) (any, error) {
 		if typ, _ := t.Header["typ"].(string); typ != s.typ {

@@ -29,7 +29,7 @@ const (
 	scope  = "api.read"
 )
 
-// A server is one instance, and the transport of clients that reach it without a network.
+// A server is one instance, and the transport of its clients, which need no network.
 type server struct {
 	http.ServeMux
 	signer *fleetkey.Signer
@@ -42,8 +42,8 @@ func (s *server) RoundTrip(r *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// start puts fosite together, for the client credentials grant and for introspection.
-// Access tokens are JWTs as in RFC 9068, which fleetkey's own Verify accepts.
+// start configures fosite for the client credentials grant and introspection. Access tokens
+// are JWTs as in RFC 9068, which fleetkey's own Verify accepts.
 func start(t *testing.T, store fleetkey.KeyStore) *server {
 	signer, err := fleetkey.NewSigner(t.Context(), store,
 		fleetkey.Config{Issuer: issuer, Algorithm: "ES256", Logger: slog.New(slog.DiscardHandler)})
@@ -51,9 +51,9 @@ func start(t *testing.T, store fleetkey.KeyStore) *server {
 	t.Cleanup(func() { assert.NoError(t, signer.Close()) })
 	config := &fosite.Config{
 		AccessTokenIssuer:   issuer,
-		AccessTokenLifespan: 10 * time.Minute,        // at most Config.MaxTokenTTL; fleetkey refuses to sign more
-		JWTScopeClaimKey:    jwt.JWTScopeFieldString, // one string, as RFC 9068 has it
-		GlobalSecret:        make([]byte, 32),        // for opaque tokens, which this server has none of
+		AccessTokenLifespan: 10 * time.Minute,        // at most Config.MaxTokenTTL; fleetkey does not sign for longer
+		JWTScopeClaimKey:    jwt.JWTScopeFieldString, // one string, as RFC 9068 requires
+		GlobalSecret:        make([]byte, 32),        // for opaque tokens, which this server does not issue
 	}
 	hash, err := (&fosite.BCrypt{Config: &fosite.Config{HashCost: 4}}).Hash(t.Context(), []byte("secret"))
 	require.NoError(t, err)
@@ -69,7 +69,7 @@ func start(t *testing.T, store fleetkey.KeyStore) *server {
 		compose.OAuth2ClientCredentialsGrantFactory, compose.OAuth2StatelessJWTIntrospectionFactory)}
 	s.HandleFunc("POST /token", s.issueToken)
 	s.Handle("GET "+fleetkey.JWKSPath, signer.JWKS())
-	s.Handle("GET /hello", signer.Require(scope)(http.HandlerFunc(hello))) // an API that takes the tokens
+	s.Handle("GET /hello", signer.Require(scope)(http.HandlerFunc(hello))) // an API that accepts the tokens
 	return s
 }
 
@@ -99,7 +99,7 @@ func hello(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "hello, %s\n", token.ClientID())
 }
 
-// issue gets a token as a program does with golang.org/x/oauth2.
+// issue gets a token with golang.org/x/oauth2, as a program would.
 func issue(t *testing.T, s *server) string {
 	config := clientcredentials.Config{ClientID: "batch", ClientSecret: "secret", TokenURL: issuer + "/token", Scopes: []string{scope}}
 	token, err := config.Token(context.WithValue(t.Context(), client.HTTPClient, &http.Client{Transport: s}))
@@ -107,7 +107,7 @@ func issue(t *testing.T, s *server) string {
 	return token.AccessToken
 }
 
-// accepts reports whether a server takes a token, at its API and at fosite's introspection.
+// accepts reports whether a server's API and its introspection endpoint accept a token.
 func accepts(t *testing.T, s *server, token string) bool {
 	r := httptest.NewRequest(http.MethodGet, "/hello", nil)
 	r.Header.Set("Authorization", "Bearer "+token)
@@ -118,9 +118,9 @@ func accepts(t *testing.T, s *server, token string) bool {
 	return err == nil && request.GetSession().GetSubject() == "batch"
 }
 
-// TestRotation shows what each instance issues to the other before and after a rotation, and
-// takes the old key away. A service has to know where the keys are, since this server has no
-// discovery document. The tokens follow RFC 9068, so it requires nothing else.
+// TestRotation checks that each instance accepts the other's tokens before and after a
+// rotation, and rejects those of a revoked key. A service needs JWKSURL, since this server
+// has no discovery document, but nothing else, since the tokens follow RFC 9068.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -151,7 +151,7 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// TestTokenSigner checks what the flow above does not reach.
+// TestTokenSigner checks the cases that the flow above does not reach.
 func TestTokenSigner(t *testing.T) {
 	signer := fleetkeytest.NewSigner(t, fleetkey.Config{})
 	access, id := &tokenSigner{keys: signer, typ: "at+jwt"}, &tokenSigner{keys: signer, typ: "JWT"}
@@ -162,7 +162,7 @@ func TestTokenSigner(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, signature, got)
 	_, err = access.Validate(t.Context(), token)
-	assert.ErrorContains(t, err, "type", "an ID token is no access token")
+	assert.ErrorContains(t, err, "type", "an ID token is not an access token")
 	_, err = id.Validate(t.Context(), token[:len(token)-8]+"AAAAAAAA")
 	assert.Error(t, err, "a broken signature")
 

@@ -27,7 +27,7 @@ const scope = "orders.read"
 
 var audience = []string{"https://api.example.com"}
 
-// TestWhoGetsIn shows the same tokens to each framework.
+// TestWhoGetsIn sends the same tokens to each framework.
 func TestWhoGetsIn(t *testing.T) {
 	issuer := fleetkeytest.NewIssuer(t)
 	start := func(jwksURL string) *fleetkey.Verifier {

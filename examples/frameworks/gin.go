@@ -8,8 +8,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// Require is Verifier.Require for gin. The handler gets the token by fleetkey.FromContext
-// from the context of the request.
+// Require is Verifier.Require for gin. The handler gets the token from the request's context
+// with fleetkey.FromContext.
 func Require(verifier *fleetkey.Verifier, scopes ...string) gin.HandlerFunc {
 	middleware := verifier.Require(scopes...)
 	return func(c *gin.Context) {

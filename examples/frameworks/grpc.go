@@ -1,5 +1,5 @@
-// Package frameworks has fleetkey in programs that are not plain net/http, one file for
-// each framework, to be copied.
+// Package frameworks shows fleetkey in programs that do not use plain net/http. Each
+// framework has a file to copy.
 package frameworks
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// Authenticate lets a call through only with a valid access token that has the scope. The
-// handler gets the token by fleetkey.FromContext.
+// Authenticate accepts a call only with a valid access token that has the scope. The handler
+// gets the token with fleetkey.FromContext.
 func Authenticate(verifier *fleetkey.Verifier, scope string) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		values := metadata.ValueFromIncomingContext(ctx, "authorization")

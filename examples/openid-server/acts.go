@@ -14,13 +14,12 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file defines what an operator can do, and what should happen then. The page shows
-// whether it does.
+// This file defines what an operator can do, and what must happen as a result. The page shows
+// whether it happens.
 
-// A button is a button of the page.
 type button struct {
 	Label   string `json:"label"`
-	Expects string `json:"expects"` // the sentence beside it
+	Expects string `json:"expects"` // the sentence next to it
 
 	each       bool // one button for each instance
 	supersedes bool // ends the pending checks of earlier acts
@@ -108,7 +107,7 @@ func signsWith(kid string) func(*view) bool {
 	return everywhere(func(i shown) bool { return i.KeyID == kid })
 }
 
-// act answers a button: POST /fleet/rotate, or /fleet/stop?instance=2.
+// act handles a pressed button: POST /fleet/rotate, or /fleet/stop?instance=2.
 func (p *page) act(w http.ResponseWriter, r *http.Request) {
 	b, is := buttons[r.PathValue("act")]
 	n, err := strconv.Atoi(r.FormValue("instance"))
@@ -257,7 +256,7 @@ func (p *page) recover(_ context.Context, _ int, a *act) error {
 	return nil
 }
 
-// exchange replaces the bundle with another fleet's, which nobody should do.
+// exchange replaces the bundle with another fleet's, which no operator should do.
 func (p *page) exchange(ctx context.Context, _ int, a *act) error {
 	i, err := p.one()
 	if err != nil {

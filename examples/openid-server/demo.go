@@ -22,9 +22,9 @@ type demo struct {
 	id, secret string
 }
 
-// run shows that all instances accept a token from one of them, and that none accepts a
-// token from a stranger: a server that differs only in its store. A fleet whose instances
-// do not share a key fails in this way.
+// run shows that all instances accept a token from one of them, and that none accepts a token
+// from a stranger: a server that differs only in its store. Instances that do not share a key
+// reject each other's tokens in the same way.
 func (d demo) run(ctx context.Context, f *fleet, strangersStore fleetkey.KeyStore) (err error) {
 	d.printf("%d OpenID servers share one signing key, in %s.\n", fleetSize, f.instances[0].signer.Status().Store)
 	d.printf("  proxy       %s\n", f.issuer)

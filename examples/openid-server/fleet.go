@@ -16,8 +16,8 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file puts servers side by side behind a proxy. In production each runs on
-// its own machine behind a load balancer, and starts as startInstance does.
+// This file runs servers side by side behind a proxy. In production, each has its own machine
+// behind a load balancer, and starts as in startInstance.
 
 const (
 	fleetSize = 3
@@ -34,7 +34,7 @@ const (
 
 // A fleet is a number of OpenID servers behind a round-robin proxy.
 type fleet struct {
-	issuer string // the proxy's URL: all that clients need to know
+	issuer string // the proxy's URL, the only address that clients need
 	client client
 	open   func() (fleetkey.KeyStore, error)
 	proxy  *http.Server
@@ -43,9 +43,9 @@ type fleet struct {
 	instances [fleetSize]*instance // nil: stopped
 }
 
-// startFleet starts all instances at the same moment, although the store may be
-// empty: however many they are, they end up with one key. Each instance opens the store
-// for itself, as it would on its own machine.
+// startFleet starts all instances at the same moment. Even if the store is empty, they all
+// end up with the same key. Each instance opens the store itself, as it would on its own
+// machine.
 func startFleet(ctx context.Context, issuer string, open func() (fleetkey.KeyStore, error), c client) (*fleet, error) {
 	f := &fleet{issuer: issuer, client: c, open: open}
 	var errs [fleetSize]error
@@ -54,7 +54,7 @@ func startFleet(ctx context.Context, issuer string, open func() (fleetkey.KeySto
 		wg.Go(func() { errs[i] = f.start(ctx, i) })
 	}
 	wg.Wait()
-	for _, err := range errs { // what stops one stops all, so the first will do
+	for _, err := range errs { // all fail for the same reason, so one error is enough
 		if err != nil {
 			return nil, errors.Join(err, f.close())
 		}
@@ -62,7 +62,7 @@ func startFleet(ctx context.Context, issuer string, open func() (fleetkey.KeySto
 	return f, nil
 }
 
-// start starts an instance that does not run.
+// start starts a stopped instance.
 func (f *fleet) start(ctx context.Context, i int) error {
 	store, err := f.open()
 	if err != nil {
@@ -75,13 +75,13 @@ func (f *fleet) start(ctx context.Context, i int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.instances[i] != nil {
-		return started.close() // somebody was faster
+		return started.close() // another request was faster
 	}
 	f.instances[i] = started
 	return nil
 }
 
-// stop takes an instance from the proxy and then ends it.
+// stop removes an instance from the proxy and then closes it.
 func (f *fleet) stop(i int) error {
 	f.mu.Lock()
 	stopped := f.instances[i]
@@ -93,7 +93,6 @@ func (f *fleet) stop(i int) error {
 	return stopped.close()
 }
 
-// running returns the instances that run.
 func (f *fleet) running() (running []*instance) {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
@@ -114,7 +113,7 @@ func (f *fleet) serve(l net.Listener, page http.Handler) {
 	f.proxy = serve(l, mux)
 }
 
-// close ends the fleet: first the way in, then the instances.
+// close closes the proxy and then the instances.
 func (f *fleet) close() error {
 	var errs []error
 	if f.proxy != nil {
@@ -133,8 +132,8 @@ type instance struct {
 	server    *http.Server
 }
 
-// startInstance is how fleetkey is used: a store, a signer on it, and a server
-// that issues and verifies with it. All instances have the same Config.
+// startInstance shows how to use fleetkey: a store, a signer that uses it, and a server that
+// issues and verifies tokens with the signer. All instances have the same Config.
 func startInstance(ctx context.Context, name string, store fleetkey.KeyStore, issuer string, c client) (*instance, error) {
 	// The first secret of an AWS account can take half a minute to create.
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -163,7 +162,7 @@ func (i *instance) number() int {
 	return n - 1
 }
 
-// close answers the requests that have begun, and ends the instance.
+// close lets running requests finish and closes the instance.
 func (i *instance) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -173,9 +172,9 @@ func (i *instance) close() error {
 	return i.signer.Close()
 }
 
-// roundRobin passes each request to the next instance that runs, whoever sends it. It
-// hides health, which load balancers ask of each instance: the answer names the store
-// and its errors, and that is nobody else's business.
+// roundRobin forwards each request to the next running instance. It hides the health check,
+// which load balancers request from each instance directly, because the answer names the
+// store and its errors.
 func (f *fleet) roundRobin() http.Handler {
 	var n atomic.Uint64
 	mux := http.NewServeMux()
@@ -196,15 +195,15 @@ func (f *fleet) roundRobin() http.Handler {
 	return mux
 }
 
-// serve serves h until Close. The listener is there already, so every
-// connection from here on is answered.
+// serve serves h until Close. The listener is already open, so every later connection gets an
+// answer.
 func serve(l net.Listener, h http.Handler) *http.Server {
 	server := &http.Server{
 		Handler:           h,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      15 * time.Second,
-		IdleTimeout:       2 * time.Minute, // longer than the proxy's 90 s, which then never meets a closed connection
+		IdleTimeout:       2 * time.Minute, // longer than the proxy's 90 s, so the proxy never uses a closed connection
 	}
 	go func() { _ = server.Serve(l) }() // until Close
 	return server

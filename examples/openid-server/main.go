@@ -3,13 +3,13 @@
 //
 //	go run ./examples/openid-server
 //
-// starts them behind a round-robin proxy on 127.0.0.1:8080, shows that every
-// instance accepts a token of one of them, and serves until Ctrl-C, with a page that
-// shows the fleet at http://127.0.0.1:8080. The key is in a file in a temporary
-// directory unless -settings names another store.
+// starts them behind a round-robin proxy on 127.0.0.1:8080, shows that every instance accepts
+// the tokens of the others, and serves until Ctrl-C, with a page that shows the fleet at
+// http://127.0.0.1:8080. The key is in a file in a temporary directory unless -settings names
+// another store.
 //
-// Read on in server.go (one server), fleet.go (many servers and the proxy), demo.go
-// (the demonstration) and page.go (what the browser shows).
+// See server.go (one server), fleet.go (many servers and the proxy), demo.go (the
+// demonstration) and page.go (what the browser shows).
 package main
 
 import (

@@ -26,7 +26,7 @@ import (
 
 const anyPort = "127.0.0.1:0"
 
-// story is what a demonstration prints that went well.
+// story matches the output of a successful demonstration.
 var story = regexp.MustCompile(`^3 OpenID servers share one signing key, in (.*)\.
   proxy       http://127\.0\.0\.1:\d+
   instance 1  http://127\.0\.0\.1:\d+  key (.{43})
@@ -69,7 +69,7 @@ func TestDemonstration(t *testing.T) {
 	assert.Empty(t, left, "keys are left behind")
 }
 
-// TestDemonstrationFails : the demonstration notices instances that do not share a key.
+// TestDemonstrationFails checks that the demonstration notices instances without a shared key.
 func TestDemonstrationFails(t *testing.T) {
 	apart := func() (fleetkey.KeyStore, error) { return fleetkeytest.NewStore(), nil }
 	f, err := startFleet(t.Context(), testkit.Issuer, apart, client{"demo", sha256.Sum256([]byte("s"))})

@@ -15,13 +15,13 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file is the page that shows the fleet. What happens on its buttons is in acts.go.
+// This file serves the page that shows the fleet. Its buttons are in acts.go.
 
 //go:embed page.html
 var pageHTML []byte
 
 const (
-	tick       = 250 * time.Millisecond // between two looks at the fleet
+	tick       = 250 * time.Millisecond // between two updates of the view
 	tokensKept = 8
 )
 
@@ -31,19 +31,19 @@ type view struct {
 	Failing   bool              `json:"failing"`
 	Held      *held             `json:"held"`
 	Instances [fleetSize]shown  `json:"instances"`
-	Keys      []*key            `json:"keys"` // the oldest first
+	Keys      []*key            `json:"keys"` // oldest first
 	Tokens    []*token          `json:"tokens"`
 	Acts      []*act            `json:"acts"`
 	Buttons   map[string]button `json:"buttons"`
 }
 
-// shown is an instance.
+// shown is what the page shows of an instance.
 type shown struct {
 	Name     string                   `json:"name"`
 	URL      string                   `json:"url"`
 	Running  bool                     `json:"running"`
-	KeyID    string                   `json:"kid"` // that it signs with
-	Roles    map[string]fleetkey.Role `json:"-"`   // of the keys that it knows
+	KeyID    string                   `json:"kid"` // of its signing key
+	Roles    map[string]fleetkey.Role `json:"-"`   // of each key that it knows
 	Issued   uint64                   `json:"issued"`
 	Accepted uint64                   `json:"accepted"`
 	Refused  uint64                   `json:"refused"`
@@ -51,7 +51,7 @@ type shown struct {
 	Problem  string                   `json:"problem"`
 }
 
-// A key is one that an instance knows or has known.
+// A key is one that some instance knows now or knew earlier.
 type key struct {
 	KeyID        string    `json:"kid"`
 	Algorithm    string    `json:"alg"`
@@ -65,12 +65,12 @@ type period struct {
 	From time.Time     `json:"from"`
 }
 
-// A token is one that the page has got, and tries again each second.
+// A token is one that the page has obtained and tries again each second.
 type token struct {
 	KeyID   string            `json:"kid"`
 	By      string            `json:"by"` // the instance that issued it
 	Expires time.Time         `json:"expires"`
-	Tried   [fleetSize]string `json:"tried"` // what each instance has answered: accepted, refused or ""
+	Tried   [fleetSize]string `json:"tried"` // the last answer of each instance: accepted, refused or ""
 
 	text string
 }
@@ -79,7 +79,7 @@ func (t *token) refused() bool  { return strings.Contains(strings.Join(t.Tried[:
 func (t *token) accepted() bool { return !t.refused() && strings.Join(t.Tried[:], "") != "" }
 func (t *token) live() bool     { return time.Now().Before(t.Expires) }
 
-// A page shows a fleet, and acts on it.
+// A page shows and operates a fleet.
 type page struct {
 	fleet *fleet
 	tap   *tap
@@ -95,7 +95,7 @@ func newPage(f *fleet, t *tap, d demo) *page {
 	return &page{fleet: f, tap: t, demo: d, changed: make(chan struct{}), view: view{Buttons: buttons}}
 }
 
-// watch looks at the fleet until ctx ends.
+// watch updates the view until ctx ends.
 func (p *page) watch(ctx context.Context) {
 	for n := 0; ; n++ {
 		if n%int(time.Second/tick) == 0 {
@@ -110,8 +110,8 @@ func (p *page) watch(ctx context.Context) {
 	}
 }
 
-// look brings the view up to date, from memory: it asks the instances for their status,
-// and the store for nothing.
+// look updates the view without reading the store: it asks the instances for their status,
+// which is in memory.
 func (p *page) look() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +164,7 @@ func show(s *shown, i *instance, status fleetkey.Status) {
 	}
 }
 
-// record notes what a key does now.
+// record notes a key's current role.
 func (p *page) record(info fleetkey.KeyInfo) {
 	for _, k := range p.view.Keys {
 		if k.KeyID == info.KeyID {
@@ -181,8 +181,8 @@ func (p *page) record(info fleetkey.KeyInfo) {
 // life is the order in which roles follow each other.
 var life = []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning, fleetkey.RoleRetired, fleetkey.RoleRevoked, fleetkey.RoleGone}
 
-// become adds a period to a key's life, which only goes forward: instances refresh one after
-// the other, and differ for a moment.
+// become adds a period to a key's life. Roles only move forward, because instances refresh
+// one after the other and differ for a moment.
 func (k *key) become(role fleetkey.Role) {
 	if slices.Index(life, role) > slices.Index(life, k.role()) {
 		k.Life = append(k.Life, period{role, time.Now()})
@@ -196,7 +196,7 @@ func (k *key) role() fleetkey.Role {
 	return k.Life[len(k.Life)-1].Role
 }
 
-// newToken gets a token from an instance and tries it at all.
+// newToken gets a token from one instance and tries it at all.
 func (p *page) newToken(ctx context.Context, i *instance) (*token, error) {
 	text, err := p.demo.token(ctx, i.url)
 	if err != nil {
@@ -224,7 +224,7 @@ func (p *page) tryTokens(ctx context.Context) {
 	}
 }
 
-// try presents a token to each instance that runs.
+// try presents a token to each running instance.
 func (p *page) try(ctx context.Context, t *token) {
 	var tried [fleetSize]string
 	var kid string
@@ -276,7 +276,7 @@ func (p *page) events(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-store")
 	control := http.NewResponseController(w)
-	_ = control.SetWriteDeadline(time.Time{}) // the proxy's is for answers that end
+	_ = control.SetWriteDeadline(time.Time{}) // the proxy's deadline would end the stream
 	for {
 		p.mu.Lock()
 		now, changed := p.json, p.changed

@@ -21,9 +21,9 @@ const (
 
 	clientCredentials = "client_credentials"
 	scope             = "api.read"
-	maxBody           = 16 << 10 // bytes; a token request has some hundred
+	maxBody           = 16 << 10 // bytes; a token request has a few hundred
 
-	// instanceHeader says who answered, so that one can watch the proxy at work.
+	// instanceHeader names the instance that answered, so that users can watch the proxy at work.
 	instanceHeader = "X-Instance"
 )
 
@@ -38,8 +38,8 @@ type server struct {
 // A client is a program that may ask for tokens.
 type client struct {
 	id string
-	// secretHash is SHA-256 of the secret. That is enough for secrets made by a
-	// random generator; what people choose needs a slow hash, such as argon2id.
+	// secretHash is the SHA-256 of the secret. That is enough for randomly generated secrets;
+	// secrets that people choose need a slow hash, such as argon2id.
 	secretHash [sha256.Size]byte
 }
 
@@ -66,9 +66,9 @@ func (s *server) handler() http.Handler {
 	return http.MaxBytesHandler(named, maxBody)
 }
 
-// A tokenResponse is the answer to a good token request (RFC 6749 section 5.1).
+// A tokenResponse is the answer to a successful token request (RFC 6749 section 5.1).
 type tokenResponse struct {
-	AccessToken string `json:"access_token"` // first, which makes it easy to cut out in a shell
+	AccessToken string `json:"access_token"` // first, so that it is easy to extract in a shell
 	TokenType   string `json:"token_type"`
 	ExpiresIn   int    `json:"expires_in"` // seconds
 	Scope       string `json:"scope"`
@@ -105,10 +105,10 @@ func (s *server) token(w http.ResponseWriter, r *http.Request) {
 
 type greeting struct {
 	Message string `json:"message"`
-	KeyID   string `json:"kid"` // that the token was verified with
+	KeyID   string `json:"kid"` // of the key that verified the token
 }
 
-// hello is the protected API. Require has verified the token before.
+// hello is the protected API. Require has already verified the token.
 func hello(w http.ResponseWriter, r *http.Request) {
 	token, _ := fleetkey.FromContext(r.Context())
 	writeJSON(w, http.StatusOK, greeting{"hello, " + token.Subject(), token.KeyID()})

@@ -11,27 +11,26 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// This file lets the page look at the store without asking it, and make it fail.
+// This file lets the page show the store without reading it, and make it fail.
 
-// A tap is what the page knows of the store, from what the instances read and save.
+// A tap is what the page learns about the store from the instances' reads and writes.
 type tap struct {
 	failing atomic.Bool // the page has switched the store off
 	held    atomic.Pointer[held]
 }
 
-// held is what the store held when an instance last looked.
+// held is the store's content when an instance last read or saved it.
 type held struct {
 	Version fleetkey.Version `json:"version"`
 	Blocks  []block          `json:"blocks"`
 }
 
-// A block is one of a bundle's PEM blocks, without what it keeps secret.
+// A block is one of a bundle's PEM blocks, without its secret content.
 type block struct {
 	Type string `json:"type"`
 	Says string `json:"says"`
 }
 
-// A tapped store is a store with a tap.
 type tapped struct {
 	fleetkey.KeyStore
 	tap *tap

@@ -1,6 +1,6 @@
-// Command prometheus is a server that signs with fleetkey and shows what its
-// signer does at /metrics. Beside it lie a Grafana dashboard of these metrics,
-// dashboard.json, and alert rules, alerts.yaml.
+// Command prometheus is a server that signs with fleetkey and exports its signer's metrics at
+// /metrics. Next to it are a Grafana dashboard of these metrics, dashboard.json, and alert
+// rules, alerts.yaml.
 package main
 
 import (
@@ -52,8 +52,8 @@ func main() {
 	log.Fatal(server.ListenAndServe())
 }
 
-// routes is what the server serves. In your server /metrics belongs on an
-// address that only Prometheus can reach.
+// routes returns the server's handler. In your server, serve /metrics on an address that only
+// Prometheus can reach.
 func routes(signer *fleetkey.Signer) (http.Handler, error) {
 	metrics, err := metrics(signer)
 	if err != nil {
@@ -65,7 +65,7 @@ func routes(signer *fleetkey.Signer) (http.Handler, error) {
 	return mux, nil
 }
 
-// metrics connects a signer with Prometheus.
+// metrics exports a signer's metrics to Prometheus.
 func metrics(signer *fleetkey.Signer) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	exporter, err := otelprometheus.New(otelprometheus.WithRegisterer(registry), otelprometheus.WithoutScopeInfo())

@@ -25,7 +25,7 @@ func scrape(t *testing.T) (series []string) {
 	server, err := routes(fleetkeytest.NewSigner(t, fleetkey.Config{}))
 	require.NoError(t, err)
 	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-	// As Prometheus 3 does, which would accept names with dots too.
+	// Prometheus 3 sends this; it would accept names with dots too.
 	r.Header.Set("Accept", "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.4")
 	w := httptest.NewRecorder()
 	server.ServeHTTP(w, r)
@@ -36,7 +36,7 @@ func scrape(t *testing.T) (series []string) {
 	return series
 }
 
-// TestAlerts has Prometheus check when the alerts fire. The server must export each metric,
+// TestAlerts runs promtool to check when the alerts fire. The server must export each metric,
 // label and outcome in the rules.
 func TestAlerts(t *testing.T) {
 	exported := strings.Join(scrape(t), "\n")
@@ -52,7 +52,7 @@ func TestAlerts(t *testing.T) {
 
 type object = map[string]any
 
-// TestDashboard has Prometheus check that no panel of the dashboard is empty.
+// TestDashboard runs promtool to check that no panel of the dashboard is empty.
 func TestDashboard(t *testing.T) {
 	text, err := os.ReadFile("dashboard.json")
 	require.NoError(t, err)
@@ -63,13 +63,13 @@ func TestDashboard(t *testing.T) {
 	}
 	require.NoError(t, json.Unmarshal(text, &dashboard))
 	variables := strings.NewReplacer("$job", "openid", "$instance", ".*", "$__rate_interval", "4m",
-		" == 0) or vector(0)", ")") // without its default, which is never empty
+		" == 0) or vector(0)", ")") // without the default, which is never empty
 	var series, exprs []object
 	for _, s := range scrape(t) {
 		series = append(series, object{"series": s, "values": "1x60"})
 	}
 	for _, p := range dashboard.Panels {
-		for _, target := range p.Targets { // an empty answer makes absent answer
+		for _, target := range p.Targets { // absent has a value if the query has none
 			exprs = append(exprs, object{"expr": fmt.Sprintf("absent(%s)", variables.Replace(target.Expr)), "eval_time": "30m"})
 		}
 	}

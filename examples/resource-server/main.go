@@ -1,5 +1,5 @@
 // Command resource-server is an API that verifies the tokens of an OpenID server, such as
-// examples/openid-server, and holds no private key. It continues when that server is stopped.
+// examples/openid-server, without a private key. It continues to work when that server is stopped.
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 	log.Fatal(server.ListenAndServe())
 }
 
-// routes is what the API serves. In your API /healthz belongs on an address that only
+// routes returns the API's handler. In your API, serve /healthz on an address that only
 // operators and the load balancer can reach.
 func routes(v *fleetkey.Verifier) http.Handler {
 	mux := http.NewServeMux()

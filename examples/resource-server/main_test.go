@@ -19,7 +19,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// TestOutlivesTheIssuer starts examples/openid-server, gets a token there, and stops it.
+// TestOutlivesTheIssuer starts examples/openid-server, gets a token from it, and stops it.
 func TestOutlivesTheIssuer(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		testkit.Missing(t, "the go command", "it must be in PATH")
@@ -35,7 +35,7 @@ func TestOutlivesTheIssuer(t *testing.T) {
 	require.NoError(t, openID.Start())
 	stop := func() {
 		_ = openID.Process.Kill()
-		_ = openID.Wait() // with the error that it was killed
+		_ = openID.Wait() // returns the error that it was killed
 	}
 	defer stop()
 	var command []string
@@ -58,7 +58,7 @@ func TestOutlivesTheIssuer(t *testing.T) {
 	require.NoError(t, err)
 	defer v.Close()
 	stop()
-	require.Error(t, v.Refresh(t.Context()), "it is gone")
+	require.Error(t, v.Refresh(t.Context()), "the issuer is stopped")
 	for _, c := range []struct {
 		path, token string
 		code        int
@@ -66,7 +66,7 @@ func TestOutlivesTheIssuer(t *testing.T) {
 		{"/hello", issued.Token, http.StatusOK},
 		{"/healthz", "", http.StatusOK},
 		{"/hello", issued.Token + "x", http.StatusUnauthorized},
-		// Nobody can say whether this is a new key of the issuer.
+		// This could be a new key of the issuer, which cannot be asked.
 		{"/hello", testkit.Issue(t, fleetkeytest.NewSigner(t, fleetkey.Config{Issuer: issuer})), http.StatusServiceUnavailable},
 	} {
 		r := httptest.NewRequest(http.MethodGet, c.path, nil)

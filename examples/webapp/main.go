@@ -1,5 +1,5 @@
-// Command webapp is fleetkey in a plain net/http app: a store, a signer, a
-// protected handler. Start it twice, with another -addr: each takes the other's
+// Command webapp shows fleetkey in a plain net/http app: a store, a signer and a protected
+// handler. Start it twice, with different values of -addr: each instance accepts the other's
 // tokens.
 package main
 

@@ -12,10 +12,10 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// Three tests that an application can copy: who gets in, time passing, and the
-// key store failing. None touches a disk or a network, and none waits.
+// Three tests that an application can copy: access, expiry, and an outage of the key store.
+// They use no disk and no network, and do not wait.
 
-// get calls the application with a token; "" is none.
+// get calls the application with a token, or without one if it is "".
 func get(signer *fleetkey.Signer, token string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, "/hello", nil)
 	if token != "" {
@@ -54,8 +54,8 @@ func TestWhoGetsIn(t *testing.T) {
 	}
 }
 
-// TestExpiry sleeps in virtual time: inside the bubble the clock jumps as soon
-// as everyone waits for it.
+// TestExpiry sleeps in virtual time: in the bubble, the clock jumps as soon as all goroutines
+// wait for it.
 func TestExpiry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		signer := fleetkeytest.NewSigner(t, fleetkey.Config{TokenTTL: 10 * time.Minute})
@@ -74,15 +74,15 @@ func TestExpiry(t *testing.T) {
 	})
 }
 
-// TestStoreOutage takes the store away for a day: the application must not
-// notice, and operators must.
+// TestStoreOutage makes the store fail for a day: the application must not notice, and
+// operators must.
 func TestStoreOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
 		signer, err := fleetkey.NewSigner(t.Context(), store, fleetkey.Config{
 			Issuer:    "https://webapp.example",
-			Algorithm: "ES256",                       // its keys are made faster than RSA's
-			Logger:    slog.New(slog.DiscardHandler), // which would report every failure
+			Algorithm: "ES256",                       // its keys are generated faster than RSA keys
+			Logger:    slog.New(slog.DiscardHandler), // the default would report the outage
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -101,7 +101,7 @@ func TestStoreOutage(t *testing.T) {
 		}
 
 		store.SetHook(nil)
-		time.Sleep(6 * time.Minute) // over Config.RefreshEvery, 5 minutes by default
+		time.Sleep(6 * time.Minute) // longer than Config.RefreshEvery, 5 minutes by default
 		if status := signer.Status(); status.LoadErr != nil {
 			t.Errorf("the status still shows an outage: %v", status.LoadErr)
 		}

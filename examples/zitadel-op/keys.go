@@ -1,5 +1,5 @@
-// Package zitadelop is what an OpenID Provider made with zitadel/oidc needs for the signing
-// key of a fleet. The test runs two instances of such a provider.
+// Package zitadelop connects an OpenID Provider built with zitadel/oidc to the signing key of
+// a fleet. The test runs two instances of such a provider.
 package zitadelop
 
 import (
@@ -13,12 +13,11 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// keys implements the three methods of op.Storage that are about keys. Each asks
-// the Signer again, which answers from memory, so that a rotation reaches
-// zitadel/oidc without a restart.
+// keys implements the three methods of op.Storage that are about keys. Each call asks the
+// Signer, which answers from memory, so zitadel/oidc follows a rotation without a restart.
 type keys struct{ signer *fleetkey.Signer }
 
-// SigningKey returns the key that signs now.
+// SigningKey returns the current signing key.
 func (k keys) SigningKey(context.Context) (op.SigningKey, error) {
 	key := k.signer.SigningKey()
 	if key.Signer == nil {
@@ -27,8 +26,8 @@ func (k keys) SigningKey(context.Context) (op.SigningKey, error) {
 	return signingKey{key}, nil
 }
 
-// KeySet returns all keys to publish and to verify with: the one that signs,
-// the announced and the replaced.
+// KeySet returns all keys to publish and to verify with: the signing key, the announced key
+// and the replaced keys.
 func (k keys) KeySet(context.Context) ([]op.Key, error) {
 	var set []op.Key
 	for _, key := range k.signer.PublicKeys() {

@@ -29,8 +29,8 @@ const (
 	user     = "id1" // of zitadel/oidc's example
 )
 
-// An opStorage is the storage of one instance. The keys hide those of the database, which is
-// the storage of zitadel/oidc's example and shared by the instances, as a real one is.
+// An opStorage is the storage of one instance. Its keys hide those of the embedded storage of
+// zitadel/oidc's example, which the instances share like a real database.
 type opStorage struct {
 	keys
 	database
@@ -38,8 +38,8 @@ type opStorage struct {
 
 type database struct{ *storage.Storage }
 
-// GetPrivateClaimsFromScopes fills in an access token's scope, which zitadel/oidc leaves
-// out, although a service cannot tell it from an ID token otherwise.
+// GetPrivateClaimsFromScopes adds the scope to an access token. zitadel/oidc leaves it out,
+// but a service needs it to distinguish the token from an ID token.
 func (opStorage) GetPrivateClaimsFromScopes(_ context.Context, _, _ string, scopes []string) (map[string]any, error) {
 	return map[string]any{"scope": strings.Join(scopes, " ")}, nil
 }
@@ -54,7 +54,7 @@ type jwtClient struct{ op.Client }
 
 func (jwtClient) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
 
-// A server is one instance, and the transport of clients that reach it without a network.
+// A server is one instance, and the transport of its clients, which need no network.
 type server struct {
 	signer *fleetkey.Signer
 	http.Handler
@@ -76,7 +76,7 @@ func start(t *testing.T, store fleetkey.KeyStore, db database) *server {
 	return &server{signer, exampleop.SetupServer(issuer, opStorage{keys{signer}, db}, quiet, false)}
 }
 
-// provider is the issuer as go-oidc finds it at one instance.
+// provider returns the issuer as go-oidc discovers it at one instance.
 func (s *server) provider(t *testing.T) (context.Context, *oidc.Provider) {
 	ctx := oidc.ClientContext(t.Context(), &http.Client{Transport: s})
 	provider, err := oidc.NewProvider(ctx, issuer)
@@ -95,7 +95,7 @@ func login(t *testing.T, first, issuing *server) *oauth2.Token {
 
 	var code string
 	browser := &http.Client{Transport: first, CheckRedirect: func(r *http.Request, _ []*http.Request) error {
-		if code = r.URL.Query().Get("code"); code != "" { // the redirect leaves for the application
+		if code = r.URL.Query().Get("code"); code != "" { // the redirect back to the application
 			return http.ErrUseLastResponse
 		}
 		return nil
@@ -110,8 +110,8 @@ func login(t *testing.T, first, issuing *server) *oauth2.Token {
 	return token
 }
 
-// accepts reports whether a server takes another one's tokens: the ID token by the
-// JWKS, which go-oidc reads, and the access token at the userinfo endpoint.
+// accepts reports whether a server accepts another one's tokens: the ID token with the JWKS,
+// which go-oidc reads, and the access token at the userinfo endpoint.
 func accepts(t *testing.T, s *server, token *oauth2.Token) bool {
 	ctx, provider := s.provider(t)
 	id, err := provider.Verifier(&oidc.Config{ClientID: clientID}).Verify(ctx, token.Extra("id_token").(string))
@@ -120,8 +120,8 @@ func accepts(t *testing.T, s *server, token *oauth2.Token) bool {
 	return err == nil && id.Subject == user && info.Subject == user
 }
 
-// TestRotation shows what each instance issues to the other before and after a rotation, and
-// takes the old key away. A service that knows the issuer's address and no more requires
+// TestRotation checks that each instance accepts the other's tokens before and after a
+// rotation, and rejects those of a revoked key. A service needs only the issuer's address,
 // Legacy for the typ JWT that zitadel/oidc writes, and InsecureHTTP for this issuer.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
