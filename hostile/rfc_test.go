@@ -22,8 +22,8 @@ const (
 	rfc8037Private = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A" // the seed, d of A.1
 )
 
-// examples are JWS of the RFCs, with the key that verifies each. Those of RFC 7520 are among
-// the vectors of Wycheproof.
+// examples are the JWS of the RFCs, with the key that verifies each. Wycheproof's vectors
+// include those of RFC 7520.
 var examples = []struct{ section, key, jws string }{
 	{"RFC 7515 A.2, RS256", `{"kty":"RSA","e":"AQAB",
 		"n":"ofgWCuLjybRlzo0tZWJjNiuSfb4p4fAkd_wWJcyQoTbji9k0l8W26mPddxHmfHQp-Vaw-4qPCJrcS2mJPMEzP1Pt0Bm4d4QlL-yRT-SFd2lZS-pCgNMsD1W_YpRPEwOWvG6b32690r2jZ47soMZo9wGzjb_7OMg0LOL-bSf63kpaSHSXndS5z5rexMdbBYUsLA9e-KXBdQOS-UTo7WTBEMa2R2CapHg665xsmtdVMTBQY4uDZlxvb3qCo5ZwKh9kG4LT6_I5IhlJH7aGhyxXFvUK-DWNmoudF8NAco9_h9iaGNj8q2ethFkMLs91kzk2PAcDTW9gb54h4FRWyuXpoQ"}`,
@@ -35,8 +35,8 @@ var examples = []struct{ section, key, jws string }{
 	{"RFC 7515 A.5, unsecured", rfc8037Public, "eyJhbGciOiJub25lIn0." + rfc7515Payload + "."},
 }
 
-// TestRFCExamples: none has a kid, so fleetkey refuses each. The key that it publishes
-// verifies the signature.
+// TestRFCExamples: fleetkey rejects each example, since none has a kid. The key that fleetkey
+// publishes verifies the signature.
 func TestRFCExamples(t *testing.T) {
 	for _, e := range examples {
 		t.Run(e.section, func(t *testing.T) {
@@ -57,15 +57,14 @@ func TestRFCExamples(t *testing.T) {
 	}
 }
 
-// rfc7517Keys are the keys of RFC 7517 A.1, less the "use":"enc" of the first:
-// fleetkey publishes keys for signatures only.
+// rfc7517Keys are the keys of RFC 7517 A.1 without the "use":"enc" of the first, because
+// fleetkey publishes only signature keys.
 var rfc7517Keys = []string{
 	`{"kty":"EC","crv":"P-256","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM","kid":"1"}`,
 	`{"kty":"RSA","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw","e":"AQAB","alg":"RS256","kid":"2011-04-29"}`,
 }
 
-// TestRFC7517Keys: keys come out of the JSON Web Key Set with the members that they
-// went in with.
+// TestRFC7517Keys: the published JSON Web Key Set has the members of the keys, use and alg.
 func TestRFC7517Keys(t *testing.T) {
 	for _, text := range rfc7517Keys {
 		var key jose.JSONWebKey
@@ -83,7 +82,7 @@ func TestRFC7517Keys(t *testing.T) {
 	}
 }
 
-// TestThumbprintExamples: RFC 7638 section 3.1 and RFC 8037 A.3 have an example.
+// TestThumbprintExamples checks the examples of RFC 7638 section 3.1 and RFC 8037 A.3.
 func TestThumbprintExamples(t *testing.T) {
 	for text, want := range map[string]string{
 		rfc7517Keys[1]: "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
@@ -95,8 +94,8 @@ func TestThumbprintExamples(t *testing.T) {
 	}
 }
 
-// TestRFC8037PrivateKey: the private key of RFC 8037 A.1 signs what A.4 signs, to the
-// same token: Ed25519 is deterministic.
+// TestRFC8037PrivateKey: signing the payload of RFC 8037 A.4 with the key of A.1 gives the
+// same token, because Ed25519 is deterministic.
 func TestRFC8037PrivateKey(t *testing.T) {
 	seed, err := base64.RawURLEncoding.DecodeString(rfc8037Private)
 	require.NoError(t, err)

@@ -32,17 +32,17 @@ type group struct {
 	} `json:"tests"`
 }
 
-// An exception is a reason why fleetkey refuses vectors that are valid.
-// Invalid ones that it accepts would be faults; there is no exception for them.
+// An exception is a reason why fleetkey rejects some valid vectors. There are no exceptions
+// for invalid vectors: accepting one is a bug.
 type exception struct {
 	reason string
 	ids    []int
 }
 
 var signatureExceptions = []exception{
-	{"HS256: whoever verifies could sign", []int{1, 348, 352, 357, 358, 359, 376, 377}},
+	{"HS256: a verifier could sign, too", []int{1, 348, 352, 357, 358, 359, 376, 377}},
 	{"HS256, and a question mark within base64url, which others skip", []int{372, 373}},
-	{"an empty payload: a token's is a JSON object", []int{259, 272}},
+	{"an empty payload: a token's payload is a JSON object", []int{259, 272}},
 	{"RS384: RSA keys sign RS256 or PS256", []int{264, 265, 266, 267}},
 	{"RS512: RSA keys sign RS256 or PS256", []int{268, 269, 270, 271}},
 	{"PS384: RSA keys sign RS256 or PS256", []int{320, 321, 322, 323, 346, 350}},
@@ -51,26 +51,26 @@ var signatureExceptions = []exception{
 }
 
 var keyExceptions = []exception{
-	{"HS256: whoever verifies could sign", []int{2, 13}},
-	{"HS384: whoever verifies could sign", []int{14}},
-	{"HS512: whoever verifies could sign", []int{15}},
+	{"HS256: a verifier could sign, too", []int{2, 13}},
+	{"HS384: a verifier could sign, too", []int{14}},
+	{"HS512: a verifier could sign, too", []int{15}},
 }
 
-// TestWycheproofSignatures: 401 signatures, right and wrong, among them every
-// known way to damage a PKCS #1 padding.
+// TestWycheproofSignatures: 401 valid and invalid signatures, including every known way to
+// damage PKCS #1 padding.
 func TestWycheproofSignatures(t *testing.T) {
 	run(t, "json_web_signature_test.json", 401, 230, signatureExceptions)
 }
 
-// TestWycheproofKeys: 26 key sets with a token each. Most of them have a key that
-// must not be trusted: too short, of public exponent 1, with the ROCA weakness,
-// for encryption, or not what it says.
+// TestWycheproofKeys: 26 key sets with a token each. Most of them have a key that must not be
+// trusted: it is too short, has public exponent 1 or the ROCA weakness, is for encryption, or
+// is not what it claims to be.
 func TestWycheproofKeys(t *testing.T) {
 	run(t, "json_web_key_test.json", 26, 0, keyExceptions)
 }
 
-// run judges every vector of a file. At least so many signatures must have come
-// as far as the cryptography and failed there.
+// run checks every vector of a file. At least badSignatures of them must be rejected by the
+// signature check itself.
 func run(t *testing.T, name string, total, badSignatures int, exceptions []exception) {
 	data, err := fs.ReadFile(wycheproof.TestVectors, name)
 	require.NoError(t, err)
@@ -79,7 +79,7 @@ func run(t *testing.T, name string, total, badSignatures int, exceptions []excep
 		Groups []group `json:"testGroups"`
 	}
 	require.NoError(t, json.Unmarshal(data, &file))
-	require.Equal(t, total, file.Total, "the vectors have changed: look through the exceptions")
+	require.Equal(t, total, file.Total, "the vectors have changed: review the exceptions")
 
 	reasons := map[int]string{}
 	for _, e := range exceptions {
@@ -107,19 +107,19 @@ func run(t *testing.T, name string, total, badSignatures int, exceptions []excep
 			if reason := reasons[v.ID]; reason != "" {
 				delete(reasons, v.ID)
 				assert.Equal(t, "valid", v.Result, "an exception for an invalid vector: %s", id)
-				assert.Error(t, err, "accepted, so the exception (%s) has gone: %s", reason, id)
+				assert.Error(t, err, "accepted, so the exception (%s) is obsolete: %s", reason, id)
 				continue
 			}
 			assert.Equal(t, v.Result == "valid", err == nil, id)
 		}
 	}
-	assert.Empty(t, reasons, "exceptions for vectors that are not there")
+	assert.Empty(t, reasons, "exceptions for vectors that do not exist")
 	assert.Equal(t, total, seen)
-	assert.GreaterOrEqual(t, bad, badSignatures, "too few came as far as the signature")
+	assert.GreaterOrEqual(t, bad, badSignatures, "too few vectors reached the signature check")
 }
 
-// judge returns what a service's Verifier says of a signature, with keys that its issuer
-// publishes. It follows the former rules: no vector has the typ of an access token.
+// judge returns a function that verifies a signature as a service's Verifier does, with the keys
+// that its issuer publishes. It sets Legacy, because no vector has the typ of an access token.
 func judge(t *testing.T, keys ...json.RawMessage) func(token string) error {
 	t.Helper()
 	var published []string
@@ -129,16 +129,16 @@ func judge(t *testing.T, keys ...json.RawMessage) func(token string) error {
 	v := testkit.NewProvider(published...).Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy = true })
 	return func(token string) error {
 		_, err := v.Verify(t.Context(), token)
-		require.Error(t, err, "the payload of a vector is no set of claims")
+		require.Error(t, err, "the payload of a vector is not a set of claims")
 		if errors.Is(err, jws.ErrMissingClaim) || strings.Contains(err.Error(), "the payload is not") {
-			return nil // the signature is checked before
+			return nil // the signature was verified before
 		}
 		return err
 	}
 }
 
-// public returns a key as an issuer publishes it: of some, a vector has the private half,
-// too, and many have no kid.
+// public returns a key as an issuer publishes it. Some vectors include the private half, and
+// many have no kid.
 func public(t *testing.T, key json.RawMessage) string {
 	t.Helper()
 	var members map[string]any
