@@ -7,8 +7,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// What AWS allows an account in a region, in calls per second (Secrets Manager User Guide,
-// "AWS Secrets Manager quotas"), and what it asks for (aws.amazon.com/secrets-manager/pricing).
+// AWS's quotas for an account in a region, in calls per second (Secrets Manager User Guide,
+// "AWS Secrets Manager quotas"), and its prices (aws.amazon.com/secrets-manager/pricing).
 const (
 	readsPerSecond   = 10_000 // GetSecretValue and DescribeSecret
 	createsPerSecond = 50     // CreateSecret
@@ -19,10 +19,10 @@ const (
 	hoursOfMonth      = 730
 )
 
-// Limit gives the account a share of AWS's quotas: 1, or less if others call as well. A
+// Limit gives the account a share of AWS's quotas: 1, or less if there are other callers. A
 // call over a quota is throttled. In addition, each read sees the secrets as they were up to
-// stale ago, since AWS is eventually consistent: two reads at once can see different states,
-// and a later read an earlier one.
+// stale ago, since AWS is eventually consistent: concurrent reads can see different states,
+// and a later read can see an earlier state.
 func (s *Server) Limit(share float64, stale time.Duration) {
 	limiter := func(perSecond float64) *rate.Limiter {
 		return rate.NewLimiter(rate.Limit(share*perSecond), max(1, int(share*perSecond)))
@@ -35,7 +35,7 @@ func (s *Server) Limit(share float64, stale time.Duration) {
 		"PutSecretValue": writes, "UpdateSecretVersionStage": writes}
 }
 
-// overQuota reports whether a call is one too many.
+// overQuota reports whether a call exceeds its quota.
 func (s *Server) overQuota(action string) bool {
 	quota := s.quotas[action]
 	if quota == nil || quota.Allow() {
@@ -45,7 +45,7 @@ func (s *Server) overQuota(action string) bool {
 	return true
 }
 
-// behind returns how old the state is that a read sees.
+// behind returns the age of the state that a read sees.
 func (s *Server) behind() time.Duration {
 	if s.stale > 0 {
 		return s.lag + rand.N(s.stale) //nolint:gosec // not a secret
@@ -53,8 +53,8 @@ func (s *Server) behind() time.Duration {
 	return s.lag
 }
 
-// Cost returns the price in USD of all calls so far, refused ones included, and of keeping
-// the secrets that exist.
+// Cost returns the price in USD of all calls so far, including rejected ones, and of storing
+// the secrets.
 func (s *Server) Cost() (usd float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

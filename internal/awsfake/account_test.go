@@ -14,13 +14,13 @@ import (
 	"github.com/fleetkey/fleetkey/internal/awsfake"
 )
 
-// TestAccount checks what the figures of tests/scale rest on: quotas, stale reads and prices.
+// TestAccount checks what the figures of tests/scale depend on: quotas, stale reads and prices.
 func TestAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake, id := awsfake.New(), aws.String("fleet")
 		fake.Limit(0.1, 3*time.Second)
 		client := fake.Client(func(o *secretsmanager.Options) { o.Retryer = aws.NopRetryer{} })
-		// answers counts the calls by the code of their error.
+		// answers counts the calls by error code.
 		answers := func(calls int, call func() error) map[string]int {
 			codes := map[string]int{}
 			for range calls {
@@ -53,12 +53,12 @@ func TestAccount(t *testing.T) {
 		require.Equal(t, map[string]int{"": 5, "ThrottlingException": 1}, answers(6, put))
 		require.Equal(t, map[string]int{"ThrottlingException": 1}, answers(1, move), "the same quota")
 		time.Sleep(1500 * time.Millisecond)
-		require.InDelta(t, 500, answers(1000, get)["ResourceNotFoundException"], 200, "half of the reads see the time before")
+		require.InDelta(t, 500, answers(1000, get)["ResourceNotFoundException"], 200, "half of the reads see the state before the creation")
 		require.Equal(t, map[string]int{"ThrottlingException": 1}, answers(1, get))
 		time.Sleep(1500 * time.Millisecond)
 		require.Equal(t, map[string]int{"": 1000}, answers(1000, get))
 		require.Equal(t, 4, fake.Calls("throttled"))
-		require.InDelta(t, 2014*0.05/10_000, fake.Cost(), 0.00001, "AWS asks for refused calls as well")
+		require.InDelta(t, 2014*0.05/10_000, fake.Cost(), 0.00001, "AWS charges for rejected calls too")
 		time.Sleep(730*time.Hour - 3*time.Second)
 		require.InDelta(t, 2014*0.05/10_000+0.40, fake.Cost(), 0.00001)
 	})

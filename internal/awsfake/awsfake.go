@@ -1,15 +1,15 @@
-// Package awsfake is an AWS Secrets Manager in this process, for tests. It speaks the
-// service's JSON 1.1 protocol, so the real SDK runs on top of it. It answers as AWS
-// documents it, where emulators are laxer: request tokens, staging labels, deletion,
-// version quota, error codes as JSON with HTTP status 400. Tests can ask for faults, IAM
-// policies, eventual consistency and the quotas of an account, and for the price.
+// Package awsfake is an in-process AWS Secrets Manager for tests. It speaks the service's
+// JSON 1.1 protocol, so the real SDK works with it. It follows AWS's documentation where
+// emulators are laxer: request tokens, staging labels, deletion, version quota, error codes
+// as JSON with HTTP status 400. Tests can add faults, IAM policies, eventual consistency and
+// the quotas of an account, and read the cost.
 //
 //	aws := awsfake.Start(t)
 //	aws.Setenv(t)                             // the SDK now finds it
 //	aws.Inject(awsfake.Throttle(3))           // and is throttled three times
 //
-// [New] returns a server without a socket, reached by [Server.Client]. It keeps the
-// time of a testing/synctest bubble.
+// [New] returns a server without a socket, reached by [Server.Client]. In a testing/synctest
+// bubble, it uses the bubble's time.
 //
 // A Server is safe for concurrent use. Every operation is atomic.
 package awsfake
@@ -38,12 +38,11 @@ const (
 	Region  = "eu-west-1"
 )
 
-// secretKey is as long as a real one: Go's FIPS 140 mode does not sign with shorter
+// secretKey is as long as a real one, because Go's FIPS 140 mode does not sign with shorter
 // keys.
 const secretKey = "fakefakefakefakefakefakefakefakefakefake"
 
-// A Server is one region of Secrets Manager, and the sources that the SDK gets its
-// credentials from.
+// A Server is one region of Secrets Manager, and the sources of the SDK's credentials.
 type Server struct {
 	URL string // set by Start
 
@@ -52,10 +51,10 @@ type Server struct {
 	calls   map[string]int
 	faults  []*Fault
 	draw    func() (kind string, f Fault)         // nil: no random faults
-	watch   func(action string, in, reply []byte) // nil: nobody does
+	watch   func(action string, in, reply []byte) // nil: nobody watches
 	policy  *Policy
-	lag     time.Duration // reads see the state of so long ago
-	stale   time.Duration // and of up to so much longer
+	lag     time.Duration // how old the state is that reads see
+	stale   time.Duration // and how much older it can be at random
 	quotas  map[string]*rate.Limiter
 	lax     bool // as emulators are
 }
@@ -77,8 +76,8 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// Setenv makes the SDK's default configuration find a started server, with
-// credentials and region, for the length of the test.
+// Setenv makes the SDK's default configuration find a started server, with credentials and
+// region, until the test ends.
 func (s *Server) Setenv(t testing.TB) {
 	for name, value := range map[string]string{
 		"AWS_ENDPOINT_URL_SECRETS_MANAGER": s.URL,
@@ -95,8 +94,8 @@ func (s *Server) Setenv(t testing.TB) {
 	}
 }
 
-// Client returns an SDK client that calls the server without a socket and retries
-// as the SDK does, but with pauses of a millisecond.
+// Client returns an SDK client that calls the server without a socket. It retries like the
+// SDK, but with pauses of a millisecond.
 func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.Client {
 	o := secretsmanager.Options{
 		Region:       Region,
@@ -110,25 +109,24 @@ func (s *Server) Client(opts ...func(*secretsmanager.Options)) *secretsmanager.C
 	return secretsmanager.New(o, opts...)
 }
 
-// Calls counts the calls of an action, such as "GetSecretValue", or of all actions if
-// it is empty. Calls that met a fault or were denied count too, and so does each
-// attempt of the SDK. With one of Kinds, it counts the calls that met it.
+// Calls returns the number of calls of an action, such as "GetSecretValue", or of all actions
+// if it is empty. This includes failed and denied calls and each attempt of the SDK. With one
+// of Kinds, it returns the number of calls that met that fault.
 func (s *Server) Calls(action string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.calls[action]
 }
 
-// Watch shows every call that succeeds to f, in the order in which they did, as JSON. f
-// must not call the server.
+// Watch passes every successful call to f, in order, as JSON. f must not call the server.
 func (s *Server) Watch(f func(action string, in, reply []byte)) { s.locked(func() { s.watch = f }) }
 
-// Lag makes every read see the secrets as they were d ago; zero ends that.
+// Lag makes every read see the secrets as they were d ago; zero turns this off.
 func (s *Server) Lag(d time.Duration) { s.locked(func() { s.lag = d }) }
 
-// Lax makes the server depart from AWS as emulators do: PutSecretValue with the token of an
-// existing version overwrites its value and its labels, and UpdateSecretVersionStage takes
-// the label off before it looks for the version to put it on.
+// Lax makes the server behave like an emulator: PutSecretValue with the token of an existing
+// version overwrites its value and its labels, and UpdateSecretVersionStage removes the label
+// before it looks for the version that gets it.
 func (s *Server) Lax() { s.locked(func() { s.lax = true }) }
 
 func (s *Server) locked(change func()) {
@@ -155,7 +153,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.after(w, r, s.do(action, r.Header.Get("Authorization"), body))
 }
 
-// count notes the call and returns the fault it meets, or one that does nothing.
+// count records a call and returns its fault, or one that does nothing.
 func (s *Server) count(action string) *Fault {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -187,7 +185,7 @@ func (s *Server) count(action string) *Fault {
 	return &met
 }
 
-// An Error is an answer that is not a success. Its JSON goes over the wire.
+// An Error is an unsuccessful answer, sent as JSON.
 type Error struct {
 	Code    string `json:"__type"`
 	Message string

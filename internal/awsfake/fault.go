@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// A Fault is what happens to calls instead of what they ask for, or besides it.
+// A Fault is what happens to calls instead of, or in addition to, what they request.
 type Fault struct {
 	Action string // such as "PutSecretValue"; empty: every action
-	Times  int    // how many calls it meets; zero: all, until Heal
+	Times  int    // how many calls it affects; zero: all, until Heal
 
-	Do    func()        // called first, for what others do at this moment
+	Do    func()        // called first, to simulate what others do at this moment
 	Delay time.Duration // passes before anything else happens
 
 	Error  *Error // the answer; nothing is done
@@ -21,7 +21,7 @@ type Fault struct {
 
 	Hang    bool // no answer at all, and nothing done
 	Drop    bool // the connection drops, and nothing done
-	Late    bool // as Hang, but once the caller has hung up the work is done
+	Late    bool // as Hang, but the work is done once the caller has hung up
 	Lost    bool // the work is done, but the connection drops before the answer
 	Cut     bool // the right answer, broken off in the middle
 	Half    bool // half of the right answer, as if it were all
@@ -34,7 +34,7 @@ func (s *Server) Inject(f Fault) { s.locked(func() { s.faults = append(s.faults,
 // Heal removes all faults. The policy and the lag of reads stay.
 func (s *Server) Heal() { s.locked(func() { s.faults, s.draw = nil, nil }) }
 
-// Throttle refuses the next n calls of any action, as a full account does.
+// Throttle rejects the next n calls of any action, as if the account were over its quota.
 func Throttle(n int) Fault {
 	return Fault{Times: n, Error: &Error{Code: "ThrottlingException", Message: "Rate exceeded"}}
 }
@@ -50,7 +50,7 @@ func KMSDenied(action string) Fault {
 	return Fault{Action: action, Error: &Error{Code: "AccessDeniedException", Message: "Access to KMS is not allowed"}}
 }
 
-// before does what precedes the work, and reports whether that was all.
+// before applies what precedes the work, and reports whether the call ends there.
 func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 	if f.Do != nil {
 		f.Do()
@@ -81,7 +81,7 @@ func (f *Fault) before(w http.ResponseWriter, r *http.Request) (done bool) {
 	return false
 }
 
-// after sends the answer, as far as the fault lets it through.
+// after sends the answer, or the part of it that the fault allows.
 func (f *Fault) after(w http.ResponseWriter, r *http.Request, reply any) {
 	switch {
 	case f.Lost, f.Late:
@@ -104,7 +104,7 @@ func (f *Fault) after(w http.ResponseWriter, r *http.Request, reply any) {
 	}
 }
 
-// wait ends the call if the caller hangs up first.
+// wait waits, and aborts the call if the caller hangs up first.
 func wait(r *http.Request, until <-chan time.Time) {
 	select {
 	case <-until:

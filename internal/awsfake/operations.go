@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// request has the parameters of all operations, as far as the tests use them.
+// request has those parameters of all operations that the tests use.
 type request struct {
 	Name, SecretId, ClientRequestToken   string
 	VersionStage                         string
@@ -17,7 +17,7 @@ type request struct {
 	ForceDeleteWithoutRecovery           bool
 }
 
-// reply has the results of all operations, as far as the tests look at them.
+// reply has those results of all operations that the tests read.
 type reply struct {
 	ARN                string              `json:",omitempty"`
 	Name               string              `json:",omitempty"`
@@ -27,8 +27,8 @@ type reply struct {
 	VersionIdsToStages map[string][]string `json:",omitempty"`
 }
 
-// perform finds the secret and does what is asked, unless it is absent or about to be
-// deleted.
+// perform performs an action on a secret, unless the secret is absent or scheduled for
+// deletion.
 func (s *Server) perform(action string, in *request) (*reply, *Error) {
 	sec := s.find(cmp.Or(in.SecretId, in.Name))
 	if action == "GetSecretValue" || action == "DescribeSecret" {
@@ -58,8 +58,8 @@ func (s *Server) perform(action string, in *request) (*reply, *Error) {
 		}
 		return out, nil
 	case "DeleteSecret", "RestoreSecret":
-		// The recovery window does not end. Where AWS takes some seconds to delete for good,
-		// this takes none.
+		// The recovery window never ends. A forced deletion takes a few seconds in AWS, and
+		// no time here.
 		if in.ForceDeleteWithoutRecovery {
 			s.secrets[sec.name] = append(s.secrets[sec.name], nil)
 			return sec.reply(""), nil
@@ -83,7 +83,7 @@ func (s *Server) createSecret(sec *secret, in *request) (*reply, *Error) {
 	return s.addVersion(sec, in)
 }
 
-// addVersion stores the value, if there is one, under the labels asked for.
+// addVersion stores the value, if any, under the requested labels.
 func (s *Server) addVersion(sec *secret, in *request) (*reply, *Error) {
 	if in.SecretString == nil && in.SecretBinary == nil {
 		s.write(sec)
@@ -93,7 +93,7 @@ func (s *Server) addVersion(sec *secret, in *request) (*reply, *Error) {
 	if full := sec.add(v); full != nil {
 		return nil, full
 	}
-	if len(in.VersionStages) == 0 || sec.labels[current] == "" { // the first version always gets it
+	if len(in.VersionStages) == 0 || sec.labels[current] == "" { // the first version always gets AWSCURRENT
 		sec.label(current, v.id)
 	}
 	for _, stage := range in.VersionStages {

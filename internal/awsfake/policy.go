@@ -13,17 +13,17 @@ type Policy struct {
 	Actions   []string // such as "secretsmanager:GetSecretValue"
 	Resources []string // such as "arn:aws:secretsmanager:*:*:secret:indicium/openid-server-*"
 
-	// BareNames says which ARN a secret that does not exist yet is judged by: one
-	// that ends in its name, or, if false, one with six made-up characters as well.
-	// AWS has been seen to do the latter and documents neither. A secret that exists
-	// is always judged by its own ARN.
+	// BareNames selects the ARN by which a policy is applied to a secret that does not exist
+	// yet: one that ends in its name, or, if false, one with six made-up characters as well.
+	// AWS has been seen to do the latter and documents neither. For a secret that exists, its
+	// own ARN always counts.
 	BareNames bool
 }
 
 // Enforce puts the caller under a policy; nil allows everything.
 func (s *Server) Enforce(p *Policy) { s.locked(func() { s.policy = p }) }
 
-// authorize comes before the look-up, as in AWS.
+// authorize precedes the lookup, as in AWS.
 func (s *Server) authorize(action string, in *request) *Error {
 	if s.policy == nil {
 		return nil

@@ -9,7 +9,7 @@ import (
 )
 
 // kinds are the faults of networks and overloaded services. The comments name the rows
-// of docs/faults.md. Slow has a random Delay.
+// of docs/faults.md. "slow" has a random Delay.
 var kinds = map[string]Fault{
 	"slow":    {},              // A3
 	"hang":    {Hang: true},    // A3
@@ -21,7 +21,7 @@ var kinds = map[string]Fault{
 
 	"throttled":          Throttle(0), // A1
 	"throttled with 503": {Error: &Error{Code: "ThrottlingException", Message: "Rate exceeded", Status: 503}},
-	"429":                {Status: http.StatusTooManyRequests, Body: "slow down"},                                   // A1: as a gateway says it
+	"429":                {Status: http.StatusTooManyRequests, Body: "slow down"},                                   // A1: from a gateway
 	"500":                {Error: &Error{Code: "InternalServiceError", Message: "An error occurred.", Status: 500}}, // A2
 	"503 as HTML":        {Status: http.StatusServiceUnavailable, Body: "<html>"},                                   // A2
 	"503, empty":         {Status: http.StatusServiceUnavailable},                                                   // A2
@@ -39,11 +39,11 @@ var kinds = map[string]Fault{
 // Kinds returns the kinds of faults that Random draws from.
 func Kinds() []string { return slices.Sorted(maps.Keys(kinds)) }
 
-// Random makes calls meet a fault with a probability, and then one of some kinds, each as
-// likely as the others. The same seed draws the same faults in the same order. A slow
-// answer takes up to longest.
+// Random makes each call meet a fault with the given probability. Its kind is one of some,
+// all equally likely. The same seed draws the same faults in the same order. A slow answer
+// takes up to longest.
 func (s *Server) Random(seed uint64, probability float64, longest time.Duration, some ...string) {
-	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // to be repeated, not to be secret
+	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // must be repeatable, not secret
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draw = func() (kind string, f Fault) {

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// What AWS documents in the API reference of Secrets Manager, and on its page
-// of quotas.
+// From the API reference of Secrets Manager and its page of quotas.
 const (
 	maxVersions = 100
 	keepVersion = 24 * time.Hour
@@ -29,7 +28,7 @@ var arnEnding = regexp.MustCompile(`-[A-Za-z0-9]{6}$`)
 
 // A secret is never changed once it is in a history; a write adds a new one.
 type secret struct {
-	made, at time.Time // of the secret, and of the write that made this state
+	made, at time.Time // of the secret, and of this state
 	arn      string
 	name     string
 	versions []version         // oldest first
@@ -45,10 +44,10 @@ type version struct {
 }
 
 // A history holds the states of one name that reads may still see, the current one
-// last. A nil entry means that the secret was deleted for good.
+// last. A nil entry means that the secret was deleted permanently.
 type history []*secret
 
-// present returns what holds a name now.
+// present returns the current state of a secret by name, or nil.
 func (s *Server) present(name string) *secret {
 	if h := s.secrets[name]; len(h) > 0 {
 		return h[len(h)-1]
@@ -95,7 +94,7 @@ func (s *Server) write(sec *secret) {
 	s.secrets[sec.name] = h
 }
 
-// copy returns a state that may be changed.
+// copy returns a copy that may be changed.
 func (sec *secret) copy() *secret {
 	c := *sec
 	c.versions = slices.Clone(sec.versions)
@@ -110,7 +109,7 @@ func (sec *secret) version(id string) *version {
 	return nil
 }
 
-// label puts a label on a version; AWSPREVIOUS follows AWSCURRENT.
+// label moves a label to a version, and AWSPREVIOUS along with AWSCURRENT.
 func (sec *secret) label(stage, id string) {
 	if old := sec.labels[stage]; stage == current && old != "" && old != id {
 		sec.labels[previous] = old
@@ -118,8 +117,8 @@ func (sec *secret) label(stage, id string) {
 	sec.labels[stage] = id
 }
 
-// add appends a version, after removing what AWS removes for it: the oldest
-// versions without a label, when there are many and they are older than a day.
+// add appends a version. Like AWS, it first removes the oldest unlabeled versions if there
+// are too many and they are older than a day.
 func (sec *secret) add(v version) *Error {
 	labeled := slices.Collect(maps.Values(sec.labels))
 	for len(sec.versions) >= maxVersions {

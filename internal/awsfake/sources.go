@@ -2,7 +2,7 @@ package awsfake
 
 import (
 	"cmp"
-	"crypto/sha1" //nolint:gosec // the SDK names its cache files so
+	"crypto/sha1" //nolint:gosec // the SDK names its cache files by SHA-1
 	"fmt"
 	"net/http"
 	"os"
@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// A Source is one of the places that the SDK gets credentials from. A started Server
-// plays all of them; each call of one has an action that faults can name.
+// A Source is a place from which the SDK gets credentials. A started Server simulates all of
+// them; each of their calls has an action that faults can name.
 type Source string
 
 // The sources, and the actions of their calls.
@@ -31,8 +31,8 @@ const (
 
 const role = "role_arn = arn:aws:iam::" + Account + ":role/fleet\n"
 
-// UseSource makes the SDK's default configuration take its credentials from a source, and
-// hides all others, for the length of the test. It calls Setenv.
+// UseSource makes the SDK's default configuration take its credentials from one source, and
+// hides all others, until the test ends. It calls Setenv.
 func (s *Server) UseSource(t testing.TB, from Source) {
 	s.Setenv(t)
 	home := t.TempDir()
@@ -79,7 +79,7 @@ func (s *Server) UseSource(t testing.TB, from Source) {
 	}
 }
 
-// keys is the JSON object that most sources hand out, with more members.
+// keys returns the JSON object that most sources return, with more members.
 func (s *Server) keys(more string) string {
 	return fmt.Sprintf(`{"AccessKeyId":"ASIAFAKE","SecretAccessKey":%q,%s}`, secretKey, more)
 }
@@ -118,7 +118,7 @@ func (s *Server) serveSource(w http.ResponseWriter, r *http.Request, action, rep
 	if e := f.Error; e != nil && f.Body == "" {
 		f.Error, f.Status = nil, cmp.Or(e.Status, http.StatusBadRequest)
 		switch {
-		case action == "MetadataCredentials": // which refuses with a success
+		case action == "MetadataCredentials": // IMDS sends errors with a success status
 			f.Body, f.Status = string(encode(e)), e.Status
 		case r.Form != nil: // STS
 			f.Body = fmt.Sprintf("<ErrorResponse><Error><Type>Sender</Type><Code>%s</Code><Message>%s</Message></Error></ErrorResponse>", e.Code, e.Message)

@@ -9,9 +9,9 @@ import (
 	"testing/iotest"
 )
 
-// HTTPClient returns a client whose every request, to whatever host, goes to
-// the server by a function call. Nothing in it waits for a socket, so a
-// testing/synctest bubble can see when all its goroutines are idle.
+// HTTPClient returns a client that passes every request, for any host, to the server by a
+// function call. It never waits for a socket, so a testing/synctest bubble can detect when
+// all its goroutines are idle.
 func (s *Server) HTTPClient() *http.Client {
 	return &http.Client{Transport: transport{s}}
 }
