@@ -1,13 +1,13 @@
-// Package moto starts moto, an emulator of AWS, for tests. Moto checks what package
-// awsfake claims, independently of it. Tests say where moto departs from AWS.
+// Package moto starts moto, an emulator of AWS, for tests. Moto is an independent check of
+// package awsfake. Tests note where moto differs from AWS.
 //
 // Moto is installed in .venv at the root of the repository, by make test or by
 //
 //	python3 -m venv .venv
 //	.venv/bin/python -m pip install -q -r internal/moto/requirements.txt
 //
-// Without it these tests are skipped. LocalStack, another emulator, is half a gigabyte;
-// make long installs it in .venv-localstack, and only it runs these tests.
+// Without it these tests are skipped. LocalStack, another emulator, is half a gigabyte. Only
+// make long installs it, in .venv-localstack, and runs the tests that use it.
 package moto
 
 import (
@@ -34,16 +34,16 @@ var (
 	localStack = sync.OnceValues(func() (*server, error) { return start(".venv-localstack", "serve_localstack.py") })
 )
 
-// URL returns the address of the moto that all tests of this binary share. Moto starts
-// with the first call and ends with the process. Where moto is not installed the test is
-// skipped, as testkit.Missing does; package testkit has more dependencies than every
-// module with a test on moto.
+// URL returns the address of the moto that all tests of this binary share. Moto starts with
+// the first call and ends with the process. If moto is not installed, the test is skipped, as
+// by testkit.Missing. Package testkit itself has dependencies that some modules with moto
+// tests lack.
 func URL(t testing.TB) string {
 	t.Helper()
 	return url(t, shared, "FLEETKEY_REQUIRE", "moto is missing: make test installs it where Python 3 with venv is")
 }
 
-// url skips the test if the emulator is missing, or fails it if a variable is 1.
+// url skips the test if the emulator is missing, or fails it if the variable required is 1.
 func url(t testing.TB, start func() (*server, error), required, missing string) string {
 	t.Helper()
 	s, err := start()
@@ -65,8 +65,8 @@ func Client(t testing.TB) *secretsmanager.Client {
 	return client(URL(t), http.DefaultClient)
 }
 
-// LocalStack returns an SDK client of the shared LocalStack. It sends one request at a
-// time, because LocalStack looks first and writes later, without a lock.
+// LocalStack returns an SDK client of the shared LocalStack. It sends one request at a time,
+// because LocalStack checks first and writes later, without a lock.
 func LocalStack(t testing.TB) *secretsmanager.Client {
 	t.Helper()
 	return client(url(t, localStack, "FLEETKEY_LONG", "LocalStack is missing: make long installs it"), &serial{})
@@ -84,8 +84,8 @@ func (s *serial) Do(r *http.Request) (*http.Response, error) {
 	return http.DefaultClient.Do(r)
 }
 
-// A server is held with its command: moto exits when its standard input closes. The system
-// does that when this process dies, even by a kill; the garbage collector must not.
+// A server keeps its command from the garbage collector, because moto exits when its standard
+// input closes. The system closes it when this process dies, even if it is killed.
 type server struct {
 	url string
 	cmd *exec.Cmd
