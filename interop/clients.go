@@ -1,27 +1,27 @@
 package main
 
-// A client is software that verifies tokens, written by others and used as its own
-// documentation says. Add one here, and to the program of its runner.
+// A client is third-party software that verifies tokens, used as its documentation says. To
+// add a client, list it here and add it to the program of its runner.
 type client struct {
-	name   string // as the runner's program knows it, too
+	name   string // also its name in the runner's program
 	runner *runner
-	// lacks names the algorithms that the client may refuse, since it does not know them.
+	// lacks names the algorithms that the client does not know, and so may reject.
 	lacks []string
-	// pin is what its version follows where that is not the name.
+	// pin is the text before its version in the lock file, if that is not the name.
 	pin string
-	// https says that it fetches keys by https alone.
+	// https means that it fetches keys by https only.
 	https bool
 }
 
-// A runner is how the clients of a language, or a proxy, are installed and started. Commands
-// run in its folder. ${NAME} in command and config is a variable of the environment.
+// A runner installs and starts the clients of a language, or a proxy. Commands run in its
+// folder. ${NAME} in command and config is an environment variable.
 type runner struct {
 	language, folder string
 	install          [][]string
 	command          []string
-	config           string   // a file to be filled in, then ${CONFIG}
+	config           string   // a template; its result is ${CONFIG}
 	versions         string   // a file that names the versions
-	version          []string // or a command that does
+	version          []string // or a command that prints them
 	failed           error    // why it could not be installed
 }
 

@@ -28,18 +28,18 @@ const (
 )
 
 // A fleet is two instances of an OpenID server on one store. One issues the tokens and
-// changes the keys, the other answers the clients, so that whatever a client accepts
+// changes the keys, and the other answers the clients, so that every key that a client gets
 // has gone through the store.
 //
-// Keys take turns by the fleet's clock, which can be set ahead by days at once.
-// Clients judge tokens by the true time, so tokens carry that: see issue.
+// Rotation follows the fleet's clock, which can jump ahead by days. Clients check tokens by
+// the real time, so tokens have real times: see issue.
 type fleet struct {
 	issuer, algorithm string
 	dir               string // for files that clients read
 	plain, secure     *httptest.Server
 	issuing           *fleetkey.Signer
 	publishing        *fleetkey.Signer
-	ahead             atomic.Int64 // of the true time, as a time.Duration
+	ahead             atomic.Int64 // of the real time, as a time.Duration
 	unreachable       atomic.Bool  // clients get 503 for the JWKS
 }
 
@@ -77,7 +77,7 @@ func (f *fleet) close() {
 	check(os.RemoveAll(f.dir))
 }
 
-// variables are what a client is told.
+// variables returns a client's environment variables.
 func (f *fleet) variables(c *client, dir string) map[string]string {
 	vars := map[string]string{"NAME": c.name, "PORT": freePort(), "ISSUER": f.issuer, "ISSUER_PORT": must(url.Parse(f.issuer)).Port(),
 		"JWKS_URI": f.issuer + fleetkey.JWKSPath, "AUDIENCE": audience, "ALGORITHM": f.algorithm}
@@ -90,7 +90,7 @@ func (f *fleet) variables(c *client, dir string) map[string]string {
 	return vars
 }
 
-// keyFiles writes the public keys of now, as fleetkey export --public-key does.
+// keyFiles writes the current public keys, as fleetkey export --public-key does.
 func (f *fleet) keyFiles(dir string) (files []string) {
 	for _, k := range f.publishing.PublicKeys() {
 		files = append(files, filepath.Join(dir, k.KeyID+".pem"))
@@ -100,9 +100,9 @@ func (f *fleet) keyFiles(dir string) (files []string) {
 	return files
 }
 
-// issue returns a token by the key that signs now, and the key's id.
+// issue returns a token signed with the current signing key, and the key's ID.
 func (f *fleet) issue(ctx context.Context) (token, kid string) {
-	now := time.Now() // the true one, see fleet
+	now := time.Now() // the real time, see fleet
 	token = must(f.issuing.Issue(ctx, fleetkey.Claims{Subject: subject, ClientID: "web", IssuedAt: now, ExpiresAt: now.Add(tokenTTL)}))
 	return token, f.issuing.SigningKey().KeyID
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestGoClients takes the clients that are Go libraries through the whole story.
+// TestGoClients runs the whole story with the clients that are Go libraries.
 func TestGoClients(t *testing.T) {
 	chosen := slices.DeleteFunc(slices.Clone(clients), func(c *client) bool { return c.runner != golang })
 	trials := playAll(t.Context(), chosen, time.Second)
@@ -21,14 +21,14 @@ func TestGoClients(t *testing.T) {
 	require.Len(t, trials, len(chosen)*len(algorithms))
 	for i, trial := range trials {
 		assert.False(t, trial.lacking)
-		assert.True(t, trial.outage, "%s has to know an announced key", trial.client.name)
-		if i < len(chosen) { // go-oidc answers before it remembers the keys that it has fetched, so patience is needed
-			assert.Equal(t, trial.fresh == never, trial.beside == never, "%s: one fetch brings one key and takes the other away", trial.client.name)
+		assert.True(t, trial.outage, "%s must know an announced key", trial.client.name)
+		if i < len(chosen) { // go-oidc answers before it stores the keys that it has fetched, so the test must be patient
+			assert.Equal(t, trial.fresh == never, trial.beside == never, "%s: one fetch adds one key and removes the other", trial.client.name)
 		}
 	}
 }
 
-// TestResultsAreWhole checks the committed table: every client, and nothing that failed.
+// TestResultsAreWhole checks that the committed table has every client, and no failures.
 func TestResultsAreWhole(t *testing.T) {
 	results, err := os.ReadFile(resultsFile)
 	require.NoError(t, err)
@@ -47,7 +47,7 @@ func TestResultsAreWhole(t *testing.T) {
 func TestSnippets(t *testing.T) {
 	page, err := os.ReadFile("../docs/clients.md")
 	require.NoError(t, err)
-	words := func(text string) string { return strings.Join(strings.Fields(text), " ") } // since all are indented more
+	words := func(text string) string { return strings.Join(strings.Fields(text), " ") } // the page and the programs are indented differently
 	var programs string
 	for _, file := range []string{"go/main.go", "node/client.mjs", "python/client.py", "java/src/main/java/Client.java", "rust/src/main.rs",
 		"proxy/envoy.yaml", "proxy/haproxy.cfg", "proxy/oauth2-proxy.cfg"} {

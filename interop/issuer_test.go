@@ -18,7 +18,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A nodeIssuer is an OpenID server made with oidc-provider, in a process of its own.
+// A nodeIssuer is an OpenID server built with oidc-provider, in a separate process.
 type nodeIssuer struct {
 	URL      string `json:"issuer"`
 	Version  string `json:"version"`
@@ -53,7 +53,7 @@ func startNodeIssuer(t *testing.T) *nodeIssuer {
 	return i
 }
 
-// serve gives the server other keys.
+// serve replaces the server's keys.
 func (i *nodeIssuer) serve(t *testing.T, sign nodeKey, others ...nodeKey) {
 	t.Helper()
 	require.NoError(t, i.commands.Encode(map[string]any{"keys": append([]nodeKey{sign}, others...), "sign": sign, "audience": audience}))
@@ -71,8 +71,8 @@ func (i *nodeIssuer) token(t *testing.T) string {
 	return token.AccessToken
 }
 
-// TestNodeIssuer has a Verifier follow a server that was written by others: its access
-// tokens are those of RFC 9068, so all that the Verifier needs is the issuer and the audience.
+// TestNodeIssuer checks that a Verifier follows a third-party server. Its access tokens are
+// those of RFC 9068, so the Verifier needs only the issuer and the audience.
 func TestNodeIssuer(t *testing.T) {
 	if !testkit.Long(false, true) {
 		t.Skip("skipped: it installs oidc-provider from npm (make interop)")
@@ -109,7 +109,7 @@ func TestNodeIssuer(t *testing.T) {
 
 			_, err = v.Verify(t.Context(), first)
 			require.ErrorIs(t, err, fleetkey.ErrUnknownKey)
-			if alg != "Ed25519" { // once is enough for what takes seconds
+			if alg != "Ed25519" { // this takes seconds, so once is enough
 				return
 			}
 			issuer.serve(t, last) // unannounced

@@ -1,13 +1,12 @@
-// Command interop shows fleetkey's tokens to relying parties that others have
-// written, through a rotation and a revocation, and writes what they do to
-// RESULTS.md. Run it in its folder:
+// Command interop sends fleetkey's tokens to third-party relying parties, through a rotation
+// and a revocation, and writes the results to RESULTS.md. Run it in its folder:
 //
 //	go run .
 //
-// It installs the clients below itself, at the versions that their lock files name. A
-// client that cannot be installed or started has failed, and the program fails at the end.
-// Clients are added in clients.go. With names of clients it tries those alone, and prints
-// what it finds.
+// It installs the clients in its subfolders, at the versions that their lock files name. A
+// client that cannot be installed or started counts as failed, and the program fails at the
+// end. To add a client, see clients.go. With the names of clients as arguments, it tests only
+// those and prints the results.
 package main
 
 import (
@@ -43,8 +42,8 @@ func main() {
 	fmt.Printf("%d clients ran and did as they must\n", len(chosen))
 }
 
-// playAll takes the clients through the story with every algorithm, and is patient with
-// the first.
+// playAll runs the story with every algorithm. With the first one, it waits until patience
+// ends.
 func playAll(ctx context.Context, clients []*client, patience time.Duration) (trials []*trial) {
 	prepare(ctx, clients)
 	for i, algorithm := range algorithms {
@@ -56,7 +55,7 @@ func playAll(ctx context.Context, clients []*client, patience time.Duration) (tr
 	return trials
 }
 
-// check ends the program: without its own server there is nothing to show.
+// check ends the program on an error: without its own server there is nothing to test.
 func check(err error) {
 	if err != nil {
 		panic(err)
@@ -85,17 +84,17 @@ successor was revoked. The columns, of which those after the algorithms are for 
 
 `
 
-// patience is how long clients are asked after a revocation.
+// patience is how long clients are tested after a revocation.
 const patience = 16 * time.Minute
 
-// report writes RESULTS.md. It holds no date and nothing that differs between two
-// runs, so that a changed file is a changed result.
+// report returns the text of RESULTS.md. It contains no date and nothing else that differs
+// between two runs, so that a changed file means a changed result.
 func report(trials []*trial) string {
 	var b strings.Builder
 	b.WriteString(intro)
 	fmt.Fprintf(&b, "| client | %s | typ | announced | fresh key | revoked key |\n|%s\n",
 		strings.Join(algorithms, " | "), strings.Repeat("---|", len(algorithms)+5))
-	each := len(trials) / len(algorithms) // of an algorithm, the clients in the same order
+	each := len(trials) / len(algorithms) // number of clients; trials lists them in the same order for each algorithm
 	for i, t := range trials[:each] {
 		fmt.Fprintf(&b, "| %s |", t.client.label())
 		for j := i; j < len(trials); j += each {
@@ -126,7 +125,7 @@ func yes(b bool) string {
 	return "no"
 }
 
-// within rounds up, to what a cache is likely to be set to.
+// within rounds up to a likely lifetime of a cache.
 func within(d time.Duration) string {
 	if d == never {
 		return "over 15 min"
@@ -142,8 +141,8 @@ func within(d time.Duration) string {
 	return "15 min"
 }
 
-// failures returns what makes the run fail: of each trial the first, since the others follow
-// from it.
+// failures returns the first failure of each trial, since the others follow from it. They
+// make the run fail.
 func failures(trials []*trial) (failed []string) {
 	for _, t := range trials {
 		if len(t.failed) > 0 {

@@ -63,7 +63,7 @@ func install(ctx context.Context, r *runner) error {
 	return nil
 }
 
-// start starts the client's process, which is to trust a fleet, and waits until it answers.
+// start starts the client's process, which must trust a fleet, and waits until it answers.
 func (c *client) start(ctx context.Context, f *fleet) (*service, error) {
 	if c.runner.failed != nil {
 		return nil, c.runner.failed
@@ -111,7 +111,7 @@ func (c *client) start(ctx context.Context, f *fleet) (*service, error) {
 	}
 }
 
-// fill fills a configuration in. A line with ${KEY} comes once for each key file.
+// fill fills in a configuration. A line with ${KEY} is repeated for each key file.
 func fill(template string, vars map[string]string, keyFiles []string) string {
 	var b strings.Builder
 	for line := range strings.Lines(template) {
@@ -131,7 +131,7 @@ func fill(template string, vars map[string]string, keyFiles []string) string {
 	return b.String()
 }
 
-// asker returns a function that shows tokens to the service at a URL.
+// asker returns a function that sends tokens to the service at a URL.
 func asker(url string) func(context.Context, string) (answer, error) {
 	browser := &http.Client{Timeout: clientTimeout, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return func(ctx context.Context, token string) (answer, error) {
@@ -156,7 +156,7 @@ func freePort() string {
 	return port
 }
 
-// version returns the client's version as its lock file, or the client itself, has it.
+// version returns the client's version from its lock file, or from the client itself.
 func (c *client) version() string {
 	text := fmt.Sprintln(c.runner.install)
 	if c.runner.versions != "" {

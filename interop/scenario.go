@@ -14,29 +14,28 @@ import (
 // algorithms are all that fleetkey signs with.
 var algorithms = []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"}
 
-// never is the time of what has not happened.
+// never stands for the time of an event that has not happened.
 const never = time.Duration(-1)
 
-// A trial is one client's way through the story with one algorithm.
+// A trial is one client's run of the story with one algorithm.
 type trial struct {
 	client    *client
 	algorithm string
 	services  []*service // to be stopped
-	failed    []string   // what went other than it must
-	lacking   bool       // the client does not know the algorithm, as is listed
+	failed    []string   // what went wrong
+	lacking   bool       // the client does not know the algorithm, as listed
 
-	// What may go either way.
+	// What may be true or false.
 	typed  bool // an ID token for the API's audience is refused, by its typ
 	outage bool // the new key works without another fetch
 
-	// How long after Revoke a client that runs accepts tokens of the fresh key, and refuses
-	// those of the revoked key: asked for both, and for the revoked key alone.
+	// The time after Revoke until a running client accepts tokens of the fresh key, and rejects
+	// those of the revoked key: if it gets both, and if it gets only the revoked key's.
 	fresh, beside, alone time.Duration
 }
 
-// play takes clients through the story with one algorithm: a key is replaced, and its
-// successor is stolen and revoked. Then it asks them for so long as patience lasts, and once
-// at least.
+// play runs the story with one algorithm: a key is replaced, and its successor is stolen and
+// revoked. After that it tests the clients until patience ends, but at least once.
 func play(ctx context.Context, algorithm string, clients []*client, patience time.Duration) (trials []*trial) {
 	f := newFleet(ctx, algorithm)
 	defer f.close()
@@ -44,7 +43,7 @@ func play(ctx context.Context, algorithm string, clients []*client, patience tim
 	check(f.issuing.Rotate(ctx))
 	f.refresh(ctx)
 	announced := f.published()
-	expect(len(announced) == 2 && f.issuing.SigningKey().KeyID == oldKey, "the successor has to be announced and not sign")
+	expect(len(announced) == 2 && f.issuing.SigningKey().KeyID == oldKey, "the successor must be announced and must not sign")
 	var able []*trial
 	kept, watched := map[*trial]*service{}, map[*trial]*service{}
 	for _, c := range clients {
@@ -65,7 +64,7 @@ func play(ctx context.Context, algorithm string, clients []*client, patience tim
 
 	f.advance(ctx, 24*time.Hour+2*time.Second) // Rotation.Announce
 	signed, newKey := f.issue(ctx)
-	expect(newKey != oldKey && slices.Contains(announced, newKey), "the successor has to sign")
+	expect(newKey != oldKey && slices.Contains(announced, newKey), "the successor must sign")
 	f.unreachable.Store(true)
 	for _, t := range able {
 		t.outage = t.ask(ctx, kept[t], signed).accepted && t.ask(ctx, kept[t], old).accepted
@@ -78,7 +77,7 @@ func play(ctx context.Context, algorithm string, clients []*client, patience tim
 
 	f.advance(ctx, 24*time.Hour) // Rotation.Retain
 	signed, _ = f.issue(ctx)
-	expect(slices.Equal(f.published(), []string{newKey}), "the old key has to leave the JWKS")
+	expect(slices.Equal(f.published(), []string{newKey}), "the old key must leave the JWKS")
 	for _, t := range able {
 		t.accepts(ctx, kept[t], signed, "the old key has left")
 		t.accepts(ctx, watched[t], signed, "the old key has left")
@@ -88,7 +87,7 @@ func play(ctx context.Context, algorithm string, clients []*client, patience tim
 	f.refresh(ctx)
 	revoked := time.Now()
 	fresh, freshKey := f.issue(ctx)
-	expect(freshKey != newKey && slices.Equal(f.published(), []string{freshKey}), "a fresh key has to stand in for the revoked one")
+	expect(freshKey != newKey && slices.Equal(f.published(), []string{freshKey}), "a fresh key must replace the revoked one")
 	var wait sync.WaitGroup
 	for _, t := range able {
 		wait.Go(func() { t.watch(ctx, kept[t], watched[t], fresh, signed, revoked, patience) })
@@ -100,7 +99,7 @@ func play(ctx context.Context, algorithm string, clients []*client, patience tim
 	return trials
 }
 
-// expect guards the test itself: without it the table would mean nothing.
+// expect checks the test itself: if it fails, the results are meaningless.
 func expect(ok bool, what string) {
 	if !ok {
 		panic(what)
@@ -150,8 +149,8 @@ func (t *trial) refuses(ctx context.Context, s *service, token, what string) {
 	}
 }
 
-// tries reports whether a client that is listed without an algorithm accepts it all the same,
-// as another version may. Then it has to pass like the others.
+// tries reports whether a client accepts an algorithm that it is listed as lacking, as
+// another version may. Then it must pass like the others.
 func (t *trial) tries(ctx context.Context, f *fleet, token string) bool {
 	s, err := t.client.start(ctx, f)
 	if err != nil {
@@ -161,8 +160,8 @@ func (t *trial) tries(ctx context.Context, f *fleet, token string) bool {
 	return t.ask(ctx, s, token).accepted
 }
 
-// late starts the client again, after the revocation. It must accept the fresh key alone, and of
-// that nothing that is not a valid access token for the API.
+// late restarts the client after the revocation. It must accept only the fresh key, and of
+// its tokens only valid access tokens for the API.
 func (t *trial) late(ctx context.Context, f *fleet, fresh string, gone map[string]string) {
 	s := t.start(ctx, f)
 	if s == nil {
@@ -184,7 +183,7 @@ func (t *trial) late(ctx context.Context, f *fleet, fresh string, gone map[strin
 	t.typed = !t.ask(ctx, s, f.sign(ctx, "JWT", nil)).accepted
 }
 
-// watch asks services that ran before a revocation when they learn of it.
+// watch measures when services that ran before a revocation learn of it.
 func (t *trial) watch(ctx context.Context, kept, watched *service, fresh, revoked string, since time.Time, patience time.Duration) {
 	look := func(at *time.Duration, s *service, token string, accepted bool) {
 		if *at == never && t.ask(ctx, s, token).accepted == accepted {

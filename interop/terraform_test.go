@@ -15,9 +15,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestTerraform checks the configuration in docs/aws.md: it parses, refers to nothing that it
-// does not declare, grants what examples/beanstalk/policy-rotation.json does, and makes no
-// secret. It is here because users of the library should not get HCL.
+// TestTerraform checks the configuration in docs/aws.md: it parses, refers only to what it
+// declares, grants the same as examples/beanstalk/policy-rotation.json, and creates no
+// secret. It is in this module because users of the library should not download HCL.
 func TestTerraform(t *testing.T) {
 	page, err := os.ReadFile("../docs/aws.md")
 	require.NoError(t, err)

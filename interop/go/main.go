@@ -1,4 +1,4 @@
-// Command go is the client that the argument names, behind HTTP: see ../README.md.
+// Command go serves over HTTP the client that the argument names: see ../README.md.
 package main
 
 import (
