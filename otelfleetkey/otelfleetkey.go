@@ -84,7 +84,7 @@ func Register(provider metric.MeterProvider, s Source, attrs ...attribute.KeyVal
 		o.ObserveInt64(loads, int64(c.FailedLoads), set, outcome("error"))
 		o.ObserveInt64(suppressed, int64(c.SuppressedLoads), set)
 		if !status.LastLoad.IsZero() {
-			o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // the only time by the machine's clock
+			o.ObserveFloat64(lastLoad, time.Since(status.LastLoad).Seconds(), set) // LastLoad is the only time by the machine's clock
 		}
 		for reason, n := range status.SkippedKeys {
 			o.ObserveFloat64(skipped, float64(n), set, metric.WithAttributes(Reason.String(reason)))

@@ -27,7 +27,7 @@ func register(t *testing.T, s otelfleetkey.Source) sdk.Reader {
 	return reader
 }
 
-// collect returns every point by the name of its metric and its attributes.
+// collect returns every point by metric name and attributes.
 func collect(t *testing.T, reader sdk.Reader) map[string]float64 {
 	t.Helper()
 	var all metricdata.ResourceMetrics
@@ -39,7 +39,7 @@ func collect(t *testing.T, reader sdk.Reader) map[string]float64 {
 	for _, scope := range all.ScopeMetrics {
 		require.Equal(t, otelfleetkey.Name, scope.Scope.Name)
 		for _, m := range scope.Metrics {
-			require.NotEqual(t, "1", m.Unit, "Prometheus calls that a ratio")
+			require.NotEqual(t, "1", m.Unit, "Prometheus calls a metric of this unit a ratio")
 			switch data := m.Data.(type) {
 			case metricdata.Sum[int64]:
 				require.True(t, data.IsMonotonic)
@@ -90,9 +90,8 @@ func TestRegister(t *testing.T) {
 	require.NoError(t, registration.Unregister())
 }
 
-// A rotation that cannot be saved grows late by the clock of the Config, also
-// once the key is so near its end that no token can be issued; the machine's
-// clock does not matter.
+// TestOverdue: the overdue time of a rotation that cannot be saved follows the signer's
+// clock, not the machine's, even when the key is too close to its end to issue tokens.
 func TestOverdue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const day = 24 * time.Hour
@@ -119,13 +118,13 @@ func TestOverdue(t *testing.T) {
 
 		time.Sleep(2 * time.Minute)
 		points := collect(t, reader)
-		require.NotContains(t, points, "fleetkey.signing_key.remaining", "no key signs any more")
+		require.NotContains(t, points, "fleetkey.signing_key.remaining", "no key can sign")
 		require.Equal(t, 0.0, points["fleetkey.healthy"])
 	})
 }
 
-// A Verifier has the metrics of a Signer except for those of signing, and counts what it
-// skips and does not fetch.
+// A Verifier has the metrics of a Signer except those of signing. It also counts skipped keys
+// and suppressed fetches.
 func TestVerifier(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		p.Serve(testkit.JWKSURL, nil)
@@ -147,7 +146,7 @@ func TestVerifier(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		points = collect(t, reader)
-		require.Len(t, points, 1+13+1+2+1+1+2+2, "nothing about a signing key, and no text of an error")
+		require.Len(t, points, 1+13+1+2+1+1+2+2, "no metrics of a signing key, and no error text")
 		for name, want := range map[string]float64{
 			"verified.tokens fleetkey.outcome=accepted": 1, "verified.tokens fleetkey.outcome=unavailable": 4,
 			"store.loads fleetkey.outcome=ok": 1, "store.loads fleetkey.outcome=error": 2, "store.suppressed_loads": 3, "store.last_load.age": 1,
@@ -158,7 +157,7 @@ func TestVerifier(t *testing.T) {
 	})
 }
 
-// Two signers of one program are told apart by their attributes.
+// Attributes distinguish two signers of one program.
 func TestAttributes(t *testing.T) {
 	reader := sdk.NewManualReader()
 	provider := sdk.NewMeterProvider(sdk.WithReader(reader))
