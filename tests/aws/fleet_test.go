@@ -20,7 +20,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// stores open one absent bundle, as another instance does with each call.
+// stores open the same absent bundle with each call, as another instance would.
 var stores = map[string]func(t *testing.T) (open func() fleetkey.KeyStore){
 	"memory": func(*testing.T) func() fleetkey.KeyStore {
 		s := fleetkeytest.NewStore()
@@ -63,7 +63,7 @@ func refresh(t *testing.T, fleet []*fleetkey.Signer) {
 	}
 }
 
-// requireOneFleet requires that all trust the same keys, and accept each other's tokens.
+// requireOneFleet requires that all signers trust the same keys and accept each other's tokens.
 func requireOneFleet(t *testing.T, keys int, fleet ...*fleetkey.Signer) {
 	t.Helper()
 	for _, s := range fleet {
@@ -73,7 +73,7 @@ func requireOneFleet(t *testing.T, keys int, fleet ...*fleetkey.Signer) {
 	}
 }
 
-// A fleet's life, on each store (rows A4, A10, A12, F10, F11, F15 and W5).
+// TestFleet runs a fleet through its life on each store (rows A4, A10, A12, F10, F11, F15 and W5).
 func TestFleet(t *testing.T) {
 	for name, cell := range stores {
 		t.Run(name, func(t *testing.T) {
@@ -94,8 +94,8 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// replace has an operator put the keys of another fleet in place, one of which is then
-// revoked, and after that garbage.
+// replace simulates an operator who stores the keys of another fleet, revokes one of them,
+// and then stores garbage.
 func replace(t *testing.T, open func() fleetkey.KeyStore, fleet []*fleetkey.Signer) {
 	t.Helper()
 	old, operator := testkit.Issue(t, fleet[0]), open()
@@ -114,14 +114,14 @@ func replace(t *testing.T, open func() fleetkey.KeyStore, fleet []*fleetkey.Sign
 	require.Regexp(t, "keys disappeared from the store.*"+fleet[0].SigningKey().KeyID, log.String())
 	newcomer := testkit.Start(t, open(), testkit.Config())
 	stolen, kid := testkit.Issue(t, newcomer), newcomer.SigningKey().KeyID
-	testkit.Accepts(t, stolen, fleet...) // the first token with the new key makes them look
+	testkit.Accepts(t, stolen, fleet...) // the first token of the new key makes them reload
 	requireOneFleet(t, 2, fleet...)
 
 	require.NoError(t, fleet[1].Revoke(t.Context(), kid))
 	fleet = append(fleet, newcomer)
 	refresh(t, fleet)
 	testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, fleet...)
-	testkit.Accepts(t, old, fleet[0]) // as long as it lives
+	testkit.Accepts(t, old, fleet[0]) // until it expires
 
 	put([]byte("garbage"))
 	for _, s := range fleet {
@@ -137,8 +137,8 @@ func replace(t *testing.T, open func() fleetkey.KeyStore, fleet []*fleetkey.Sign
 	require.Equal(t, "garbage", string(bundle), "garbage is not overwritten")
 }
 
-// A7, A14: a hundred instances start under the policy of the documentation, while reads
-// lag. With a bare name, AWS judges a secret that does not exist by its name alone.
+// A7, A14: a hundred instances start under the documented policy, while reads lag. If bare,
+// AWS matches the policy against the name of a secret that does not exist yet.
 func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 	for name, bare := range map[string]bool{"made-up ARN": false, "bare name": true} {
 		t.Run(name, func(t *testing.T) {
@@ -162,7 +162,7 @@ func TestHundredSignersOnAnAbsentSecret(t *testing.T) {
 	}
 }
 
-// W9: an outage of 24 hours logs its begin, a reminder at most once an hour, and its end.
+// W9: an outage of 24 hours logs its start, a reminder at most once an hour, and its end.
 func TestSignerOnAWS_W9_OutageOfADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake := awsfake.New()

@@ -1,9 +1,9 @@
-// Package aws proves that AWSStore does what KeyStore promises on two servers: awsfake,
-// which answers as AWS documents it, and moto, an emulator by others that checks the
-// first; make long adds LocalStack. It proves which permissions suffice, and that a fleet
-// survives the faults of AWS (rows A1 to A11 of docs/faults.md): it serves, writes nothing
-// wrong, says what to do, and recovers. TestFleet leads a fleet through its life on these and
-// on every other store. There is no long form beyond LocalStack.
+// Package aws proves that AWSStore keeps the promises of KeyStore on two servers: awsfake,
+// which follows AWS's documentation, and moto, a third-party emulator that checks awsfake;
+// make long adds LocalStack. It proves which permissions suffice, and that a fleet survives
+// the faults of AWS (rows A1 to A11 of docs/faults.md): it serves, writes nothing wrong, says
+// what to do, and recovers. TestFleet runs a fleet through its life on these and all other
+// stores. The long form adds only LocalStack.
 package aws
 
 import (
@@ -56,7 +56,7 @@ func requireHolds(t testing.TB, s fleetkey.KeyStore, bundle string, version flee
 	require.Equal(t, version, v)
 }
 
-// opens returns what opens a secret as another instance does with each call.
+// opens returns a function that opens a secret with each call, as another instance would.
 func opens(t testing.TB, client *secretsmanager.Client, name string) func() fleetkey.KeyStore {
 	return func() fleetkey.KeyStore { return open(t, client, name) }
 }
@@ -93,7 +93,7 @@ func TestOnlyCurrentMoves(t *testing.T) {
 	})
 }
 
-// TestAWSStoreA4 : a value that an operator stored as bytes, and one that is not text.
+// TestAWSStoreA4 loads a value that an operator stored as bytes, and one that is not text.
 func TestAWSStoreA4(t *testing.T) {
 	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
 		out, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(name), SecretBinary: []byte("a")})
@@ -104,8 +104,8 @@ func TestAWSStoreA4(t *testing.T) {
 	})
 }
 
-// TestAWSStoreA7EmptyContainer : Terraform's aws_secretsmanager_secret without a version.
-// Load says absent, Save says taken. A Signer tells this from an absent secret.
+// TestAWSStoreA7EmptyContainer: a secret without a version, as Terraform creates it, is
+// absent for Load but exists for Save. A Signer distinguishes it from an absent secret.
 func TestAWSStoreA7EmptyContainer(t *testing.T) {
 	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
 		_, err := client.CreateSecret(t.Context(), &secretsmanager.CreateSecretInput{Name: aws.String(name)})
@@ -120,8 +120,8 @@ func TestAWSStoreA7EmptyContainer(t *testing.T) {
 	})
 }
 
-// TestAWSStoreA8 : a secret that was deleted for good is not created by a save. A9: one that
-// is scheduled for deletion is not absent, and restoring it helps.
+// TestAWSStoreA8: a save does not create a secret that was deleted permanently. A9: a secret
+// that is scheduled for deletion is not absent, and can be restored.
 func TestAWSStoreA8(t *testing.T) {
 	onEach(t, func(t *testing.T, client *secretsmanager.Client, name string) {
 		s, id := open(t, client, name), aws.String(name)
@@ -152,9 +152,9 @@ func TestAWSStoreA8(t *testing.T) {
 	})
 }
 
-// TestAWSStoreA6Hint : granting what the error asks for is enough, whatever is missing,
-// and two actions suffice for everything but a rotation. AWS judges a secret that does not
-// exist by a made-up ARN or by its bare name.
+// TestAWSStoreA6Hint: granting what the error asks for always suffices, and two actions
+// suffice for everything except a rotation. For a secret that does not exist yet, AWS
+// matches the policy against a made-up ARN or against the bare name.
 func TestAWSStoreA6Hint(t *testing.T) {
 	for _, bare := range []bool{false, true} {
 		fake := awsfake.New()
