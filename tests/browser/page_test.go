@@ -1,6 +1,6 @@
 // Package browser presses every button of the page that examples/openid-server serves, in
-// headless Chromium, with the key in a file and in (a fake) AWS Secrets Manager. It has no
-// long form. With FLEETKEY_SCREENSHOT=file, it writes the picture that the README shows.
+// headless Chromium, with the key in a file and in a fake AWS Secrets Manager. It has no long
+// form. With FLEETKEY_SCREENSHOT=file, it writes the screenshot of the README.
 package browser
 
 import (
@@ -23,7 +23,7 @@ import (
 
 const example = "../../examples/openid-server"
 
-// newest returns the newest act with the states of what is expected.
+// newest is a script that returns the newest act with the states of its checks.
 const newest = `(() => {
 	const act = document.querySelector(".act")
 	return act ? act.querySelector("strong").textContent + ": " + [...act.querySelectorAll("li")].map(li => li.className).join(" ") : ""
@@ -72,7 +72,7 @@ func start(t *testing.T, program string, flags ...string) string {
 	require.NoError(t, server.Start())
 	t.Cleanup(func() {
 		require.NoError(t, server.Process.Signal(os.Interrupt))
-		require.NoError(t, server.Wait(), "the example does not end well")
+		require.NoError(t, server.Wait(), "the example failed")
 	})
 	lines, address := bufio.NewScanner(printed), ""
 	for address == "" || !strings.HasPrefix(lines.Text(), "Or try") {
@@ -81,15 +81,15 @@ func start(t *testing.T, program string, flags ...string) string {
 			address = is
 		}
 	}
-	go func() { // what else it prints
+	go func() { // drains the rest of its output
 		for lines.Scan() {
 		}
 	}()
 	return address
 }
 
-// operate presses the buttons, one after the other, until the page says that all that is
-// expected of each has happened.
+// operate presses the buttons one after the other. It waits after each one until the page
+// shows the expected states.
 func operate(ctx context.Context, t *testing.T, address string, picture bool) {
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(address), chromedp.WaitVisible("#instance2")))
 	press := func(button, expects string) {
