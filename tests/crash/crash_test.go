@@ -1,11 +1,11 @@
-// Package crash proves that no death of a process, no failing disk and no power cut
-// costs a fleet its keys when they are in a FileStore (rows F1 to F15 of
-// docs/faults.md). Real processes run package crash/child. Under strace(1), each of
-// their system calls is failed, or kills them, in turn. After each crash the next
-// signer must start with the keys that were there, and must be able to rotate. A replay of
-// what they did finds whatever a power cut could tear or lose because it was not synced.
+// Package crash proves that killed processes, failing disks and power cuts do not cost a
+// fleet its keys when they are in a FileStore (rows F1 to F15 of docs/faults.md). Real
+// processes run package crash/child. strace(1) makes each of their system calls, in turn,
+// fail or kill the process. After each crash, the next signer must start with the existing
+// keys, and must be able to rotate. A replay of the calls finds everything that a power cut
+// could tear or lose because it was not synced.
 //
-// The short form takes a few rounds of each race, and kills at the calls that change
+// The short form runs a few rounds of each race, and kills at the calls that change
 // something. FLEETKEY_LONG=1 runs a hundred rounds, and kills at every call.
 package crash
 
@@ -30,7 +30,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// childBinary is the child, where every user may run it.
+// childBinary is the path of the child, which every user can run.
 var childBinary string
 
 func TestMain(m *testing.M) {
@@ -70,8 +70,8 @@ func runChild(t *testing.T, cmd *exec.Cmd) (r result) {
 	return r
 }
 
-// publicDir is a fresh directory that every user can enter, in memory where the machine
-// has one. Calls do the same there, and hundreds of runs need not wait for a disk.
+// publicDir returns a fresh directory that every user can enter, in memory if possible. Calls
+// are the same there, and hundreds of runs do not wait for a disk.
 func publicDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "crash-")
@@ -84,8 +84,8 @@ func publicDir(t *testing.T) string {
 	return dir
 }
 
-// oneKey is a set of one key, the same in all runs, so that reading it takes the
-// same calls.
+// oneKey returns a bundle with one key, the same in all runs, so that reading it always makes
+// the same calls.
 func oneKey() string {
 	bundle, err := os.ReadFile("../../fleetkeytest/testdata/ES256.pem")
 	if err != nil {
@@ -94,14 +94,14 @@ func oneKey() string {
 	return string(bundle)
 }
 
-// writeKeys puts a bundle where an operator would.
+// writeKeys writes a bundle as an operator would.
 func writeKeys(t *testing.T, path, bundle string) {
 	t.Helper()
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o700))
 	require.NoError(t, os.WriteFile(path, []byte(bundle), 0o600))
 }
 
-// readKeys returns what is at path, or "" if nothing is.
+// readKeys returns the content of path, or "" if it does not exist.
 func readKeys(t *testing.T, path string) string {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -111,7 +111,7 @@ func readKeys(t *testing.T, path string) string {
 	return string(content)
 }
 
-// temps lists the temporary files beside path.
+// temps lists the temporary files next to path.
 func temps(t *testing.T, path string) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp-*"))
@@ -128,11 +128,11 @@ func makeOld(t *testing.T, names []string) {
 	}
 }
 
-// examine starts a signer on what a crash at a call left at path, and saves with it. The
-// keys of the bundle that was promised must still be there.
+// examine starts a signer on what a crash left at path, and saves with it. The keys of the
+// promised bundle must still be there.
 func examine(t *testing.T, path, promised string, at fmt.Stringer) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // for a lock that nobody frees
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute) // in case nobody releases the lock
 	defer cancel()
 	content := readKeys(t, path)
 	s, err := fleetkey.NewSigner(ctx, fleetkey.NewFileStore(path), testkit.Config())
@@ -152,14 +152,14 @@ func examine(t *testing.T, path, promised string, at fmt.Stringer) {
 	require.Empty(t, temps(t, path), "%s: never removed", at)
 }
 
-// Real processes that meet at one file (rows F9 and F10). Threads would not do: the
-// lock, the rename and the death of a process belong to the kernel.
+// Real processes that use the same file (rows F9 and F10). Threads are not enough, because
+// the kernel implements the lock, the rename and the death of a process.
 
 const fleetSize = 64
 
-// runFleet starts many children that begin their work at the same moment, and
-// returns what they print. If kill is set, half of them are killed while they work,
-// whoever holds the lock included.
+// runFleet starts many children that begin their work at the same moment, and returns what
+// they print. If kill is set, it kills half of them while they work, including any that hold
+// the lock.
 func runFleet(t *testing.T, op, path string, kill bool) (results []result) {
 	t.Helper()
 	gate, release, err := os.Pipe()
@@ -189,7 +189,7 @@ func runFleet(t *testing.T, op, path string, kill bool) (results []result) {
 	return results
 }
 
-// requireOneKey: all processes work with the newest key in the file.
+// requireOneKey requires that all processes use the newest key in the file.
 func requireOneKey(t *testing.T, path string, results []result, keys int) (kid string) {
 	t.Helper()
 	s := testkit.Start(t, fleetkey.NewFileStore(path), testkit.Config())
@@ -202,8 +202,8 @@ func requireOneKey(t *testing.T, path string, results []result, keys int) (kid s
 	return kid
 }
 
-// A fleet starts at once without a key, and rotates at once. One key results each
-// time, and all use it.
+// All processes start at once without a key, and then rotate at once. Each time they must end
+// up with one key.
 func TestFileStore_F9_F10_FleetOfProcesses(t *testing.T) {
 	for name, kill := range map[string]bool{"all live": false, "half are killed": true} {
 		t.Run(name, func(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// killAtEach kills a scenario at each of some calls, on a fresh path each time, and has
-// what it did until then and what is left checked.
+// killAtEach runs a scenario once for each call that at selects, on a fresh path, and kills
+// it at that call. check gets the calls until then, and the path.
 func (b bench) killAtEach(t *testing.T, s scenario, prepare func() string, at func(sysCall) bool, check func(c sysCall, did []sysCall, path string)) {
 	t.Helper()
 	calls, _, ok := b.run(t, s.op, prepare())
@@ -35,9 +35,8 @@ func (b bench) killAtEach(t *testing.T, s scenario, prepare func() string, at fu
 	}
 }
 
-// Kill -9 at each call leaves the old bundle or the new one, at most one temporary
-// file, and no lock. A call that only reads leaves what the one before it left, so
-// the short form leaves it out.
+// Kill -9 at each call leaves the old bundle or the new one, at most one temporary file, and
+// no lock. A call that only reads changes nothing, so the short form skips it.
 func TestFileStore_F1_KilledAtEveryCall(t *testing.T) {
 	b := newBench(t)
 	for _, s := range scenarios {
@@ -57,23 +56,22 @@ func TestFileStore_F1_KilledAtEveryCall(t *testing.T) {
 }
 
 var (
-	// The calls that bring the new bundle to the disk. Others may fail at no cost,
-	// such as the removal of old files.
+	// vital matches the calls that write the new bundle to disk. Failures of others, such as
+	// the removal of old files, are harmless.
 	vital      = regexp.MustCompile(`^(mkdir|write|fsync|rename|fchmod|close.*\.tmp-|openat.*keys\.pem)`)
 	takesSpace = regexp.MustCompile(`^(write|fsync|rename|mkdir|openat.*O_EXCL)`)
-	syncsDir   = regexp.MustCompile(`^fsync\(\d+<[^>]*/\w+>`) // no name with a dot is a directory's
+	syncsDir   = regexp.MustCompile(`^fsync\(\d+<[^>]*/\w+>`) // the names of directories have no dot
 	tempName   = regexp.MustCompile(`\.tmp-\d+`)
 )
 
-// An error at each call in turn. It is reported unless it costs nothing. What was
-// written is thrown away: after a failed fsync the kernel may have dropped the pages
-// and report success the next time. A signer whose rotation fails keeps
-// using the keys that it has, and rotates when it can. A file system that cannot sync
-// directories (F17) is no reason to fail.
+// Each call fails in turn, and the error is reported unless it is harmless. What was written
+// is discarded: after a failed fsync, the kernel may have dropped the pages and report
+// success the next time. A signer whose rotation fails continues to use its keys, and rotates
+// when it can. A file system that cannot sync directories (F17) is not an error.
 func TestFileStore_F3_F4_F5_FailureAtEveryCall(t *testing.T) {
 	b := newBench(t)
 	for _, tc := range []struct {
-		errno, text string // no text: it costs nothing
+		errno, text string // no text: it is harmless
 		at          *regexp.Regexp
 	}{
 		{"EIO", "input/output error", regexp.MustCompile("")},
@@ -140,8 +138,8 @@ func (b bench) failAt(t *testing.T, s scenario, c sysCall, errno string) result 
 	return r
 }
 
-// Root is killed at each call that makes, renames or gives away a file. The service
-// can still rotate, since nothing of root's is in its way.
+// Root is killed at each call that creates, renames or chowns a file. The service can
+// still rotate, because no file of root's is in its way.
 func TestFileStore_F7_RootIsKilled(t *testing.T) {
 	needRoot(t)
 	b := newBench(t)
@@ -174,10 +172,10 @@ func TestFileStore_F7_RootIsKilled(t *testing.T) {
 	}
 }
 
-// A file system without locks is refused, never written unlocked. One without modes accepts a
-// chmod and does nothing, or refuses it, and no key is written to it. Nor is any where root
-// cannot keep the file's owner (F7), who would be locked out. One without hard links still gets
-// its lock, and the lock its owner.
+// FileStore never writes to a file system without locks. Some file systems without modes
+// ignore a chmod, others refuse it: no key is written there. The same applies if root cannot
+// keep the file's owner (F7), who would be locked out. On a file system without hard links,
+// the lock is still created, with the right owner.
 func TestFileStore_F7_F12_F17_NoLocksOrModes(t *testing.T) {
 	b := newBench(t)
 	const noLocks, noModes, noOwners, works = "does not support locks", "does not keep file modes", "belongs to uid 65534", ""
@@ -192,7 +190,7 @@ func TestFileStore_F7_F12_F17_NoLocksOrModes(t *testing.T) {
 			if s.before != "" {
 				giveToNobody(t, path)
 			}
-			if want == noOwners && (s.before == "" || os.Getuid() != 0) { // nobody else's
+			if want == noOwners && (s.before == "" || os.Getuid() != 0) { // there is no other owner
 				continue
 			}
 			if want == noModes {
@@ -226,9 +224,9 @@ func TestFileStore_F7_F12_F17_NoLocksOrModes(t *testing.T) {
 	}
 }
 
-// NFS answers ESTALE for a file that another machine has replaced, and an open finds
-// nothing if a link has just moved on. Load looks again. If that never ends, it is
-// not absence.
+// NFS returns ESTALE for a file that another machine has replaced, and an open can fail with
+// ENOENT while a link is replaced. Load tries again. If that never succeeds, Load does not
+// report an absent file.
 func TestFileStore_F13_StaleHandle(t *testing.T) {
 	b, path := newBench(t), rotation.prepare(t)
 	calls, _, _ := b.run(t, "load", path)
@@ -240,7 +238,7 @@ func TestFileStore_F13_StaleHandle(t *testing.T) {
 		assert.Contains(t, r.Err, path, c)
 		assert.True(t, r.is(fleetkey.ErrUnavailable), c)
 		assert.False(t, r.is(fleetkey.ErrNotExist) || r.is(fs.ErrNotExist), c)
-		assert.Less(t, len(after), 10*len(calls), "bounded")
+		assert.Less(t, len(after), 10*len(calls), "the retries are not bounded")
 	}
 	tried := 0
 	for _, c := range calls {

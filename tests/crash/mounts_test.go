@@ -40,11 +40,11 @@ func needMounts(t *testing.T) {
 		cmd = exec.Command("unshare", "--mount", "mount", "--bind", source, target)
 	}
 	if cmd.Run() != nil {
-		testkit.Missing(t, "the right to mount", "install util-linux, and run as root or allow user namespaces")
+		testkit.Missing(t, "permission to mount file systems", "install util-linux, and run as root or allow user namespaces")
 	}
 }
 
-// container returns the path of keys on the host and where a container has them.
+// container returns the path of the keys on the host and in the container.
 func container(t *testing.T) (host, inside string) {
 	t.Helper()
 	dir := publicDir(t)
@@ -55,8 +55,8 @@ func container(t *testing.T) (host, inside string) {
 	return host, inside
 }
 
-// A file that is mounted by itself can be read, but nothing can replace it. After a rotation
-// on the host, a container that has the old file would never see a change again.
+// A bind-mounted file can be read but not replaced. After a rotation on the host, a container
+// with the old file would never see a change again.
 func TestFileStore_F18_BindMountOfAFile(t *testing.T) {
 	needMounts(t)
 	host, inside := container(t)
@@ -78,8 +78,8 @@ func TestFileStore_F18_BindMountOfAFile(t *testing.T) {
 	}
 }
 
-// A directory whose source was removed and made again is empty for good. That is no absence:
-// no key is made.
+// A mounted directory stays empty forever if its source was removed and recreated. This does
+// not mean that the keys are absent, so no key is created.
 func TestFileStore_F18_BindMountIsRemoved(t *testing.T) {
 	needMounts(t)
 	for _, below := range []string{"", "new/er"} {
@@ -93,8 +93,8 @@ func TestFileStore_F18_BindMountIsRemoved(t *testing.T) {
 	}
 }
 
-// Nobody can change a mode on a read-only mount, not even root. Such a file is for a
-// ReadOnly store, and for a plain one if only the owner can read it.
+// Not even root can change a mode on a read-only mount. A ReadOnly store accepts such a file,
+// and a plain one does if only the owner can read it.
 func TestFileStore_F19_ReadOnlyMount(t *testing.T) {
 	needMounts(t)
 	host, inside := container(t)
@@ -106,14 +106,14 @@ func TestFileStore_F19_ReadOnlyMount(t *testing.T) {
 	r := inContainer(t, "start", inside, from, to, "ro")
 	require.Contains(t, r.Err, "mode 0440")
 	require.Contains(t, r.Err, "FileOptions.ReadOnly")
-	require.NotContains(t, r.Err, "chmod", "it cannot be done there")
+	require.NotContains(t, r.Err, "chmod", "chmod is impossible there")
 	require.Empty(t, inContainer(t, "readonly-start", inside, from, to, "ro").Err)
 	require.True(t, inContainer(t, "readonly-rotate", inside, from, to, "ro").is(fleetkey.ErrReadOnly))
 	r = inContainer(t, "readonly-start", filepath.Join(to, "absent.pem"), from, to, "ro")
 	require.True(t, r.is(fleetkey.ErrNotExist) && r.is(fleetkey.ErrReadOnly), "%v", r)
 }
 
-// A secret that belongs to somebody else cannot be changed by the service either.
+// The service cannot change the mode of somebody else's file either.
 func TestFileStore_F19_OwnedByOthers(t *testing.T) {
 	needRoot(t)
 	path := filepath.Join(publicDir(t), "keys.pem")

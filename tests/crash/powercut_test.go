@@ -13,23 +13,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Power cuts at every call (row F2). What no sync has made durable may be lost, cut off, or on
-// the disk in any order, as POSIX allows and as ALICE assumes (Pillai et al., All File
-// Systems Are Not Created Equal, OSDI 2014). A rename is there as a whole or not at all. So
-// the old bundle or the new one is found after a cut at any call if
+// Power cuts at every call (row F2). What was not synced can be lost, cut off, or written in
+// any order, as POSIX allows and ALICE assumes (Pillai et al., All File Systems Are Not
+// Created Equal, OSDI 2014). A rename is atomic. So a cut at any call leaves the old bundle
+// or the new one if
 //
 //   - the bundle is never written in place, and a file gets its name only after its content
 //     was synced,
 //
-// and the new one after Save has returned if
+// and a cut after Save has returned leaves the new one if
 //
-//   - the directory of each name on the way to it was synced after the name was made, also
-//     where that was done by a process that was killed before it could.
+//   - the directory of each name in its path was synced after the name was created, even if
+//     it was created by a process that was killed before it could sync.
 //
 // These tests record the system calls of a real process and check both.
 
-// A disk holds what would not survive a power cut: names and contents, by their paths below
-// the root.
+// A disk holds what would not survive a power cut: names and contents, by path below the
+// root.
 type disk struct {
 	root        string
 	names, data map[string]bool
@@ -46,14 +46,14 @@ func newDisk(s scenario, t *testing.T) *disk {
 	return &disk{root: strings.TrimSuffix(s.prepare(t), "/"+keysPath), names: map[string]bool{}, data: map[string]bool{}}
 }
 
-// below returns a path below the root.
+// below returns a path relative to the root.
 func (d *disk) below(path string) string {
 	below, _ := filepath.Rel(d.root, path)
 	return below
 }
 
-// replay follows the calls of a process and returns what a power cut could cost. It fails the
-// test for a call that it does not know.
+// replay replays the calls of a process and returns what a power cut could lose. An unknown
+// call fails the test.
 func (d *disk) replay(t *testing.T, calls []sysCall) (problems []string) {
 	t.Helper()
 	for _, c := range calls {
@@ -66,7 +66,7 @@ func (d *disk) replay(t *testing.T, calls []sysCall) (problems []string) {
 			require.NoError(t, err, "an argument of %s", c)
 			paths = append(paths, d.below(arg))
 		}
-		open := "" // behind a descriptor
+		open := "" // the path of the descriptor
 		if m := fdPath.FindStringSubmatch(c.Line); m != nil {
 			open = d.below(m[1])
 		}
@@ -74,7 +74,7 @@ func (d *disk) replay(t *testing.T, calls []sysCall) (problems []string) {
 		case "mkdir":
 			d.names[paths[0]] = true
 		case "open":
-			require.Regexp(t, `O_CREAT\|O_EXCL`, c.Line, "it is not clear whether this makes a file")
+			require.Regexp(t, `O_CREAT\|O_EXCL`, c.Line, "it is unclear whether this creates a file")
 			d.names[paths[0]] = true
 		case "link":
 			d.names[paths[1]] = true
@@ -97,7 +97,7 @@ func (d *disk) replay(t *testing.T, calls []sysCall) (problems []string) {
 					delete(d.names, name)
 				}
 			}
-		case "flock": // a writer gives the lock back: its Save is done
+		case "flock": // a writer releases the lock: its Save is done
 			for path := keysPath; path != "."; path = filepath.Dir(path) {
 				if d.names[path] {
 					problems = append(problems, "lost: no sync after "+path+" was made")
@@ -110,7 +110,7 @@ func (d *disk) replay(t *testing.T, calls []sysCall) (problems []string) {
 	return problems
 }
 
-// Each sync is needed: without it, the check finds what could be lost.
+// Each sync is necessary: without it, the check finds what could be lost.
 func TestFileStore_F2_PowerCut(t *testing.T) {
 	b := newBench(t)
 	for _, s := range append(scenarios, both) {
@@ -129,9 +129,9 @@ func TestFileStore_F2_PowerCut(t *testing.T) {
 	}
 }
 
-// The process is killed at each call that changes the disk, the next one does its
-// work, and then the power fails. What the first left unsynced is no excuse for losing
-// what the second has saved. (What it has only read may be lost.)
+// A process is killed at each call that changes the disk, the next process does its work, and
+// then the power fails. What the second one saved must survive, even if the first one left
+// something unsynced. (What the second one only read may be lost.)
 func TestFileStore_F2_PowerCutAfterAKill(t *testing.T) {
 	b := newBench(t)
 	for _, s := range scenarios {

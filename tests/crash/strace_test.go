@@ -19,8 +19,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A bench is strace(1). It runs the child, records its system calls and can fail any one
-// of them, or kill the child at it.
+// A bench runs the child under strace(1), records its system calls, and can make any one of
+// them fail or kill the child.
 type bench string
 
 func newBench(t *testing.T) bench {
@@ -35,8 +35,7 @@ func newBench(t *testing.T) bench {
 	return bench(strace)
 }
 
-// fileCalls are the system calls that touch files. "?" marks those that not every
-// processor has.
+// fileCalls are the system calls that touch files. "?" marks those that some processors lack.
 const fileCalls = "read,write,pwrite64,openat,?open,?openat2,?creat,newfstatat,fstat,?statx,?lstat,?stat,readlinkat,?readlink," +
 	"fsync,fdatasync,close,fchmod,?chmod,fchmodat,fchown,?chown,fchownat,flock,fcntl,?rename,?renameat,?renameat2," +
 	"?link,linkat,?unlink,unlinkat,?mkdir,mkdirat,getdents64,ftruncate,?truncate"
@@ -112,7 +111,7 @@ func (b bench) run(t *testing.T, op, path string, inject ...string) (calls []sys
 // A scenario is an operation of the child on a fresh path.
 type scenario struct {
 	name, op string
-	before   string // the bundle that is there; none: there are no directories either
+	before   string // the existing bundle; if it is empty, there are no directories either
 }
 
 var (
@@ -122,7 +121,7 @@ var (
 	scenarios  = []scenario{firstStart, rotation}
 )
 
-const keysPath = "lib/keys/keys.pem" // two directories to make
+const keysPath = "lib/keys/keys.pem" // two directories to create
 
 func (s scenario) prepare(t *testing.T) (path string) {
 	t.Helper()

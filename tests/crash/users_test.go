@@ -17,15 +17,15 @@ import (
 	"github.com/fleetkey/fleetkey"
 )
 
-// Processes of other users, or with a strange umask. Root obeys no file
-// mode, so where the tests run as root their children run as nobody.
+// Processes of other users, or with an unusual umask. File modes do not apply to root, so if
+// the tests run as root, their children run as nobody.
 
 const nobody = 65534
 
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("skipped: only root can give files away (run as root)")
+		t.Skip("skipped: only root can change a file's owner (run as root)")
 	}
 }
 
@@ -45,7 +45,7 @@ func giveToNobody(t *testing.T, path string) {
 	}
 }
 
-// try runs one operation as a user who obeys file modes.
+// try runs one operation as a user to whom file modes apply.
 func try(t *testing.T, op, path string) (r result, uid string) {
 	t.Helper()
 	cmd := exec.Command(childBinary, op, path)
@@ -53,7 +53,7 @@ func try(t *testing.T, op, path string) (r result, uid string) {
 	return runChild(t, cmd), fmt.Sprintf("uid %d", id)
 }
 
-// requireDenied: the error names the path and the user. Hidden is not absent.
+// requireDenied requires fs.ErrPermission with the path and the user, and no sentinel of the store.
 func requireDenied(t *testing.T, path, op string) {
 	t.Helper()
 	r, uid := try(t, op, path)
@@ -68,7 +68,7 @@ func requireDenied(t *testing.T, path, op string) {
 func TestFileStore_F5_F6_Permissions(t *testing.T) {
 	for _, tc := range []struct {
 		name              string
-		parent, dir, keys fs.FileMode // zero: not there
+		parent, dir, keys fs.FileMode // zero: does not exist
 		works, denied     []string
 		notExist          bool
 	}{
@@ -77,8 +77,8 @@ func TestFileStore_F5_F6_Permissions(t *testing.T) {
 		{name: "missing and not ours to make", parent: 0o500, notExist: true, denied: []string{"start"}},
 		{name: "not ours to search", parent: 0o755, dir: 0o600, keys: 0o600, denied: []string{"load", "create", "start"}},
 		{name: "keys not ours to read", parent: 0o755, dir: 0o700, keys: 0o200, denied: []string{"load", "create", "start"}},
-		// A directory that may be entered but not read cannot be synced, which is no
-		// reason to fail.
+		// A directory that can be entered but not read cannot be synced, which is not an
+		// error.
 		{name: "made in a parent that cannot be read", parent: 0o300, works: []string{"start", "rotate"}},
 		{name: "in a parent that cannot be read", parent: 0o300, dir: 0o700, works: []string{"start", "rotate"}},
 	} {
@@ -123,7 +123,7 @@ func TestFileStore_F7_Umask(t *testing.T) {
 	for _, umask := range []string{"000", "022", "077", "777"} {
 		t.Run(umask, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "keys")
-			if umask == "777" { // nobody could enter a directory made under that one
+			if umask == "777" { // nobody could enter a directory created with that one
 				require.NoError(t, os.Mkdir(dir, 0o700))
 			}
 			path := filepath.Join(dir, "keys.pem")

@@ -1,8 +1,8 @@
-// Command child is one process of the tests in package crash. It waits for the end
-// of its standard input, does one thing to a FileStore and prints the result as
-// JSON. The tests start many children at once, kill them, and fail their system
-// calls one by one. For that, the main thread makes all calls of the store, and the
-// end of the standard input marks where they begin.
+// Command child is one process of the tests in package crash. When its standard input ends,
+// it performs one operation on a FileStore and prints the result as JSON. The tests start
+// many children at once, kill them, and make their system calls fail one by one. For that,
+// the main thread makes all calls of the store, and the end of the standard input marks where
+// they begin.
 //
 //	child load|create|start|rotate PATH
 //
@@ -29,7 +29,7 @@ type result struct {
 	Newest  string   // the ID of the newest key of a signer
 	Err     string   // the error's text
 	Matches []string // the texts of the sentinels that the error matches
-	GoesOn  bool     // after a failed rotation it issued a token and rotated
+	GoesOn  bool     // after a failed rotation, it issued a token and then rotated
 }
 
 var sentinels = []error{
@@ -101,7 +101,7 @@ func (r *result) run(ctx context.Context, op string, store mainThread) error {
 	return fmt.Errorf("no operation %q", op)
 }
 
-// A mainThread is a store that leaves its calls to the main thread.
+// A mainThread is a store that makes its calls on the main thread.
 type mainThread struct {
 	*fleetkey.FileStore
 	calls chan func()

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// A child in a mount namespace of its own first mounts what BIND says: the source, the
+// A child in its own mount namespace first mounts what BIND specifies: the source, the
 // target, and "ro", "rw", "replaced" or "removed", separated by colons.
 func init() {
 	args := strings.Split(os.Getenv("BIND"), ":")
@@ -20,9 +20,9 @@ func init() {
 	case "ro":
 		const kept = syscall.MS_NOSUID | syscall.MS_NODEV | syscall.MS_NOEXEC // as /dev/shm has them
 		err = errors.Join(err, syscall.Mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|kept, ""))
-	case "replaced": // as a rotation does it outside of a container
+	case "replaced": // as a rotation outside the container does
 		err = errors.Join(err, os.Rename(source+".new", source))
-	case "removed": // as git clean, or a deployment that makes everything again
+	case "removed": // as git clean does, or a deployment that recreates everything
 		err = errors.Join(err, os.RemoveAll(source), os.Mkdir(source, 0o700))
 	}
 	if err != nil {
