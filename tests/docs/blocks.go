@@ -1,6 +1,6 @@
-// Package docs checks the documentation: every fenced block of it is compiled, parsed or
-// run, links lead somewhere, and what it says of tests and log lines is true. It has no long
-// form. cmd/fleetkey runs the console blocks, and tests/release what needs a release.
+// Package docs checks the documentation: it compiles, parses or runs every fenced block,
+// follows the links, and checks what the pages say about tests and log lines. It has no long
+// form. cmd/fleetkey runs the console blocks, and tests/release runs what needs a release.
 package docs
 
 import (
@@ -22,8 +22,8 @@ const RunBy = "run by "
 
 // A Block is a fenced block of a page. An HTML comment directly before it is its Note:
 //
-//	file: PATH            the program belongs in this file, beside others of the same page
-//	run instead: COMMAND  such as one that ends
+//	file: PATH            the program belongs in this file, next to others of the same page
+//	run instead: COMMAND  for example one that ends
 //	run by PATH           a test elsewhere, such as tests/release
 //	not run: REASON       for what is neither Go, JSON nor YAML
 type Block struct {
@@ -87,7 +87,7 @@ func (b Block) Commands() (commands []string) {
 }
 
 // WritePrograms writes the Go programs of a page below a folder, and returns their paths by
-// the folder that each belongs in.
+// folder.
 func WritePrograms(t testing.TB, page, dir string) map[string][]string {
 	programs := map[string][]string{}
 	for _, b := range Blocks(t, page) {

@@ -49,15 +49,15 @@ func TestBlocks(t *testing.T) {
 				assert.Regexp(t, `^\$ `, b.Text)
 				assert.True(t, strings.HasPrefix(b.Page, "docs/"), "cmd/fleetkey runs the console blocks of docs only")
 			default:
-				assert.True(t, excused, "nothing can check a block of language %q: say beside it why it is not run", b.Language)
+				assert.True(t, excused, "nothing can check a block of language %q: add a note that says why it is not run", b.Language)
 			}
 			assert.True(t, !excused || len(reason) > 10, "give a reason")
 		})
 	}
 }
 
-// runAll runs the commands of a block at the root of the repository. What make would do is
-// only looked at, since it would run these tests again.
+// runAll runs the commands of a block at the root of the repository. For make,
+// it only prints the commands, since they would run these tests again.
 func runAll(t *testing.T, b Block) {
 	commands := b.Commands()
 	if instead, ok := strings.CutPrefix(b.Note, "run instead: "); ok {
@@ -65,7 +65,7 @@ func runAll(t *testing.T, b Block) {
 	}
 	for _, command := range commands {
 		name, rest, _ := strings.Cut(command, " ")
-		require.Contains(t, []string{"go", "make", "curl"}, name, "say beside the block why it is not run; fleetkey belongs in a console block")
+		require.Contains(t, []string{"go", "make", "curl"}, name, "add a note that says why it is not run; fleetkey belongs in a console block")
 		if _, err := exec.LookPath("sh"); err != nil || runtime.GOOS == "windows" {
 			testkit.Missing(t, "a POSIX shell", "use Linux or macOS")
 		}
@@ -83,8 +83,8 @@ func runAll(t *testing.T, b Block) {
 	}
 }
 
-// excerpts returns what tells whether a Go file has a text in it. A line "// ..." stands for
-// lines that are left out, and white space does not count.
+// excerpts returns a function that reports whether a Go file contains a text. A line "// ..."
+// stands for omitted lines, and white space is ignored.
 func excerpts(t *testing.T) func(string) bool {
 	normal := func(text string) string { return strings.Join(strings.Fields(text), " ") }
 	var sources []string
@@ -108,8 +108,8 @@ func excerpts(t *testing.T) func(string) bool {
 	}
 }
 
-// commentBlocks returns the Go code in the doc comments of the packages that users import: what
-// is indented and assigns something.
+// commentBlocks returns the Go code in the doc comments of the packages that users import:
+// the indented parts that assign something.
 func commentBlocks(t *testing.T) (blocks []Block) {
 	for _, path := range files(t, ".go") {
 		users := slices.Contains([]string{".", "fleetkeytest", "otelfleetkey"}, filepath.ToSlash(filepath.Dir(path)))

@@ -44,7 +44,7 @@ func TestFaults(t *testing.T) {
 	require.Greater(t, rows, 100)
 }
 
-// TestReadme: it is short, and its IAM policy is the one that a server was put under.
+// TestReadme: the README is short, and its IAM policy is one that a server is tested with.
 func TestReadme(t *testing.T) {
 	require.LessOrEqual(t, len(strings.Fields(read(t, "README.md"))), 1200, "words")
 	for _, b := range Blocks(t, "README.md") {
@@ -68,7 +68,7 @@ func TestLinks(t *testing.T) {
 			}
 			_, err := os.Stat(filepath.Join(Root, target))
 			if assert.NoError(t, err, "%s links to %s", page, m[1]) && m[2] != "" {
-				assert.Contains(t, anchors(t, target), m[2], "%s links to a heading of %s", page, target)
+				assert.Contains(t, anchors(t, target), m[2], "%s links to a heading that %s lacks", page, target)
 			}
 		}
 	}
@@ -83,9 +83,9 @@ func anchors(t *testing.T, page string) (names []string) {
 	return names
 }
 
-// TestLogLines checks that what operators are told to look for, in docs/operations.md
-// and in the alarms of the Elastic Beanstalk example, is what the library logs, and
-// that docs/operations.md covers everything that it logs.
+// TestLogLines checks that the library logs the lines that docs/operations.md and the alarms
+// of the Elastic Beanstalk example name, and that docs/operations.md covers every line that
+// it logs.
 func TestLogLines(t *testing.T) {
 	find := func(page, pattern string) (lines []string) { // with their levels
 		for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(read(t, page), -1) {
