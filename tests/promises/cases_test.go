@@ -17,7 +17,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// Cases whose texts, dates or number of writes the model of the histories does not know.
+// Cases with texts, dates or numbers of writes that the model of the histories does not know.
 
 // roles returns the role of each key, newest first.
 func roles(s *fleetkey.Signer) (roles []fleetkey.Role) {
@@ -32,7 +32,7 @@ var (
 	twoKeys = []fleetkey.Role{fleetkey.RoleAnnounced, fleetkey.RoleSigning}
 )
 
-// requireHealth requires that Health answers with a code and, somewhere, a text.
+// requireHealth requires that Health answers with a status code and a body that contains a text.
 func requireHealth(t *testing.T, s *fleetkey.Signer, code int, text string) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -50,14 +50,14 @@ func TestLifeOfAKey(t *testing.T) { // S3
 		for _, step := range []struct {
 			at      time.Duration // after the start
 			roles   []fleetkey.Role
-			private int // keys in the store
+			private int // private keys in the store
 			want    string
 		}{
 			{0, oneKey, 1, "one key, backdated by a day"},
 			{88*day - time.Hour, oneKey, 1, "not due yet"},
 			{88*day + hours, twoKeys, 2, "a successor is announced a day ahead"},
 			{89*day + hours, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleRetired}, 2, "and takes over"},
-			{90*day + hours, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, 2, "the old key is trusted no more"},
+			{90*day + hours, []fleetkey.Role{fleetkey.RoleSigning, fleetkey.RoleGone}, 2, "the old key is no longer trusted"},
 			{97*day + hours, oneKey, 1, "and pruned when nobody can need it"},
 		} {
 			time.Sleep(time.Until(begin.Add(step.at)))
@@ -70,8 +70,8 @@ func TestLifeOfAKey(t *testing.T) { // S3
 	})
 }
 
-// A fleet that may not write continues until its certificate ends; when it may again, an
-// operator rotates by hand. In the meantime it tries rarely.
+// A fleet without permission to write continues until its certificate expires, and tries rarely.
+// With permission, an operator can rotate at once, or the fleet rotates at its next try.
 func TestFleetThatMayNotWrite(t *testing.T) { // A6, A15
 	synctest.Test(t, func(t *testing.T) {
 		var log testkit.LogBuffer
@@ -85,7 +85,7 @@ func TestFleetThatMayNotWrite(t *testing.T) { // A6, A15
 		require.ErrorIs(t, s.Status().RotationErr, fleetkey.ErrAccessDenied)
 		requireHealth(t, s, 200, "could not be rotated")
 		require.Contains(t, log.String(), "cannot rotate the signing key")
-		require.Less(t, store.Saves(), 70, "at most a try in 6 hours, in the long run")
+		require.Less(t, store.Saves(), 70, "in the long run, at most one try in 6 hours")
 		require.Greater(t, store.Saves(), 20)
 		testkit.Accepts(t, testkit.Issue(t, s), s)
 		time.Sleep(10*day - time.Hour) // 91 days before the end
@@ -108,11 +108,11 @@ func TestFleetThatMayNotWrite(t *testing.T) { // A6, A15
 		store.SetHook(nil)
 		time.Sleep(7 * time.Hour)
 		require.NoError(t, s.Status().RotationErr)
-		require.Equal(t, twoKeys, roles(s), "rights that come back are used without anybody's help")
+		require.Equal(t, twoKeys, roles(s), "a regained permission is used without anybody's help")
 	})
 }
 
-// P5: a writer that others beat does not give up before its context ends.
+// P5: a writer that loses to others does not give up before its context ends.
 func TestRotateLosesToAnotherWriter(t *testing.T) { // A12
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -144,7 +144,7 @@ func TestInstanceCutOff(t *testing.T) { // L1, L4
 		requireHealth(t, s, 503, "stale")
 		testkit.Accepts(t, token, s)
 		require.Len(t, testkit.PublishedKeyIDs(t, s), 2)
-		time.Sleep(70 * time.Minute) // trust ends without the store
+		time.Sleep(70 * time.Minute) // trust ends even without the store
 		require.Len(t, s.PublicKeys(), 1)
 		require.Len(t, testkit.PublishedKeyIDs(t, s), 1)
 		store.SetHook(nil)
@@ -153,7 +153,7 @@ func TestInstanceCutOff(t *testing.T) { // L1, L4
 	})
 }
 
-// An instance whose clock has jumped leaves the key set to the others, for as long
+// An instance whose clock has jumped leaves changes of the key set to the others for as long
 // as a new key is announced.
 func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
 	synctest.Test(t, func(t *testing.T) {
@@ -161,17 +161,17 @@ func TestClockJumpHoldsWritesBack(t *testing.T) { // F16
 		s := testkit.StartBy(t, clock.Now, store, testkit.Rotating())
 		time.Sleep(30 * day)
 		saves := store.Saves()
-		clock.Set(60 * day) // by which a new key is due
+		clock.Set(60 * day) // by this clock, a new key is due
 		time.Sleep(day - time.Minute)
 		require.Equal(t, saves, store.Saves())
 		require.Equal(t, oneKey, roles(s))
 		time.Sleep(15 * time.Minute)
-		require.Equal(t, twoKeys, roles(s), "if the others do nothing, it is right")
+		require.Equal(t, twoKeys, roles(s), "if the others do nothing, it rotates")
 	})
 }
 
-// P3: a set that cannot sign is refused while this instance can; it counts as fresh, and its
-// revocations hold.
+// P3: a set that cannot sign is rejected while this instance can sign. The load still counts
+// as fresh, and the revocations in the set apply.
 func TestSetThatCannotSign(t *testing.T) { // K5
 	synctest.Test(t, func(t *testing.T) {
 		store, now := fleetkeytest.NewStore(), time.Now()
@@ -180,18 +180,18 @@ func TestSetThatCannotSign(t *testing.T) { // K5
 		s := testkit.Start(t, store, testkit.Config())
 		stolen := testkit.Forge(old.Private, old.ID, "at+jwt", now, "exp", now.Add(time.Hour).Unix())
 		testkit.Accepts(t, stolen, s)
-		for _, private := range []crypto.Signer{testkit.NewKey("ES256"), mine.Private} { // or ours, under a certificate that has ended
+		for _, private := range []crypto.Signer{testkit.NewKey("ES256"), mine.Private} { // or our key, with an expired certificate
 			time.Sleep(time.Minute)
 			store.Set(append(testkit.Bundle(private, now.Add(-2*day), now.Add(-time.Hour)), revokedBlock(old.ID)...))
 			require.ErrorContains(t, s.Refresh(t.Context()), "holds no key that can sign")
 			testkit.Accepts(t, testkit.Issue(t, s), s)
 			testkit.Refuses(t, fleetkey.ErrUnknownKey, stolen, s)
-			require.WithinDuration(t, time.Now(), s.Status().LastLoad, time.Second, "it is fresh")
+			require.WithinDuration(t, time.Now(), s.Status().LastLoad, time.Second, "the load counts as fresh")
 		}
 	})
 }
 
-// A replica of the store that lags behind brings no revoked key back.
+// A lagging replica of the store does not bring back a revoked key.
 func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -209,8 +209,8 @@ func TestStaleReadsDoNotTurnTheClockBack(t *testing.T) { // A14
 	})
 }
 
-// P2, P3: an instance whose change read of a revocation and then failed signs with nothing
-// that the others no longer trust.
+// P2, P3: after a change that read a revocation and then failed, an instance does not sign
+// with a key that the others no longer trust.
 func TestChangeThatReadOfRevocation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := fleetkeytest.NewStore()
@@ -228,8 +228,8 @@ func TestChangeThatReadOfRevocation(t *testing.T) {
 	})
 }
 
-// P2, P3: a key that was revoked before it signed has taken over from none, also when a rollback
-// brings it back after its date: the key before it signs on, and its tokens stay good.
+// P2, P3: a key that was revoked before it signed never replaces another, even if a rollback
+// brings it back after its date: the key before it continues to sign, and its tokens stay good.
 func TestRollBackBeforeRevocationOfAnnounced(t *testing.T) {
 	for _, cfg := range []fleetkey.Config{testkit.Config(), testkit.Rotating()} {
 		synctest.Test(t, func(t *testing.T) {
@@ -251,13 +251,13 @@ func TestRollBackBeforeRevocationOfAnnounced(t *testing.T) {
 	}
 }
 
-// A change that fails takes its instance back to no older version that a replica has shown it:
-// neither one that the instance has never had, nor one that was current when the save began.
+// A failed change does not take its instance back to an older version that a replica returned:
+// neither one that the instance never had, nor one that was current when the save began.
 func TestFailedChangeDoesNotTurnTheClockBack(t *testing.T) {
 	for name, tc := range map[string]struct {
 		cfg   fleetkey.Config
 		wait  time.Duration // from the change until Rotate
-		takes time.Duration // the save
+		takes time.Duration // duration of the save
 	}{
 		"skipped":   {cfg: testkit.Config()},
 		"slow save": {testkit.Lazily(testkit.Config()), 30 * time.Second, 40 * time.Second},
@@ -289,7 +289,7 @@ func TestFailedChangeDoesNotTurnTheClockBack(t *testing.T) {
 	}
 }
 
-// A mounted store is one that others fill (P6).
+// A mounted store is read-only; others write it (P6).
 type mounted struct{ *fleetkeytest.Store }
 
 func (mounted) ReadOnly() bool { return true }
@@ -311,7 +311,7 @@ func TestReadOnlyRefuses(t *testing.T) { // F19
 	_, same := store.Content()
 	require.Equal(t, version, same)
 
-	// Nobody else can fill a store that is mounted read-only.
+	// An instance cannot create the first bundle in a read-only store.
 	for _, adopt := range []fleetkey.KeyStore{nil, store} {
 		absent, cfg := fleetkeytest.NewStore(), testkit.Rotating()
 		cfg.Adopt = adopt
@@ -326,7 +326,7 @@ func TestReadOnlyRefuses(t *testing.T) { // F19
 	}
 	require.Equal(t, 1, store.Saves())
 
-	// Its keys can be adopted. It gets no note, and nobody is warned of that.
+	// Its keys can be adopted. It gets no note, which is not worth a warning.
 	var log testkit.LogBuffer
 	cfg := testkit.Config()
 	cfg.Adopt, cfg.Logger = mounted{store}, slog.New(slog.NewTextHandler(&log, nil))

@@ -15,9 +15,9 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// TestFIPS140: every algorithm works in Go's FIPS 140-3 mode, where it enforces that nothing
-// else is used (https://go.dev/doc/security/fips140). A process has one mode from its start,
-// so the test runs in a separate one.
+// TestFIPS140: every algorithm works in Go's FIPS 140-3 mode with enforcement, where other
+// algorithms fail (https://go.dev/doc/security/fips140). The mode is fixed when a process
+// starts, so the test runs in a separate one.
 func TestFIPS140(t *testing.T) {
 	if fips140.Enforced() {
 		for _, alg := range []string{"RS256", "PS256", "ES256", "ES384", "EdDSA"} {

@@ -32,19 +32,19 @@ type (
 
 // A fleet is the world of one history: machines, a store, operators and thieves.
 type fleet struct {
-	policy       fleetkey.Config // of the fleet; a history can deviate from it
+	policy       fleetkey.Config // of the fleet; instances can deviate from it
 	policyNumber int
 	cell         *fleetkeytest.Store
 	machines     [3]*machine
 	formers      []former
 
-	mu        sync.Mutex // guards what follows
+	mu        sync.Mutex // guards the fields below
 	step      string
 	verdict   string // the first broken promise
 	contents  map[fleetkey.Version]*bundle
 	versions  []fleetkey.Version
-	keys      []pair            // whose private half was ever seen, oldest first
-	published map[string]string // every kid of a JWKS, to its key
+	keys      []pair            // every key whose private half was seen, oldest first
+	published map[string]string // every published kid, to its key
 	tokens    []*token
 }
 
@@ -91,7 +91,7 @@ func namesOf(cert *x509.Certificate) []string {
 		upper, upper + "ES256", strings.ToLower(upper)}
 }
 
-// breaks notes the first promise that was broken.
+// breaks records the first promise that was broken.
 func (f *fleet) breaks(promise, format string, args ...any) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -127,8 +127,8 @@ func (f *fleet) learn(b *bundle) {
 	}
 }
 
-// stolen returns every private key that the store has ever held, oldest first. A load that
-// a verification has caused may learn of more at the same time.
+// stolen returns every private key that the store has ever held, oldest first. A load caused
+// by a verification can add more at the same time.
 func (f *fleet) stolen() []pair {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -167,15 +167,15 @@ func (f *fleet) bundle(v fleetkey.Version, data []byte) *bundle {
 	return b
 }
 
-// mentions reports whether a bundle says anything about a kid, and stops whether it says that
-// the key must not sign.
+// mentions reports whether a bundle mentions a kid, and stops whether it says that the key
+// must not sign.
 func mentions(b *bundle, kid string) bool { return b.Holds(kid) || b.Revoked[kid] }
 func stops(b *bundle, kid string) bool    { return b.Revoked[kid] || !b.Retired[kid].IsZero() }
 
-// without returns the bundle as an instance uses it that knows of more revocations: what is
-// older than a revoked key that has begun to sign neither signs again nor is trusted for longer.
-// A key that was revoked before it began has taken over from none: then the bundle has the key
-// that signs now.
+// without returns the bundle as it is used by an instance that knows more revocations. Keys
+// older than a revoked key that has begun to sign do not sign again, and are not trusted for
+// longer. A key that was revoked before it began has replaced none: then the bundle contains
+// the current signing key.
 func without(b *bundle, revoked map[string]bool, signs *pair, now time.Time, retain time.Duration) *bundle {
 	next, until, lost := *b, ends(b, retain), false
 	next.Pairs, next.Retired = nil, maps.Clone(b.Retired)
@@ -192,7 +192,7 @@ func without(b *bundle, revoked map[string]bool, signs *pair, now time.Time, ret
 	return &next
 }
 
-// ends returns until when each fleet key is trusted.
+// ends returns when the trust in each fleet key ends.
 func ends(b *bundle, retain time.Duration) map[string]time.Time {
 	ends := maps.Clone(b.Retired)
 	var next *pair
@@ -206,7 +206,7 @@ func ends(b *bundle, retain time.Duration) map[string]time.Time {
 	return ends
 }
 
-// signing returns the key that signs at a time by a clock, and whether that is early.
+// signing returns the key that signs at a time, and whether it signs before its NotBefore.
 func signing(b *bundle, now time.Time) (signs *pair, early bool) {
 	for i, p := range b.Pairs {
 		switch ahead := p.NotBefore.Sub(now); {

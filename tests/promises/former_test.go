@@ -87,9 +87,9 @@ type named struct {
 
 func (n named) String() string { return n.name }
 
-// The note in the old store is about one store: a trial in one place must not stop the move
-// to the real one. A path or a secret's name may hold five dashes and line breaks. What is
-// no bundle is not adopted, and the own store's keys stay.
+// The note in the old store is about one shared store: a trial elsewhere must not prevent the
+// move to the real one. A path or secret name can contain five dashes and line breaks.
+// Garbage is not adopted, and adopting from its own store changes no key.
 func TestAdoptionNote(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		adopting := func(old fleetkey.KeyStore) fleetkey.Config {

@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-// TestFound runs histories that have broken a promise once, and that the short form of
+// TestFound runs histories that once broke a promise, and that the short form of
 // TestHistories does not draw.
 func TestFound(t *testing.T) {
 	for name, h := range map[string]history{

@@ -15,7 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// check lets every running instance sign, verify and publish, and judges that.
+// check makes every running instance sign, verify and publish, and judges the results.
 func (f *fleet) check(n int) {
 	synctest.Wait()
 	for _, in := range f.running() {
@@ -36,11 +36,11 @@ func (f *fleet) check(n int) {
 		tok.old = perKey[tok.kid] > 4 || time.Now().After(tok.exp.Add(10*time.Minute))
 	}
 	f.tokens = slices.DeleteFunc(f.tokens, func(tok *token) bool { return tok.old })
-	synctest.Wait() // for what follows a load that a token has caused
+	synctest.Wait() // for what follows a load that was caused by a token
 }
 
-// checkIssue signs a token. That fails only if the store was out of reach for too long,
-// or no key can sign.
+// checkIssue signs a token. That may fail only if the store was unreachable for too long, or
+// no key can sign.
 func (in *instance) checkIssue(n int) {
 	f, now := in.machine.fleet, in.machine.Now()
 	ttl := in.cfg.MaxTokenTTL
@@ -86,7 +86,7 @@ func (in *instance) checkIssue(n int) {
 	}
 }
 
-// checkPublished reads the JWKS: a kid is one key, everywhere and for good.
+// checkPublished reads the JWKS: a kid always names the same key, on every instance.
 func (in *instance) checkPublished() {
 	f, w := in.machine.fleet, httptest.NewRecorder()
 	r := httptest.NewRequest("GET", fleetkey.JWKSPath, nil)
@@ -135,7 +135,7 @@ func (in *instance) checkPublished() {
 func (in *instance) checkToken(tok *token, look bool) {
 	f, now, revoked := in.machine.fleet, in.machine.Now(), in.knowsRevoked(tok.kid)
 	trusted := in.trusts(tok.kid, now)
-	if !trusted && !look { // would read the store, which a history should not do all the time
+	if !trusted && !look { // Verify would read the store, which should not happen all the time
 		return
 	}
 	err := in.verify(tok.raw)
@@ -146,7 +146,7 @@ func (in *instance) checkToken(tok *token, look bool) {
 		f.breaks("expiry", "a token is accepted %v after its end", now.Sub(tok.exp))
 	case err == nil || revoked:
 	case trusted && now.Before(tok.exp.Add(-time.Second)) && !tok.iat.After(now.Add(2*skew)) && tok.ttl <= in.cfg.MaxTokenTTL:
-		f.breaks("valid tokens", "the token of %s is refused by who trusts the key: %v", tok.kid, err)
+		f.breaks("valid tokens", "the token of %s is refused by an instance that trusts the key: %v", tok.kid, err)
 	}
 }
 
@@ -157,7 +157,7 @@ func (in *instance) verify(raw string) error {
 	if byKey := in.keyfunc(raw); err == nil && byKey != nil {
 		in.machine.fleet.breaks("P1", "Verify accepts a token whose key golang-jwt does not get: %v", byKey)
 	}
-	synctest.Wait() // a load that it has not waited for may end at this very moment
+	synctest.Wait() // a load that Verify did not wait for can end at this moment
 	return err
 }
 
@@ -176,7 +176,7 @@ func (in *instance) hasSeen(kid string) bool {
 	return in.seen[kid]
 }
 
-// checkRevoked is a thief with all private keys that the store has ever held.
+// checkRevoked acts as a thief with all private keys that the store has ever held.
 func (in *instance) checkRevoked(n int) {
 	f := in.machine.fleet
 	for i, p := range f.stolen() {
@@ -216,8 +216,8 @@ func (in *instance) checkFormers(n int) {
 	}
 }
 
-// checkAdopted verifies tokens of the key that the machine had for itself: those from
-// before it joined are good, and those that somebody signs later are not.
+// checkAdopted verifies tokens of the machine's former key: tokens issued before it joined
+// the fleet are good, and later ones are not.
 func (in *instance) checkAdopted() {
 	m, now := in.machine, in.machine.Now()
 	if in.cfg.Adopt == nil || in.hasSeen(m.own.ID) {
@@ -231,6 +231,6 @@ func (in *instance) checkAdopted() {
 	}
 	later := testkit.Forge(m.own.Private, m.own.ID, "at+jwt", now)
 	if now.Sub(m.since) > 2*time.Second && (in.verify(later) == nil || in.keyfunc(later) == nil) && !in.hasSeen(m.own.ID) {
-		m.fleet.breaks("P5a", "an adopted key signs on")
+		m.fleet.breaks("P5a", "a token that was signed later with an adopted key is accepted")
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A machine has its clocks, a way to the store, and a store of keys from before
-// the fleet. It runs one instance at a time.
+// A machine has its own clocks, a connection to the store, and a store with its keys from
+// before the fleet. It runs one instance at a time.
 type machine struct {
 	testkit.Clock
 	fleet *fleet
@@ -43,7 +43,7 @@ const (
 	faults
 )
 
-// heals reports whether a call that tries again gets through a fault.
+// heals reports whether a call that is repeated gets past the fault.
 func (m *machine) heals() bool { return m.fault.Load() <= lostReplies }
 
 func (m *machine) hook(c fleetkeytest.Call) (fault fleetkeytest.Fault) {
@@ -69,7 +69,7 @@ func (m *machine) hook(c fleetkeytest.Call) (fault fleetkeytest.Fault) {
 	return fault
 }
 
-// start runs an instance with a configuration. It reports a failure to start.
+// start runs an instance with a configuration. It returns the error of a failed start.
 func (m *machine) start(cfg fleetkey.Config, mounted bool) error {
 	f := m.fleet
 	cfg.Issuer, cfg.Logger = testkit.Issuer, slog.New(slog.DiscardHandler)
@@ -99,13 +99,13 @@ func (m *machine) stop() {
 	}
 }
 
-// A port is an instance's way to the store. It tells the model what goes through.
+// A port is an instance's connection to the store. It reports to the model what passes.
 type port struct {
 	*fleetkeytest.Store
 	in *instance
 }
 
-// ReadOnly reports whether others fill the store.
+// ReadOnly reports whether only others write the store.
 func (p *port) ReadOnly() bool { return p.in.mounted }
 
 // Load implements fleetkey.KeyStore.

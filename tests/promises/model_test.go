@@ -10,26 +10,26 @@ import (
 	"github.com/fleetkey/fleetkey/fleetkeytest"
 )
 
-// An instance is a running Signer, and what the model knows that it can know.
+// An instance is a running Signer, and what it can know according to the model.
 type instance struct {
 	machine  *machine
 	cfg      fleetkey.Config
 	signer   *fleetkey.Signer
 	started  atomic.Bool
-	operated atomic.Int32 // by hand, at this moment
+	operated atomic.Int32 // running operations by hand
 	way      *fleetkeytest.Store
 	formers  []int // of fleet.formers, in its configuration
 	mounted  bool  // its store is read-only
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	revoked map[string]bool
-	set     *bundle              // that it works with
-	version fleetkey.Version     // that it has read last
-	until   map[string]time.Time // by kid, until when its tokens must be accepted
+	set     *bundle              // that it uses
+	version fleetkey.Version     // that it read last
+	until   map[string]time.Time // by kid, how long its tokens must be accepted
 	seen    map[string]bool      // kids that any bundle has mentioned
 	moved   map[fleetkey.Version]time.Duration
-	loaded  moment // begin of the last good load
-	doubt   bool   // the instance need not have taken over what it has read last
+	loaded  moment // start of the last successful load
+	doubt   bool   // it is unclear whether the instance uses what it read last
 }
 
 // A moment is the reading of a machine's clocks.
@@ -61,7 +61,7 @@ func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 		in.seen[kid] = true
 	}
 	mono := in.machine.Monotonic()
-	if begun.wall.IsZero() { // a save is no load
+	if begun.wall.IsZero() { // a save is not a load
 		begun = in.loaded
 	}
 	in.loaded = begun
@@ -71,7 +71,7 @@ func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 		return
 	}
 	if at, ok := in.moved[v]; ok && mono-at < time.Minute+time.Second {
-		in.doubt = true // a store that lags, or a rollback that looks like it
+		in.doubt = true // a stale read, or a rollback that looks like one
 		return
 	}
 	if in.version != "" {
@@ -81,8 +81,8 @@ func (in *instance) read(b *bundle, v fleetkey.Version, begun moment) {
 	in.take(b)
 }
 
-// take is P3: a set that cannot sign is refused while the current one can, unless it
-// names the key that signs.
+// take applies P3: a set that cannot sign is rejected while the current one can, unless it
+// stops the signing key.
 func (in *instance) take(b *bundle) {
 	now, retain := in.machine.Now(), in.cfg.Rotation.Retain
 	var signs *pair
@@ -96,9 +96,9 @@ func (in *instance) take(b *bundle) {
 	}
 	b = next
 	until := ends(b, retain)
-	for kid, end := range in.until { // what has vanished lives on while its tokens do
+	for kid, end := range in.until { // a key that vanished is trusted while its tokens can live
 		lives := now.Add(in.cfg.MaxTokenTTL)
-		key := in.set.Find(kid) // a save that met a conflict may have had another certificate of it
+		key := in.set.Find(kid) // a save that met a conflict may have used another certificate of it
 		if key == nil {
 			key = in.machine.fleet.key(kid)
 		}
@@ -113,7 +113,7 @@ func (in *instance) take(b *bundle) {
 	in.set, in.until = b, until
 }
 
-// prune forgets what the clock says is over: a clock that moves back need not revive it.
+// prune forgets keys that have expired by the clock: a clock that moves back need not revive them.
 func (in *instance) prune() {
 	now := in.machine.Now()
 	maps.DeleteFunc(in.until, func(kid string, end time.Time) bool { return !end.After(now) && !mentions(in.set, kid) })
@@ -145,8 +145,8 @@ func (in *instance) knowsRevoked(kid string) bool {
 	return in.revoked[kid]
 }
 
-// mayBeStale reports whether the store was out of reach for so long that the instance
-// may refuse to sign.
+// mayBeStale reports whether the store was unreachable for so long that the instance may
+// refuse to sign.
 func (in *instance) mayBeStale(now time.Time) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -156,7 +156,7 @@ func (in *instance) mayBeStale(now time.Time) bool {
 	return c.Rotation.Every > 0 && age >= limit-time.Second
 }
 
-// judgeSave looks at what an instance is about to write.
+// judgeSave judges what an instance is about to write.
 func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	f, now, cfg := in.machine.fleet, in.machine.Now(), in.cfg
 	f.mu.Lock()
@@ -219,7 +219,7 @@ func (in *instance) judgeSave(next *bundle, prev fleetkey.Version) {
 	if k, _ := signing(next, now); k != nil && signed != nil && !early && k.NotBefore.Before(signed.NotBefore) && before.Find(k.ID) != nil {
 		f.breaks("P4", "a write lets the retired key %s sign again", k.ID)
 	}
-	// What is trusted stays trusted for as long as tokens can live.
+	// A trusted key stays trusted for as long as tokens can live.
 	after, lives := ends(next, cfg.Rotation.Retain), now.Add(cfg.MaxTokenTTL)
 	for kid, end := range ends(before, cfg.Rotation.Retain) {
 		if end.After(lives) {

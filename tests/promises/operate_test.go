@@ -75,7 +75,7 @@ func (f *fleet) do(s step) {
 	}
 }
 
-// start starts an instance with a configuration that a number stands for.
+// start starts an instance with the configuration that a number encodes.
 func (f *fleet) start(m *machine, arg int) {
 	before, cfg, valid, mounted := f.content(), f.policy, true, false
 	cfg.Algorithm = "ES256"
@@ -120,7 +120,7 @@ func (f *fleet) start(m *machine, arg int) {
 	}
 }
 
-// operate does something by hand on an instance, with five minutes of patience.
+// operate performs an operator's action on an instance, with a timeout of five minutes.
 func (f *fleet) operate(in *instance, s step) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -171,7 +171,7 @@ func (f *fleet) operate(in *instance, s step) {
 	}
 }
 
-// together rotates on all instances at once. Everyone has to succeed.
+// together rotates on all instances at once. All must succeed.
 func (f *fleet) together(ctx context.Context) {
 	var all sync.WaitGroup
 	works := f.content().Bad == ""
@@ -191,8 +191,8 @@ func (f *fleet) together(ctx context.Context) {
 	all.Wait()
 }
 
-// pickName returns a kid to revoke, and the thumbprint that it stands for on the
-// instance: empty if the instance cannot know.
+// pickName returns a kid to revoke, and the thumbprint that it means on the instance, or ""
+// if the instance cannot know it.
 func (in *instance) pickName(arg int) (name, id string) {
 	f := in.machine.fleet
 	var names []string
@@ -221,7 +221,7 @@ func (in *instance) pickName(arg int) (name, id string) {
 	return name, ""
 }
 
-// byHand changes the store behind everyone's back.
+// byHand changes the store directly, without an instance.
 func (f *fleet) byHand(s step) {
 	now, arg := f.content(), s.Arg
 	text := now.Text

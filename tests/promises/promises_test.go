@@ -1,16 +1,16 @@
-// Package promises proves the promises P1 to P8 of DESIGN.md section 3 on random histories
-// of a fleet: instances start with one configuration or another, rotate, revoke, adopt and
-// stop; operators import, edit, roll back, swap, cut off and delete the bundle; stores fail
-// and lag; clocks are wrong, jump and stand still. A model that knows the promises and not
-// the code judges what each instance signs, accepts, publishes and writes. Where the
+// Package promises proves the promises of docs/design.md (P1 to P8) on random histories of a
+// fleet: instances start with different configurations, rotate, revoke, adopt and stop;
+// operators import, edit, roll back, swap, cut off and delete the bundle; stores fail and
+// lag; clocks are wrong, jump and stand still. A model that knows the promises but not the
+// code judges what each instance signs, accepts, publishes and writes. Where the
 // documentation makes no promise, the model does not judge.
 //
 // A history is data that pgregory.net/rapid draws and, if a promise is broken, shrinks.
 // It runs in virtual time and returns a verdict, and the test fails outside of the bubble.
-// TestFound holds histories that the short form does not draw. The other tests are cases whose
-// texts, dates or number of writes the model does not know; one of them repeats the life of a key
-// in FIPS 140-3 mode. The short form runs 200 histories that are always the same, the long form 10,000 that
-// differ from run to run:
+// TestFound runs histories that the short form does not draw. The other tests are cases with
+// texts, dates or numbers of writes that the model does not know; one of them repeats the life
+// of a key in FIPS 140-3 mode. The short form always runs the same 200 histories. The long form
+// runs 10,000 that differ from run to run:
 //
 //	FLEETKEY_LONG=1 go test -v -timeout 1h ./tests/promises
 //
@@ -36,9 +36,9 @@ import (
 
 // A history is what happens to a fleet.
 type history struct {
-	Policy, First int // of policies; the algorithm of the first bundle, 0: none
-	Fleet, Start  int // machines that start at once, and their configuration
-	Fault         int // of the first machine's store; calls that try again get through
+	Policy, First int // index of policies; algorithm of the first bundle, 0: no bundle
+	Fleet, Start  int // machines that start at once; their configuration
+	Fault         int // of the first machine's store; repeated calls get through
 	Steps         []step
 }
 
@@ -50,7 +50,7 @@ type step struct {
 
 func (s step) String() string { return fmt.Sprintf("%s %d/%d", s.Op, s.Who, s.Arg) }
 
-// refused is the policy that NewSigner refuses, by the bound that P6 adds.
+// refused is the index of the policy that NewSigner refuses by the bound of P6.
 const refused = 3
 
 var policies = []fleetkey.Config{
@@ -74,8 +74,8 @@ var (
 	starts = []int{256, 256 + 1<<3, 256 + 2<<3, 256 + 4<<3, 256 + 6<<3, 256 + 7<<3, 256 + 64, 256 + 64 + 6<<3, 256 + 3*64}
 )
 
-// histories draws a history of a few kinds of operation, so that some histories are free
-// of each. SampledFrom draws all values equally often, and IntRange does not.
+// histories draws a history of a few kinds of operation, so that each kind is
+// missing from some. SampledFrom draws all values equally often; IntRange does not.
 var histories = rapid.Custom(func(t *rapid.T) history {
 	kinds := append(rapid.SliceOfNDistinct(rapid.SampledFrom(ops), 1, len(ops), rapid.ID).Draw(t, "kinds"), pass, pass)
 	steps := rapid.Custom(func(t *rapid.T) step {
@@ -109,7 +109,7 @@ func TestHistories(t *testing.T) {
 	})
 }
 
-// run lets a history happen and returns the first promise that was broken, or "".
+// run runs a history and returns the first promise that was broken, or "".
 func run(h history) string {
 	f := newFleet(h)
 	f.step = "the start"
@@ -138,7 +138,7 @@ func run(h history) string {
 	return f.verdict
 }
 
-// settle heals everything and waits. Then the fleet has to agree.
+// settle heals everything and waits. Then the fleet must agree.
 func (f *fleet) settle() {
 	f.check(0)
 	f.mu.Lock()
@@ -169,7 +169,7 @@ func (f *fleet) settle() {
 			f.breaks("P2", "%d revocations were not written back", lost)
 		}
 		if lost != status.LostRevocations || lost > 0 && len(status.Warnings()) == 0 {
-			f.breaks("P2", "the store has lost %d revocations, but Status tells of %d and warns %q", lost, status.LostRevocations, status.Warnings())
+			f.breaks("P2", "the store has lost %d revocations, but Status reports %d and warns %q", lost, status.LostRevocations, status.Warnings())
 		}
 		if in.mounted != status.ReadOnly {
 			f.breaks("P6", "ReadOnly is %v", status.ReadOnly)
