@@ -1,6 +1,6 @@
-// Package release proves that a stranger can use what a release would publish: it makes
-// one of a clone of this checkout, and serves its modules from a file:// module proxy that
-// comes before the usual ones. It takes a minute, most of it compiling, and has one form.
+// Package release proves that strangers can use what a release would publish. It makes a
+// release in a clone of this checkout, and serves its modules from a file:// module proxy that
+// precedes the usual ones. It takes a minute, mostly to compile, and has no long form.
 package release
 
 import (
@@ -23,7 +23,7 @@ const (
 	version = "v0.1.0"
 )
 
-// A stranger has a clone with a release, and a Go that finds it on a module proxy.
+// A stranger has a clone with a release, and a go command that gets it from a module proxy.
 type stranger struct {
 	t     *testing.T
 	clone string
@@ -75,8 +75,8 @@ func newStranger(t *testing.T) *stranger {
 	s.run(".", "git", "clone", "-q", checkout, s.clone)
 	s.run(s.clone, ".ci/release", version)
 
-	// Go fetches the modules by git from the clone, as a module proxy does from the
-	// repository, and its cache has the form of a proxy.
+	// Go fetches the modules from the clone by git, as a module proxy does from the
+	// repository. Its cache has the layout of a proxy.
 	fetched := t.TempDir()
 	fetch := []string{"env", "GOMODCACHE=" + fetched, "GOPROXY=direct", "GOPRIVATE=" + path,
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=url.file://" + s.clone + "/.insteadOf", "GIT_CONFIG_VALUE_0=https://" + path, "go", "mod", "download", path + "@" + version}
