@@ -18,10 +18,10 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// L7: tokens almost as long as a token may be, and expensive to read for a careless reader.
-// They cost few bytes. bench/ measures the time.
+// L7: tokens of almost the maximum length that are expensive for a careless reader cost
+// little memory. bench/ measures the time.
 func TestLoad_L7_CostOfTheDearestTokens(t *testing.T) {
-	const room = 11_500 // bytes that one segment can decode to, beside two small ones
+	const room = 11_500 // bytes that one segment can decode to, with two small ones
 	fill := func(bytes int, text string) string { return strings.Repeat(text, bytes/len(text)) }
 	var members strings.Builder // with different names
 	for i := 0; members.Len() < room; i++ {
@@ -55,8 +55,8 @@ func TestLoad_L7_CostOfTheDearestTokens(t *testing.T) {
 		} {
 			check(token, want, 64<<10)
 		}
-		// Those who can have these signed can also have good ones signed. Most of it
-		// is the JSON decoder, which keeps every name and nesting.
+		// Those who can have these signed can also have good ones signed. Most of the cost is
+		// the JSON decoder's, which keeps every name and nesting.
 		for payload, want := range map[string]error{
 			fill(room, "x"):                          fleetkey.ErrMalformed,
 			jwstest.Payload("x", fill(room, `{"":`)): fleetkey.ErrMalformed,

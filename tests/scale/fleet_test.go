@@ -35,17 +35,17 @@ type fleet struct {
 	ended     chan struct{}
 
 	mu       sync.Mutex
-	begun    time.Time // of what is measured
-	starts   bool      // the calls of an instance count until it serves
+	begun    time.Time // start of the measurement
+	starts   bool      // count the calls of an instance only until it serves
 	seconds  map[time.Duration]int
-	versions int     // before
-	cost     float64 // before
+	versions int     // before the measurement
+	cost     float64 // before the measurement
 	tokens   []token
-	refused  map[string]int // tokens, by the reason
-	revoked  string         // kid whose tokens are refused rightly
+	refused  map[string]int // tokens, by reason
+	revoked  string         // kid whose tokens must be refused
 }
 
-// An instance is a Signer with an AWSStore and an SDK client of its own.
+// An instance is a Signer with its own AWSStore and SDK client.
 type instance struct {
 	fleet  *fleet
 	adopts fleetkey.KeyStore
@@ -59,7 +59,7 @@ type token struct {
 	exp time.Time
 }
 
-// newFleet returns a fleet that has not started. Once it has, it exchanges tokens with pauses.
+// newFleet returns a fleet that has not started. Once started, it exchanges tokens with pauses.
 func newFleet(t *testing.T, n int, pause time.Duration) *fleet {
 	f := &fleet{t: t, aws: awsfake.New(), cfg: testkit.Config(), ended: make(chan struct{}), refused: map[string]int{}}
 	f.cfg.CachedTokens, f.cfg.TokenTTL, f.cfg.ClockSkew, f.cfg.JWKSMaxAge = 16, 10*time.Minute, time.Second, time.Minute
@@ -79,7 +79,7 @@ func (f *fleet) close() {
 	f.stop(f.instances)
 }
 
-// begin starts instances at once. What it returns waits until they serve.
+// begin starts instances at once. wait returns when they serve.
 func (f *fleet) begin(instances []*instance) (wait func()) {
 	var starting sync.WaitGroup
 	for _, i := range instances {
@@ -113,7 +113,7 @@ func (f *fleet) stop(instances []*instance) {
 	}
 }
 
-// RoundTrip takes a call to AWS and back, in 20 to 80 ms.
+// RoundTrip delivers a call to AWS and its answer, in 20 to 80 ms in total.
 func (i *instance) RoundTrip(r *http.Request) (*http.Response, error) {
 	way := 10*time.Millisecond + rand.N(30*time.Millisecond)
 	time.Sleep(way)
@@ -135,7 +135,7 @@ func (f *fleet) count(i *instance, action string) {
 	}
 }
 
-// measure begins to count.
+// measure starts to count.
 func (f *fleet) measure() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -145,7 +145,7 @@ func (f *fleet) measure() {
 	}
 }
 
-// measureStart counts what it takes until all instances serve.
+// measureStart starts the fleet and measures until all instances serve.
 func (f *fleet) measureStart() time.Duration {
 	f.starts = true
 	f.measure()
@@ -242,13 +242,13 @@ func (f *fleet) pick() *fleetkey.Signer {
 	return nil
 }
 
-// until waits until all instances serve and pass a test, and returns how long it takes.
+// until waits until all instances serve and pass a test, and returns how long that took.
 func (f *fleet) until(limit time.Duration, passes func(*fleetkey.Signer) bool) time.Duration {
 	begin := time.Now()
 	for _, i := range f.instances {
 		for s := i.signer.Load(); s == nil || !passes(s); s = i.signer.Load() {
 			if time.Since(begin) > limit {
-				f.t.Errorf("an instance is not there after %v", limit)
+				f.t.Errorf("an instance is not ready after %v", limit)
 				return limit
 			}
 			time.Sleep(time.Second)

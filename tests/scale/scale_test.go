@@ -1,8 +1,8 @@
 // Package scale measures what a fleet costs, and proves that nothing grows faster than the
-// fleet, or with time. Real Signers, each with an AWSStore and an SDK client of its own, share a
-// secret of an AWS with its quotas, throttling and stale reads, in virtual time. Each attempt of
-// the SDK counts as a call. Another test limits the memory that a hostile token takes. How long
-// things take is measured by bench/.
+// fleet, or with time. Real Signers, each with its own AWSStore and SDK client, share a
+// secret in an AWS with quotas, throttling and stale reads, in virtual time. Each attempt of
+// the SDK counts as a call. Another test limits the memory that a hostile token takes. bench/
+// measures how long operations take.
 //
 // The short form has up to 100 instances and takes seconds; with the race detector the fleets
 // are smaller. The long form has up to 10,000, takes 7 minutes and 1.2 GB, and
@@ -44,13 +44,13 @@ type row struct {
 	USD       float64 `json:"usd"`
 }
 
-// A scenario returns how long it took until all instances had done what it is about.
+// A scenario is something that happens to a fleet. run returns how long all instances took.
 type scenario struct {
 	name     string
 	run      func(*fleet) time.Duration
-	all      time.Duration // the most that it may take
-	calls    int           // the most of one instance; 0: no limit
-	versions int           // the most
+	all      time.Duration // limit of the time that run returns
+	calls    int           // limit for one instance; 0: none
+	versions int           // limit of the secret's new versions
 }
 
 var scenarios = []scenario{
@@ -85,7 +85,7 @@ var scenarios = []scenario{
 	{"outage of an hour", outage, time.Minute, 0, 2},
 }
 
-// due returns when the successor of the first key is to be announced.
+// due returns when the successor of the first key must be announced.
 func (f *fleet) due() time.Time {
 	for _, k := range f.instances[0].signer.Load().Status().Keys {
 		if k.Role == fleetkey.RoleSigning {
@@ -102,7 +102,7 @@ func (f *fleet) rotation() time.Duration {
 	return took
 }
 
-// revocation revokes the key that signs. All have to refuse its tokens.
+// revocation revokes the signing key. All instances must reject its tokens.
 func revocation(f *fleet) time.Duration {
 	f.start()
 	time.Sleep(17 * time.Minute)
@@ -112,8 +112,8 @@ func revocation(f *fleet) time.Duration {
 	f.measure()
 	require.NoError(f.t, s.Revoke(f.t.Context(), f.revoked))
 	begin := time.Now()
-	// The fresh key signs at once. An instance that reads what was before refuses its tokens,
-	// and reads no sooner than 10 seconds later because of an unknown kid.
+	// The fresh key signs at once. An instance that gets a stale read rejects its tokens, and
+	// reads again for an unknown kid only 10 seconds later.
 	f.verify(testkit.Issue(f.t, s), 20)
 	time.Sleep(staleReads + 10*time.Second)
 	f.mu.Lock()
@@ -127,7 +127,7 @@ func revocation(f *fleet) time.Duration {
 	return time.Since(begin)
 }
 
-// adopt starts a fleet of which 64 have keys of their own, and live tokens of these.
+// adopt starts a fleet in which 64 instances have their own keys, with tokens that are still valid.
 func adopt(f *fleet) time.Duration {
 	own := make([]string, min(64, len(f.instances)))
 	for i := range own {
@@ -147,8 +147,8 @@ func adopt(f *fleet) time.Duration {
 	return took
 }
 
-// outage takes AWS away for an hour, in which a rotation becomes due and half of the fleet
-// restarts. All have to serve, and to know the next key.
+// outage makes AWS unavailable for an hour, while a rotation becomes due and half of the
+// fleet restarts. Afterwards all must serve and know the next key.
 func outage(f *fleet) time.Duration {
 	f.cfg.Rotation.Announce = 90 * time.Minute
 	f.start()
@@ -207,13 +207,13 @@ func (sc *scenario) check(t *testing.T, r row) {
 		assert.LessOrEqual(t, r.Worst, sc.calls)
 	}
 	assert.LessOrEqual(t, r.Versions, sc.versions)
-	if sc.versions != 1 { // of a first start, everyone may have tried to create the secret
+	if sc.versions != 1 { // after a first start, every instance may have tried to create the secret
 		n := float64(r.Instances)
-		assert.LessOrEqual(t, r.Writes*n, 4+0.1*n, "two calls make a change, and some come too late")
+		assert.LessOrEqual(t, r.Writes*n, 4+0.1*n, "a change needs two calls, and some calls come too late")
 	}
 }
 
-// TestLoneStart: nobody waits for a herd that is not there.
+// TestLoneStart: a single instance does not wait as those of a large fleet do.
 func TestLoneStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 1, 10*time.Second)

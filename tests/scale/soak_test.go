@@ -22,10 +22,10 @@ import (
 // A sample is what a fleet at rest uses, and how often it has loaded and issued so far.
 type sample struct{ bytes, objects, goroutines, loads, tokens int }
 
-// L8: for days, the network fails at random, anybody makes up tokens, and keys rotate as
-// planned. Every few hours the fleet comes to rest and its memory and goroutines are counted.
-// A leak of one object for each load or token would make the last quarter of the samples hold
-// more than the first by as many as there were in between. Half of that is allowed.
+// L8: for days, the network fails at random, strangers make up tokens, and keys rotate as
+// planned. Every few hours the fleet comes to rest, and its memory and goroutines are counted. If
+// each load or token leaked one object, the last quarter of the samples would hold more than the
+// first by the number of loads or tokens in between. Half of that is allowed.
 func TestSoak_L8_NothingGrows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet(t, 3, time.Minute)
@@ -39,7 +39,7 @@ func TestSoak_L8_NothingGrows(t *testing.T) {
 			require.NoError(t, err)
 			time.Sleep(time.Second)
 		}
-		time.Sleep(testkit.Day + time.Hour) // younger ones are not removed
+		time.Sleep(testkit.Day + time.Hour) // younger versions are not removed
 		var samples []sample
 		for range testkit.Long(3*4, 120*4) {
 			f.weather(6 * time.Hour)
@@ -56,7 +56,7 @@ func TestSoak_L8_NothingGrows(t *testing.T) {
 		objects, bytes := grown(func(x sample) int { return x.objects }), grown(func(x sample) int { return x.bytes })
 		loads, tokens := late[n/2].loads-early[n/2].loads, late[n/2].tokens-early[n/2].tokens
 		t.Logf("%d loads and %d tokens have grown the heap by %d objects, %d bytes", loads, tokens, objects, bytes)
-		require.Less(t, objects, min(loads, tokens)/2, "objects on the heap") // chance moves a few hundred
+		require.Less(t, objects, min(loads, tokens)/2, "objects on the heap") // random noise is a few hundred
 		require.Less(t, bytes, max(16*loads, 128<<10), "bytes on the heap: the smallest object for each load")
 		require.Zero(t, grown(func(x sample) int { return x.goroutines }), "goroutines, without calls under way")
 		require.Empty(t, f.refused)
@@ -68,8 +68,8 @@ func TestSoak_L8_NothingGrows(t *testing.T) {
 	})
 }
 
-// weather is a few hours on a bad network, while somebody makes up tokens. Two or three times
-// an hour the network changes: often a few calls fail, sometimes all of them.
+// weather is a few hours on a bad network, while a stranger makes up tokens. The network
+// changes two or three times an hour: usually a few calls fail, sometimes all of them.
 func (f *fleet) weather(d time.Duration) {
 	stranger := testkit.NewForger("ES256")
 	failing := []float64{0, 0.1, 0.2, 1, 0.1, 0.4} // one outage at a time
@@ -90,9 +90,9 @@ func (f *fleet) rest() (now sample) {
 	for range 4 * f.cfg.CachedTokens {
 		f.exchange(len(f.instances))
 	}
-	f.measure() // forgets what it has counted
+	f.measure() // resets the counters
 	synctest.Wait()
-	stacks := make([]byte, 1<<20) // those of the bubble are the test's
+	stacks := make([]byte, 1<<20) // those in the bubble are the test's
 	stacks = stacks[:runtime.Stack(stacks, true)]
 	now.goroutines = strings.Count(string(stacks), "synctest bubble")
 	for range 3 { // the first moves what is in pools, the second frees it
