@@ -1,4 +1,4 @@
-// Package secrets proves that no private key gets out. Its test drives every public
+// Package secrets proves that no private key leaks. Its test drives every public
 // operation of every store, of signers and of verifiers through success and failure, for
 // each kind of key, and searches every log record, error, HTTP answer and formatted value
 // for every key and token that was made or read on the way. A public operation that the
@@ -21,8 +21,8 @@ import (
 	"strings"
 )
 
-// Secrets are cut into pieces, so that a part of one is found too: 30 characters are
-// enough, or 50 where a byte takes several. No piece turns up by chance.
+// Secrets are cut into pieces, so that a part of one is found too: 30 characters are enough,
+// or 50 if a byte takes several. No piece occurs by chance.
 const (
 	dense  = 20 // hexadecimal, decimal, base64 and bytes
 	sparse = 40 // lists
@@ -40,7 +40,7 @@ type piece struct{ rest, what string }
 // NewDetector returns a Detector that knows no secret.
 func NewDetector() *Detector { return &Detector{map[string]piece{}, map[string]bool{}} }
 
-// privateKey matches a key that nobody has told the Detector, as PEM or as a JSON Web
+// privateKey matches a private key that the Detector does not know, as PEM or as a JSON Web
 // Key.
 var privateKey = regexp.MustCompile(`PRIVATE KEY-----(\s|\\+[nr])*[\w+/]{16}|"(d|p|q|dp|dq|qi)\\*"\s*:\s*\\*"[\w-]{32}`)
 
@@ -57,7 +57,7 @@ func (d *Detector) Find(text string) string {
 	return ""
 }
 
-// Hide adds a text that nobody may see, such as a password or a token.
+// Hide adds a text that must not be shown, such as a password or a token.
 func (d *Detector) Hide(what, text string) { d.cut(what, text, dense) }
 
 // HideBundle adds the private keys in PEM text. Their public halves are not secrets.
@@ -126,8 +126,8 @@ func aligned(encoding *base64.Encoding, secret []byte) (texts []string) {
 	return texts
 }
 
-// cut adds the pieces of a text. Those of a short one overlap more, or half of it could
-// be shown.
+// cut adds the pieces of a text. Those of a short text overlap more; otherwise half of it
+// could go unnoticed.
 func (d *Detector) cut(what, text string, size int) {
 	for i := 0; i+size <= len(text); i += min(size/2, max(1, len(text)/64)) {
 		d.pieces[text[i:i+dense]] = piece{text[i+dense : i+size], what}

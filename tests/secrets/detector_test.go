@@ -15,7 +15,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// algorithms are one for each kind of key.
+// algorithms has one for each kind of key.
 var algorithms = []string{"RS256", "ES256", "EdDSA"}
 
 // newBundle returns the bundle of a new fleet.
@@ -55,7 +55,7 @@ func carelessly(t *testing.T, der []byte) map[string]string {
 	return texts
 }
 
-// TestDetectorFindsEveryForm: the search cannot silently find nothing.
+// TestDetectorFindsEveryForm makes sure that the search does not silently find nothing.
 func TestDetectorFindsEveryForm(t *testing.T) {
 	for _, alg := range algorithms {
 		bundle := newBundle(t, alg)
@@ -65,7 +65,7 @@ func TestDetectorFindsEveryForm(t *testing.T) {
 		stranger.HideBundle(newBundle(t, alg))
 		for form, text := range carelessly(t, block.Bytes) {
 			require.NotEmpty(t, d.Find("~"+text+"~"), "%s, %s", alg, form)
-			if strings.Contains(form, "DER") || strings.Contains(form, "key") { // else it is found by its looks
+			if strings.Contains(form, "DER") || strings.Contains(form, "key") { // otherwise its form alone gives it away
 				require.Empty(t, stranger.Find(text), "%s, %s", alg, form)
 			}
 		}
@@ -74,7 +74,7 @@ func TestDetectorFindsEveryForm(t *testing.T) {
 		parsed, err := x509.ParseCertificate(certificate.Bytes)
 		require.NoError(t, err)
 		for _, public := range []string{string(rest), fmt.Sprintf("%v %+v %#v %x", parsed, parsed.PublicKey, parsed, parsed.Raw)} {
-			require.Empty(t, d.Find(public), "the public half is no secret")
+			require.Empty(t, d.Find(public), "the public half is not a secret")
 		}
 	}
 }

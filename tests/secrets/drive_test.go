@@ -27,8 +27,8 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A driver calls public operations. It collects what others may see, and learns what
-// they may not.
+// A driver calls public operations. It collects what others may see, and learns the secrets
+// that they must not see.
 type driver struct {
 	t       *testing.T
 	log     testkit.LogBuffer
@@ -37,9 +37,9 @@ type driver struct {
 	secrets *Detector
 	outputs map[string]string  // text: where it came from
 	called  map[string]outcome // by "Type.Method" or function
-	types   map[string]bool    // of ours, of which a value was printed
+	types   map[string]bool    // our types of which a value was printed
 
-	// What the operations are called with.
+	// Arguments for the operations.
 	store  fleetkey.KeyStore
 	signer *fleetkey.Signer
 	token  string // a good one, while the signer can issue
@@ -68,7 +68,7 @@ func (k failingKey) MarshalJSON() ([]byte, error) {
 	return nil, fmt.Errorf("cannot encode %+v", k.SigningKey)
 }
 
-// pool returns what to call an operation with, by the types of its arguments.
+// pool returns arguments for an operation, by type.
 func (d *driver) pool(operation string) map[reflect.Type][]any {
 	key := d.signer.SigningKey()
 	anything, claims := []any{new(map[string]any), new(int)}, []any(nil)
@@ -102,7 +102,7 @@ func (d *driver) pool(operation string) map[reflect.Type][]any {
 	}
 }
 
-// tokens returns a good token, and it damaged in every part.
+// tokens returns a good token, and copies that are damaged in each part.
 func (d *driver) tokens() []any {
 	good := d.token
 	parts := strings.Split(good, ".")
@@ -119,7 +119,7 @@ func (d *driver) hideToken(token string) {
 	d.secrets.Hide("the signature of a token", token[strings.LastIndexByte(token, '.')+1:])
 }
 
-// walk calls each method of some values in every way, except those that end them.
+// walk calls each method of some values in every way, except the methods that close them.
 func (d *driver) walk(receivers ...any) {
 	for _, receiver := range receivers {
 		value := reflect.ValueOf(receiver)
@@ -131,7 +131,7 @@ func (d *driver) walk(receivers ...any) {
 	}
 }
 
-// each calls a function with everything that fits.
+// each calls a function with every combination of arguments from the pool.
 func (d *driver) each(name string, f any) {
 	typ, all := reflect.TypeOf(f), [][]any{nil}
 	for i := range typ.NumIn() {
@@ -197,14 +197,13 @@ func (d *driver) call(name string, f any, args ...any) (results []any, err error
 	return results, err
 }
 
-// ours reports whether a type is part of the public API, also if it comes from an
-// internal package.
+// ours reports whether a type is part of the public API, even if it comes from an internal
+// package.
 func ours(typ reflect.Type) bool {
 	return typ.Name() != "" && strings.Contains(typ.PkgPath(), "fleetkey/fleetkey") && !strings.Contains(typ.PkgPath(), "/tests/")
 }
 
-// show prints a value in every way, together with what it consists of and what its
-// methods return.
+// show prints a value in every way, together with its parts and the results of its methods.
 func (d *driver) show(from string, v any) {
 	switch v := v.(type) {
 	case nil, context.Context:
@@ -244,7 +243,7 @@ func (d *driver) show(from string, v any) {
 	d.types[typ.Name()] = true
 	_, isStore := v.(fleetkey.KeyStore)
 	if _, ok := v.(io.Closer); ok || isStore {
-		return // the test walks through them
+		return // the test walks through these
 	}
 	d.walk(v)
 	if value.Kind() == reflect.Struct {
@@ -259,8 +258,7 @@ func (d *driver) show(from string, v any) {
 	}
 }
 
-// print collects a value in every format, among them those of a value within another
-// one.
+// print collects a value in every format, including as part of another value.
 func (d *driver) print(from string, v any) {
 	once := fmt.Sprintf("%T %+v", v, v)
 	if d.outputs[once] != "" {
@@ -303,8 +301,8 @@ func (d *driver) check() {
 	d.t.Logf("%d outputs of %d bytes show none of %d pieces of secrets", len(d.outputs), size, len(d.secrets.pieces))
 }
 
-// checkDriven fails for every function that was not called, every type that was not
-// printed, and every operation that was seen to succeed only, or to fail only.
+// checkDriven fails for every function that was not called, every type that was not printed,
+// and every operation that only succeeded or only failed.
 func checkDriven(t *testing.T, called map[string]outcome, types map[string]bool) {
 	alwaysSucceeds := regexp.MustCompile(`\.(Close|MarshalText|MarshalJSON)$`)
 	for name, o := range called {

@@ -28,8 +28,8 @@ import (
 // A fault makes a store misbehave until it is undone.
 type fault func() (undo func())
 
-// places open a store of each kind, and list its faults. Some show a good bundle where none
-// belongs.
+// places open a store of each kind, and list its faults. Some faults put a good bundle in a
+// wrong place.
 var places = map[string]func(d *driver, good []byte) (fleetkey.KeyStore, map[string]fault){
 	"memory": func(_ *driver, _ []byte) (fleetkey.KeyStore, map[string]fault) {
 		store, faults := fleetkeytest.NewStore(), map[string]fault{}
@@ -124,8 +124,8 @@ func TestSecretsStaySecret(t *testing.T) {
 	t.Run("every operation", func(t *testing.T) { checkDriven(t, called, types) })
 }
 
-// live leads a signer and a verifier from their first key through rotations, revocations and
-// the faults of the store to their end. Every step calls every operation.
+// live takes a signer and a verifier from their first key through rotations, revocations and
+// store faults until they are closed. Every step calls every operation.
 func (d *driver) live(alg string, store fleetkey.KeyStore, faults map[string]fault) {
 	cfg, old := d.config(alg), fleetkeytest.NewStore()
 	old.Set(newBundle(d.t, alg))
@@ -183,7 +183,7 @@ func (d *driver) verifier() *fleetkey.Verifier {
 	return results[0].(*fleetkey.Verifier)
 }
 
-// A spy is a store on its way to a signer. It learns every key that passes.
+// A spy wraps a signer's store and learns every key that passes.
 type spy struct {
 	fleetkey.KeyStore
 	d *driver
@@ -200,8 +200,8 @@ func (s spy) Save(ctx context.Context, bundle []byte, prev fleetkey.Version) (fl
 	return s.KeyStore.Save(ctx, bundle, prev)
 }
 
-// badBundles has a good bundle damaged as people, editors and networks do, so that an
-// error about it may quote the key.
+// badBundles damages a good bundle as people, editors and networks do, so that an
+// error about it could quote the key.
 func (d *driver) badBundles(alg string, good []byte) {
 	keyBlock, rest := pem.Decode(good)
 	certBlock, _ := pem.Decode(rest)
