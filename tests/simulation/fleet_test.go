@@ -18,9 +18,9 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// A fleet is real Signers on one store, in the virtual time of a synctest bubble. Events
-// are timers that run one at a time and draw all chances; only the faults of the stores
-// are drawn by the instances, each from a separate source.
+// A fleet is real Signers on one store, in the virtual time of a synctest bubble. Events are
+// timers that run one at a time and make all random choices, except for the faults of the
+// stores: each instance chooses those with a separate source.
 type fleet struct {
 	t         *testing.T
 	sc        *scenario
@@ -33,35 +33,35 @@ type fleet struct {
 	keySets   map[string]map[string]any // parsed JWKS by ETag, shared by the externals
 	getJWKS   *http.Request
 	acting    sync.Mutex     // held by an event, which owns rng, externals, keySets and each instance's cancel
-	outage    atomic.Int64   // end of the present or last outage of the whole store
+	outage    atomic.Int64   // end of the current or last outage of the whole store
 	running   sync.WaitGroup // events to come, and goroutines of the fleet
 }
 
-// An instance is one server of the fleet: a clock, a way to the store and, while it is
+// An instance is one server of the fleet: a clock, a connection to the store and, while it is
 // up, a Signer.
 type instance struct {
 	f      *fleet
 	id     int
 	store  *fleetkeytest.Store
-	cut    atomic.Int64 // until then this instance alone does not reach the store
+	cut    atomic.Int64 // until then this instance alone cannot reach the store
 	signer atomic.Pointer[fleetkey.Signer]
 	clock  testkit.Clock
 	offset time.Duration // of its wall clock; changes with a restart only
 	policy fleetkey.Config
 	cancel context.CancelFunc // ends the start; nil: down
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	rng     *rand.Rand
 	started time.Time
-	loaded  time.Time            // begin of the last good load
+	loaded  time.Time            // start of the last successful load
 	version fleetkey.Version     // that it returned
 	knows   map[string]time.Time // kid: since when
 	revoked map[string]time.Time // kid: when this process first read that it is revoked
 	failed  time.Time            // when the last load failed
 }
 
-// run simulates a scenario and returns what the model has seen. Whatever was scheduled
-// before the end happens.
+// run simulates a scenario and returns what the model has seen. Events that were scheduled
+// before the end still happen.
 func (sc *scenario) run(t *testing.T) *model {
 	f := &fleet{t: t, sc: sc, rng: rand.New(rand.NewPCG(sc.seed, 0)), end: time.Now().Add(sc.span), cell: fleetkeytest.NewStore(),
 		keySets: map[string]map[string]any{}, getJWKS: httptest.NewRequest("GET", fleetkey.JWKSPath, nil)}
@@ -84,11 +84,11 @@ func (sc *scenario) run(t *testing.T) *model {
 	return f.model
 }
 
-// up starts an instance, with another clock than before.
+// up starts an instance, with a different clock than before.
 func (f *fleet) up(in *instance) {
 	skew := f.sc.clocks
 	switch {
-	case in.id < 2: // there always are a slowest and a fastest clock
+	case in.id < 2: // there is always a slowest and a fastest clock
 		in.offset = skew * time.Duration(2*in.id-1)
 	default:
 		in.offset = time.Duration((2*f.rng.Float64() - 1) * float64(skew))
@@ -130,8 +130,8 @@ func (f *fleet) down(in *instance) {
 	}
 }
 
-// byHand marks the context of an operator's change. What it reads, an instance takes over
-// when the change ends, and it makes no instance less stale.
+// byHand marks the context of an operator's change. The instance adopts what the change reads
+// when the change ends. Such a read does not make the instance less stale.
 type byHand struct{}
 
 // Load implements fleetkey.KeyStore, observed by the model.
@@ -176,7 +176,7 @@ func (in *instance) learn(version fleetkey.Version, bundle []byte) {
 				in.knows[kid] = time.Now()
 			}
 		}
-		in.revoked = maps.Clone(in.revoked) // others hold it
+		in.revoked = maps.Clone(in.revoked) // others share the map
 		for kid := range content.Revoked {
 			if in.revoked[kid].IsZero() {
 				in.revoked[kid] = time.Now()
@@ -191,7 +191,7 @@ func (in *instance) state(kid string) knowledge {
 	return knowledge{in.loaded, in.started, in.knows[kid], time.Unix(0, in.cut.Load()), in.failed, in.revoked}
 }
 
-// reached reports whether nothing kept an instance from the store since a time.
+// reached reports whether an instance could reach the store at all times since then.
 func (in *instance) reached(since time.Time) bool {
 	at := since.UnixNano()
 	return in.cut.Load() < at && in.f.outage.Load() < at
@@ -227,7 +227,7 @@ func (in *instance) fault(call fleetkeytest.Call) fleetkeytest.Fault {
 	return fleetkeytest.Fault{}
 }
 
-// staleFor is how long after a change a read may still show what was before.
+// staleFor is how long after a change a read may still return the old content.
 const staleFor = 30 * time.Second
 
 // pick returns an instance that is up, often one with an extreme clock, or nil.
@@ -249,12 +249,12 @@ func (f *fleet) pick() *instance {
 	return found
 }
 
-// between returns a time in a span, evenly.
+// between returns a uniformly random time in a span.
 func (f *fleet) between(from, to time.Time) time.Time {
 	return from.Add(time.Duration(f.rng.Float64() * float64(to.Sub(from))))
 }
 
-// after schedules an event, unless all tokens have ended by then.
+// after schedules an event, unless all tokens will have expired by then.
 func (f *fleet) after(d time.Duration, do func()) {
 	if time.Now().Add(d).After(f.end.Add(f.sc.policy.MaxTokenTTL + 2*time.Hour)) {
 		return

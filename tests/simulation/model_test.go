@@ -21,45 +21,44 @@ type model struct {
 	f       *fleet
 	changed atomic.Int64 // when the store's content last changed
 
-	mu                sync.Mutex // guards what follows
+	mu                sync.Mutex // guards the fields below
 	version, previous fleetkey.Version
 	contents          map[fleetkey.Version]*testkit.Content
 	keys              map[string]*keyState
 	begun             time.Time // the newest NotBefore of a key that has begun
-	urgent            time.Time // when the last key came that signed at once
-	undone            time.Time // when the last rollback or exchange was
-	byHand            int       // Rotate calls, each of which may make one key more
-	editing           bool      // an operator, by hand
+	urgent            time.Time // when the last key that signed at once appeared
+	undone            time.Time // when the last rollback or exchange happened
+	byHand            int       // Rotate calls, each of which may create one more key
+	editing           bool      // an operator edits the store
 
 	tokens, checks, firsts, announced, mostKeys int
 	atOnce                                      int            // keys that signed at once: the first, and replacements
-	stale                                       int            // refusals to sign that were right
+	stale                                       int            // refusals to sign that were justified
 	wrong                                       map[string]int // what should not have happened
 	beyond                                      map[string]int // rejected, but beyond what a fleet can know
 }
 
-// A keyState is what the model knows of a key.
+// A keyState is what the model knows about a key.
 type keyState struct {
 	id        string
 	notBefore time.Time
 	published time.Time
-	revoked   time.Time // out of the store by Revoke, or because an instance wrote that back
-	returned  time.Time // when a rollback or exchange made the store forget that
-	lost      time.Time // out of the store by a rollback or exchange, for the first time
+	revoked   time.Time // removed from the store by Revoke, or by an instance that wrote the revocation back
+	returned  time.Time // when a rollback or exchange made the store lose the revocation
+	lost      time.Time // first removed from the store by a rollback or exchange
 	urgent    bool      // nobody announced it: the first key, or one that replaces others at once
 	used      bool
 }
 
-// A token is one that was signed.
 type token struct {
 	raw      string
 	key      *keyState
 	at, exp  time.Time
 	loaded   time.Time         // when its issuer last read the store
-	rotation fleetkey.Rotation // that its issuer goes by
+	rotation fleetkey.Rotation // of its issuer
 }
 
-// knowledge is what an instance can know of a key at a moment.
+// knowledge is what an instance can know about a key at a moment.
 type knowledge struct {
 	loaded, started, knows, cut, failed time.Time
 	revoked                             map[string]time.Time
@@ -67,7 +66,7 @@ type knowledge struct {
 
 func (m *model) lastChange() time.Time { return time.Unix(0, m.changed.Load()) }
 
-// note does something with the model that nobody else may do at the same time.
+// note calls do with the model locked.
 func (m *model) note(do func(*model)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -157,8 +156,7 @@ func (m *model) newKey(k testkit.Pair, urgent bool, now time.Time) {
 	}
 }
 
-// issued notes a token. The first one of a key is the moment by which everyone has to
-// know the key.
+// issued records a token. Everyone must know a key by the time of its first token.
 func (m *model) issued(in *instance, raw string, exp time.Time) *token {
 	kid := testkit.KeyID(raw)
 	m.mu.Lock()
@@ -183,7 +181,7 @@ func (m *model) issued(in *instance, raw string, exp time.Time) *token {
 	return tok
 }
 
-// refused notes that an instance did not sign. That is right when it has not read the
+// refused records that an instance did not sign. That is justified if it has not read the
 // store for so long that its tokens might be rejected.
 func (m *model) refused(in *instance, err error) {
 	limit := signsFor(in.policy) - 3*in.policy.ClockSkew
@@ -194,8 +192,8 @@ func (m *model) refused(in *instance, err error) {
 	m.count(m.wrong, "not signed: "+cause(err))
 }
 
-// checked notes a verdict on a token. who is what the verifier's keys come from, as of
-// the moment when they came.
+// checked records a verdict on a token. who is the knowledge of the instance from which the
+// verifier got its keys, at that moment.
 func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge, source *instance, err error) {
 	sc, k := m.f.sc, tok.key
 	m.mu.Lock()
@@ -206,7 +204,7 @@ func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge,
 	switch {
 	case err == nil && !begin.Before(tok.exp.Add(sc.policy.ClockSkew+sc.clocks)):
 		m.count(m.wrong, kind+": accepted after exp")
-	case err == nil && !who.revoked[k.id].IsZero() && who.revoked[k.id].Before(begin): // whatever became of the store since
+	case err == nil && !who.revoked[k.id].IsZero() && who.revoked[k.id].Before(begin): // regardless of later changes of the store
 		m.count(m.wrong, kind+": accepted though known to be revoked")
 	case err == nil && gone && returned.Before(revoked) && (who.loaded.After(revoked.Add(staleFor)) || source.reached(revoked) && begin.Sub(revoked) > sc.knownAfter(kind)):
 		m.count(m.wrong, kind+": accepted though revoked")
@@ -236,10 +234,10 @@ func (m *model) checked(kind string, tok *token, begin time.Time, who knowledge,
 	}
 }
 
-// mixed reports whether a token's issuer had gone without the store for longer than
-// another policy allows, while both were in use. Its own policy let it sign, and it could
-// not know that others drop keys sooner. A policy without rotation counts as well: its
-// Retain ends the trust in the keys that rotation has left.
+// mixed reports whether a token's issuer had gone without the store for longer than another
+// policy allows, while both were in use. Its own policy let it sign, and it could not know
+// that others drop keys sooner. This includes a policy without rotation: its Retain ends the
+// trust in the keys from earlier rotations.
 func (m *model) mixed(tok *token) bool {
 	sc, before := m.f.sc, m.f.sc.policy
 	for _, c := range sc.changes {
@@ -255,7 +253,7 @@ func (m *model) mixed(tok *token) bool {
 	return false
 }
 
-// before reports whether a load may not have shown a change of the store.
+// before reports whether a load may have missed a change of the store.
 func before(load, change time.Time) bool {
 	return !change.IsZero() && load.Before(change.Add(staleFor))
 }

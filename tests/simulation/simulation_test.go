@@ -1,12 +1,12 @@
-// Package simulation proves that rotation loses no token. Whole fleets of real Signers
-// share a store in memory, in virtual time. Clocks are off, instances restart, sleep and
-// lose their store, the store fails, stalls and lags, operators make mistakes, and tokens are
-// signed and checked all the while, above all around the moments that matter. A model
-// that knows nothing about the implementation judges every verdict.
+// Package simulation proves that rotation loses no token. Whole fleets of real Signers share
+// a store in memory, in virtual time. Clocks are off, instances restart, sleep and lose their
+// store, the store fails, stalls and lags, operators make mistakes, and tokens are signed and
+// checked all the time, especially around critical moments. A model that knows nothing about
+// the implementation judges every verdict.
 //
-// NewSigner refuses a policy that breaks a bound. So the second test leaves the policy
-// alone and breaks the world instead: each of its fleets meets something that Config
-// rules out, and the model must see tokens get lost.
+// NewSigner rejects a policy that breaks a bound. So the second test keeps the policy and
+// breaks the world instead: each of its fleets meets something that Config rules out, and the
+// model must see that tokens are lost.
 //
 // The short form runs 20 instances for half a year and takes seconds; with the race
 // detector the fleets are smaller. The long form runs 500 instances for five years and
@@ -47,8 +47,7 @@ func policyOf(every, announce, retain time.Duration) fleetkey.Config {
 	return cfg
 }
 
-// tightPolicy returns a policy whose Announce and Retain are the least that NewSigner
-// accepts.
+// tightPolicy returns a policy with the smallest Announce and Retain that NewSigner accepts.
 func tightPolicy(every time.Duration) fleetkey.Config {
 	p := policyOf(every, 0, 0)
 	p.Rotation.Announce = 2*p.RefreshEvery + p.JWKSMaxAge + 2*p.ClockSkew
@@ -142,7 +141,7 @@ func TestSimulation(t *testing.T) {
 		assert.Equal(t, 1, m.firsts, "first keys")
 		assert.LessOrEqual(t, m.mostKeys, int(sc.policy.Rotation.Retain/sc.leastEvery())+5, "keys in the bundle")
 		if len(sc.changes) == 0 {
-			// A key that replaces a revoked one is as good as a rotation: the next is due Every later.
+			// A key that replaces a revoked one counts as a rotation: the next is due Every later.
 			assert.Greater(t, m.announced+m.atOnce-m.firsts, int(sc.span/sc.leastEvery())*2/3, "it does rotate")
 		}
 		if sc.outage == 0 && len(sc.changes) == 0 { // where enough keys are announced to be sure of it

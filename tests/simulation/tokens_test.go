@@ -18,15 +18,15 @@ import (
 
 var errNotCached = errors.New("not in the cached JWKS")
 
-// An external is a resource server of somebody else: golang-jwt over a copy of the JWKS
-// that is fetched again when it is as old as max-age allows, and never before. It is the
-// verifier that rotation has to wait for.
+// An external is a third-party resource server: golang-jwt with a copy of the JWKS, which it
+// fetches again when that is as old as max-age allows, and never earlier. Rotation must wait
+// for this kind of verifier.
 type external struct {
 	f      *fleet
 	parser *jwt.Parser
 	keys   map[string]any // by kid
 	source *instance      // where they came from
-	knew   knowledge      // what that knew then
+	knew   knowledge      // what source knew then
 }
 
 func newExternals(f *fleet) []*external {
@@ -42,8 +42,8 @@ func newExternals(f *fleet) []*external {
 	return all
 }
 
-// fetch gets the JWKS of an instance behind the load balancer, and will do so again after
-// max-age.
+// fetch gets the JWKS of an instance behind the load balancer, and schedules the next fetch
+// after max-age.
 func (x *external) fetch() {
 	f := x.f
 	f.after(cmp.Or(f.sc.cached, f.sc.policy.JWKSMaxAge), x.fetch)
@@ -87,7 +87,7 @@ func (x *external) verify(tok *token) {
 	x.f.model.checked("external", tok, begin, who, x.source, err)
 }
 
-// issue has an instance sign a token and schedules the checks of it.
+// issue makes an instance sign a token, and schedules the checks of it.
 func (f *fleet) issue(in *instance, thorough bool) {
 	s := in.awake()
 	if s == nil {
@@ -126,7 +126,7 @@ func (f *fleet) checkLater(tok *token, thorough bool) {
 	}
 }
 
-// verify has an instance check a token. It does so in a goroutine, since an unknown kid
+// verify makes an instance check a token. It does so in a goroutine, because an unknown kid
 // makes it wait for the store.
 func (f *fleet) verify(in *instance, tok *token) {
 	s := in.awake()

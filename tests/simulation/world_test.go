@@ -25,17 +25,17 @@ type scenario struct {
 	restartEvery time.Duration
 	cutEvery     time.Duration // of one instance
 	outage       time.Duration // the longest outage of the whole store
-	outageChance float64       // of one as a key is announced
+	outageChance float64       // of an outage when a key is announced
 	rotateEvery  time.Duration // by hand
 	revokeEvery  time.Duration
 	rollBack     float64 // chance that an announcement or a revocation is rolled back
 	swapEvery    time.Duration
-	sleepEvery   time.Duration // of one instance; some sleep every night besides
+	sleepEvery   time.Duration // of one instance; some also sleep every night
 
-	// What only a broken world sets.
+	// Only a broken world sets these.
 	cached time.Duration // for how long clients cache the JWKS; 0: JWKSMaxAge
-	lag    time.Duration // how long every read shows what was before a change
-	wants  string        // the reason for which tokens must get lost
+	lag    time.Duration // how long every read returns the content before a change
+	wants  string        // why tokens must be lost
 }
 
 // A change is a deployment of another policy, instance by instance. Until it ends, both
@@ -45,7 +45,7 @@ type change struct {
 	policy    fleetkey.Config
 }
 
-// leastEvery returns the least time between two keys that any policy allows.
+// leastEvery returns the shortest time between two keys that any policy allows.
 func (sc *scenario) leastEvery() time.Duration {
 	least := sc.policy.Rotation.Every
 	for _, c := range sc.changes {
@@ -56,8 +56,8 @@ func (sc *scenario) leastEvery() time.Duration {
 	return least
 }
 
-// knownAfter returns when everyone who reaches the store has read a change of it, with
-// a little for reads that fail, are slow or stale.
+// knownAfter returns how long it takes until everyone who reaches the store has read a
+// change, with a margin for reads that fail, are slow or stale.
 func (sc *scenario) knownAfter(kind string) time.Duration {
 	d := sc.policy.RefreshEvery + staleFor + 3*time.Minute
 	if kind == "external" {
@@ -66,7 +66,7 @@ func (sc *scenario) knownAfter(kind string) time.Duration {
 	return d
 }
 
-// longestOutage returns for how long nobody need reach the store: the rest of Announce.
+// longestOutage returns how long the store may be unreachable: the rest of Announce.
 func (sc *scenario) longestOutage() time.Duration {
 	least := sc.policy.Rotation.Announce
 	for _, c := range sc.changes {
@@ -80,7 +80,7 @@ func signsFor(p fleetkey.Config) time.Duration {
 	return p.Rotation.Announce + p.Rotation.Retain - p.MaxTokenTTL - 3*p.ClockSkew - time.Minute
 }
 
-// plan schedules what happens without a cause.
+// plan schedules the events that no other event causes.
 func (f *fleet) plan() {
 	sc := f.sc
 	anyone := func() *instance { return f.instances[f.rng.IntN(len(f.instances))] }
@@ -104,8 +104,7 @@ func (f *fleet) plan() {
 	}
 }
 
-// harass makes the most of a key that was announced just now: what can go wrong goes
-// wrong around its first second as the signing key.
+// harass makes things go wrong around the first second in which a newly announced key signs.
 func (f *fleet) harass(k *keyState) {
 	sc, skew, refresh := f.sc, f.sc.clocks, f.sc.policy.RefreshEvery
 	for i := range sc.burst {
@@ -122,7 +121,7 @@ func (f *fleet) harass(k *keyState) {
 		f.cutOffUnaware(k)
 	}
 	if f.chance(sc.rollBack) {
-		at := f.between(time.Now(), time.Now().Add(time.Hour)) // a mistake soon noticed
+		at := f.between(time.Now(), time.Now().Add(time.Hour)) // a mistake that is soon noticed
 		if f.chance(0.7) {
 			at = f.between(k.notBefore.Add(-2*refresh), k.notBefore.Add(skew)) // or at the worst moment
 		}
@@ -130,8 +129,8 @@ func (f *fleet) harass(k *keyState) {
 	}
 }
 
-// breakStore makes the store fail for everyone, for as long as it may. Outages that
-// follow closely would be one that is longer.
+// breakStore makes the store fail for everyone, for as long as allowed. Two outages close
+// together would be one longer outage.
 func (f *fleet) breakStore() {
 	now := time.Now()
 	if now.Sub(time.Unix(0, f.outage.Load())) > 2*f.sc.policy.Rotation.Announce {
@@ -145,8 +144,8 @@ func (f *fleet) cutOff(in *instance, d time.Duration) {
 	}
 }
 
-// cutOffUnaware cuts off the instance that has read the store last and yet has not seen
-// a key, and has it sign up to the last moment that it dares to.
+// cutOffUnaware cuts off the instance that read the store last without seeing a key, and
+// makes it sign until the last moment that its policy allows.
 func (f *fleet) cutOffUnaware(k *keyState) {
 	var last *instance
 	for _, in := range f.instances {
@@ -183,7 +182,7 @@ func (f *fleet) deploy(c change) {
 	}
 }
 
-// operate does something by hand on an instance.
+// operate performs an operator's action on an instance.
 func (f *fleet) operate(do func(context.Context, *fleetkey.Signer)) {
 	s := f.pick().awake()
 	if s == nil {
@@ -196,8 +195,8 @@ func (f *fleet) operate(do func(context.Context, *fleetkey.Signer)) {
 	})
 }
 
-// revoke revokes one of the keys, mostly the one that signs. A thief has it by then, and
-// tries tokens for days.
+// revoke revokes one of the keys, usually the signing key. A thief already has it, and tries
+// tokens for days.
 func (f *fleet) revoke(ctx context.Context, s *fleetkey.Signer) {
 	status := s.Status()
 	kid := status.SigningKeyID
@@ -229,7 +228,7 @@ func (f *fleet) abuse(k *testkit.Pair) {
 	}
 }
 
-// edit does something to the store behind the back of the fleet.
+// edit changes the store directly, without an instance.
 func (m *model) edit(do func()) {
 	m.note(func(m *model) { m.editing = true })
 	do()
@@ -237,8 +236,7 @@ func (m *model) edit(do func()) {
 	m.note(func(m *model) { m.editing = false })
 }
 
-// rollBack puts the store's last version back, if the announcement of a key was the last
-// change.
+// rollBack restores the previous version of the store, if the last change announced the key.
 func (m *model) rollBack(k *keyState) {
 	m.mu.Lock()
 	previous := m.previous
@@ -249,7 +247,7 @@ func (m *model) rollBack(k *keyState) {
 	}
 }
 
-// swap puts the bundle of another fleet in the place of ours.
+// swap replaces our bundle with another fleet's.
 func (f *fleet) swap() {
 	bundle := testkit.ForeignBundle(f.t, f.sc.policy)
 	f.model.edit(func() { f.cell.Set(bundle) })
