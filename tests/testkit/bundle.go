@@ -24,7 +24,7 @@ type Pair struct {
 	Text                string // the two PEM blocks
 }
 
-// A Content is what a bundle says by its documentation, read without the code under test.
+// A Content is a bundle's content by the documentation, read without the code under test.
 type Content struct {
 	Text    string
 	Blocks  []string

@@ -8,9 +8,9 @@ import (
 // A Clock is the clock of one machine (clock.Clock): a wall clock that may be wrong, and a
 // monotonic one that stands still while the machine is suspended.
 type Clock struct {
-	mu          sync.Mutex // guards what follows
+	mu          sync.Mutex // guards the fields below
 	offset      time.Duration
-	fell, wakes time.Time     // of the last suspension
+	fell, wakes time.Time     // start and end of the last suspension
 	slept       time.Duration // before that
 }
 

@@ -31,8 +31,7 @@ func Must[T any](v T, err error) T {
 	return v
 }
 
-// Thumbprint returns the kid of a public key. It panics if the key is of no kind that has
-// one.
+// Thumbprint returns the kid of a public key. It panics if the key's type has none.
 func Thumbprint(public crypto.PublicKey) string {
 	return base64.RawURLEncoding.EncodeToString(Must((&jose.JSONWebKey{Key: public}).Thumbprint(crypto.SHA256)))
 }
@@ -47,7 +46,7 @@ func KeyID(token string) string {
 	return h.Kid
 }
 
-// Method returns how golang-jwt signs with a key.
+// Method returns golang-jwt's signing method for a key.
 func Method(private crypto.Signer) jwt.SigningMethod {
 	switch key := private.(type) {
 	case ed25519.PrivateKey:
@@ -58,9 +57,9 @@ func Method(private crypto.Signer) jwt.SigningMethod {
 	return jwt.SigningMethodRS256
 }
 
-// Forge signs a token without the code under test, as a thief or another system does: one
-// of Issuer for mallory that lives for ten minutes. Changes are names and values of claims;
-// a nil value removes the claim.
+// Forge signs a token without the code under test, as a thief or another system does. The
+// token is from Issuer for mallory and lives for ten minutes. Changes are names and values of
+// claims; a nil value removes the claim.
 func Forge(private crypto.Signer, kid, typ string, issued time.Time, changes ...any) string {
 	claims := jwt.MapClaims{"iss": Issuer, "aud": Issuer, "sub": "mallory", "client_id": "web",
 		"iat": issued.Unix(), "exp": issued.Add(10 * time.Minute).Unix()}
@@ -79,7 +78,7 @@ func Forge(private crypto.Signer, kid, typ string, issued time.Time, changes ...
 // NewKey generates a key for an algorithm.
 func NewKey(alg string) crypto.Signer { return Must(jwstest.NewKey(alg, 2048)) }
 
-// Certificate returns a certificate that a key signs for itself.
+// Certificate returns a self-signed certificate for a key.
 func Certificate(private crypto.Signer, begin, end time.Time) *x509.Certificate {
 	template := &x509.Certificate{SerialNumber: big.NewInt(begin.Unix()), Subject: pkix.Name{CommonName: "test"},
 		NotBefore: begin, NotAfter: end}

@@ -26,15 +26,14 @@ const (
 )
 
 // A Provider is an issuer on a separate network, without sockets, so that it works in
-// testing/synctest. It misbehaves as a test tells it to. Its methods may be called at the
-// same time.
+// testing/synctest. It misbehaves as a test requires. It is safe for concurrent use.
 type Provider struct {
 	mu       sync.Mutex
 	pages    map[string]http.HandlerFunc // by URL
 	requests []Request
 }
 
-// A Request is what a Provider was asked, and when.
+// A Request is a request to a Provider, with its time.
 type Request struct {
 	*http.Request
 	At time.Time
@@ -65,7 +64,7 @@ func (p *Provider) Publish(keys ...string) {
 	p.Serve(JWKSURL, Page(JWKS(keys...)))
 }
 
-// Serve sets what an address answers. Without a handler it answers 404.
+// Serve sets the handler of a URL. Without a handler, the answer is 404.
 func (p *Provider) Serve(url string, h http.HandlerFunc) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -147,7 +146,7 @@ func Answer(status int, location string) http.HandlerFunc {
 	}
 }
 
-// Slowly returns a handler that answers after a while, or never if the client gives up.
+// Slowly returns a handler that answers after d, or never if the client gives up first.
 func Slowly(d time.Duration, then http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		timer := time.NewTimer(d)

@@ -40,14 +40,13 @@ func Rotating() fleetkey.Config {
 	return cfg
 }
 
-// Lazily makes years of virtual time pass quickly, with fewer loads in them.
+// Lazily returns cfg with fewer loads, so that years of virtual time pass quickly.
 func Lazily(cfg fleetkey.Config) fleetkey.Config {
 	cfg.RefreshEvery = 6 * time.Hour
 	return cfg
 }
 
-// Long returns the second value where FLEETKEY_LONG=1 asks for the long form of a
-// test, and the first one otherwise.
+// Long returns the second value if FLEETKEY_LONG=1, and the first one otherwise.
 func Long[T any](short, long T) T {
 	if os.Getenv("FLEETKEY_LONG") == "1" {
 		return long
@@ -55,8 +54,8 @@ func Long[T any](short, long T) T {
 	return short
 }
 
-// In FIPS 140 mode Go's random bytes start from a clock's jitter, and the clock of a
-// testing/synctest bubble has none. So they start before any bubble.
+// In FIPS 140 mode, Go seeds its random bytes from the jitter of a clock, which the clock of a
+// testing/synctest bubble lacks. So they are seeded before any bubble.
 func init() { rand.Text() }
 
 // Race reports whether the race detector is on. It makes code about ten times slower.
@@ -65,7 +64,7 @@ func Race() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// By returns a context whose signers go by a wall clock.
+// By returns a context whose signers use a wall clock.
 func By(now func() time.Time) context.Context {
 	return clock.With(context.Background(), clock.Wall(now))
 }
@@ -139,7 +138,7 @@ func LoseReply(c fleetkeytest.Call) (f fleetkeytest.Fault) {
 	return f
 }
 
-// A LogBuffer collects what a signer logs while the test reads it.
+// A LogBuffer collects what a signer logs. The test can read it at the same time.
 type LogBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -157,8 +156,8 @@ func (b *LogBuffer) String() string {
 	return b.buf.String()
 }
 
-// Missing skips a test whose tool is not there, or fails it where FLEETKEY_REQUIRE=1
-// asks for everything. enable says what would make it run.
+// Missing skips a test that lacks a tool, or fails it if FLEETKEY_REQUIRE=1. enable says how
+// to get the tool.
 func Missing(t testing.TB, what, enable string) {
 	t.Helper()
 	if os.Getenv("FLEETKEY_REQUIRE") == "1" {
