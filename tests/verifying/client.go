@@ -22,7 +22,7 @@ import (
 type client struct {
 	fleet   *fleet
 	verify  Verify
-	tally   *Tally      // of all clients of a kind; with fetches under the mutex of the fleet
+	tally   *Tally      // of all clients of a kind; the fleet's mutex guards it and fetches
 	fetches []time.Time // in the last minute
 }
 
@@ -41,7 +41,7 @@ func (c *client) run(ctx context.Context) {
 	}
 }
 
-// show shows a token that the fleet has issued.
+// show presents a token of the fleet.
 func (c *client) show(ctx context.Context, t issued) {
 	begins := time.Now()
 	took, err := c.ask(ctx, t.token)

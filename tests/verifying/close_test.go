@@ -20,7 +20,7 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// This file has what a Verifier takes and gives back: memory, goroutines and connections.
+// This file tests that a Verifier releases what it uses: memory, goroutines and connections.
 
 // inUse returns the goroutines of the bubble, the caller's included, and the bytes of live
 // objects.
@@ -52,7 +52,7 @@ func nothingGrows(t *testing.T, rounds int, round func()) {
 	require.Less(t, bytesAfter-bytes, 64*rounds+32<<10, "bytes on the heap")
 }
 
-// forgetful answers as the Provider, and does not remember the requests.
+// forgetful answers like the Provider, but does not remember the requests.
 type forgetful struct{ *testkit.Provider }
 
 func (f forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -60,7 +60,7 @@ func (f forgetful) RoundTrip(r *http.Request) (*http.Response, error) {
 	return f.Provider.RoundTrip(r)
 }
 
-// TestNothingIsLeft (tilegroxy#964) of a thousand Verifiers, whether they had keys, had none yet, or were refused.
+// TestNothingIsLeft (tilegroxy#964): a thousand Verifiers, with keys, without, or refused, leave nothing.
 func TestNothingIsLeft(t *testing.T) {
 	for name, ready := range map[string]bool{"with keys": true, "without": false, "refused": false} {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// TestAnOutageTakesNothing: hours of failed fetches, with tokens of known and unknown keys.
+// TestAnOutageTakesNothing: hours of failed fetches leak nothing, with tokens of known and unknown keys.
 func TestAnOutageTakesNothing(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) {
@@ -96,7 +96,7 @@ func TestAnOutageTakesNothing(t *testing.T) {
 		})
 		unknown := testkit.NewForger("ES256")
 		p.Serve(testkit.JWKSURL, testkit.Slowly(4*time.Second, testkit.Answer(500, "")))
-		time.Sleep(10 * time.Second) // the first fetch has taken a turn
+		time.Sleep(10 * time.Second) // after the cooldown of the first fetch
 		nothingGrows(t, 600, func() {
 			time.Sleep(6 * time.Second)
 			accepts(t, v, testkit.AccessToken(key))
@@ -106,8 +106,8 @@ func TestAnOutageTakesNothing(t *testing.T) {
 	})
 }
 
-// TestVerifierClose: it ends a fetch under way and all that would follow, can be called
-// twice, and leaves the keys and the program's connections.
+// TestVerifierClose: Close ends a fetch under way and prevents later ones. It can be called
+// twice, and the keys and the program's connections remain.
 func TestVerifierClose(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v := p.Verifier(t)
@@ -182,7 +182,7 @@ const behindProxy = "http://issuer.invalid"
 // once. Addresses of this machine need no proxy.
 func TestMain(m *testing.M) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.RequestURI == behindProxy+fleetkey.DiscoveryPath { // the form for proxies
+		if r.RequestURI == behindProxy+fleetkey.DiscoveryPath { // the form of requests to a proxy
 			document(behindProxy, behindProxy+"/keys")(w, r)
 		} else {
 			testkit.Page(testkit.JWKS(testkit.NewForger("ES256").JWK()))(w, r)

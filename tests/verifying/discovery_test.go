@@ -13,16 +13,16 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// document is what discovery says.
+// document serves a discovery document.
 func document(issuer, keys string) http.HandlerFunc {
 	return testkit.Page(`{"issuer":"` + issuer + `","jwks_uri":"` + keys + `"}`)
 }
 
-// TestDiscoveryFinds: where the document of an issuer is, and which JWKS it may name.
+// TestDiscoveryFinds: where an issuer's document is found, and which JWKS URL it may contain.
 func TestDiscoveryFinds(t *testing.T) {
 	const config, rfc8414 = "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"
 	const issuer, local, jwks = "https://a.example", "http://localhost:1", "https://keys.example/jwks"
-	for _, test := range []struct{ issuer, at, keys, want string }{ // "": the keys are there
+	for _, test := range []struct{ issuer, at, keys, want string }{ // want "": the keys are found
 		{issuer, issuer + config, jwks, ""},
 		{issuer + "/", issuer + config, jwks, ""},
 		{issuer + "/realms/r", issuer + "/realms/r" + config, jwks, ""},
@@ -59,7 +59,7 @@ func TestDiscoveryFinds(t *testing.T) {
 	}
 }
 
-// TestDiscoveryOfAnotherIssuer: no other try can help, so NewVerifier says what to change.
+// TestDiscoveryOfAnotherIssuer: retrying cannot help, so NewVerifier says what to change.
 func TestDiscoveryOfAnotherIssuer(t *testing.T) {
 	for says, want := range map[string]string{
 		jwstest.Issuer + "/":                                "they differ in the trailing slash",
@@ -81,7 +81,7 @@ func TestDiscoveryOfAnotherIssuer(t *testing.T) {
 	}
 }
 
-// TestDiscoveryThatIsNone: whatever is wrong with the document besides its issuer, the
+// TestDiscoveryThatIsNone: if anything but the issuer is wrong with the document, the
 // Verifier keeps trying.
 func TestDiscoveryThatIsNone(t *testing.T) {
 	for name, answer := range map[string]http.HandlerFunc{
@@ -99,12 +99,12 @@ func TestDiscoveryThatIsNone(t *testing.T) {
 			_, err := v.Verify(t.Context(), testkit.AccessToken(key))
 			require.NoError(t, err, name)
 			require.Empty(t, p.Requests("https://evil.example/"))
-			require.Empty(t, p.Requests(jwstest.Issuer+"/.well-known/oauth-authorization-server"), "404 alone leads there")
+			require.Empty(t, p.Requests(jwstest.Issuer+"/.well-known/oauth-authorization-server"), "only a 404 leads there")
 		})
 	}
 }
 
-// TestJWKSURLSkipsDiscovery, for issuers that have none or are no address at all.
+// TestJWKSURLSkipsDiscovery covers issuers without discovery, and issuers that are not URLs.
 func TestJWKSURLSkipsDiscovery(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v := p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Issuer, c.JWKSURL = "kubernetes/serviceaccount?", testkit.JWKSURL })
@@ -117,8 +117,8 @@ func TestJWKSURLSkipsDiscovery(t *testing.T) {
 	})
 }
 
-// TestDiscoveryIsRepeated daily, and after three failures, since the keys may have moved. Its
-// own failures then have no effect, even if it hangs, but a document of another issuer is one.
+// TestDiscoveryIsRepeated: daily, and after three failures, since the keys may have moved. A
+// failed or hanging repetition has no effect, but a document of another issuer is an error.
 func TestDiscoveryIsRepeated(t *testing.T) {
 	const moved = jwstest.Issuer + "/new"
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, jwks string) {

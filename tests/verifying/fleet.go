@@ -1,8 +1,8 @@
-// Package verifying proves what services see that verify a fleet's tokens by its JWKS:
-// while the fleet rotates and revokes, while its JWKS is out of reach, and under a flood
-// of tokens with made-up kids. The bench module tells the same story to other libraries.
-// Other tests are about issuers that misbehave as users of other libraries have reported,
-// and about what the large issuers publish and sign. It has no long form.
+// Package verifying tests services that verify a fleet's tokens with its JWKS: while the
+// fleet rotates and revokes, while its JWKS is unreachable, and under a flood of tokens with
+// made-up kids. The bench module runs the same story with other libraries. Other tests are
+// about issuers that misbehave as users of other libraries have reported, and about what the
+// large issuers publish and sign. There is no long form.
 package verifying
 
 import (
@@ -27,36 +27,36 @@ const (
 	// Window is how long after a revocation good tokens may be refused: an instance serves
 	// the old JWKS for RefreshEvery, and a Verifier asks once in 10 seconds.
 	Window = 5*time.Minute + 10*time.Second
-	// Outage is how long the JWKS is out of reach, around the moment when a new key begins
-	// to sign: a third each with HTTP status 503, without a connection, and without an answer.
+	// Outage is how long the JWKS is unreachable, around the moment when a new key begins to
+	// sign: a third each with HTTP status 503, without a connection, and without an answer.
 	Outage = 90 * time.Minute
 
-	// Algorithm is that of the keys.
+	// Algorithm is the algorithm of the keys.
 	Algorithm = "RS256"
 
 	requestTimeout = 5 * time.Second // of a request that carries a token
 	latency        = 20 * time.Millisecond
-	tokenLife      = 40 * time.Minute // in use, and until the next one is issued; it is good for an hour
+	tokenLife      = 40 * time.Minute // how long a token is shown, plus the time until the next one is issued; it is valid for an hour
 )
 
 // A Kind is a way to verify tokens.
 type Kind struct {
 	Name  string
 	Count int // of verifiers
-	// Open returns a verifier that ends with ctx and reaches the issuer by the client.
+	// Open returns a verifier that stops when ctx ends, and reaches the issuer with client.
 	Open func(ctx context.Context, client *http.Client) Verify
 }
 
-// Verify returns why a token is refused.
+// Verify returns an error if a token is rejected.
 type Verify func(ctx context.Context, token string) error
 
-// A Tally is what has become of the verifiers of one kind.
+// A Tally is the result of all verifiers of one kind.
 type Tally struct {
 	Name                     string
 	Verifiers                int
 	Tokens                   int           // good ones shown to all of them
 	Refused, RefusedInWindow int           // of these
-	Why                      error         // one of them was refused outside the window
+	Why                      error         // the reason of one that was refused outside the window
 	Revoked                  int           // tokens of a revoked key accepted after the window
 	Fetches                  int           // of the JWKS
 	MostInAMinute            int           // fetches by one verifier
@@ -74,7 +74,7 @@ type fleet struct {
 	mu       sync.Mutex
 	live     []issued // newest last
 	revoked  map[string]time.Time
-	revokeAt time.Time // the last one
+	revokeAt time.Time // time of the last revocation
 }
 
 type issued struct {
@@ -82,7 +82,7 @@ type issued struct {
 	at         time.Time
 }
 
-// Run tells the story to verifiers of all kinds, for days. It has to be called in a
+// Run runs the story with verifiers of all kinds, for days. It must be called in a
 // testing/synctest bubble.
 func Run(t *testing.T, issuer, audience string, kinds []Kind) []Tally {
 	f := &fleet{t: t, revoked: map[string]time.Time{}}
@@ -122,14 +122,14 @@ func Run(t *testing.T, issuer, audience string, kinds []Kind) []Tally {
 	return slices.Clone(tallies)
 }
 
-// The paces: how long a client waits between two tokens, on average.
+// How long a client waits between two tokens, on average.
 const (
 	quiet = 15 * time.Minute
 	slow  = 15 * time.Second // with a flood
 	busy  = time.Second      // with a flood
 )
 
-// story is what happens to the fleet. Clients are busy whenever it matters.
+// story is what happens to the fleet. Clients are busy at the moments that matter.
 func (f *fleet) story() {
 	pace := func(p, how time.Duration) {
 		f.pace.Store(int64(p))
@@ -156,7 +156,7 @@ func (f *fleet) story() {
 	}
 }
 
-// revoke takes the signing key out. Its thief continues to use tokens of it.
+// revoke revokes the signing key. A thief continues to use its tokens.
 func (f *fleet) revoke() {
 	stolen := f.signers[1].SigningKey().KeyID
 	f.mu.Lock()
@@ -174,8 +174,8 @@ func (f *fleet) keepIssuing(ctx context.Context) {
 	}
 }
 
-// issue issues a token at the instance that hears of a revocation first: the others go on
-// with the revoked key for RefreshEvery, and their tokens are not good.
+// issue issues a token at the instance that learns of a revocation first: the others use the
+// revoked key for up to RefreshEvery, and their tokens are not good.
 func (f *fleet) issue() {
 	token, err := f.signers[1].Issue(f.t.Context(), fleetkey.Claims{Subject: "alice", ClientID: "web"})
 	assert.NoError(f.t, err)

@@ -17,7 +17,7 @@ import (
 
 const service = "https://api.example"
 
-// TestFleet shows the tokens of a fleet to a hundred Verifiers, or to twenty under the race
+// TestFleet presents a fleet's tokens to a hundred Verifiers, or to twenty under the race
 // detector.
 func TestFleet(t *testing.T) {
 	kind := Kind{Name: "fleetkey", Count: 100, Open: func(ctx context.Context, client *http.Client) Verify {

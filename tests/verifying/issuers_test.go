@@ -17,8 +17,8 @@ import (
 
 type object = map[string]any
 
-// An issuer is how a well-known one publishes its keys and writes its tokens. Keys and
-// values are made up; the members are those that it documents.
+// An issuer describes how a well-known issuer publishes its keys and writes its tokens. Keys
+// and values are made up; the members are documented by the issuer.
 type issuer struct {
 	issuer, jwks string // addresses
 	discovery    object // besides issuer and jwks_uri
@@ -31,7 +31,7 @@ type issuer struct {
 	claims       object   // of every token, besides iss, iat and exp
 	access       []object // claims of tokens that are accepted
 	others       map[string]object
-	client       string // that the first access token names
+	client       string // of the first access token
 	scope        string
 }
 
@@ -170,9 +170,9 @@ func (i *issuer) provider(t *testing.T, f *jwstest.Forger) *testkit.Provider {
 	return p
 }
 
-// TestIssuers: discovery and keys as the large issuers publish them, and the tokens that they
-// write: access tokens are accepted, with Legacy where they are older than RFC 9068, and
-// others are not.
+// TestIssuers uses discovery, keys and tokens as the large issuers publish and write them.
+// Access tokens are accepted, with Legacy if they predate RFC 9068; other tokens are
+// rejected.
 func TestIssuers(t *testing.T) {
 	keys := map[string]*jwstest.Forger{"RS256": testkit.NewForger("RS256"), "ES256": testkit.NewForger("ES256")}
 	for name, i := range issuers {

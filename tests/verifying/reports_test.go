@@ -19,10 +19,10 @@ import (
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
 
-// This file has the issuer misbehave as users of other libraries have reported of theirs. The
-// tests name the reports.
+// In this file, the issuer misbehaves as users of other libraries have reported.
+// The tests name the reports.
 
-// accepts and refuses require what a Verifier says of a token.
+// accepts and refuses require a Verifier's verdict on a token.
 func accepts(t *testing.T, v *fleetkey.Verifier, token string, args ...any) {
 	t.Helper()
 	_, err := v.Verify(t.Context(), token)
@@ -36,11 +36,11 @@ func refuses(t *testing.T, want error, v *fleetkey.Verifier, token string, args 
 	require.Nil(t, got)
 }
 
-// fetches returns how often the JWKS was asked for.
+// fetches returns how often the JWKS was requested.
 func fetches(p *testkit.Provider) int { return len(p.Requests(testkit.JWKSURL)) }
 
 // TestRequestsDuringOneFetch (jwkset#26, cosmo#2216, spring-security#19643, camunda#60434):
-// hundreds of requests share one fetch, and known keys wait for none.
+// hundreds of requests share one fetch, and tokens of known keys do not wait.
 func TestRequestsDuringOneFetch(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v, added := p.Verifier(t), testkit.NewForger("ES256")
@@ -65,9 +65,9 @@ func TestRequestsDuringOneFetch(t *testing.T) {
 	})
 }
 
-// TestMadeUpKids (go-oidc#482, tilegroxy#883, Engram#1641): a flood from anywhere causes six
-// fetches a minute, uses up nobody's budget for longer than that, and never makes a known
-// key's token wait. Nobody waits for the cooldown.
+// TestMadeUpKids (go-oidc#482, tilegroxy#883, Engram#1641): a flood from anywhere causes at
+// most six fetches a minute, does not exhaust the budget for longer, and never delays the
+// tokens of known keys. No request waits for the cooldown.
 func TestMadeUpKids(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v, stranger := p.Verifier(t), testkit.NewForger("ES256")
@@ -88,12 +88,12 @@ func TestMadeUpKids(t *testing.T) {
 		added := testkit.NewForger("ES256")
 		p.Publish(key.JWK(), added.JWK())
 		flood(10 * time.Second)
-		accepts(t, v, testkit.AccessToken(added), "the flood itself has brought the key")
+		accepts(t, v, testkit.AccessToken(added), "the flood itself causes the fetch of the key")
 	})
 }
 
-// TestNoFetchFor (IdentityModel#2774, go-oidc#482): what no key could make good, or what a
-// known key has not signed, costs the issuer nothing.
+// TestNoFetchFor (IdentityModel#2774, go-oidc#482): a token that no key could make good, or
+// that a known key has not signed, causes no fetch.
 func TestNoFetchFor(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		strict, legacy := p.Verifier(t), p.Verifier(t, func(c *fleetkey.VerifierConfig) { c.Legacy = true })
@@ -132,7 +132,7 @@ func TestNoFetchFor(t *testing.T) {
 			}
 		}
 		refuses(t, fleetkey.ErrUnknownKey, strict, header("typ", `"JWT"`))
-		require.Equal(t, before, fetches(p), "typ JWT is for Legacy alone")
+		require.Equal(t, before, fetches(p), "typ JWT is accepted only with Legacy")
 		refuses(t, fleetkey.ErrUnknownKey, legacy, header("typ", `"JWT"`))
 		require.Equal(t, before+1, fetches(p))
 		refuses(t, fleetkey.ErrUnknownKey, strict, good)
@@ -140,8 +140,8 @@ func TestNoFetchFor(t *testing.T) {
 	})
 }
 
-// TestFirstTokenOfANewKey (IdentityModel#3008, kubernetes#139769): it is accepted, whatever
-// the issuer's cache headers say, and although its ETag never changes.
+// TestFirstTokenOfANewKey (IdentityModel#3008, kubernetes#139769): it is accepted regardless
+// of the issuer's cache headers, even if its ETag never changes.
 func TestFirstTokenOfANewKey(t *testing.T) {
 	for name, serve := range map[string]func(string) http.HandlerFunc{
 		"plain":             func(jwks string) http.HandlerFunc { return testkit.Page(jwks) },
@@ -172,8 +172,8 @@ func TestFirstTokenOfANewKey(t *testing.T) {
 	}
 }
 
-// TestOutage (pyjwt#1162, istio#58101, node-jwks-rsa#385, jwx#1551): for days, longer than
-// any TTL, a failing issuer takes no working key away, and then it is found again.
+// TestOutage (pyjwt#1162, istio#58101, node-jwks-rsa#385, jwx#1551): a failing issuer takes away
+// no working key, even for days, longer than any TTL. Once it recovers, it is used again.
 func TestOutage(t *testing.T) {
 	for name, failure := range map[string]http.HandlerFunc{
 		"500": testkit.Answer(500, ""), "HTML": testkit.Page("<html>"), "an empty set": testkit.Page(`{"keys":[]}`),
@@ -197,9 +197,9 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestRemovedKey (spring-security#5853, CVE-2025-22149): it stops at once with the fetch that
-// lacks it, in the cache of tokens too, and also if its kid now names another key. The cache
-// outlives a fetch that brings the same keys.
+// TestRemovedKey (spring-security#5853, CVE-2025-22149): a key is rejected as soon as a
+// fetch lacks it, even for cached tokens, and even if its kid now names another key. The
+// cache survives a fetch that brings the same keys.
 func TestRemovedKey(t *testing.T) {
 	testkit.Publishing(t, func(t *testing.T, p *testkit.Provider, key *jwstest.Forger, _ string) {
 		v, other := p.Verifier(t), testkit.NewForger("ES256")
@@ -223,8 +223,8 @@ func TestRemovedKey(t *testing.T) {
 	})
 }
 
-// TestOddKeysSpoilNothing (fastmcp#4517, joserfc#104, jwx#2274): a set with keys of the future
-// and of the past still verifies with the others, and an Ed25519 key by either name.
+// TestOddKeysSpoilNothing (fastmcp#4517, joserfc#104, jwx#2274): unknown and weak keys in a
+// set do not affect the others, and an Ed25519 key works under either name of its algorithm.
 func TestOddKeysSpoilNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, e, ed, twin := testkit.NewForger("RS256"), testkit.NewForger("ES256"), testkit.NewForger("EdDSA"), testkit.NewForger("ES256")
@@ -243,7 +243,7 @@ func TestOddKeysSpoilNothing(t *testing.T) {
 			accepts(t, v, named)
 		}
 		for _, f := range []*jwstest.Forger{twin, first} {
-			refuses(t, fleetkey.ErrUnknownKey, v, testkit.AccessToken(f), "nobody knows which of the two")
+			refuses(t, fleetkey.ErrUnknownKey, v, testkit.AccessToken(f), "it is unclear which of the two keys is meant")
 		}
 		require.Equal(t, map[string]int{"private": 1, "unsupported": 3, "ambiguous": 2, "weak": 1}, v.Status().SkippedKeys)
 		require.Len(t, v.Status().Keys, 3)
@@ -253,11 +253,11 @@ func TestOddKeysSpoilNothing(t *testing.T) {
 
 // TestFirstFetchFails (istio#42202, jwx#2342, mobula#28): NewVerifier returns within 10
 // seconds, or when its context ends, which limits nothing else. It tries again after 1, 2
-// and 4 seconds, and accepts tokens as soon as the keys are there.
+// and 4 seconds, and accepts tokens as soon as it has the keys.
 func TestFirstFetchFails(t *testing.T) {
 	for name, test := range map[string]struct {
 		failure               http.HandlerFunc
-		fetch, context, start time.Duration // what they take, or may take
+		fetch, context, start time.Duration // a fetch, the context's timeout, and the start
 	}{
 		"500":                       {testkit.Answer(500, ""), 0, time.Hour, 0},
 		"it hangs":                  {testkit.Slowly(time.Hour, nil), 10 * time.Second, time.Hour, 10 * time.Second},
@@ -277,7 +277,7 @@ func TestFirstFetchFails(t *testing.T) {
 				refuses(t, fleetkey.ErrUnavailable, v, testkit.AccessToken(key))
 				time.Sleep(time.Minute)
 				requests := p.Requests(testkit.JWKSURL)
-				// An unknown kid has taken its turn, so the first wait may be shorter.
+				// The fetch for an unknown kid can come first, so the first wait may be shorter.
 				for i, most := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
 					require.LessOrEqual(t, requests[i+1].At.Sub(requests[i].At), most+test.fetch)
 				}
