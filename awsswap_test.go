@@ -104,6 +104,7 @@ func TestAWSStoreA12(t *testing.T) {
 		_, err := s.Save(t.Context(), pemBundle("c"), v)
 		requireError(t, err, fleetkey.ErrConflict, string(w))
 		require.Equal(t, 2, fake.Versions(awsName), "a save over an old version must not create one")
+		require.Equal(t, 1, fake.Calls("PutSecretValue"))
 		requireHolds(t, s, pemBundle("b"), mustSave(t, s, pemBundle("b"), w)) // saving equal content also makes a new version
 	})
 	inBubble(t, "A1 a throttled writer looks before it tries again", func(t *testing.T, fake *awsfake.Server, s *fleetkey.AWSStore, v fleetkey.Version) {

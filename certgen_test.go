@@ -1,18 +1,22 @@
 package fleetkey_test
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleetkey/fleetkey"
+	"github.com/fleetkey/fleetkey/fleetkeytest"
 	"github.com/fleetkey/fleetkey/internal/keyset"
 	"github.com/fleetkey/fleetkey/tests/testkit"
 )
@@ -39,6 +43,32 @@ func TestNewCertificate(t *testing.T) {
 	assert.NotEqual(t, k.Cert.SerialNumber, other.Cert.SerialNumber)
 	assert.Greater(t, k.Cert.SerialNumber.BitLen(), 64, "must be hard to guess")
 	assert.NotEqual(t, k.ID, other.ID)
+}
+
+// taken is a store in which another writer is always faster.
+type taken struct {
+	fleetkey.KeyStore
+	tried []string
+}
+
+func (s *taken) Save(_ context.Context, bundle []byte, _ fleetkey.Version) (fleetkey.Version, error) {
+	s.tried = append(s.tried, testkit.Read(bundle).Pairs[0].ID)
+	return "", fleetkey.ErrConflict
+}
+
+// P7: a change that loses to other writers generates its key once.
+func TestKeyOfAChangeIsMadeOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := fleetkeytest.NewStore()
+		testkit.Start(t, store, testkit.Config())
+		late := &taken{KeyStore: store.Open()}
+		s := testkit.Start(t, late, testkit.Config())
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		require.ErrorIs(t, s.Rotate(ctx), fleetkey.ErrConflict)
+		require.Greater(t, len(late.tried), 2)
+		require.Len(t, slices.Compact(late.tried), 1)
+	})
 }
 
 // TestAlgorithmOfNewKeys: a key has the requested algorithm, and openssl can read the bundle,

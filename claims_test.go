@@ -79,6 +79,7 @@ func TestIssueRefuses(t *testing.T) {
 		"valid never":             {fleetkey.Claims{Subject: "a", ClientID: "web", NotBefore: noon.Add(longest)}, "ExpiresAt is not after IssuedAt and NotBefore"},
 		"raw text, no JSON":       {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"x": json.RawMessage(`1,"sub":"root"`)}}, `claim "x"`},
 		"registered, in Extra":    {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"\u017fub": "x"}}, "Extra contains the registered claim"},
+		"a scope, in Extra":       {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"scope": "x"}}, "Extra contains the registered claim"},
 		"longer than Verify's 16": {fleetkey.Claims{Subject: "a", ClientID: "web", Extra: map[string]any{"x": strings.Repeat("x", fleetkey.MaxTokenSize)}}, "at most 16384 are allowed"},
 	} {
 		t.Run(name, func(t *testing.T) {

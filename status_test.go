@@ -2,6 +2,7 @@ package fleetkey_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,7 +39,8 @@ func TestWarnsOfALongTrust(t *testing.T) {
 
 func TestStatusOfARotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := testkit.Start(t, fleetkeytest.NewStore(), testkit.Rotating())
+		store := fleetkeytest.NewStore()
+		s := testkit.Start(t, store, testkit.Rotating())
 		status := s.Status()
 		require.Equal(t, status.SigningSince.AddDate(0, 0, 89), status.RotationDue, "a day before the key is 90 days old")
 		require.Zero(t, status.NextActivation)
@@ -48,6 +50,9 @@ func TestStatusOfARotation(t *testing.T) {
 		require.Equal(t, status.Keys[0].NotBefore, status.NextActivation)
 		require.Zero(t, status.RotationDue)
 		require.Empty(t, status.Warnings())
+		store.SetHook(testkit.Fail(fleetkey.ErrUnavailable, fleetkeytest.OpSave))
+		time.Sleep(91 * testkit.Day)
+		require.Contains(t, strings.Join(s.Status().Warnings(), "\n"), "a rotation has been overdue since "+s.Status().RotationDue.Format(time.RFC3339))
 	})
 }
 

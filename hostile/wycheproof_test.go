@@ -130,7 +130,7 @@ func judge(t *testing.T, keys ...json.RawMessage) func(token string) error {
 	return func(token string) error {
 		_, err := v.Verify(t.Context(), token)
 		require.Error(t, err, "the payload of a vector is not a set of claims")
-		if errors.Is(err, jws.ErrMissingClaim) || strings.Contains(err.Error(), "the payload is not") {
+		if errors.Is(err, jws.ErrMissingClaim) || strings.Contains(err.Error(), "the payload is not a strict JSON object") {
 			return nil // the signature was verified before
 		}
 		return err
