@@ -55,7 +55,7 @@ func (x *examination) aws(ctx context.Context, store *fleetkey.AWSStore) error {
 	} else {
 		x.found(skipped, "clock", "AWS did not respond", "")
 	}
-	if noCredentials != nil { // nothing else can succeed
+	if err != nil && noCredentials != nil { // nothing else can succeed
 		x.found(wrong, "credentials", trimPrefix(err), "")
 		return errWrong
 	}

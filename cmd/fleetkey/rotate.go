@@ -41,8 +41,8 @@ func (c *rotateCmd) Run(a *app) error {
 		switch {
 		case after.SigningKeyID == "":
 			return fmt.Errorf("%s: a key was created, but no key can sign (%w): see fleetkey status %s", l.name, after.Err, c.args())
-		case before.SigningKeyID == "":
-			return a.outcome(after, true, "No key could sign. A new key signs now: %s\n", after.SigningKeyID)
+		case after.SigningKeyID != before.SigningKeyID: // by the dates, no key could sign yet, or any more
+			return a.outcome(after, true, "No key could sign by its dates. A new key signs now: %s\n", after.SigningKeyID)
 		case !before.NextActivation.IsZero():
 			return a.outcome(after, false, "A key is already announced and begins to sign at %s. Nothing was changed.\n", stamp(after.NextActivation))
 		}

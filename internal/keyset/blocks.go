@@ -88,7 +88,7 @@ func parseRetired(block *pem.Block) (Retired, error) {
 		return r, errors.New("PEM header Kid does not match the key")
 	}
 	until := block.Headers["Until"]
-	if r.Until, err = time.Parse(untilLayout, until); err != nil || r.Until.Format(untilLayout) != until {
+	if r.Until, err = time.Parse(untilLayout, until); err != nil || r.Until.IsZero() || r.Until.Format(untilLayout) != until {
 		return r, errors.New("PEM header Until is not a time such as 2026-01-02T15:04:05Z")
 	}
 	if block.Headers["Sum"] != sum(block.Headers) {

@@ -54,6 +54,7 @@ func TestStateBlocks(t *testing.T) {
 		"Alg taken away":           {strings.Replace(summed(ofRSA, kidRSA, until, "Alg: PS256"), "Alg: PS256\n", "", 1), "PEM header Sum does not match"},
 		"later Until":              {strings.Replace(retired, "2026-05", "2027-05", 1), "PEM header Sum does not match"},
 		"no Until":                 {block("RETIRED KEY", x, kidX), "PEM header Until is not a time such as 2026-01-02T15:04:05Z"},
+		"Until without a date":     {block("RETIRED KEY", x, kidX, "Until: 0001-01-01T00:00:00Z"), "PEM header Until is not a time such as"},
 		"Until with a fraction":    {block("RETIRED KEY", x, kidX, "Until: 2026-05-02T00:00:00.5Z"), "PEM header Until is not a time such as"},
 		"Kid of another":           {block("RETIRED KEY", x, "Kid: "+kid("b"), until), "PEM header Kid does not match the key"},
 		"no public key":            {block("RETIRED KEY", x[1:], kidX, until), "PEM block 1: not a public key (SubjectPublicKeyInfo)"},
