@@ -61,6 +61,8 @@ func (c *verifyCmd) Run(a *app) error {
 		return usageError("--jwks-url, --legacy and --insecure-http require --issuer without a store")
 	case !hasStore && (len(c.Former) > 0 || c.FormerIssuer != "" || c.Region != ""):
 		return usageError("--former, --former-issuer and --region require a store")
+	case !hasStore && c.Config == "" && c.Every+c.Announce+c.Retain+c.Refresh+c.MaxAge != 0: // a file may say more than is needed
+		return usageError("--rotate-every, --announce, --retain, --refresh-every and --jwks-max-age require a store")
 	}
 	token, err := c.read(a)
 	if err != nil {
